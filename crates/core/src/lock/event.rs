@@ -1,0 +1,160 @@
+//! What goes into the lock table, what it decides, and what must be told.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::claim::Claim;
+use super::key::FileKey;
+use super::limits::Limit;
+use super::want::Want;
+use crate::id::{OwnerId, SessionId, SpaceId, Ticket, Token};
+use crate::path::ViewPath;
+use crate::time::Time;
+
+/// Something that somebody wants of the table.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// A client came: begin its session.
+    Open { session: SessionId, lease: Duration },
+    /// A client's connection is gone; its process may come back within a lease.
+    Lose { session: SessionId },
+    /// A client is back and lists all it has; what it does not list is freed.
+    Reclaim { session: SessionId, held: Vec<(Arc<Claim>, Token)>, waiting: Vec<Arc<Claim>> },
+    /// A client said good-bye, or its process is known to be dead.
+    Close { session: SessionId },
+    /// An owner asks. One that already holds the same counts up; one that holds less upgrades.
+    Acquire { claim: Arc<Claim> },
+    /// An owner lets go of one count; with the last, of all. What it did to names moves with it.
+    Release { owner: OwnerId, change: Option<Change> },
+    /// A waiting owner no longer wants it; if it was granted meanwhile, it is released.
+    Withdraw { owner: OwnerId, why: Refusal },
+    /// What an owner asked to create now exists.
+    Created { owner: OwnerId, file: FileKey },
+    /// The holder of a leashed claim is alive.
+    Renew { owner: OwnerId, lease: Option<Duration> },
+    /// An open handle did I/O while a reader waits for it.
+    Active { owner: OwnerId },
+    /// Somebody looked: `holder` waits for the process of `waiter`, or leads it.
+    Kin { waiter: OwnerId, holder: OwnerId },
+    /// Somebody with the right to do so ends a claim.
+    Break { ticket: Ticket, why: Revocation },
+    /// Time went by.
+    Tick,
+}
+
+/// What an operation did to names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A name is gone: unlinked or replaced.
+    Removed { space: SpaceId, path: ViewPath },
+    /// A name, or all beneath a directory, moved; what stood at `to` is gone.
+    Renamed { space: SpaceId, from: ViewPath, to: ViewPath },
+    /// Two names, or all beneath them, changed places.
+    Exchanged { space: SpaceId, one: ViewPath, other: ViewPath },
+}
+
+/// Something that happened. Applying it cannot fail, now or at recovery.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// A session began.
+    Opened { session: SessionId, lease: Duration },
+    /// A session's connection went away; it has until then to come back.
+    Lost { session: SessionId, until: Time },
+    /// A session came back.
+    Back { session: SessionId },
+    /// A session ended, with all that was its.
+    Closed { session: SessionId },
+    /// A claim stands in line.
+    Queued { ticket: Ticket, claim: Arc<Claim>, at: Time },
+    /// A claim is let in. `by_kin`: only because a holder is kin.
+    Granted { ticket: Ticket, claim: Arc<Claim>, token: Token, by_kin: bool, at: Time },
+    /// A claim is held so many times.
+    Counted { ticket: Ticket, count: u32 },
+    /// A claim now has other names.
+    Reshaped { ticket: Ticket, claim: Arc<Claim> },
+    /// A waiter or holder is gone.
+    Ended { ticket: Ticket, end: End },
+    /// An upgrade is given up; what was held before stays.
+    UpgradeEnded { ticket: Ticket, why: Refusal },
+    /// A leashed claim was renewed.
+    Renewed { ticket: Ticket, lease: Duration, at: Time },
+    /// An open handle did I/O.
+    Active { ticket: Ticket, at: Time },
+    /// A reader looks again at that time whether those it waits for are idle.
+    Deferred { ticket: Ticket, until: Time },
+    /// A cycle that might have stood no longer does.
+    Rechecked { ticket: Ticket },
+    /// A waiter is kin of a holder.
+    Kin { waiter: Ticket, holder: Ticket },
+    /// Former sessions no longer hold up anybody.
+    GraceEnded,
+}
+
+/// How a claim ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Its owner let go, or its session closed.
+    Released,
+    /// It was not, or no longer, willing or allowed to wait.
+    Refused(Refusal),
+    /// A grant was taken away.
+    Revoked(Revocation),
+    /// A reader goes on without a grant: those it waited for are idle.
+    Ungated,
+}
+
+/// The table's no. Each tells the caller something different to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Refusal {
+    /// It waited as long as it was willing to.
+    TimedOut,
+    /// It was not willing to wait.
+    WouldBlock,
+    /// It was interrupted while it waited.
+    Interrupted,
+    /// It would wait for itself.
+    Deadlock,
+    /// A bound is reached.
+    Limit(Limit),
+    /// There is no such owner, ticket or session.
+    Unknown,
+    /// The owner has a claim already that this one cannot join.
+    OwnerBusy,
+}
+
+/// Why a grant was taken away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Revocation {
+    /// Held as long as it may be.
+    MaxHold,
+    /// Its lease ran out.
+    LeaseLost,
+    /// Somebody with the right to do so broke it.
+    Broken,
+}
+
+/// What somebody must be told, once the event behind it is journaled.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Notice {
+    /// An owner is let in.
+    Granted { owner: OwnerId, ticket: Ticket, token: Token, count: u32, by_kin: bool },
+    /// An owner waits.
+    Waiting { owner: OwnerId, ticket: Ticket },
+    /// A waiting owner is told no.
+    Refused { owner: OwnerId, why: Refusal },
+    /// A reader may go on without a grant.
+    Ungated { owner: OwnerId },
+    /// A holder has nothing any more.
+    Revoked { owner: OwnerId, why: Revocation },
+    /// A reader waits for this open handle: its I/O is worth telling from now on.
+    Contended { owner: OwnerId },
+    /// What a session has after it came back: nothing else.
+    Restored { session: SessionId },
+}
+
+impl Claim {
+    /// Returns the claim of the same owner on `want`, shared.
+    pub(super) fn on(&self, want: Want) -> Arc<Claim> {
+        Arc::new(self.with_want(want))
+    }
+}

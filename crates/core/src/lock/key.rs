@@ -1,0 +1,65 @@
+//! What is locked: files, paths, all beneath a directory, the holds beneath a directory.
+
+use super::mode::Mode;
+use crate::id::SpaceId;
+use crate::path::ViewPath;
+
+/// A file's identity, whatever its names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FileKey {
+    /// The machine and file system, folded into one number by who looks at them.
+    pub volume: u64,
+    /// The inode number.
+    pub inode: u64,
+    /// Tells a reused inode number from its former life.
+    pub generation: u64,
+}
+
+/// What a lock is on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Key {
+    /// F: the bytes of a file.
+    File(FileKey),
+    /// P: a name in a space, alone.
+    Path(SpaceId, ViewPath),
+    /// T: all beneath a directory.
+    Tree(SpaceId, ViewPath),
+    /// H: the holds at or beneath a directory.
+    Holds(SpaceId, ViewPath),
+}
+
+/// The keys of one request, each once, in the strongest mode asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Keys(Vec<(Key, Mode)>);
+
+impl Keys {
+    /// Adds a key, or strengthens the mode it is asked in.
+    pub fn add(&mut self, key: Key, mode: Mode) {
+        match self.0.iter_mut().find(|(known, _)| *known == key) {
+            Some((_, known)) => *known = known.join(mode),
+            None => self.0.push((key, mode)),
+        }
+    }
+
+    /// Returns each key with its mode.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&Key, Mode)> {
+        self.0.iter().map(|(key, mode)| (key, *mode))
+    }
+
+    /// Returns whether every key of `other` is here in a mode that covers it.
+    pub fn cover(&self, other: &Keys) -> bool {
+        other
+            .iter()
+            .all(|(key, mode)| self.0.iter().any(|(known, held)| known == key && held.covers(mode)))
+    }
+
+    /// Returns how many keys there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Returns whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}

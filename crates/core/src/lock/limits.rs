@@ -1,0 +1,70 @@
+//! Every bound of the lock table; reaching one is a refusal that names it.
+
+use std::fmt;
+use std::time::Duration;
+
+/// Sessions at one broker.
+pub const SESSIONS_MAX: usize = 4_096;
+/// Waiting requests in all.
+pub const WAITERS_MAX: usize = 65_536;
+/// Waiting requests of one session.
+pub const WAITERS_PER_SESSION_MAX: usize = 16_384;
+/// Keys of one request.
+pub const KEYS_PER_REQUEST_MAX: usize = 1_024;
+/// Grants that stand at once.
+pub const GRANTS_MAX: usize = 1_048_576;
+/// Bytes of an owner's name or of a reason.
+pub const TEXT_BYTES_MAX: usize = 256;
+/// How long a cycle that may resolve itself must stand before it is refused.
+pub const DEADLOCK_PATIENCE: Duration = Duration::from_secs(2);
+
+/// A bound that was reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Limit {
+    /// [`SESSIONS_MAX`]
+    Sessions,
+    /// [`WAITERS_MAX`]
+    Waiters,
+    /// [`WAITERS_PER_SESSION_MAX`]
+    WaitersPerSession,
+    /// [`KEYS_PER_REQUEST_MAX`]
+    KeysPerRequest,
+    /// [`GRANTS_MAX`]
+    Grants,
+    /// [`crate::path::PATH_BYTES_MAX`]
+    PathBytes,
+    /// [`TEXT_BYTES_MAX`]
+    TextBytes,
+}
+
+impl Limit {
+    /// All bounds with their values, as `gate status --limits` shows them.
+    pub const ALL: [(Limit, usize); 7] = [
+        (Limit::Sessions, SESSIONS_MAX),
+        (Limit::Waiters, WAITERS_MAX),
+        (Limit::WaitersPerSession, WAITERS_PER_SESSION_MAX),
+        (Limit::KeysPerRequest, KEYS_PER_REQUEST_MAX),
+        (Limit::Grants, GRANTS_MAX),
+        (Limit::PathBytes, crate::path::PATH_BYTES_MAX),
+        (Limit::TextBytes, TEXT_BYTES_MAX),
+    ];
+
+    /// Returns the name used in answers.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Limit::Sessions => "sessions",
+            Limit::Waiters => "waiters",
+            Limit::WaitersPerSession => "waiters-per-session",
+            Limit::KeysPerRequest => "keys-per-request",
+            Limit::Grants => "grants",
+            Limit::PathBytes => "path-bytes",
+            Limit::TextBytes => "text-bytes",
+        }
+    }
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

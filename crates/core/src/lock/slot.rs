@@ -1,0 +1,112 @@
+//! What the table keeps of one claim.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::claim::{Claim, Party, Patience};
+use super::mode::Mode;
+use crate::id::{Ticket, Token};
+use crate::time::Time;
+
+/// The index of a queue in the table.
+pub(super) type QueueId = usize;
+
+/// A claim that waits, holds, or holds less than it waits for; never neither.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub waiting: Option<Waiting>,
+    pub held: Option<Held>,
+    /// How many acquires of the owner stand behind the claim.
+    pub count: u32,
+    /// Holders that this claim's process is kin of, told by somebody who looked.
+    pub kin: BTreeMap<Ticket, Party>,
+    /// The instant the table must look at this claim again, as armed.
+    pub alarm: Option<Time>,
+}
+
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub claim: Arc<Claim>,
+    pub keys: Vec<(QueueId, Mode)>,
+    pub since: Time,
+    /// The key that stops it and wakes it.
+    pub watch: Option<(QueueId, Mode)>,
+    /// When a patient reader looks whether those before it are idle.
+    pub look_again: Option<Time>,
+    /// When a cycle that might resolve itself is looked at again.
+    pub recheck: Option<Time>,
+    /// Set until its first look, which also looks for a cycle.
+    pub fresh: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Held {
+    pub claim: Arc<Claim>,
+    pub keys: Vec<(QueueId, Mode)>,
+    pub token: Token,
+    pub by_kin: bool,
+    pub since: Time,
+    /// When a leashed claim was last renewed.
+    pub renewed: Time,
+    /// When its owner last did I/O, as far as told.
+    pub active: Time,
+    /// Whether its owner knows that a reader waits for it.
+    pub contended: bool,
+    /// Waiters told to be kin of this: it will not be let go before they are let in.
+    pub leads: BTreeSet<Ticket>,
+}
+
+impl Slot {
+    /// Makes a slot that is about to wait or hold.
+    pub fn new() -> Slot {
+        Slot { waiting: None, held: None, count: 1, kin: BTreeMap::new(), alarm: None }
+    }
+
+    /// Returns the claim as it stands: what is held, or else what is waited for.
+    pub fn claim(&self) -> &Arc<Claim> {
+        match (&self.held, &self.waiting) {
+            (Some(held), _) => &held.claim,
+            (None, Some(waiting)) => &waiting.claim,
+            (None, None) => unreachable!("a slot waits or holds"),
+        }
+    }
+
+    /// Returns the claim that is asked for: what is waited for, or else what is held.
+    pub fn asked(&self) -> &Arc<Claim> {
+        match &self.waiting {
+            Some(waiting) => &waiting.claim,
+            None => self.claim(),
+        }
+    }
+
+    /// Returns when the table must look at this claim next.
+    pub fn next_alarm(&self) -> Option<Time> {
+        let waiting = self.waiting.iter().flat_map(|waiting| {
+            [waiting.timeout_at(), waiting.look_again, waiting.recheck].into_iter().flatten()
+        });
+        let held = self
+            .held
+            .iter()
+            .flat_map(|held| [held.lease_ends_at(), held.max_hold_ends_at()].into_iter().flatten());
+        waiting.chain(held).min()
+    }
+}
+
+impl Waiting {
+    pub fn timeout_at(&self) -> Option<Time> {
+        match self.claim.patience {
+            Patience::Limited(limit) => Some(self.since + limit),
+            Patience::Try | Patience::Endless => None,
+        }
+    }
+}
+
+impl Held {
+    pub fn lease_ends_at(&self) -> Option<Time> {
+        self.claim.leash.map(|leash| self.renewed + leash.lease)
+    }
+
+    pub fn max_hold_ends_at(&self) -> Option<Time> {
+        self.claim.leash.and_then(|leash| leash.max_hold).map(|limit| self.since + limit)
+    }
+}

@@ -1,0 +1,396 @@
+//! Making events so. Nothing here can fail, and nothing here decides.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustc_hash::FxHashSet;
+
+use super::super::claim::Claim;
+use super::super::event::{End, Event, Notice};
+use super::super::key::Key;
+use super::super::mode::Mode;
+use super::super::queue::Queue;
+use super::super::slot::{Held, QueueId, Slot, Waiting};
+use super::super::want::{Access, Op};
+use super::judge::Asker;
+use super::timers::Alarm;
+use super::{Presence, Session, Table};
+use crate::id::{SessionId, Ticket, Token};
+use crate::time::Time;
+
+impl Table {
+    /// Makes an event so and returns who must be told, once it is journaled.
+    pub fn apply(&mut self, event: &Event) -> Vec<Notice> {
+        match event {
+            Event::Opened { session, lease } => self.open(*session, *lease, Presence::Here),
+            Event::Lost { session, until } => self.lose(*session, *until),
+            Event::Back { session } => return self.come_back(*session),
+            Event::Closed { session } => self.close(*session),
+            Event::Queued { ticket, claim, at } => return self.queue_up(*ticket, claim, *at),
+            Event::Granted { ticket, claim, token, by_kin, at } => {
+                return self.grant(*ticket, claim, *token, *by_kin, *at);
+            }
+            Event::Counted { ticket, count } => return self.recount(*ticket, *count),
+            Event::Reshaped { ticket, claim } => self.reshape(*ticket, claim),
+            Event::Ended { ticket, end } => return self.end(*ticket, *end),
+            Event::UpgradeEnded { ticket, why } => {
+                self.leave_line(*ticket);
+                self.rearm(*ticket);
+                let owner = self.slot(*ticket).claim().owner;
+                return vec![Notice::Refused { owner, why: *why }];
+            }
+            Event::Renewed { ticket, lease, at } => self.renew(*ticket, *lease, *at),
+            Event::Active { ticket, at } => {
+                self.held_mut(*ticket).active = *at;
+            }
+            Event::Deferred { ticket, until } => {
+                self.waiting_mut(*ticket).look_again = Some(*until);
+                self.rearm(*ticket);
+            }
+            Event::Rechecked { ticket } => {
+                self.waiting_mut(*ticket).recheck = None;
+                self.rearm(*ticket);
+            }
+            Event::Kin { waiter, holder } => {
+                let party = self.held_mut(*holder).claim.party.clone();
+                self.slot_mut(*waiter).kin.insert(*holder, party);
+                self.held_mut(*holder).leads.insert(*waiter);
+                self.ripe.insert(*waiter);
+            }
+            Event::GraceEnded => self.end_grace(),
+        }
+        Vec::new()
+    }
+
+    pub(super) fn open(&mut self, session: SessionId, lease: Duration, presence: Presence) {
+        let fresh = Session { lease, presence, tickets: FxHashSet::default(), waiting: 0 };
+        self.sessions.insert(session, fresh);
+    }
+
+    fn lose(&mut self, session: SessionId, until: Time) {
+        self.session_mut(session).presence = Presence::Away(until);
+        self.alarms.insert((until, Alarm::Session(session)));
+    }
+
+    fn come_back(&mut self, session: SessionId) -> Vec<Notice> {
+        self.disarm_session(session);
+        self.session_mut(session).presence = Presence::Here;
+        let tickets = self.session_mut(session).tickets.clone();
+        let waiting = tickets.into_iter().filter(|t| self.slot(*t).waiting.is_some());
+        let waiting: Vec<Ticket> = waiting.collect();
+        self.ripe.extend(waiting);
+        vec![Notice::Restored { session }]
+    }
+
+    fn close(&mut self, session: SessionId) {
+        self.disarm_session(session);
+        let closed = self.sessions.remove(&session);
+        assert!(
+            closed.is_some_and(|session| session.tickets.is_empty()),
+            "a session's claims end before it does"
+        );
+    }
+
+    fn disarm_session(&mut self, session: SessionId) {
+        if let Presence::Away(until) = self.sessions[&session].presence {
+            self.alarms.remove(&(until, Alarm::Session(session)));
+        }
+    }
+
+    fn end_grace(&mut self) {
+        if let Some(grace) = self.grace.take() {
+            self.alarms.remove(&(grace.until, Alarm::Grace));
+            let waiting = self.parties.values().flat_map(|tickets| tickets.waiting.iter());
+            self.ripe.extend(waiting.copied());
+        }
+    }
+
+    pub(super) fn queue_up(&mut self, ticket: Ticket, claim: &Arc<Claim>, at: Time) -> Vec<Notice> {
+        let keys = self.intern(claim);
+        for (queue, mode) in &keys {
+            self.queues[*queue].wait(ticket, *mode);
+        }
+        let look_again = Table::first_look(claim, at);
+        let waiting = Waiting {
+            claim: claim.clone(),
+            keys,
+            since: at,
+            watch: None,
+            look_again,
+            recheck: None,
+            fresh: true,
+        };
+        self.enlist(ticket, claim).waiting = Some(waiting);
+        self.party_mut(claim).waiting.insert(ticket);
+        self.session_mut(claim.owner.session).waiting += 1;
+        self.waiting += 1;
+        self.ripe.insert(ticket);
+        self.rearm(ticket);
+        let mut notices = vec![Notice::Waiting { owner: claim.owner, ticket }];
+        if look_again.is_some() {
+            self.warn_blockers(ticket, &mut notices);
+        }
+        notices
+    }
+
+    /// Tells open handles that a reader waits for, once each, that their I/O now matters.
+    fn warn_blockers(&mut self, ticket: Ticket, notices: &mut Vec<Notice>) {
+        let blockers: Vec<Ticket> = self.blockers(ticket).collect();
+        for blocker in blockers {
+            if self.slot(blocker).held.is_some() {
+                self.warn_holder(blocker, notices);
+            }
+        }
+    }
+
+    fn warn_holder(&mut self, ticket: Ticket, notices: &mut Vec<Notice>) {
+        let held = self.held_mut(ticket);
+        if held.claim.want().op.follows_file() && !held.contended {
+            held.contended = true;
+            notices.push(Notice::Contended { owner: held.claim.owner });
+        }
+    }
+
+    fn grant(
+        &mut self,
+        ticket: Ticket,
+        claim: &Arc<Claim>,
+        token: Token,
+        by_kin: bool,
+        at: Time,
+    ) -> Vec<Notice> {
+        let token_is_new = token.epoch < self.epoch || token.counter >= self.next_token;
+        assert!(token_is_new, "N4: tokens only rise");
+        if token.epoch == self.epoch {
+            self.next_token = token.counter + 1;
+        }
+        if self.slots.get(&ticket).is_some_and(|slot| slot.waiting.is_some()) {
+            self.leave_line(ticket);
+        }
+        self.hold(ticket, claim, token, by_kin, at);
+        let slot = self.slot(ticket);
+        let asker = Asker { ticket, party: &claim.party, kin: &slot.kin };
+        assert!(self.fits(asker, claim), "N1: a grant conflicts with nobody but kin");
+        let count = slot.count;
+        self.rearm(ticket);
+        // Kin of a new holder are no longer stopped by what they were.
+        let kin = self.parties[&claim.party].waiting.iter().copied();
+        self.ripe.extend(kin);
+        let mut notices =
+            vec![Notice::Granted { owner: claim.owner, ticket, token, count, by_kin }];
+        if claim.want().op == Op::Open(Access::Write) && self.is_waited_for(ticket) {
+            self.warn_holder(ticket, &mut notices);
+        }
+        notices
+    }
+
+    pub(super) fn hold(
+        &mut self,
+        ticket: Ticket,
+        claim: &Arc<Claim>,
+        token: Token,
+        by_kin: bool,
+        at: Time,
+    ) {
+        let upgraded = self.slots.get_mut(&ticket).and_then(|slot| slot.held.take());
+        if let Some(before) = &upgraded {
+            self.give_up(ticket, before);
+        }
+        let keys = self.intern(claim);
+        for (queue, mode) in &keys {
+            self.queues[*queue].hold(ticket, *mode);
+        }
+        let held = Held {
+            claim: claim.clone(),
+            keys,
+            token,
+            by_kin,
+            since: upgraded.as_ref().map_or(at, |before| before.since),
+            renewed: at,
+            active: at,
+            contended: false,
+            leads: upgraded.map(|before| before.leads).unwrap_or_default(),
+        };
+        self.enlist(ticket, claim).held = Some(held);
+        self.party_mut(claim).held.insert(ticket);
+    }
+
+    /// Returns whether anybody waits for the file or the name that a holder has.
+    fn is_waited_for(&self, ticket: Ticket) -> bool {
+        let held = self.slot(ticket).held.as_ref().expect("looked at as a holder");
+        let narrow = held
+            .keys
+            .iter()
+            .filter(|(queue, _)| matches!(self.queues[*queue].key, Key::File(_) | Key::Path(..)));
+        narrow.into_iter().any(|(queue, _)| self.queues[*queue].waiters().next().is_some())
+    }
+
+    /// Returns whether a claim stands beside all holders that are not kin.
+    pub(super) fn fits(&self, asker: Asker<'_>, claim: &Claim) -> bool {
+        claim.keys().iter().all(|(key, mode)| {
+            self.queue(key).is_none_or(|queue| {
+                queue.holders_against(mode).all(|holder| {
+                    holder == asker.ticket
+                        || self.is_kin(asker, holder)
+                        || self.slot(holder).kin.values().any(|party| party == asker.party)
+                })
+            })
+        })
+    }
+
+    fn recount(&mut self, ticket: Ticket, count: u32) -> Vec<Notice> {
+        let slot = self.slot_mut(ticket);
+        let rose = count > slot.count;
+        slot.count = count;
+        let owner = slot.claim().owner;
+        match &slot.held {
+            Some(held) if rose => {
+                let (token, by_kin) = (held.token, held.by_kin);
+                vec![Notice::Granted { owner, ticket, token, count, by_kin }]
+            }
+            None if rose => vec![Notice::Waiting { owner, ticket }],
+            _ => Vec::new(),
+        }
+    }
+
+    fn reshape(&mut self, ticket: Ticket, claim: &Arc<Claim>) {
+        if self.slot(ticket).waiting.is_some() {
+            let since = self.waiting_mut(ticket).since;
+            self.leave_line(ticket);
+            self.queue_up(ticket, claim, since);
+            return;
+        }
+        let keys = self.intern(claim);
+        let held = self.held_mut(ticket);
+        held.claim = claim.clone();
+        let old = std::mem::replace(&mut held.keys, keys.clone());
+        for (queue, _) in &old {
+            self.queues[*queue].let_go(ticket);
+        }
+        for (queue, mode) in keys {
+            self.queues[queue].hold(ticket, mode);
+        }
+        for (queue, _) in old {
+            self.touch(queue);
+        }
+    }
+
+    fn end(&mut self, ticket: Ticket, end: End) -> Vec<Notice> {
+        let claim = self.slot(ticket).claim().clone();
+        if self.slot(ticket).waiting.is_some() {
+            self.leave_line(ticket);
+        }
+        let mut slot = self.slots.remove(&ticket).expect("what ends was there");
+        if let Some(held) = slot.held.take() {
+            self.give_up(ticket, &held);
+        }
+        if let Some(alarm) = slot.alarm {
+            self.alarms.remove(&(alarm, Alarm::Claim(ticket)));
+        }
+        for holder in slot.kin.keys() {
+            if let Some(held) = self.slots.get_mut(holder).and_then(|slot| slot.held.as_mut()) {
+                held.leads.remove(&ticket);
+            }
+        }
+        self.delist(ticket, &claim);
+        let owner = claim.owner;
+        match end {
+            End::Released => Vec::new(),
+            End::Refused(why) => vec![Notice::Refused { owner, why }],
+            End::Revoked(why) => vec![Notice::Revoked { owner, why }],
+            End::Ungated => vec![Notice::Ungated { owner }],
+        }
+    }
+
+    fn renew(&mut self, ticket: Ticket, lease: Duration, at: Time) {
+        let held = self.held_mut(ticket);
+        held.renewed = at;
+        if held.claim.leash.is_some_and(|leash| leash.lease != lease) {
+            let mut claim = Claim::clone(&held.claim);
+            claim.leash = claim.leash.map(|leash| super::super::claim::Leash { lease, ..leash });
+            held.claim = Arc::new(claim);
+        }
+        self.rearm(ticket);
+    }
+
+    /// Takes a waiter out of every line it stands in.
+    fn leave_line(&mut self, ticket: Ticket) {
+        self.unwatch(ticket);
+        let slot = self.slot_mut(ticket);
+        let waiting = slot.waiting.take().expect("only waiters leave a line");
+        for (queue, mode) in &waiting.keys {
+            self.queues[*queue].leave(ticket, *mode);
+            self.touch(*queue);
+        }
+        let claim = &waiting.claim;
+        self.party_mut(claim).waiting.remove(&ticket);
+        self.session_mut(claim.owner.session).waiting -= 1;
+        self.waiting -= 1;
+        self.ripe.remove(&ticket);
+    }
+
+    fn give_up(&mut self, ticket: Ticket, held: &Held) {
+        for (queue, _) in &held.keys {
+            self.queues[*queue].let_go(ticket);
+            self.touch(*queue);
+        }
+        self.party_mut(&held.claim).held.remove(&ticket);
+    }
+
+    /// Notes that a queue lost somebody: its watchers look again, or it is forgotten.
+    fn touch(&mut self, id: QueueId) {
+        let queue = &self.queues[id];
+        if queue.is_empty() {
+            let queue = self.queues.remove(id);
+            self.index.remove(&queue.key);
+            self.changed.remove(&id);
+        } else if queue.has_line() {
+            self.ripe.extend(queue.kin_watchers());
+            self.changed.insert(id);
+        }
+    }
+
+    fn intern(&mut self, claim: &Claim) -> Vec<(QueueId, Mode)> {
+        let queue_of = |(key, mode): (&Key, Mode)| {
+            if let Some(id) = self.index.get(key) {
+                return (*id, mode);
+            }
+            let id = self.queues.insert(Queue::new(key.clone()));
+            self.index.insert(key.clone(), id);
+            (id, mode)
+        };
+        claim.keys().iter().map(queue_of).collect()
+    }
+
+    fn enlist(&mut self, ticket: Ticket, claim: &Arc<Claim>) -> &mut Slot {
+        self.next_ticket = self.next_ticket.max(ticket.0 + 1);
+        self.owners.insert(claim.owner, ticket);
+        self.session_mut(claim.owner.session).tickets.insert(ticket);
+        self.slots.entry(ticket).or_insert_with(Slot::new)
+    }
+
+    fn delist(&mut self, ticket: Ticket, claim: &Claim) {
+        self.owners.remove(&claim.owner);
+        self.session_mut(claim.owner.session).tickets.remove(&ticket);
+        let party = &self.parties[&claim.party];
+        if party.held.is_empty() && party.waiting.is_empty() {
+            self.parties.remove(&claim.party);
+        }
+    }
+
+    fn party_mut(&mut self, claim: &Claim) -> &mut super::Tickets {
+        self.parties.entry(claim.party.clone()).or_default()
+    }
+
+    pub(super) fn session_mut(&mut self, session: SessionId) -> &mut Session {
+        self.sessions.get_mut(&session).expect("claims belong to living sessions")
+    }
+
+    fn held_mut(&mut self, ticket: Ticket) -> &mut Held {
+        self.slot_mut(ticket).held.as_mut().expect("the event is about a holder")
+    }
+
+    fn waiting_mut(&mut self, ticket: Ticket) -> &mut Waiting {
+        self.slot_mut(ticket).waiting.as_mut().expect("the event is about a waiter")
+    }
+}

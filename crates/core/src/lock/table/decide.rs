@@ -1,0 +1,275 @@
+//! What a command leads to. Nothing here changes the table.
+
+use std::sync::Arc;
+
+use super::super::claim::{Claim, Patience};
+use super::super::event::{Command, End, Event, Refusal, Revocation};
+use super::super::key::FileKey;
+use super::super::limits::{
+    GRANTS_MAX, KEYS_PER_REQUEST_MAX, Limit, SESSIONS_MAX, TEXT_BYTES_MAX, WAITERS_MAX,
+    WAITERS_PER_SESSION_MAX,
+};
+use super::super::slot::Slot;
+use super::super::want::{Access, Node, Op};
+use super::judge::{Asker, Verdict};
+use super::{Presence, Table};
+use crate::id::{OwnerId, SessionId, Ticket, Token};
+use crate::time::Time;
+
+impl Table {
+    /// Says what a command leads to; the events are to be applied in order.
+    pub fn decide(&self, now: Time, command: Command) -> Result<Vec<Event>, Refusal> {
+        match command {
+            Command::Open { session, lease } if self.sessions.contains_key(&session) => {
+                debug_assert!(false, "session ids are fresh: {session:?} {lease:?}");
+                Err(Refusal::OwnerBusy)
+            }
+            Command::Open { .. } if self.sessions.len() > SESSIONS_MAX => {
+                Err(Refusal::Limit(Limit::Sessions))
+            }
+            Command::Open { session, lease } => Ok(vec![Event::Opened { session, lease }]),
+            Command::Lose { session } => self.decide_lose(session, now),
+            Command::Close { session } => self.decide_close(session),
+            Command::Reclaim { session, held, waiting } => {
+                self.decide_reclaim(session, &held, &waiting, now)
+            }
+            Command::Acquire { claim } => self.decide_acquire(claim, now),
+            Command::Release { owner, change } => self.decide_release(owner, change.as_ref()),
+            Command::Withdraw { owner, why } => self.decide_withdraw(owner, why),
+            Command::Created { owner, file } => self.decide_created(owner, file),
+            Command::Renew { owner, lease } => self.decide_renew(owner, lease, now),
+            Command::Active { owner } => Ok(self.decide_active(owner, now)),
+            Command::Kin { waiter, holder } => Ok(self.decide_kin(waiter, holder)),
+            Command::Break { ticket, why } => self.decide_break(ticket, why),
+            Command::Tick => Ok(self.decide_tick(now)),
+        }
+    }
+
+    fn decide_lose(&self, session: SessionId, now: Time) -> Result<Vec<Event>, Refusal> {
+        let known = self.sessions.get(&session).ok_or(Refusal::Unknown)?;
+        Ok(match known.presence {
+            Presence::Here => vec![Event::Lost { session, until: now + known.lease }],
+            Presence::Away(_) | Presence::Former => Vec::new(),
+        })
+    }
+
+    fn decide_close(&self, session: SessionId) -> Result<Vec<Event>, Refusal> {
+        let known = self.sessions.get(&session).ok_or(Refusal::Unknown)?;
+        let mut events = self.closing(session);
+        if known.presence == Presence::Former {
+            events.extend(self.grace_over(session));
+        }
+        Ok(events)
+    }
+
+    fn decide_reclaim(
+        &self,
+        session: SessionId,
+        held: &[(Arc<Claim>, Token)],
+        waiting: &[Arc<Claim>],
+        now: Time,
+    ) -> Result<Vec<Event>, Refusal> {
+        let known = self.sessions.get(&session).ok_or(Refusal::Unknown)?;
+        let listed = |owner: OwnerId| {
+            held.iter().any(|(claim, _)| claim.owner == owner)
+                || waiting.iter().any(|claim| claim.owner == owner)
+        };
+        let mut tickets: Vec<Ticket> = known.tickets.iter().copied().collect();
+        tickets.sort_unstable();
+        let mut events = vec![Event::Back { session }];
+        for ticket in tickets.iter().filter(|t| !listed(self.slot(**t).claim().owner)) {
+            events.push(Event::Ended { ticket: *ticket, end: End::Released });
+        }
+        let mut fresh = self.next_ticket;
+        let unknown = |claim: &Claim| !self.owners.contains_key(&claim.owner);
+        for (claim, token) in held.iter().filter(|(claim, _)| unknown(claim)) {
+            events.extend(self.readmit(Ticket(fresh), claim, *token, now));
+            fresh += 1;
+        }
+        for claim in waiting.iter().filter(|claim| unknown(claim)) {
+            events.push(Event::Queued { ticket: Ticket(fresh), claim: claim.clone(), at: now });
+            fresh += 1;
+        }
+        if known.presence == Presence::Former {
+            events.extend(self.grace_over(session));
+        }
+        Ok(events)
+    }
+
+    /// Takes back a grant that the journal lost, if the world still has room for it.
+    fn readmit(
+        &self,
+        ticket: Ticket,
+        claim: &Arc<Claim>,
+        token: Token,
+        now: Time,
+    ) -> Option<Event> {
+        let kin = Default::default();
+        let asker = Asker { ticket, party: &claim.party, kin: &kin };
+        let lost = self.grace.is_some() && token.epoch < self.epoch && self.fits(asker, claim);
+        lost.then(|| Event::Granted { ticket, claim: claim.clone(), token, by_kin: false, at: now })
+    }
+
+    fn decide_acquire(&self, claim: Arc<Claim>, now: Time) -> Result<Vec<Event>, Refusal> {
+        self.check_bounds(&claim)?;
+        let session = self.sessions.get(&claim.owner.session).ok_or(Refusal::Unknown)?;
+        let before = self.owners.get(&claim.owner).map(|ticket| (*ticket, self.slot(*ticket)));
+        if let Some((ticket, slot)) = before
+            && let Some(events) = joins(ticket, slot, &claim)?
+        {
+            return Ok(events);
+        }
+        let ticket = before.map_or(Ticket(self.next_ticket), |(ticket, _)| ticket);
+        let no_kin = Default::default();
+        let kin = before.map_or(&no_kin, |(_, slot)| &slot.kin);
+        let sealed = self.grace.is_some_and(|grace| grace.sealed);
+        let verdict = self.judge(Asker { ticket, party: &claim.party, kin }, &claim);
+        match verdict {
+            Verdict::Free { by_kin } if !sealed => {
+                let token = Token { epoch: self.epoch, counter: self.next_token };
+                let mut events = vec![Event::Granted { ticket, claim, token, by_kin, at: now }];
+                if let Some((_, slot)) = before {
+                    events.push(Event::Counted { ticket, count: slot.count + 1 });
+                }
+                Ok(events)
+            }
+            _ if claim.patience == Patience::Try => Err(Refusal::WouldBlock),
+            _ if self.waiting >= WAITERS_MAX => Err(Refusal::Limit(Limit::Waiters)),
+            _ if session.waiting >= WAITERS_PER_SESSION_MAX
+                && claim.owner.session != SessionId::STATELESS =>
+            {
+                Err(Refusal::Limit(Limit::WaitersPerSession))
+            }
+            _ => Ok(vec![Event::Queued { ticket, claim, at: now }]),
+        }
+    }
+
+    fn check_bounds(&self, claim: &Claim) -> Result<(), Refusal> {
+        if claim.keys().len() > KEYS_PER_REQUEST_MAX {
+            return Err(Refusal::Limit(Limit::KeysPerRequest));
+        }
+        if claim.label.owner.len().max(claim.label.reason.len()) > TEXT_BYTES_MAX {
+            return Err(Refusal::Limit(Limit::TextBytes));
+        }
+        if self.slots.len() >= GRANTS_MAX {
+            return Err(Refusal::Limit(Limit::Grants));
+        }
+        Ok(())
+    }
+
+    fn decide_release(
+        &self,
+        owner: OwnerId,
+        change: Option<&super::super::event::Change>,
+    ) -> Result<Vec<Event>, Refusal> {
+        let ticket = *self.owners.get(&owner).ok_or(Refusal::Unknown)?;
+        let slot = self.slot(ticket);
+        if slot.held.is_none() {
+            return Err(Refusal::Unknown);
+        }
+        if slot.count > 1 {
+            return Ok(vec![Event::Counted { ticket, count: slot.count - 1 }]);
+        }
+        let mut events = vec![Event::Ended { ticket, end: End::Released }];
+        if let Some(change) = change {
+            events.extend(self.reshapes(change, ticket));
+        }
+        Ok(events)
+    }
+
+    fn decide_withdraw(&self, owner: OwnerId, why: Refusal) -> Result<Vec<Event>, Refusal> {
+        let ticket = *self.owners.get(&owner).ok_or(Refusal::Unknown)?;
+        let slot = self.slot(ticket);
+        Ok(vec![match (&slot.held, &slot.waiting) {
+            (Some(_), Some(_)) => Event::UpgradeEnded { ticket, why },
+            _ if slot.count > 1 => Event::Counted { ticket, count: slot.count - 1 },
+            (None, _) => Event::Ended { ticket, end: End::Refused(why) },
+            (Some(_), None) => Event::Ended { ticket, end: End::Released },
+        }])
+    }
+
+    /// The name was locked while it was made; from now on it is an open file like any other.
+    fn decide_created(&self, owner: OwnerId, file: FileKey) -> Result<Vec<Event>, Refusal> {
+        let ticket = *self.owners.get(&owner).ok_or(Refusal::Unknown)?;
+        let slot = self.slot(ticket);
+        let Some(held) = slot.held.as_ref().filter(|held| held.claim.want().op == Op::Create)
+        else {
+            return Err(Refusal::Unknown);
+        };
+        let mut want = held.claim.want().clone();
+        want.op = Op::Open(Access::Write);
+        for place in &mut want.places {
+            place.node = Node::File(file);
+        }
+        let claim = held.claim.on(want);
+        let asker = Asker { ticket, party: &claim.party, kin: &slot.kin };
+        // A stale grant on a reused inode number: the name, kept whole, protects the new file.
+        if !self.fits(asker, &claim) {
+            return Ok(Vec::new());
+        }
+        Ok(vec![Event::Reshaped { ticket, claim }])
+    }
+
+    fn decide_renew(
+        &self,
+        owner: OwnerId,
+        lease: Option<std::time::Duration>,
+        now: Time,
+    ) -> Result<Vec<Event>, Refusal> {
+        let ticket = *self.owners.get(&owner).ok_or(Refusal::Unknown)?;
+        let held = self.slot(ticket).held.as_ref().ok_or(Refusal::Unknown)?;
+        let leash = held.claim.leash.ok_or(Refusal::Unknown)?;
+        Ok(vec![Event::Renewed { ticket, lease: lease.unwrap_or(leash.lease), at: now }])
+    }
+
+    /// I/O of a handle counts for its kin on the way too: a pair of them is one worker.
+    fn decide_active(&self, owner: OwnerId, now: Time) -> Vec<Event> {
+        let Some(ticket) = self.owners.get(&owner) else { return Vec::new() };
+        let slot = self.slot(*ticket);
+        let Some(held) = &slot.held else { return Vec::new() };
+        let same_party = self.parties[&held.claim.party].held.iter().copied();
+        let led_by = slot.kin.keys().copied().filter(|holder| self.holds(*holder));
+        let files = |ticket: &Ticket| {
+            let other = &self.slot(*ticket).held.as_ref().expect("filtered").keys;
+            held.keys.first().is_some_and(|(queue, _)| other.iter().any(|(q, _)| q == queue))
+        };
+        let active = same_party.chain(led_by).filter(files);
+        active.map(|ticket| Event::Active { ticket, at: now }).collect()
+    }
+
+    fn decide_kin(&self, waiter: OwnerId, holder: OwnerId) -> Vec<Event> {
+        let (Some(waiter), Some(holder)) = (self.owners.get(&waiter), self.owners.get(&holder))
+        else {
+            return Vec::new();
+        };
+        let slot = self.slot(*waiter);
+        let news = slot.waiting.is_some() && !slot.kin.contains_key(holder) && waiter != holder;
+        if news && self.holds(*holder) {
+            vec![Event::Kin { waiter: *waiter, holder: *holder }]
+        } else {
+            Vec::new()
+        }
+    }
+
+    fn decide_break(&self, ticket: Ticket, why: Revocation) -> Result<Vec<Event>, Refusal> {
+        if !self.slots.contains_key(&ticket) {
+            return Err(Refusal::Unknown);
+        }
+        Ok(vec![Event::Ended { ticket, end: End::Revoked(why) }])
+    }
+
+    fn holds(&self, ticket: Ticket) -> bool {
+        self.slots.get(&ticket).is_some_and(|slot| slot.held.is_some())
+    }
+}
+
+/// Returns what a request of an owner that has a claim leads to, or `None` if it is an upgrade.
+fn joins(ticket: Ticket, slot: &Slot, claim: &Claim) -> Result<Option<Vec<Event>>, Refusal> {
+    let covered = slot.asked().keys().cover(claim.keys());
+    match (&slot.held, &slot.waiting) {
+        (Some(_), None) if !covered => Ok(None),
+        (Some(_), Some(_)) => Err(Refusal::OwnerBusy),
+        _ if covered => Ok(Some(vec![Event::Counted { ticket, count: slot.count + 1 }])),
+        _ => Err(Refusal::OwnerBusy),
+    }
+}

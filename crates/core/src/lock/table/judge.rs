@@ -1,0 +1,220 @@
+//! Whether a claim may go in, and what is in its way.
+
+use std::collections::BTreeMap;
+
+use super::super::claim::{Claim, Party};
+use super::super::event::{End, Event, Refusal};
+use super::super::mode::Mode;
+use super::super::queue::Queue;
+use super::super::slot::QueueId;
+use super::{Presence, Table};
+use crate::id::{Ticket, Token};
+use crate::time::Time;
+
+/// The answer to "may this claim go in now?"
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Nothing is in its way. `by_kin`: but for kin, something would be.
+    Free { by_kin: bool },
+    /// This queue stops it, in this mode.
+    Stopped { queue: QueueId, mode: Mode },
+}
+
+/// Who asks: what the rules look at beside the keys.
+#[derive(Clone, Copy)]
+pub(super) struct Asker<'a> {
+    pub ticket: Ticket,
+    pub party: &'a Party,
+    pub kin: &'a BTreeMap<Ticket, Party>,
+}
+
+impl Table {
+    /// Finds the next thing that follows from what was applied; to be applied before the next call.
+    pub fn settle(&mut self, now: Time) -> Option<Event> {
+        if self.grace.is_some_and(|grace| grace.sealed) {
+            return None;
+        }
+        loop {
+            if let Some(ticket) = self.ripe.pop_first() {
+                if let Some(event) = self.look(ticket, now) {
+                    return Some(event);
+                }
+                continue;
+            }
+            let queue = *self.changed.first()?;
+            if let Some(event) = self.look_at_queue(queue, now) {
+                return Some(event);
+            }
+            self.changed.remove(&queue);
+        }
+    }
+
+    /// Looks at the watchers of a queue that changed, oldest first, until none gets through.
+    fn look_at_queue(&mut self, id: QueueId, now: Time) -> Option<Event> {
+        let mut closed = [false; 4];
+        while let Some((ticket, mode)) =
+            self.queues.get(id).and_then(|queue| queue.first_watcher(closed))
+        {
+            if let Some(event) = self.look(ticket, now) {
+                return Some(event);
+            }
+            let watch = self.slots.get(&ticket).and_then(|slot| slot.waiting.as_ref()?.watch);
+            closed[mode as usize] = watch.is_some_and(|(queue, _)| queue == id);
+        }
+        None
+    }
+
+    /// Looks at one waiter: lets it in, or notes what stops it.
+    fn look(&mut self, ticket: Ticket, now: Time) -> Option<Event> {
+        let waiting = self.slots.get(&ticket)?.waiting.as_ref()?;
+        let claim = waiting.claim.clone();
+        let fresh = waiting.fresh;
+        self.unwatch(ticket);
+        if self.sessions[&claim.owner.session].presence != Presence::Here {
+            return None;
+        }
+        let slot = self.slot(ticket);
+        match self.judge(Asker { ticket, party: &claim.party, kin: &slot.kin }, &claim) {
+            Verdict::Free { by_kin } => {
+                let token = Token { epoch: self.epoch, counter: self.next_token };
+                Some(Event::Granted { ticket, claim, token, by_kin, at: now })
+            }
+            Verdict::Stopped { queue, mode } => {
+                let may_be_kin = !slot.kin.is_empty() || self.party_holds(&claim.party, ticket);
+                self.queues[queue].watch(ticket, mode, may_be_kin);
+                let waiting = self.slot_mut(ticket).waiting.as_mut().expect("looked at above");
+                waiting.watch = Some((queue, mode));
+                waiting.fresh = false;
+                (fresh || may_be_kin).then(|| self.cut_cycle(ticket, now)).flatten()
+            }
+        }
+    }
+
+    fn cut_cycle(&mut self, ticket: Ticket, now: Time) -> Option<Event> {
+        let cycle = self.find_cycle(ticket)?;
+        if cycle.sure {
+            return Some(self.refuse_waiter(cycle.youngest, Refusal::Deadlock));
+        }
+        self.arm_recheck(ticket, now);
+        None
+    }
+
+    /// Returns the event that ends what a slot waits for.
+    pub(super) fn refuse_waiter(&self, ticket: Ticket, why: Refusal) -> Event {
+        match self.slot(ticket).held {
+            Some(_) => Event::UpgradeEnded { ticket, why },
+            None => Event::Ended { ticket, end: End::Refused(why) },
+        }
+    }
+
+    pub(super) fn unwatch(&mut self, ticket: Ticket) {
+        let waiting = self.slot_mut(ticket).waiting.as_mut().expect("only waiters watch");
+        if let Some((queue, mode)) = waiting.watch.take() {
+            self.queues[queue].unwatch(ticket, mode);
+        }
+    }
+
+    /// Judges a claim by all its keys.
+    pub(super) fn judge(&self, asker: Asker<'_>, claim: &Claim) -> Verdict {
+        let mut by_kin = false;
+        for (key, mode) in claim.keys().iter() {
+            let Some(id) = self.index.get(key) else { continue };
+            match self.judge_key(asker, &self.queues[*id], mode) {
+                Verdict::Free { by_kin: passed } => by_kin |= passed,
+                Verdict::Stopped { .. } => return Verdict::Stopped { queue: *id, mode },
+            }
+        }
+        Verdict::Free { by_kin }
+    }
+
+    fn judge_key(&self, asker: Asker<'_>, queue: &Queue, mode: Mode) -> Verdict {
+        let mut in_the_way = queue.holders_against(mode).filter(|t| *t != asker.ticket).peekable();
+        let held_against = in_the_way.peek().is_some();
+        let queued_before = queue.waiters_against(mode, asker.ticket).any(|t| t != asker.ticket);
+        if !held_against && !queued_before {
+            return Verdict::Free { by_kin: false };
+        }
+        if self.party_has(asker, queue, mode) {
+            return Verdict::Free { by_kin: true };
+        }
+        let stopped = in_the_way.any(|holder| !self.is_kin(asker, holder))
+            || (queued_before && !self.kin_holds(asker, queue));
+        if stopped {
+            let id = self.index[&queue.key];
+            Verdict::Stopped { queue: id, mode }
+        } else {
+            Verdict::Free { by_kin: true }
+        }
+    }
+
+    /// Returns whether a key stops who asks.
+    pub(super) fn stops(&self, asker: Asker<'_>, queue: &Queue, mode: Mode) -> bool {
+        matches!(self.judge_key(asker, queue, mode), Verdict::Stopped { .. })
+    }
+
+    /// Returns whether `holder` never blocks who asks.
+    pub(super) fn is_kin(&self, asker: Asker<'_>, holder: Ticket) -> bool {
+        let held = self.slot(holder).held.as_ref().expect("holders hold");
+        held.claim.party == *asker.party || (!held.by_kin && asker.kin.contains_key(&holder))
+    }
+
+    /// Returns whether the asker's party has the key already in a mode that covers `mode`.
+    fn party_has(&self, asker: Asker<'_>, queue: &Queue, mode: Mode) -> bool {
+        self.party_holdings(asker, queue).any(|held| held.covers(mode))
+    }
+
+    /// Returns whether kin of the asker holds the key at all: then its queue waits for that kin,
+    /// and the asker passes it.
+    fn kin_holds(&self, asker: Asker<'_>, queue: &Queue) -> bool {
+        self.party_holdings(asker, queue).next().is_some()
+            || asker
+                .kin
+                .keys()
+                .any(|holder| queue.holders.contains_key(holder) && self.is_kin(asker, *holder))
+    }
+
+    fn party_holdings<'a>(
+        &'a self,
+        asker: Asker<'a>,
+        queue: &'a Queue,
+    ) -> impl Iterator<Item = Mode> + 'a {
+        let held = self.parties.get(asker.party).map(|tickets| &tickets.held);
+        // The shorter of the two lists is walked: a process may have many handles, a directory
+        // many users.
+        let few_holders = held.is_some_and(|held| queue.holders.len() < held.len());
+        let by_queue = few_holders.then_some(&queue.holders).into_iter().flatten();
+        let by_queue = by_queue
+            .filter(move |(ticket, _)| held.is_some_and(|held| held.contains(ticket)))
+            .map(|(ticket, mode)| (*ticket, *mode));
+        let by_party = held.filter(|_| !few_holders).into_iter().flatten();
+        let by_party = by_party.filter_map(|ticket| Some((*ticket, *queue.holders.get(ticket)?)));
+        by_queue
+            .chain(by_party)
+            .filter(move |(ticket, _)| *ticket != asker.ticket)
+            .map(|(_, mode)| mode)
+    }
+
+    pub(super) fn party_holds(&self, party: &Party, except: Ticket) -> bool {
+        let held = self.parties.get(party).map(|tickets| &tickets.held);
+        held.is_some_and(|held| held.iter().any(|ticket| *ticket != except))
+            || self.slots.get(&except).is_some_and(|slot| slot.held.is_some())
+    }
+
+    /// Returns who is in the way of a waiter, oldest first per key; each may occur once per key.
+    pub(super) fn blockers(&self, ticket: Ticket) -> impl Iterator<Item = Ticket> + '_ {
+        let slot = self.slot(ticket);
+        let claim = slot.asked();
+        let asker = Asker { ticket, party: &claim.party, kin: &slot.kin };
+        let keys = slot.waiting.iter().flat_map(|waiting| waiting.keys.iter());
+        keys.flat_map(move |(id, mode)| {
+            let queue = &self.queues[*id];
+            let stopped = self.stops(asker, queue, *mode);
+            let holders = queue
+                .holders_against(*mode)
+                .filter(move |holder| *holder != ticket && !self.is_kin(asker, *holder));
+            let passes = self.kin_holds(asker, queue);
+            let waiters = queue.waiters_against(*mode, ticket).filter(move |_| !passes);
+            holders.chain(waiters).filter(move |_| stopped)
+        })
+    }
+}

@@ -1,0 +1,79 @@
+//! Names move in one event with the operation that moved them.
+//!
+//! An open handle announced its name and the directories above it. When that name is removed the
+//! announcement goes; when it moves, or a directory above it does, the announcement moves along.
+//! What a handle has of the file itself stays. Holds are on names, and stay where they are.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::super::event::{Change, Event};
+use super::super::key::Key;
+use super::super::want::Place;
+use super::Table;
+use super::judge::Asker;
+use crate::id::{SpaceId, Ticket};
+use crate::path::ViewPath;
+
+impl Table {
+    /// Returns the new shapes of all claims whose names a change moved; `by` made the change.
+    pub(super) fn reshapes(&self, change: &Change, by: Ticket) -> Vec<Event> {
+        let (space, tops) = match change {
+            Change::Removed { space, path } => (*space, vec![path]),
+            Change::Renamed { space, from, to } => (*space, vec![from, to]),
+            Change::Exchanged { space, one, other } => (*space, vec![one, other]),
+        };
+        let mut touched = BTreeSet::new();
+        for top in tops {
+            touched.extend(self.users_of(space, top));
+        }
+        touched.remove(&by);
+        touched.into_iter().filter_map(|ticket| self.reshaped(ticket, change)).collect()
+    }
+
+    /// Returns the claims that announced a path or something beneath it.
+    fn users_of(&self, space: SpaceId, top: &ViewPath) -> impl Iterator<Item = Ticket> + '_ {
+        let keys = [Key::Path(space, top.clone()), Key::Tree(space, top.clone())];
+        keys.into_iter().filter_map(|key| self.queue(&key)).flat_map(|queue| {
+            queue.holders.keys().copied().chain(queue.waiters()).collect::<Vec<_>>()
+        })
+    }
+
+    fn reshaped(&self, ticket: Ticket, change: &Change) -> Option<Event> {
+        let slot = self.slot(ticket);
+        let claim = slot.claim();
+        if !claim.want().op.follows_file() {
+            return None;
+        }
+        let claim = Arc::new(claim.renamed(|place| new_name(place, change))?);
+        let asker = Asker { ticket, party: &claim.party, kin: &slot.kin };
+        let claim = if slot.held.is_some() && !self.fits(asker, &claim) {
+            // The new name lies under another's hold: the handle keeps its file alone.
+            Arc::new(claim.nameless())
+        } else {
+            claim
+        };
+        Some(Event::Reshaped { ticket, claim })
+    }
+}
+
+/// Returns the new name of a place, `Some(None)` if it has none any more, `None` if it stays.
+fn new_name(place: &Place, change: &Change) -> Option<Option<ViewPath>> {
+    let path = place.path.as_ref()?;
+    let moved = |from: &ViewPath, to: &ViewPath| {
+        let rest = path.beneath(from)?;
+        Some(rest.below(to).ok())
+    };
+    match change {
+        Change::Removed { space, path: gone } if *space == place.space => {
+            (path == gone).then_some(None)
+        }
+        Change::Renamed { space, from, to } if *space == place.space => {
+            moved(from, to).or_else(|| (path == to).then_some(None))
+        }
+        Change::Exchanged { space, one, other } if *space == place.space => {
+            moved(one, other).or_else(|| moved(other, one))
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,96 @@
+//! What outlives the broker, and how a table is made of it again.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::super::claim::{Claim, Party};
+use super::timers::Alarm;
+use super::{Grace, Presence, Table};
+use crate::id::{Epoch, SessionId, Ticket, Token};
+use crate::time::Time;
+
+/// A claim as it is remembered.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Record {
+    /// It stood in line.
+    Waiting(Arc<Claim>),
+    /// It was let in.
+    Held {
+        /// What it holds.
+        claim: Arc<Claim>,
+        /// Its fencing token.
+        token: Token,
+        /// How many acquires stand behind it.
+        count: u32,
+        /// Whether only kin let it pass.
+        by_kin: bool,
+        /// The holders it was told to be kin of, and their parties.
+        kin: BTreeMap<Ticket, Party>,
+    },
+}
+
+/// All that a broker remembers of its former run.
+#[derive(Debug, Default)]
+pub struct Restore {
+    /// Sessions and their leases.
+    pub sessions: Vec<(SessionId, Duration)>,
+    /// Claims by ticket.
+    pub claims: Vec<(Ticket, Record)>,
+    /// Whether some of what was granted last may be missing.
+    pub incomplete: bool,
+    /// How long former sessions may take to come back.
+    pub grace: Duration,
+}
+
+impl Table {
+    /// Returns what must be remembered of a claim, if it stands.
+    pub fn record(&self, ticket: Ticket) -> Option<Record> {
+        let slot = self.slots.get(&ticket)?;
+        Some(match (&slot.held, &slot.waiting) {
+            (Some(held), _) => Record::Held {
+                claim: held.claim.clone(),
+                token: held.token,
+                count: slot.count,
+                by_kin: held.by_kin,
+                kin: slot.kin.clone(),
+            },
+            (None, Some(waiting)) => Record::Waiting(waiting.claim.clone()),
+            (None, None) => unreachable!("a slot waits or holds"),
+        })
+    }
+
+    /// Makes the table of a new run from what the former one remembered.
+    pub fn restore(epoch: Epoch, now: Time, restore: Restore) -> Table {
+        let mut table = Table::new(epoch);
+        let Restore { sessions, mut claims, incomplete, grace } = restore;
+        if !sessions.is_empty() || incomplete {
+            let until = now + grace;
+            table.grace = Some(Grace { until, sealed: incomplete });
+            table.alarms.insert((until, Alarm::Grace));
+        }
+        for (session, lease) in sessions {
+            table.open(session, lease, Presence::Former);
+        }
+        claims.sort_by_key(|(ticket, _)| *ticket);
+        for (ticket, record) in claims {
+            table.restore_claim(ticket, record, now);
+        }
+        table
+    }
+
+    fn restore_claim(&mut self, ticket: Ticket, record: Record, now: Time) {
+        match record {
+            Record::Waiting(claim) => {
+                self.queue_up(ticket, &claim, now);
+            }
+            Record::Held { claim, token, count, by_kin, kin } => {
+                self.hold(ticket, &claim, token, by_kin, now);
+                let slot = self.slot_mut(ticket);
+                slot.count = count;
+                slot.kin = kin;
+                self.rearm(ticket);
+            }
+        }
+    }
+}
