@@ -1,0 +1,219 @@
+//! Everyday work that a gate must not freeze.
+//!
+//! "As on the bare directory, within a second more": the scripts have a deadline far above that
+//! second and far below `read_wait` (30 s), which is what a freeze would last.
+
+use std::time::Duration;
+
+use gate_tests::World;
+use gate_tests::wait::{SOON, wait_until};
+
+const NO_FREEZE: Duration = Duration::from_secs(15);
+
+#[test]
+fn git_gc_beside_a_pager_that_keeps_packs_mapped() {
+    check(
+        r#"
+        git init -q -b main .
+        for i in $(seq 20); do
+            seq $((i * 1000)) > numbers.txt; git add . ; git commit -q -m $i
+        done
+        git gc -q
+        seq 5 > numbers.txt; git commit -q -a -m last
+        pipe=$(mktemp -u) && mkfifo $pipe
+        git log -p > $pipe &
+        exec 3< $pipe
+        read -r line <&3
+        git gc -q --prune=now
+        cat <&3 | md5sum
+        wait $!
+        git fsck --no-progress
+        "#,
+    );
+}
+
+#[test]
+fn rebuilding_a_running_binary() {
+    check(
+        r#"
+        printf '#include <stdio.h>\nint main(void) { puts("one"); fflush(stdout); getchar(); puts(TWO); }\n' > prog.c
+        pipe=$(mktemp -u) && mkfifo $pipe
+        cc -DTWO='"old"' -o prog prog.c
+        ./prog < $pipe > out &
+        exec 3> $pipe
+        until [ -s out ]; do :; done
+        cc -DTWO='"new"' -o prog prog.c
+        echo | ./prog
+        cc -DTWO='"newest"' -o other prog.c
+        echo >&3
+        wait $!
+        cat out
+
+        ./prog < $pipe > out &
+        exec 3> $pipe
+        until [ -s out ]; do :; done
+        LC_ALL=C cp other prog 2>&1 || echo "cp $?"
+        : > prog || echo "truncate $?"
+        mv other prog
+        echo | ./prog
+        echo >&3
+        wait $!
+        cat out
+        rm prog
+        "#,
+    );
+}
+
+#[test]
+fn moving_node_modules_away_under_open_files() {
+    check(
+        r#"
+        mkdir -p node_modules/a
+        echo index > node_modules/a/index.js
+        echo old > node_modules/a/notes.txt
+        exec 3< node_modules/a/index.js 4>> node_modules/a/notes.txt
+        mv node_modules old
+        mkdir -p node_modules/a
+        echo fresh > node_modules/a/index.js
+        cat <&3
+        echo more >&4
+        cat old/a/notes.txt
+        exec 3<&- 4>&-
+        rm -rf old
+        cat node_modules/a/index.js
+        "#,
+    );
+}
+
+#[test]
+fn a_lock_file_taken_by_flock() {
+    for name in ["l", "x.lock"] {
+        check(&format!(
+            r#"
+            exec 9>{name}
+            flock -n 9
+            bash -c 'exec 8>{name}; flock -n 8' || echo "second $?"
+            exec 9>&-
+            bash -c 'exec 8>{name}; flock -n 8' && echo again
+            "#
+        ));
+    }
+}
+
+/// A lock file that is gated waits where flock would fail.
+#[test]
+fn a_gated_lock_file_waits_for_the_process_that_has_it_open() {
+    let world = World::new();
+    let [mut first, mut second] = [world.actor(&world.view()), world.actor(&world.view())];
+    let held = first.open("w+", "l");
+    assert_eq!(first.on("flock", held, &[]), Ok(String::new()));
+    second.tell(["open", "w+", "l"]);
+    world.await_waiting("l", 1);
+    assert!(second.is_busy());
+    first.close(held);
+    let taken = second.opened();
+    assert_eq!(second.on("flock", taken, &[]), Ok(String::new()));
+}
+
+#[test]
+fn a_pipeline_whose_ends_append_to_one_error_file() {
+    check("set +o pipefail; yes 2>>e | head -n 3 2>>e; { echo a >&2; yes; } 2>>e | head -n 2 2>>e");
+}
+
+#[test]
+fn two_shells_that_read_and_append_one_file_go_on_until_one_is_told_of_a_deadlock() {
+    let world = World::new();
+    world.seed("f", "one\ntwo\n");
+    let loops = "exec 3<f; echo ready; read -r go
+                 for i in $(seq 20); do read -r l <&3; echo x >>f; done; echo done";
+    let mut shells: Vec<_> =
+        (0..2).map(|_| world.script(&world.view(), loops).start_with_input()).collect();
+    for shell in &shells {
+        wait_until(SOON, "both shells have the file open", || shell.so_far().contains("ready"));
+    }
+    for shell in &mut shells {
+        std::io::Write::write_all(&mut shell.stdin(), b"go\n").unwrap();
+    }
+    let outcomes: Vec<_> = shells.into_iter().map(|shell| shell.finish(NO_FREEZE)).collect();
+    let refused = outcomes.iter().filter(|o| o.stderr.contains("deadlock avoided")).count();
+    let done = outcomes.iter().filter(|o| o.stdout.contains("done")).count();
+    assert_eq!((refused, done), (1, 1), "{outcomes:?}");
+    let why = world.gate(["why"]).args([world.view().join("f")]).run().success();
+    assert!(why.contains("EDEADLK"), "{why}");
+}
+
+#[test]
+fn following_the_log_of_a_server() {
+    let world = World::new();
+    world.seed("server.log", "started\n");
+    let mut server = world.actor(&world.view());
+    let log = server.open("wa", "server.log");
+    let tail = world.script(&world.view(), "exec tail -f server.log").start();
+    wait_until(SOON, "tail shows what is there", || tail.so_far().contains("started"));
+    server.write(log, "request").unwrap();
+    wait_until(SOON, "tail shows what is new", || tail.so_far().contains("request"));
+    assert!(tail.is_running());
+}
+
+#[test]
+fn searching_a_tree_with_open_writers() {
+    let world = World::with_view(["--read-wait", "300ms"]);
+    let tree = "mkdir t; for i in $(seq 200); do echo needle $i > t/$i.txt; done";
+    for dir in [world.twin(), world.view()] {
+        world.script(&dir, tree).run().success();
+    }
+    let mut writers: Vec<_> = (1..=3).map(|_| world.actor(&world.view())).collect();
+    for (number, writer) in (1..).zip(&mut writers) {
+        writer.open("wa", format!("t/{number}.txt"));
+    }
+    let script = "rg --sort path needle; find t -type f -exec md5sum {} + | sort";
+    world.same_as_bare(script, NO_FREEZE, &[]);
+}
+
+#[test]
+fn one_process_reads_and_writes_one_file() {
+    check(
+        r#"
+        seq 5 > f
+        exec 3<f 4>>f 5<>f
+        read -r a <&3; echo six >&4; read -r b <&5; echo $a $b
+        exec 3<&- 4>&- 5<&-
+        while read -r l; do [ $l = 3 ] && echo seven >> f; done < f
+        sort f -o f; cat f
+        echo created 1<>new; cat new
+        "#,
+    );
+}
+
+#[test]
+fn names_that_are_no_text_and_links_of_both_kinds() {
+    check(
+        r#"
+        name=$(printf 'n\xff\xfe')
+        echo bytes > "$name" && cat "$name" && mv "$name" "$name$name" && ls | od -c
+        ln -s target/of/link link && readlink link
+        echo x > one && ln one two && echo y >> two && cat one && stat -c %h one two && rm one && cat two
+        ln -s two through && echo z >> through && cat two
+        "#,
+    );
+}
+
+#[test]
+fn a_file_removed_while_open_leaves_no_litter() {
+    check(
+        r#"
+        echo kept > f
+        exec 3<>f
+        rm f
+        ls -A
+        cat <&3
+        echo more >&3
+        echo other > f && mv f g && ls -A
+        "#,
+    );
+}
+
+#[track_caller]
+fn check(script: &str) {
+    World::new().same_as_bare(script, NO_FREEZE, &[".git", "prog", "other"]);
+}

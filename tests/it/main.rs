@@ -1,0 +1,16 @@
+//! The real `gate`, driven from outside: one binary, a module for each topic.
+
+mod everyday;
+mod tools;
+
+/// No file of this directory is forgotten.
+#[test]
+fn every_file_here_is_a_module() {
+    let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("it");
+    let main = std::fs::read_to_string(dir.join("main.rs")).unwrap();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        let stem = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        assert!(stem == "main" || main.contains(&format!("mod {stem};")), "{stem} is forgotten");
+    }
+}

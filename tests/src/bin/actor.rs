@@ -1,0 +1,258 @@
+//! A process that does what it is told, one system call at a time.
+//!
+//! With arguments it does that one thing and exits with its errno. Without, it reads commands from
+//! its input, a line each, words apart by tabs, and answers each with `ok VALUE` or `err ERRNO`;
+//! a line feed within a value is told as `\n`.
+//! It never retries and never sleeps: what blocks it is what it was told to do.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::io::{BufRead, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::process::ExitCode;
+
+use rustix::fs::{AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, SeekFrom, XattrFlags};
+use rustix::io::{Errno, Result};
+
+fn main() -> ExitCode {
+    let mut actor = Actor::default();
+    let words: Vec<OsString> = std::env::args_os().skip(1).collect();
+    if !words.is_empty() {
+        let words: Vec<&OsStr> = words.iter().map(OsString::as_os_str).collect();
+        return match actor.act(&words) {
+            Ok(_) => ExitCode::SUCCESS,
+            Err(errno) => {
+                eprintln!("actor: {errno}");
+                ExitCode::from(u8::try_from(errno.raw_os_error()).unwrap_or(u8::MAX))
+            }
+        };
+    }
+    for line in std::io::stdin().lock().split(b'\n') {
+        let Ok(line) = line else { break };
+        let words: Vec<&OsStr> = line.split(|b| *b == b'\t').map(OsStr::from_bytes).collect();
+        let answer = match actor.act(&words) {
+            Ok(value) => [b"ok ", one_line(&value).as_slice(), b"\n"].concat(),
+            Err(errno) => format!("err {}\n", errno.raw_os_error()).into_bytes(),
+        };
+        let mut out = std::io::stdout().lock();
+        if out.write_all(&answer).and_then(|()| out.flush()).is_err() {
+            break;
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+/// What the process has open and mapped.
+#[derive(Default)]
+struct Actor {
+    files: BTreeMap<i32, OwnedFd>,
+}
+
+impl Actor {
+    fn act(&mut self, words: &[&OsStr]) -> Result<OsString> {
+        let (verb, rest) = words.split_first().ok_or(Errno::INVAL)?;
+        let verb = verb.to_str().ok_or(Errno::INVAL)?;
+        match verb {
+            "catch" => catch_interrupts(),
+            "cd" => rustix::process::chdir(word(rest, 0)?).map(none),
+            "repeat" => self.repeat(number(rest, 0)?, rest.get(1..).ok_or(Errno::INVAL)?),
+            "increment" => increment(word(rest, 0)?),
+            "append" => append(word(rest, 0)?, word(rest, 1)?),
+            "open" | "read" | "write" | "seek" | "fsync" | "ftruncate" | "fchmod" | "fstat"
+            | "flock" | "mmap" | "close" => self.on_file(verb, rest),
+            _ => by_path(verb, rest),
+        }
+    }
+
+    fn repeat(&mut self, times: u64, words: &[&OsStr]) -> Result<OsString> {
+        for _ in 0..times {
+            self.act(words)?;
+        }
+        Ok(none(()))
+    }
+
+    fn on_file(&mut self, verb: &str, rest: &[&OsStr]) -> Result<OsString> {
+        if verb == "open" {
+            let file = open(word(rest, 0)?, word(rest, 1)?)?;
+            let number = file.as_raw_fd();
+            self.files.insert(number, file);
+            return Ok(number.to_string().into());
+        }
+        let key = i32::try_from(number(rest, 0)?).map_err(|_| Errno::BADF)?;
+        if verb == "close" {
+            let file = self.files.remove(&key).ok_or(Errno::BADF)?;
+            return close(file);
+        }
+        let file = self.files.get(&key).ok_or(Errno::BADF)?;
+        match verb {
+            "read" => read(file, number(rest, 1)?),
+            "write" => rustix::io::write(file, word(rest, 1)?.as_bytes()).map(counted),
+            "seek" => rustix::fs::seek(file, SeekFrom::Start(number(rest, 1)?)).map(counted),
+            "fsync" => rustix::fs::fsync(file).map(none),
+            "ftruncate" => rustix::fs::ftruncate(file, number(rest, 1)?).map(none),
+            "fchmod" => rustix::fs::fchmod(file, mode(rest, 1)?).map(none),
+            "fstat" => rustix::fs::fstat(file).map(|stat| counted(stat.st_size)),
+            "flock" => rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive).map(none),
+            _ => map(file, number(rest, 1)?),
+        }
+    }
+}
+
+fn by_path(verb: &str, rest: &[&OsStr]) -> Result<OsString> {
+    let path = word(rest, 0)?;
+    match verb {
+        "stat" => rustix::fs::stat(path).map(|stat| counted(stat.st_size)),
+        "access" => rustix::fs::access(path, rustix::fs::Access::EXISTS).map(none),
+        "list" => list(path),
+        "unlink" => rustix::fs::unlink(path).map(none),
+        "rmdir" => rustix::fs::rmdir(path).map(none),
+        "rename" => rustix::fs::rename(path, word(rest, 1)?).map(none),
+        "link" => rustix::fs::link(path, word(rest, 1)?).map(none),
+        "symlink" => rustix::fs::symlink(path, word(rest, 1)?).map(none),
+        "mkdir" => rustix::fs::mkdir(path, Mode::from_raw_mode(0o755)).map(none),
+        "mkfifo" => {
+            rustix::fs::mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o644), 0).map(none)
+        }
+        "chmod" => rustix::fs::chmod(path, mode(rest, 1)?).map(none),
+        "touch" => {
+            let now = rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW };
+            let times = rustix::fs::Timestamps { last_access: now, last_modification: now };
+            rustix::fs::utimensat(CWD, path, &times, AtFlags::empty()).map(none)
+        }
+        "setxattr" => {
+            let value = word(rest, 2)?.as_bytes();
+            rustix::fs::setxattr(path, word(rest, 1)?, value, XattrFlags::empty()).map(none)
+        }
+        "truncate" => truncate(path, number(rest, 1)?),
+        _ => Err(Errno::NOSYS),
+    }
+}
+
+/// Flags: `r`, `w` or `rw`, then any of `+` create, `!` exclusive, `0` truncate, `a` append.
+fn open(flags: &OsStr, path: &OsStr) -> Result<OwnedFd> {
+    let flags = flags.as_bytes();
+    let has = |flag: u8| flags.contains(&flag);
+    let mut how = match (has(b'r'), has(b'w')) {
+        (true, true) => OFlags::RDWR,
+        (true, false) => OFlags::RDONLY,
+        (false, true) => OFlags::WRONLY,
+        (false, false) => return Err(Errno::INVAL),
+    };
+    how.set(OFlags::CREATE, has(b'+'));
+    how.set(OFlags::EXCL, has(b'!'));
+    how.set(OFlags::TRUNC, has(b'0'));
+    how.set(OFlags::APPEND, has(b'a'));
+    rustix::fs::open(path, how | OFlags::CLOEXEC, Mode::from_raw_mode(0o644))
+}
+
+fn read(file: &OwnedFd, length: u64) -> Result<OsString> {
+    let mut bytes = vec![0; usize::try_from(length).map_err(|_| Errno::INVAL)?];
+    let count = rustix::io::read(file, &mut bytes)?;
+    bytes.truncate(count);
+    Ok(OsString::from_vec(bytes))
+}
+
+/// Adds one to the number in a file, by the way that loses updates when two do it at once.
+fn increment(path: &OsStr) -> Result<OsString> {
+    let file = open(OsStr::new("r"), path)?;
+    let text = read(&file, 32)?;
+    drop(file);
+    let old: u64 = text.to_str().and_then(|t| t.trim().parse().ok()).ok_or(Errno::INVAL)?;
+    let file = open(OsStr::new("w0"), path)?;
+    rustix::io::write(&file, (old + 1).to_string().as_bytes())?;
+    close(file)
+}
+
+/// Appends by writing at the length seen after the open, without `O_APPEND`.
+fn append(path: &OsStr, text: &OsStr) -> Result<OsString> {
+    let file = open(OsStr::new("w+"), path)?;
+    let end = rustix::fs::fstat(&file)?.st_size;
+    rustix::fs::seek(&file, SeekFrom::Start(end.cast_unsigned()))?;
+    rustix::io::write(&file, text.as_bytes())?;
+    close(file)
+}
+
+fn list(path: &OsStr) -> Result<OsString> {
+    let dir = rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?;
+    let mut names = Vec::new();
+    for entry in rustix::fs::Dir::read_from(dir)? {
+        let name = entry?.file_name().to_bytes().to_vec();
+        if name != b"." && name != b".." {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(OsString::from_vec(names.join(&b' ')))
+}
+
+fn truncate(path: &OsStr, length: u64) -> Result<OsString> {
+    let path = std::ffi::CString::new(path.as_bytes()).map_err(|_| Errno::INVAL)?;
+    let length = i64::try_from(length).map_err(|_| Errno::INVAL)?;
+    // SAFETY: the path is a NUL-terminated string that outlives the call.
+    if unsafe { libc::truncate(path.as_ptr(), length) } == 0 {
+        return Ok(none(()));
+    }
+    Err(last_errno())
+}
+
+/// Maps the file to read, and reads its first byte; the mapping stays until the process ends.
+fn map(file: &OwnedFd, length: u64) -> Result<OsString> {
+    use rustix::mm::{MapFlags, ProtFlags, mmap};
+    let length = usize::try_from(length).map_err(|_| Errno::INVAL)?;
+    let no_address = std::ptr::null_mut();
+    // SAFETY: the kernel chooses the address, and the mapping is never undone.
+    let first = unsafe { mmap(no_address, length, ProtFlags::READ, MapFlags::SHARED, file, 0)? };
+    // SAFETY: the mapping is readable and `length` is at least one byte, or mmap had refused.
+    let byte = unsafe { first.cast::<u8>().read_volatile() };
+    Ok(OsString::from_vec(vec![byte]))
+}
+
+/// Closes a file and tells what close said; dropping it would hide that.
+fn close(file: OwnedFd) -> Result<OsString> {
+    let number = std::os::fd::IntoRawFd::into_raw_fd(file);
+    // SAFETY: the descriptor was just given up by its owner, so nobody else closes it.
+    if unsafe { libc::close(number) } == 0 { Ok(none(())) } else { Err(last_errno()) }
+}
+
+/// Lets SIGINT interrupt a system call (EINTR) rather than end the process.
+fn catch_interrupts() -> Result<OsString> {
+    extern "C" fn note(_signal: libc::c_int) {}
+    // SAFETY: an all-zero sigaction is valid, has no flags (so no SA_RESTART), and the handler
+    // does nothing, which is safe in a signal.
+    let failed = unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = note as *const () as usize;
+        libc::sigaction(libc::SIGINT, &raw const action, std::ptr::null_mut())
+    };
+    if failed == 0 { Ok(none(())) } else { Err(last_errno()) }
+}
+
+fn last_errno() -> Errno {
+    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
+}
+
+fn one_line(value: &OsStr) -> Vec<u8> {
+    value.as_bytes().split(|b| *b == b'\n').collect::<Vec<_>>().join(b"\\n".as_slice())
+}
+
+fn word<'a>(words: &[&'a OsStr], index: usize) -> Result<&'a OsStr> {
+    words.get(index).copied().ok_or(Errno::INVAL)
+}
+
+fn number(words: &[&OsStr], index: usize) -> Result<u64> {
+    word(words, index)?.to_str().and_then(|text| text.parse().ok()).ok_or(Errno::INVAL)
+}
+
+fn mode(words: &[&OsStr], index: usize) -> Result<Mode> {
+    let text = word(words, index)?.to_str().ok_or(Errno::INVAL)?;
+    u32::from_str_radix(text, 8).map(Mode::from_raw_mode).map_err(|_| Errno::INVAL)
+}
+
+fn none((): ()) -> OsString {
+    OsString::new()
+}
+
+fn counted(count: impl ToString) -> OsString {
+    count.to_string().into()
+}

@@ -1,0 +1,176 @@
+//! What the kernel knows of a world: its mounts, its processes, and the way out of a hang.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rustix::mount::{MountFlags, UnmountFlags};
+
+/// The environment variable by which a world finds every process that was started in it.
+pub const WORLD_VARIABLE: &str = "GATE_TEST_WORLD";
+
+const FUSE_CONNECTIONS: &str = "/sys/fs/fuse/connections";
+
+/// One line of /proc/self/mountinfo.
+#[derive(Debug, Clone)]
+pub struct Mount {
+    /// Where it is mounted.
+    pub point: PathBuf,
+    /// Its type, as in `fuse.gate`.
+    pub kind: OsString,
+    /// Its source.
+    pub source: OsString,
+    /// Its options, per mount and per file system, comma-separated.
+    pub options: OsString,
+    minor: u32,
+}
+
+impl Mount {
+    /// Tells whether a FUSE server answers for it.
+    #[must_use]
+    pub fn is_fuse(&self) -> bool {
+        self.kind.as_bytes().starts_with(b"fuse")
+    }
+}
+
+/// Returns the mounts at or below `dir`, in the order in which they were made.
+#[must_use]
+pub fn mounts_below(dir: &Path) -> Vec<Mount> {
+    let table = fs::read("/proc/self/mountinfo").expect("the mount table is readable");
+    table
+        .split(|b| *b == b'\n')
+        .filter_map(parse_mount)
+        .filter(|m| m.point.starts_with(dir))
+        .collect()
+}
+
+/// Aborts every FUSE connection at or below `dir`: calls that hang in it end at once.
+pub fn abort_fuse_below(dir: &Path) {
+    let mounts: Vec<_> = mounts_below(dir).into_iter().filter(Mount::is_fuse).collect();
+    if mounts.is_empty() {
+        return;
+    }
+    show_connections();
+    for mount in mounts {
+        let abort = format!("{FUSE_CONNECTIONS}/{}/abort", mount.minor);
+        if let Err(error) = fs::write(&abort, "1") {
+            eprintln!("cannot abort {}: {error}", mount.point.display());
+        }
+    }
+}
+
+/// Detaches every mount at or below `dir`, however busy.
+pub fn detach_below(dir: &Path) {
+    for mount in mounts_below(dir).iter().rev() {
+        if rustix::mount::unmount(&mount.point, UnmountFlags::DETACH).is_err() {
+            // An ordinary user unmounts by the set-uid helper.
+            let _ = Command::new("fusermount3").arg("-uz").arg(&mount.point).status();
+        }
+    }
+}
+
+/// Returns the processes that were started in the world at `home`, with their command lines.
+#[must_use]
+pub fn processes_of(home: &Path) -> Vec<(i32, String)> {
+    let mut mark = OsString::from(WORLD_VARIABLE);
+    mark.push("=");
+    mark.push(home);
+    let me = std::process::id().cast_signed();
+    fs::read_dir("/proc")
+        .expect("/proc is readable")
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
+        .filter(|pid| *pid != me && is_marked(*pid, &mark))
+        .map(|pid| (pid, command_line(pid)))
+        .collect()
+}
+
+/// Sends SIGKILL to one process.
+pub fn kill(pid: i32) {
+    if let Some(pid) = rustix::process::Pid::from_raw(pid) {
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+    }
+}
+
+/// Tells whether the process is gone, or dead and not yet reaped.
+#[must_use]
+pub fn is_dead(pid: i32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat"))
+        .ok()
+        .and_then(|stat| stat.rsplit_once(") ").map(|(_, rest)| rest.starts_with(['Z', 'X'])))
+        .unwrap_or(true)
+}
+
+fn is_marked(pid: i32, mark: &OsStr) -> bool {
+    fs::read(format!("/proc/{pid}/environ"))
+        .is_ok_and(|environ| environ.split(|b| *b == 0).any(|v| v == mark.as_bytes()))
+        && !is_dead(pid)
+}
+
+fn command_line(pid: i32) -> String {
+    let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    String::from_utf8_lossy(&words).replace('\0', " ").trim_end().to_owned()
+}
+
+/// Mounts fusectl where the machine has not done so; without the right to, the abort will say so.
+fn show_connections() {
+    let is_shown = fs::read_dir(FUSE_CONNECTIONS).is_ok_and(|mut list| list.next().is_some());
+    if !is_shown {
+        let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        let _ = rustix::mount::mount("fusectl", FUSE_CONNECTIONS, "fusectl", flags, None);
+    }
+}
+
+/// `36 35 98:0 /root /point rw,noatime shared:1 - ext3 /dev/root rw`
+fn parse_mount(line: &[u8]) -> Option<Mount> {
+    let words: Vec<&[u8]> = line.split(|b| *b == b' ').collect();
+    let dash = words.iter().position(|w| *w == b"-")?;
+    let minor = str::from_utf8(words.get(2)?).ok()?.split_once(':')?.1.parse().ok()?;
+    let mut options = words.get(5)?.to_vec();
+    options.push(b',');
+    options.extend_from_slice(words.get(dash + 3)?);
+    Some(Mount {
+        point: PathBuf::from(unescape(words.get(4)?)),
+        kind: unescape(words.get(dash + 1)?),
+        source: unescape(words.get(dash + 2)?),
+        options: OsString::from_vec(options),
+        minor,
+    })
+}
+
+/// Undoes the table's octal escapes (`\040` is a space).
+fn unescape(word: &[u8]) -> OsString {
+    let mut out = Vec::with_capacity(word.len());
+    let mut rest = word;
+    while let Some((&byte, tail)) = rest.split_first() {
+        let octal = (byte == b'\\')
+            .then(|| tail.get(..3))
+            .flatten()
+            .and_then(|digits| u8::from_str_radix(str::from_utf8(digits).ok()?, 8).ok());
+        let (code, next) = match octal {
+            Some(code) => (code, &tail[3..]),
+            None => (byte, tail),
+        };
+        out.push(code);
+        rest = next;
+    }
+    OsString::from_vec(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mount_line_is_read_with_its_escapes() {
+        let line = br"36 35 0:98 / /tmp/a\040b rw,nosuid shared:1 - fuse.gate /s\134x rw,user_id=0";
+        let mount = parse_mount(line).unwrap();
+        assert_eq!(mount.point, Path::new("/tmp/a b"));
+        assert_eq!(mount.source, r"/s\x");
+        assert_eq!(mount.options, "rw,nosuid,rw,user_id=0");
+        assert_eq!(mount.minor, 98);
+        assert!(mount.is_fuse());
+    }
+}
