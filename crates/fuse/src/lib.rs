@@ -1,1 +1,34 @@
-//! placeholder
+//! The kernel's FUSE protocol, and nothing of Gate.
+//!
+//! [`mount`] makes a mount and hands out its [`Device`]; [`Session::start`] agrees with the
+//! kernel; [`Session::serve`] reads requests with a channel and a thread per worker and gives
+//! them to a [`FileSystem`], each with a [`Reply`] that may be answered later and from anywhere.
+//! A reply that waits is parked ([`Reply::park`]), so that a signal ends the waiting. A
+//! [`Notifier`] drops what the kernel has cached.
+//!
+//! It must hold: every request is answered once; no bytes of a frame make the decoder panic;
+//! an unmount ends the session. Not here: paths, policies, files.
+
+mod abi;
+mod channel;
+mod mount;
+mod notify;
+mod park;
+mod reply;
+mod request;
+mod session;
+#[cfg(test)]
+mod tests;
+
+pub use abi::{Attr, FileLock, InitFlags, OpenFlags, StatFs};
+pub use channel::Device;
+pub use mount::{MountError, MountOptions, UnmountError, detach, mount, unmount};
+pub use notify::{Notifier, Stale};
+pub use park::Parked;
+pub use reply::{BackingId, DirBuffer, DirEntry, DirPlusBuffer, Entry, Opened, Reply};
+pub use request::{
+    Caller, CopyFileRange, Fault, Forgets, HandleId, Incoming, LockRequest, Malformed, NodeId,
+    Offer, Operation, Request, SetAttr, SetTime, Unique, Write, decode,
+};
+pub use rustix::io::Errno;
+pub use session::{FileSystem, Negotiated, Session, StartError, Wishes};

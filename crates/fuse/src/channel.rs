@@ -1,0 +1,97 @@
+//! The device: frames in, answers out.
+//!
+//! An answer goes back through the channel its request came from; the kernel looks for it
+//! nowhere else.
+
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::ioctl::{Setter, ioctl};
+use zerocopy::IntoBytes;
+
+use crate::abi;
+use crate::request::Unique;
+
+/// The path of the device.
+pub(crate) const DEVICE: &str = "/dev/fuse";
+
+/// A mounted connection to the kernel that nobody serves yet.
+///
+/// When it, its session and all that came of them are gone, the mount is dead: it answers
+/// ENOTCONN until it is unmounted.
+#[derive(Debug)]
+pub struct Device(pub(crate) OwnedFd);
+
+impl Device {
+    pub(crate) fn open() -> Result<Device, Errno> {
+        let flags = OFlags::RDWR | OFlags::CLOEXEC;
+        Ok(Device(rustix::fs::open(DEVICE, flags, Mode::empty())?))
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Channel(OwnedFd);
+
+/// What a read of the device brought.
+pub(crate) enum Received {
+    Frame(usize),
+    /// Unmounted or aborted.
+    End,
+}
+
+impl Channel {
+    pub fn new(device: Device) -> Channel {
+        Channel(device.0)
+    }
+
+    /// Opens a further channel of the same connection, with a queue of its own for requests in
+    /// progress.
+    pub fn another(&self) -> Result<Channel, Errno> {
+        let device = Device::open()?;
+        let connection = self.0.as_raw_fd().cast_unsigned();
+        // SAFETY: the argument of this ioctl is a pointer to a u32, which `Setter` passes.
+        let clone = unsafe { Setter::<{ abi::DEV_IOC_CLONE }, u32>::new(connection) };
+        // SAFETY: as above; the descriptor is a FUSE device.
+        unsafe { ioctl(device.0.as_fd(), clone) }?;
+        Ok(Channel::new(device))
+    }
+
+    /// Waits for a frame.
+    pub fn receive(&self, frame: &mut [u8]) -> io::Result<Received> {
+        loop {
+            match rustix::io::read(&self.0, &mut *frame) {
+                Ok(len) => return Ok(Received::Frame(len)),
+                // ENOENT: the request was taken back while it was being read.
+                Err(Errno::NOENT | Errno::INTR | Errno::AGAIN) => {}
+                Err(Errno::NODEV | Errno::CONNABORTED) => return Ok(Received::End),
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+
+    /// Answers a request. There is nobody to tell of a failure: either the kernel has dropped
+    /// the request with its mount, or the answer was unfit and EIO goes in its place.
+    pub fn answer(&self, unique: Unique, error: i32, first: &[u8], second: &[u8]) {
+        let Err(errno) = self.send(unique.0, error, first, second) else { return };
+        if matches!(errno, Errno::NOENT | Errno::NODEV) {
+            tracing::debug!(unique = unique.0, "the kernel no longer waits for this answer");
+            return;
+        }
+        tracing::error!(unique = unique.0, %errno, "the kernel refused an answer");
+        // The refused answer may have ended the request all the same; then this one finds nothing.
+        let _ = self.send(unique.0, -Errno::IO.raw_os_error(), &[], &[]);
+    }
+
+    /// Sends one message: an answer when `unique` is not 0, else a notification whose code is
+    /// in `error`.
+    pub fn send(&self, unique: u64, error: i32, first: &[u8], second: &[u8]) -> Result<(), Errno> {
+        let len = size_of::<abi::OutHeader>() + first.len() + second.len();
+        let len = u32::try_from(len).map_err(|_| Errno::TOOBIG)?;
+        let header = abi::OutHeader { len, error, unique };
+        let parts = [IoSlice::new(header.as_bytes()), IoSlice::new(first), IoSlice::new(second)];
+        // The kernel takes a message whole or not at all.
+        rustix::io::writev(&self.0, &parts).map(|_| ())
+    }
+}

@@ -1,0 +1,87 @@
+//! What the server tells the kernel unasked.
+
+use std::sync::{Arc, Weak};
+
+use rustix::io::Errno;
+use zerocopy::IntoBytes;
+
+use crate::abi::{self, notify};
+use crate::channel::Channel;
+use crate::request::NodeId;
+
+/// Tells the kernel to drop what it has cached. What is not cached is no error, nor is a mount
+/// that has ended.
+#[derive(Clone, Debug)]
+pub struct Notifier {
+    /// Weak, so that a forgotten notifier does not keep a mount without a server half alive.
+    channel: Weak<Channel>,
+}
+
+/// Which part of a node is stale.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stale {
+    /// The attributes.
+    Attributes,
+    /// The attributes and all content.
+    Everything,
+    /// The attributes and the content in this range.
+    Range {
+        /// First byte.
+        offset: u64,
+        /// Number of bytes.
+        length: u64,
+    },
+}
+
+impl Notifier {
+    pub(crate) fn new(channel: &Arc<Channel>) -> Notifier {
+        Notifier { channel: Arc::downgrade(channel) }
+    }
+
+    /// Drops attributes, and maybe content, of a node. With content the kernel takes page locks
+    /// that a READ or WRITE in progress may hold: not from a thread that has yet to answer one.
+    pub fn inval_inode(&self, node: NodeId, stale: Stale) -> Result<(), Errno> {
+        // A length of 0 means: to the end. A negative offset means: no content.
+        let (offset, length) = match stale {
+            Stale::Attributes => (-1, 0),
+            Stale::Everything => (0, 0),
+            Stale::Range { offset, length } => (offset.cast_signed(), length.cast_signed()),
+        };
+        let message = abi::InvalInodeOut { node: node.0, offset, length };
+        self.send(notify::INVAL_INODE, message.as_bytes(), &[])
+    }
+
+    /// Drops a name. The kernel takes the directory's lock, which a CREATE, UNLINK, … that is
+    /// not yet answered holds: only from a thread that nobody's answer waits for.
+    pub fn inval_entry(&self, parent: NodeId, name: &[u8]) -> Result<(), Errno> {
+        let message = abi::InvalEntryOut { parent: parent.0, name_len: len_of(name)?, flags: 0 };
+        self.send(notify::INVAL_ENTRY, message.as_bytes(), &terminated(name))
+    }
+
+    /// As [`Notifier::inval_entry`], but only while the name stands for `child`, and watchers
+    /// are told that it is deleted.
+    pub fn delete(&self, parent: NodeId, child: NodeId, name: &[u8]) -> Result<(), Errno> {
+        let (parent, child, name_len) = (parent.0, child.0, len_of(name)?);
+        let message = abi::DeleteOut { parent, child, name_len, padding: 0 };
+        self.send(notify::DELETE, message.as_bytes(), &terminated(name))
+    }
+
+    fn send(&self, code: i32, message: &[u8], name: &[u8]) -> Result<(), Errno> {
+        let Some(channel) = self.channel.upgrade() else { return Ok(()) };
+        match channel.send(0, code, message, name) {
+            Ok(()) | Err(Errno::NOENT | Errno::NODEV) => Ok(()),
+            Err(errno) => Err(errno),
+        }
+    }
+}
+
+fn len_of(name: &[u8]) -> Result<u32, Errno> {
+    u32::try_from(name.len()).map_err(|_| Errno::NAMETOOLONG)
+}
+
+fn terminated(name: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(name.len() + 1);
+    bytes.extend_from_slice(name);
+    bytes.push(0);
+    bytes
+}

@@ -1,0 +1,250 @@
+//! A mount's life: INIT, workers, end.
+
+use std::io;
+use std::num::NonZeroUsize;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use rustix::io::Errno;
+use rustix::thread::UnshareFlags;
+
+use crate::abi::{self, InitFlags};
+use crate::channel::{Channel, Device, Received};
+use crate::notify::Notifier;
+use crate::park::Parking;
+use crate::reply::Reply;
+use crate::request::{Incoming, Malformed, NodeId, Offer, Request, Unique, decode};
+
+/// The most bytes that one READ or WRITE carries: 256 pages, as many as every kernel grants.
+pub(crate) const MESSAGE_MAX: usize = 1 << 20;
+
+/// What precedes the data of a WRITE, and all of any other request, fits into this.
+const HEADERS_MAX: usize = 8192;
+
+const PAGES_MAX: u16 = 256;
+const READAHEAD_MAX: u32 = 1 << 20;
+/// Requests that nobody waits for (read-ahead, write-back, RELEASE) in flight together …
+const BACKGROUND_MAX: u16 = 128;
+/// … and from how many on the kernel calls the device congested.
+const CONGESTION: u16 = 96;
+/// The view may lie on a file system that is stacked on no other.
+const STACK_DEPTH_MAX: u32 = 1;
+
+/// What every session asks of the kernel. Not wanted: locks (POSIX, flock), so that the kernel
+/// keeps them itself; the write-back cache, so that a write is where it belongs when it returns.
+const WANTED: InitFlags = InitFlags::ASYNC_READ
+    .union(InitFlags::ATOMIC_O_TRUNC)
+    .union(InitFlags::EXPORT_SUPPORT)
+    .union(InitFlags::BIG_WRITES)
+    .union(InitFlags::DONT_MASK)
+    .union(InitFlags::AUTO_INVAL_DATA)
+    .union(InitFlags::DO_READDIRPLUS)
+    .union(InitFlags::READDIRPLUS_AUTO)
+    .union(InitFlags::ASYNC_DIO)
+    .union(InitFlags::PARALLEL_DIROPS)
+    .union(InitFlags::MAX_PAGES)
+    .union(InitFlags::CACHE_SYMLINKS)
+    .union(InitFlags::HANDLE_KILLPRIV_V2)
+    .union(InitFlags::SETXATTR_EXT)
+    .union(InitFlags::INIT_EXT)
+    .union(InitFlags::CREATE_SUPP_GROUP)
+    .union(InitFlags::DIRECT_IO_ALLOW_MMAP);
+
+/// A file system that answers the kernel.
+pub trait FileSystem: Send + Sync + 'static {
+    /// Answers a request, at once or later. The worker reads no further request until this
+    /// returns: what may wait parks the reply or hands it to another thread.
+    fn handle(&self, request: Request<'_>, reply: Reply);
+
+    /// Takes back `lookups` of the lookups of a node. At the end of a mount the rest is not
+    /// told.
+    fn forget(&self, node: NodeId, lookups: u64);
+}
+
+/// What a file system wants beyond the usual.
+#[derive(Clone, Copy, Debug)]
+pub struct Wishes {
+    /// The kernel reads and enforces POSIX ACLs; the source has them.
+    pub posix_acl: bool,
+    /// Handles may be backed by files of the server.
+    pub passthrough: bool,
+}
+
+/// What kernel and server agreed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Negotiated {
+    /// Minor version of the protocol spoken.
+    pub minor: u32,
+    /// What both sides do.
+    pub flags: InitFlags,
+}
+
+/// Why a session could not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// The kernel is too old: it speaks this version.
+    Version(Offer),
+    /// The mount ended before it began.
+    Unmounted,
+    /// The kernel began with something else than INIT.
+    Protocol,
+    /// The device failed.
+    Io(io::Error),
+}
+
+/// A mount that has agreed with the kernel and can be served.
+#[derive(Debug)]
+pub struct Session {
+    channel: Arc<Channel>,
+    negotiated: Negotiated,
+}
+
+impl Session {
+    /// Answers INIT. Callers of the mount wait until it is served.
+    pub fn start(device: Device, wishes: Wishes) -> Result<Session, StartError> {
+        let channel = Arc::new(Channel::new(device));
+        let parking = Arc::new(Parking::default());
+        let mut frame = vec![0; HEADERS_MAX + MESSAGE_MAX];
+        loop {
+            let len = match channel.receive(&mut frame).map_err(StartError::Io)? {
+                Received::Frame(len) => len,
+                Received::End => return Err(StartError::Unmounted),
+            };
+            let Ok(Incoming::Init { unique, offer }) = decode(&frame[..len]) else {
+                return Err(StartError::Protocol);
+            };
+            let reply = Reply::new(unique, Arc::clone(&channel), Arc::clone(&parking));
+            if offer.major > abi::MAJOR {
+                // The kernel asks again, in the version that it is told.
+                reply.init(&abi::InitOut { major: abi::MAJOR, ..abi::InitOut::default() });
+                continue;
+            }
+            if offer.major < abi::MAJOR || offer.minor < abi::MINOR_MIN {
+                reply.error(Errno::PROTO);
+                return Err(StartError::Version(offer));
+            }
+            let (negotiated, answer) = negotiate(&offer, wishes);
+            reply.init(&answer);
+            return Ok(Session { channel, negotiated });
+        }
+    }
+
+    /// What was agreed.
+    pub fn negotiated(&self) -> Negotiated {
+        self.negotiated
+    }
+
+    /// The way to tell the kernel something unasked, from any thread.
+    pub fn notifier(&self) -> Notifier {
+        Notifier::new(&self.channel)
+    }
+
+    /// Serves the mount with so many threads until it is unmounted or aborted. Every worker has
+    /// a channel, a umask and a working directory of its own.
+    pub fn serve(self, workers: NonZeroUsize, fs: &Arc<impl FileSystem>) -> io::Result<()> {
+        let parking = Arc::new(Parking::default());
+        let mut channels = vec![Arc::clone(&self.channel)];
+        for _ in 1..workers.get() {
+            channels.push(self.channel_for_worker());
+        }
+        let ends = std::thread::scope(|scope| {
+            let spawn = |(number, channel)| {
+                let worker = Worker { channel, parking: Arc::clone(&parking), fs: &**fs };
+                std::thread::Builder::new()
+                    .name(format!("fuse-{number}"))
+                    .spawn_scoped(scope, move || worker.run())
+            };
+            let running: Vec<_> = channels.into_iter().enumerate().map(spawn).collect();
+            running.into_iter().map(|worker| join(worker?)).collect::<Vec<_>>()
+        });
+        parking.close();
+        ends.into_iter().collect()
+    }
+
+    /// A channel of its own, or, where the device cannot be opened again (a sandbox), the first.
+    fn channel_for_worker(&self) -> Arc<Channel> {
+        match self.channel.another() {
+            Ok(channel) => Arc::new(channel),
+            Err(errno) => {
+                tracing::debug!(%errno, "workers share a channel");
+                Arc::clone(&self.channel)
+            }
+        }
+    }
+}
+
+fn join(worker: std::thread::ScopedJoinHandle<'_, io::Result<()>>) -> io::Result<()> {
+    worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+fn negotiate(offer: &Offer, wishes: Wishes) -> (Negotiated, abi::InitOut) {
+    let mut wanted = WANTED;
+    wanted.set(InitFlags::POSIX_ACL, wishes.posix_acl);
+    wanted.set(InitFlags::PASSTHROUGH, wishes.passthrough);
+    let flags = wanted & offer.flags;
+    let minor = offer.minor.min(abi::MINOR_MAX);
+    let passthrough = flags.contains(InitFlags::PASSTHROUGH);
+    let answer = abi::InitOut {
+        major: abi::MAJOR,
+        minor,
+        max_readahead: offer.readahead_max.min(READAHEAD_MAX),
+        flags: flags.bits() as u32,
+        max_background: BACKGROUND_MAX,
+        congestion_threshold: CONGESTION,
+        max_write: MESSAGE_MAX as u32,
+        time_gran: 1,
+        max_pages: PAGES_MAX,
+        flags2: (flags.bits() >> 32) as u32,
+        max_stack_depth: if passthrough { STACK_DEPTH_MAX } else { 0 },
+        ..abi::InitOut::default()
+    };
+    (Negotiated { minor, flags }, answer)
+}
+
+struct Worker<'a, F> {
+    channel: Arc<Channel>,
+    parking: Arc<Parking>,
+    fs: &'a F,
+}
+
+impl<F: FileSystem> Worker<'_, F> {
+    fn run(&self) -> io::Result<()> {
+        // SAFETY: unsharing umask and working directory leaves descriptors and memory shared.
+        unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS) }?;
+        let mut frame = vec![0; HEADERS_MAX + MESSAGE_MAX];
+        while let Received::Frame(len) = self.channel.receive(&mut frame)? {
+            // A fault in one request answers EIO (its reply is dropped) and leaves the mount alive:
+            // a worker less each time would end in a mount that answers nobody.
+            let _ = catch_unwind(AssertUnwindSafe(|| self.dispatch(&frame[..len])));
+        }
+        Ok(())
+    }
+
+    fn dispatch(&self, frame: &[u8]) {
+        match decode(frame) {
+            Ok(Incoming::Request(request)) => {
+                let reply = self.reply(request.unique);
+                self.fs.handle(request, reply);
+            }
+            Ok(Incoming::Forget(forgets)) => {
+                forgets.for_each(|(node, lookups)| self.fs.forget(node, lookups));
+            }
+            Ok(Incoming::Interrupt { target }) => self.parking.interrupt(target),
+            Ok(Incoming::Destroy { unique }) => self.reply(unique).ok(),
+            Ok(Incoming::Init { unique, .. }) => self.reply(unique).error(Errno::PROTO),
+            Err(malformed) => self.refuse(malformed),
+        }
+    }
+
+    fn refuse(&self, malformed: Malformed) {
+        tracing::error!(?malformed, "the kernel sent a frame that is not understood");
+        match malformed {
+            Malformed::Frame => {}
+            Malformed::Request { unique, .. } => self.reply(unique).error(Errno::INVAL),
+        }
+    }
+
+    fn reply(&self, unique: Unique) -> Reply {
+        Reply::new(unique, Arc::clone(&self.channel), Arc::clone(&self.parking))
+    }
+}
