@@ -67,7 +67,7 @@ pub enum Event {
     /// A claim stands in line.
     Queued { ticket: Ticket, claim: Arc<Claim>, at: Time },
     /// A claim is let in. `by_kin`: only because a holder is kin.
-    Granted { ticket: Ticket, claim: Arc<Claim>, token: Token, by_kin: bool, at: Time },
+    Granted { ticket: Ticket, claim: Arc<Claim>, token: Token, count: u32, by_kin: bool, at: Time },
     /// A claim is held so many times.
     Counted { ticket: Ticket, count: u32 },
     /// A claim now has other names.

@@ -2,8 +2,8 @@
 //!
 //! Counts by mode answer "is anything in the way" without a walk. Each waiter *watches* one key
 //! that stops it; only a change of that key makes it look again. Waiters of one mode behind one
-//! key are stopped alike, so a change looks at the first of each mode and goes on only while they
-//! get through: a release costs the same with ten waiters and with ten thousand. Waiters that may
+//! key are stopped alike, so a change wakes the first of each mode, and the next only when that one
+//! gets through: a release costs the same with ten waiters and with ten thousand. Waiters that may
 //! be kin of a holder are not alike, and are watched apart.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,10 +37,6 @@ impl Queue {
 
     pub fn is_empty(&self) -> bool {
         self.holders.is_empty() && self.line.is_none()
-    }
-
-    pub fn has_line(&self) -> bool {
-        self.line.is_some()
     }
 
     pub fn hold(&mut self, ticket: Ticket, mode: Mode) {
@@ -107,15 +103,15 @@ impl Queue {
         self.line.iter().flat_map(|line| line.waiting.iter().flatten().copied())
     }
 
-    /// Returns the first watcher of each mode not in `closed`, oldest first.
-    pub fn first_watcher(&self, closed: [bool; 4]) -> Option<(Ticket, Mode)> {
-        let line = self.line.as_ref()?;
-        let open = Mode::ALL.into_iter().filter(|mode| !closed[*mode as usize]);
-        open.filter_map(|mode| Some((*line.watchers[mode as usize].first()?, mode))).min()
+    /// Returns the oldest watcher of a mode.
+    pub fn first_watcher(&self, mode: Mode) -> Option<Ticket> {
+        self.line.as_ref()?.watchers[mode as usize].first().copied()
     }
 
-    /// Returns the watchers that may be kin of a holder.
-    pub fn kin_watchers(&self) -> impl Iterator<Item = Ticket> + '_ {
-        self.line.iter().flat_map(|line| line.kin_watchers.iter().copied())
+    /// Returns who must look again when somebody here is gone: the oldest watcher of each mode,
+    /// and all that may be kin of a holder.
+    pub fn concerned(&self) -> impl Iterator<Item = Ticket> + '_ {
+        let first = Mode::ALL.into_iter().filter_map(|mode| self.first_watcher(mode));
+        first.chain(self.line.iter().flat_map(|line| line.kin_watchers.iter().copied()))
     }
 }

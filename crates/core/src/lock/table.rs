@@ -9,6 +9,8 @@
 //! (N1); nobody is granted before an earlier waiter in conflict, kin apart (N2); tokens rise (N4).
 
 mod apply;
+#[cfg(any(test, debug_assertions))]
+mod check;
 mod deadlock;
 mod decide;
 mod judge;
@@ -52,8 +54,6 @@ pub struct Table {
     grace: Option<Grace>,
     /// Waiters to look at.
     ripe: BTreeSet<Ticket>,
-    /// Queues in which a holder or waiter is gone.
-    changed: BTreeSet<QueueId>,
 }
 
 /// What one command led to.
@@ -120,7 +120,6 @@ impl Table {
             alarms: BTreeSet::new(),
             grace: None,
             ripe: BTreeSet::new(),
-            changed: BTreeSet::new(),
         }
     }
 

@@ -1,1 +1,5 @@
-//! The rules, tested.
+//! The rules, tested: timelines as text, laws against a naive model.
+
+mod model;
+mod script;
+mod timelines;

@@ -18,6 +18,16 @@ use super::{Presence, Session, Table};
 use crate::id::{SessionId, Ticket, Token};
 use crate::time::Time;
 
+/// The fields of [`Event::Granted`].
+struct Grant<'a> {
+    ticket: Ticket,
+    claim: &'a Arc<Claim>,
+    token: Token,
+    count: u32,
+    by_kin: bool,
+    at: Time,
+}
+
 impl Table {
     /// Makes an event so and returns who must be told, once it is journaled.
     pub fn apply(&mut self, event: &Event) -> Vec<Notice> {
@@ -27,8 +37,9 @@ impl Table {
             Event::Back { session } => return self.come_back(*session),
             Event::Closed { session } => self.close(*session),
             Event::Queued { ticket, claim, at } => return self.queue_up(*ticket, claim, *at),
-            Event::Granted { ticket, claim, token, by_kin, at } => {
-                return self.grant(*ticket, claim, *token, *by_kin, *at);
+            Event::Granted { ticket, claim, token, count, by_kin, at } => {
+                let (ticket, token, count) = (*ticket, *token, *count);
+                return self.grant(Grant { ticket, claim, token, count, by_kin: *by_kin, at: *at });
             }
             Event::Counted { ticket, count } => return self.recount(*ticket, *count),
             Event::Reshaped { ticket, claim } => self.reshape(*ticket, claim),
@@ -151,14 +162,8 @@ impl Table {
         }
     }
 
-    fn grant(
-        &mut self,
-        ticket: Ticket,
-        claim: &Arc<Claim>,
-        token: Token,
-        by_kin: bool,
-        at: Time,
-    ) -> Vec<Notice> {
+    fn grant(&mut self, grant: Grant<'_>) -> Vec<Notice> {
+        let Grant { ticket, claim, token, count, by_kin, at } = grant;
         let token_is_new = token.epoch < self.epoch || token.counter >= self.next_token;
         assert!(token_is_new, "N4: tokens only rise");
         if token.epoch == self.epoch {
@@ -168,10 +173,14 @@ impl Table {
             self.leave_line(ticket);
         }
         self.hold(ticket, claim, token, by_kin, at);
+        if by_kin {
+            self.inherit_kin(ticket, claim);
+        }
+        let slot = self.slot_mut(ticket);
+        slot.count = count;
         let slot = self.slot(ticket);
         let asker = Asker { ticket, party: &claim.party, kin: &slot.kin };
         assert!(self.fits(asker, claim), "N1: a grant conflicts with nobody but kin");
-        let count = slot.count;
         self.rearm(ticket);
         // Kin of a new holder are no longer stopped by what they were.
         let kin = self.parties[&claim.party].waiting.iter().copied();
@@ -182,6 +191,13 @@ impl Table {
             self.warn_holder(ticket, &mut notices);
         }
         notices
+    }
+
+    /// Whom a process is kin of, all its claims are: it may have been let in for what it had.
+    fn inherit_kin(&mut self, ticket: Ticket, claim: &Claim) {
+        let held = self.parties[&claim.party].held.iter();
+        let kin: Vec<_> = held.flat_map(|other| self.slot(*other).kin.clone()).collect();
+        self.slot_mut(ticket).kin.extend(kin);
     }
 
     pub(super) fn hold(
@@ -229,13 +245,19 @@ impl Table {
     pub(super) fn fits(&self, asker: Asker<'_>, claim: &Claim) -> bool {
         claim.keys().iter().all(|(key, mode)| {
             self.queue(key).is_none_or(|queue| {
-                queue.holders_against(mode).all(|holder| {
-                    holder == asker.ticket
-                        || self.is_kin(asker, holder)
-                        || self.slot(holder).kin.values().any(|party| party == asker.party)
-                })
+                let mut against = queue.holders_against(mode).filter(|t| *t != asker.ticket);
+                against.all(|holder| self.are_kin(asker, holder))
             })
         })
+    }
+
+    /// Returns whether two are of one party, or either was let in as kin of the other's.
+    fn are_kin(&self, asker: Asker<'_>, holder: Ticket) -> bool {
+        let other = self.slot(holder);
+        let party = &other.claim().party;
+        party == asker.party
+            || asker.kin.values().any(|kin| kin == party)
+            || other.kin.values().any(|kin| kin == asker.party)
     }
 
     fn recount(&mut self, ticket: Ticket, count: u32) -> Vec<Notice> {
@@ -343,10 +365,8 @@ impl Table {
         if queue.is_empty() {
             let queue = self.queues.remove(id);
             self.index.remove(&queue.key);
-            self.changed.remove(&id);
-        } else if queue.has_line() {
-            self.ripe.extend(queue.kin_watchers());
-            self.changed.insert(id);
+        } else {
+            self.ripe.extend(queue.concerned());
         }
     }
 

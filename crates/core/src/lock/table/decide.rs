@@ -107,7 +107,8 @@ impl Table {
         let kin = Default::default();
         let asker = Asker { ticket, party: &claim.party, kin: &kin };
         let lost = self.grace.is_some() && token.epoch < self.epoch && self.fits(asker, claim);
-        lost.then(|| Event::Granted { ticket, claim: claim.clone(), token, by_kin: false, at: now })
+        let (claim, by_kin) = (claim.clone(), false);
+        lost.then(|| Event::Granted { ticket, claim, token, count: 1, by_kin, at: now })
     }
 
     fn decide_acquire(&self, claim: Arc<Claim>, now: Time) -> Result<Vec<Event>, Refusal> {
@@ -127,11 +128,8 @@ impl Table {
         match verdict {
             Verdict::Free { by_kin } if !sealed => {
                 let token = Token { epoch: self.epoch, counter: self.next_token };
-                let mut events = vec![Event::Granted { ticket, claim, token, by_kin, at: now }];
-                if let Some((_, slot)) = before {
-                    events.push(Event::Counted { ticket, count: slot.count + 1 });
-                }
-                Ok(events)
+                let count = before.map_or(1, |(_, slot)| slot.count + 1);
+                Ok(vec![Event::Granted { ticket, claim, token, count, by_kin, at: now }])
             }
             _ if claim.patience == Patience::Try => Err(Refusal::WouldBlock),
             _ if self.waiting >= WAITERS_MAX => Err(Refusal::Limit(Limit::Waiters)),

@@ -34,32 +34,10 @@ impl Table {
         if self.grace.is_some_and(|grace| grace.sealed) {
             return None;
         }
-        loop {
-            if let Some(ticket) = self.ripe.pop_first() {
-                if let Some(event) = self.look(ticket, now) {
-                    return Some(event);
-                }
-                continue;
-            }
-            let queue = *self.changed.first()?;
-            if let Some(event) = self.look_at_queue(queue, now) {
-                return Some(event);
-            }
-            self.changed.remove(&queue);
-        }
-    }
-
-    /// Looks at the watchers of a queue that changed, oldest first, until none gets through.
-    fn look_at_queue(&mut self, id: QueueId, now: Time) -> Option<Event> {
-        let mut closed = [false; 4];
-        while let Some((ticket, mode)) =
-            self.queues.get(id).and_then(|queue| queue.first_watcher(closed))
-        {
+        while let Some(ticket) = self.ripe.pop_first() {
             if let Some(event) = self.look(ticket, now) {
                 return Some(event);
             }
-            let watch = self.slots.get(&ticket).and_then(|slot| slot.waiting.as_ref()?.watch);
-            closed[mode as usize] = watch.is_some_and(|(queue, _)| queue == id);
         }
         None
     }
@@ -68,16 +46,18 @@ impl Table {
     fn look(&mut self, ticket: Ticket, now: Time) -> Option<Event> {
         let waiting = self.slots.get(&ticket)?.waiting.as_ref()?;
         let claim = waiting.claim.clone();
-        let fresh = waiting.fresh;
+        let (fresh, watched) = (waiting.fresh, waiting.watch);
         self.unwatch(ticket);
         if self.sessions[&claim.owner.session].presence != Presence::Here {
+            watched.map(|before| self.wake_first(before));
             return None;
         }
         let slot = self.slot(ticket);
         match self.judge(Asker { ticket, party: &claim.party, kin: &slot.kin }, &claim) {
             Verdict::Free { by_kin } => {
                 let token = Token { epoch: self.epoch, counter: self.next_token };
-                Some(Event::Granted { ticket, claim, token, by_kin, at: now })
+                let count = slot.count + u32::from(slot.held.is_some());
+                Some(Event::Granted { ticket, claim, token, count, by_kin, at: now })
             }
             Verdict::Stopped { queue, mode } => {
                 let may_be_kin = !slot.kin.is_empty() || self.party_holds(&claim.party, ticket);
@@ -85,9 +65,17 @@ impl Table {
                 let waiting = self.slot_mut(ticket).waiting.as_mut().expect("looked at above");
                 waiting.watch = Some((queue, mode));
                 waiting.fresh = false;
+                if let Some(before) = watched.filter(|before| *before != (queue, mode)) {
+                    self.wake_first(before);
+                }
                 (fresh || may_be_kin).then(|| self.cut_cycle(ticket, now)).flatten()
             }
         }
+    }
+
+    /// Who watched a key behind somebody that went elsewhere is now the first there.
+    fn wake_first(&mut self, (queue, mode): (QueueId, Mode)) {
+        self.ripe.extend(self.queues[queue].first_watcher(mode));
     }
 
     fn cut_cycle(&mut self, ticket: Ticket, now: Time) -> Option<Event> {

@@ -1,0 +1,46 @@
+//! All invariants, checked the slow way; for tests.
+
+use super::super::mode::Mode;
+use super::Table;
+use super::judge::Asker;
+use crate::id::Ticket;
+
+impl Table {
+    /// Panics unless all that must hold between the indexes and the claims does.
+    pub fn check(&self) {
+        for (id, queue) in &self.queues {
+            assert!(!queue.is_empty(), "an empty queue is forgotten: {:?}", queue.key);
+            assert_eq!(self.index[&queue.key], id);
+        }
+        assert_eq!(self.index.len(), self.queues.len());
+        let waiting = self.slots.values().filter(|slot| slot.waiting.is_some()).count();
+        assert_eq!(waiting, self.waiting);
+        for ticket in self.slots.keys() {
+            self.check_slot(*ticket);
+        }
+        let tickets: usize = self.sessions.values().map(|session| session.tickets.len()).sum();
+        assert_eq!(tickets, self.slots.len());
+        assert_eq!(self.owners.len(), self.slots.len());
+    }
+
+    fn check_slot(&self, ticket: Ticket) {
+        let slot = self.slot(ticket);
+        assert!(slot.held.is_some() || slot.waiting.is_some());
+        assert_eq!(self.owners[&slot.claim().owner], ticket);
+        if let Some(held) = &slot.held {
+            let asker = Asker { ticket, party: &held.claim.party, kin: &slot.kin };
+            assert!(self.fits(asker, &held.claim), "N1: {:?}", held.claim);
+            let keys: Vec<Mode> = held.claim.keys().iter().map(|(_, mode)| mode).collect();
+            let modes: Vec<Mode> = held.keys.iter().map(|(_, mode)| *mode).collect();
+            assert_eq!(keys, modes);
+            for (queue, mode) in &held.keys {
+                assert_eq!(self.queues[*queue].holders.get(&ticket), Some(mode));
+            }
+        }
+        if let Some(waiting) = &slot.waiting {
+            for (queue, _) in &waiting.keys {
+                assert!(self.queues[*queue].waiters().any(|waiter| waiter == ticket));
+            }
+        }
+    }
+}
