@@ -23,7 +23,7 @@ pub type Answer = Result<String, Errno>;
 /// A process that does what it is told.
 pub struct Actor {
     group: Group,
-    input: ChildStdin,
+    input: Option<ChildStdin>,
     output: ChildStdout,
     told: Vec<u8>,
 }
@@ -39,7 +39,7 @@ impl Actor {
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut group = Group::spawn(command, home);
         let (input, output) = group.take_pipes();
-        Self { group, input, output, told: Vec::new() }
+        Self { group, input: Some(input), output, told: Vec::new() }
     }
 
     /// Returns its process id.
@@ -97,14 +97,22 @@ impl Actor {
             words.into_iter().map(|w| w.as_ref().as_bytes().to_vec()).collect();
         assert!(!words.concat().iter().any(|b| b"\t\n".contains(b)), "a word holds a separator");
         let line = [words.join(&b'\t'), b"\n".to_vec()].concat();
-        self.input.write_all(&line).expect("the actor lives");
+        let input = self.input.as_mut().expect("it was not let go");
+        input.write_all(&line).expect("the actor lives");
         self.told = line;
     }
 
     /// Returns what came of what it was told; fails the test when that takes too long.
     #[track_caller]
     pub fn answer(&mut self) -> Answer {
-        self.answer_within(SOON).unwrap_or_else(|| panic!("no answer within {SOON:?}: {self:?}"))
+        self.answer_by(SOON)
+    }
+
+    /// Returns what came of long work.
+    #[track_caller]
+    pub fn answer_by(&mut self, deadline: Duration) -> Answer {
+        let answer = self.answer_within(deadline);
+        answer.unwrap_or_else(|| panic!("no answer within {deadline:?}: {self:?}"))
     }
 
     /// Tells whether it is still at what it was told.
@@ -116,6 +124,11 @@ impl Actor {
     /// Sends it a signal.
     pub fn signal(&self, signal: Signal) {
         self.group.signal(signal);
+    }
+
+    /// Lets it end by itself: its input is at an end. Nothing more can be asked.
+    pub fn leave(&mut self) {
+        drop(self.input.take());
     }
 
     /// Waits for its end and returns the signal that ended it, if one did.

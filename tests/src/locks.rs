@@ -16,8 +16,8 @@ pub struct Lock {
     pub state: String,
     /// The process it belongs to, where there is one.
     pub pid: Option<i32>,
-    /// The fencing token of a grant.
-    pub token: Option<String>,
+    /// The fencing token of a grant, its numbers in the order in which they count.
+    pub token: Option<Vec<u64>>,
     /// The place in the global order.
     pub ticket: u64,
 }
@@ -102,7 +102,11 @@ fn parse_lock(lock: &Value) -> Option<Lock> {
         mode: text("mode")?,
         state: text("state")?,
         pid: lock["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok()),
-        token: (!lock["token"].is_null()).then(|| lock["token"].to_string()),
+        token: (!lock["token"].is_null()).then(|| numbers_in(&lock["token"].to_string())),
         ticket: lock["ticket"].as_u64()?,
     })
+}
+
+fn numbers_in(text: &str) -> Vec<u64> {
+    text.split(|c: char| !c.is_ascii_digit()).filter_map(|digits| digits.parse().ok()).collect()
 }

@@ -1,5 +1,6 @@
 //! One test's world: directories, environment, broker and views, and their end.
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -44,6 +45,7 @@ pub struct World {
     views: Vec<View>,
     broker: Option<Running>,
     user: Option<User>,
+    variables: BTreeMap<&'static str, Option<String>>,
     port: u16,
     watchdog: Option<Sender<()>>,
     home: TempDir,
@@ -149,6 +151,21 @@ impl World {
         Actor::start(command, self.home())
     }
 
+    /// Starts an actor in `dir` under `gate hold` with these arguments, and waits until it is let in.
+    #[must_use]
+    #[track_caller]
+    pub fn actor_under_hold<S: AsRef<OsStr>>(
+        &self,
+        dir: &Path,
+        args: impl IntoIterator<Item = S>,
+    ) -> Actor {
+        let mut command = self.raw_command(&binary("gate"));
+        command.arg("hold").args(args).arg("--").arg(binary("actor")).current_dir(dir);
+        let mut actor = Actor::start(command, self.home());
+        actor.ask(["stat", "/"]).expect("an actor answers");
+        actor
+    }
+
     /// Writes a file into the source, as it was before any view.
     #[track_caller]
     pub fn seed(&self, name: &str, text: &str) {
@@ -221,6 +238,23 @@ impl World {
         assert_eq!(outcome.code, Some(0), "the view ends in order: {outcome}");
     }
 
+    /// Sets a variable for all that starts in this world from now on.
+    pub fn set_env(&mut self, name: &'static str, value: &str) {
+        self.variables.insert(name, Some(value.to_owned()));
+    }
+
+    /// Removes a variable for all that starts in this world from now on.
+    pub fn unset_env(&mut self, name: &'static str) {
+        self.variables.insert(name, None);
+    }
+
+    /// Unmounts a view whose server is dead.
+    #[track_caller]
+    pub fn bury(&mut self, point: &Path) {
+        self.views.retain(|view| view.point != point);
+        self.gate([OsStr::new("umount"), point.as_ref()]).run().success();
+    }
+
     /// Returns the process that serves the view at `point`.
     #[must_use]
     pub fn server_of(&self, point: &Path) -> &Running {
@@ -246,6 +280,7 @@ impl World {
             views: Vec::new(),
             broker: None,
             user,
+            variables: BTreeMap::new(),
             port: free_port(),
             watchdog: Some(watchdog),
             home,
@@ -255,6 +290,12 @@ impl World {
     fn raw_command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
         command.env_clear().envs(self.environment()).current_dir(self.home());
+        for (name, value) in &self.variables {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
         if let Some(user) = self.user {
             command.uid(user.uid).gid(user.gid);
         }

@@ -1,0 +1,216 @@
+//! Bad input and faults: three lines that say what to do, and nothing lost.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use gate_tests::wait::{SOON, wait_until};
+use gate_tests::{World, kernel};
+use serde_json::json;
+
+#[test]
+fn a_mount_of_what_cannot_be_mounted_is_refused() {
+    let world = with_broker();
+    world.seed("d/f", "x");
+    fs::write(world.home().join("file"), "x").unwrap();
+    fs::write(world.twin().join("f"), "x").unwrap();
+    for (source, point, named) in [
+        ("missing", "view", "missing"),
+        ("file", "view", "file"),
+        ("source", "missing", "missing"),
+        ("source", "file", "file"),
+        ("source", "twin", "twin"),
+        ("source", "source/d", "source/d"),
+        ("state", "view", "state"),
+        (".", "view", "state"),
+    ] {
+        let refusal = mount_refused(&world, source, point);
+        assert!(refusal.contains(named), "{source} at {point}: {refusal}");
+    }
+    assert!(kernel::mounts_below(world.home()).is_empty());
+}
+
+#[test]
+fn a_mount_point_that_is_busy_is_refused_and_the_first_view_goes_on() {
+    let world = World::new();
+    world.seed("f", "text");
+    fs::create_dir(world.home().join("second")).unwrap();
+    let refusal = mount_refused(&world, "second", "view");
+    assert!(refusal.contains("view"), "{refusal}");
+    assert_eq!(world.script(&world.view(), "cat f").run().success(), "text");
+}
+
+#[test]
+fn without_fuse_the_error_says_so() {
+    assert!(rustix::process::geteuid().is_root(), "needs root: run `cargo xtask test`");
+    let world = with_broker();
+    let gate = gate_tests::world::binary("gate");
+    let script = r#"
+        mkdir dev && mount -t tmpfs tmpfs dev
+        cp -a /dev/null /dev/zero /dev/random /dev/urandom dev
+        mount --move dev /dev
+        exec "$0" mount --foreground source view"#;
+    let unshare = ["-m", "bash", "-euc", script];
+    let run = world.command("unshare".as_ref()).args(unshare).args([gate]);
+    let refusal = run.run().refusal();
+    assert!(refusal.contains("/dev/fuse"), "{refusal}");
+}
+
+#[test]
+fn a_broker_that_does_not_answer_at_the_start_is_an_error_at_once() {
+    let world = World::bare();
+    let refusal = mount_refused(&world, "source", "view");
+    assert!(refusal.contains(&world.http().port.to_string()), "{refusal}");
+    for command in [&["locks"][..], &["hold", "source", "--", "true"]] {
+        let outcome = world.gate(command).run();
+        assert_eq!(outcome.code, Some(2), "{outcome}");
+        let _ = outcome.refusal();
+    }
+}
+
+#[test]
+fn a_port_that_is_taken_is_refused_with_its_number() {
+    let world = with_broker();
+    let other = world.home().join("other-state");
+    let run = world.gate(["broker".as_ref(), "--state-dir".as_ref(), other.as_os_str()]);
+    let refusal = run.run().refusal();
+    assert!(refusal.contains(&world.http().port.to_string()), "{refusal}");
+}
+
+#[test]
+fn a_second_broker_on_one_state_directory_is_refused_naming_the_first() {
+    let world = with_broker();
+    let refusal = world.gate(["broker", "--port", "0"]).run().refusal();
+    assert!(refusal.contains("state"), "{refusal}");
+    let first = kernel::processes_of(world.home());
+    let (pid, _) = first.iter().find(|(_, line)| line.contains("broker")).unwrap();
+    assert!(refusal.contains(&pid.to_string()), "{refusal}");
+}
+
+/// One source, one broker: a second is joined or refused, and never serves beside the first.
+#[test]
+fn a_second_broker_for_one_source_is_refused_naming_the_first() {
+    let world = World::new();
+    let mut second = World::bare();
+    second.start_broker([""; 0]);
+    world.seed("d/f", "x");
+    for source in [world.source(), world.source().join("d")] {
+        let args = ["mount".as_ref(), "--foreground".as_ref(), source.as_os_str()];
+        let refusal = second.gate(args).args([second.view()]).run().refusal();
+        assert!(refusal.contains(&world.http().port.to_string()), "{refusal}");
+    }
+}
+
+#[test]
+fn a_corrupt_journal_is_refused_by_its_name_and_left_as_it_is() {
+    let mut world = with_broker();
+    let id = acquire(&world, "f");
+    assert!(!id.is_empty());
+    world.stop_broker();
+    let journal = journal_of(&world);
+    let mut bytes = fs::read(&journal).unwrap();
+    bytes[..512].fill(0xA5);
+    fs::write(&journal, &bytes).unwrap();
+    let refusal = world.gate(["broker"]).run().refusal();
+    assert!(refusal.contains(journal.to_str().unwrap()), "{refusal}");
+    assert_eq!(fs::read(&journal).unwrap(), bytes, "a refused journal is evidence");
+}
+
+#[test]
+fn a_journal_of_an_unknown_version_is_not_guessed_at() {
+    let mut world = with_broker();
+    world.stop_broker();
+    let journal = journal_of(&world);
+    let script = "sqlite3 \"$0\" 'pragma user_version = 9999'";
+    world.script(world.home(), script).args([&journal]).run().success();
+    let refusal = world.gate(["broker"]).run().refusal();
+    assert!(refusal.contains("9999"), "{refusal}");
+}
+
+/// A full disk refuses what is new and loses nothing of what stands.
+#[test]
+fn a_full_disk_under_the_journal_loses_nothing() {
+    assert!(rustix::process::geteuid().is_root(), "needs root: run `cargo xtask test`");
+    let mut world = World::bare();
+    world.script(world.home(), "mount -t tmpfs -o size=1m tmpfs state").run().success();
+    world.start_broker([""; 0]);
+    let [source, view] = [world.source(), world.view()];
+    world.mount(&source, &view, [""; 0]);
+    world.seed("f", "");
+    let mut holder = world.actor(&view);
+    let fd = holder.open("w", "f");
+    let id = acquire(&world, "kept");
+
+    let fill = "dd if=/dev/zero of=filler bs=4k 2>/dev/null || true";
+    world.script(&world.state(), fill).run().success();
+    let refused = (0..2000).find_map(|i| {
+        let body =
+            json!({"path": format!("full/{i}"), "mode": "write", "owner": "ada", "timeout_ms": 0});
+        let reply = world.http().post("/v1/locks/acquire", &body);
+        (reply.status != 200).then_some(reply)
+    });
+    let refused = refused.expect("a full disk is noticed");
+    assert!(refused.status >= 500 && refused.body["error"].is_string(), "{refused:?}");
+    holder.write(fd, "text").unwrap();
+
+    fs::remove_file(world.state().join("filler")).unwrap();
+    wait_until(SOON, "the broker goes on", || {
+        let body = json!({"path": "later", "mode": "write", "owner": "ada", "timeout_ms": 0});
+        world.http().post("/v1/locks/acquire", &body).status == 200
+    });
+    let mut other = world.actor(&view);
+    other.tell(["open", "w", "f"]);
+    world.await_waiting("f", 1);
+    holder.close(fd);
+    other.opened();
+    world.kill_broker();
+    world.start_broker([""; 0]);
+    let status = world.http().get("/v1/locks/status?path=kept").body;
+    assert_eq!(status["locks"][0]["lock_id"], json!(id), "{status}");
+    drop(other);
+    world.umount(&view);
+    world.stop_broker();
+    world.script(world.home(), "umount state").run().success();
+}
+
+/// N15: a dead view fails closed.
+#[test]
+fn a_view_whose_server_died_lets_nothing_through_to_the_bare_directory() {
+    let mut world = World::new();
+    world.seed("f", "text");
+    world.server_of(&world.view()).signal(rustix::process::Signal::KILL);
+    let mut actor = world.actor(world.home());
+    let view = world.view();
+    wait_until(SOON, "the view is dead", || {
+        actor.ask(["stat".as_ref(), view.join("f").as_os_str()]).is_err()
+    });
+    for verb in ["open\tw+", "mkdir"] {
+        let words = verb.split('\t').map(Path::new).chain([Path::new("view/new")]);
+        assert_eq!(actor.ask(words), Err(rustix::io::Errno::NOTCONN), "{verb}");
+    }
+    world.bury(&view);
+    assert!(!world.source().join("new").exists() && !view.join("new").exists());
+}
+
+fn with_broker() -> World {
+    let mut world = World::bare();
+    world.start_broker([""; 0]);
+    world
+}
+
+#[track_caller]
+fn mount_refused(world: &World, source: &str, point: &str) -> String {
+    world.gate(["mount", "--foreground", source, point]).run().refusal()
+}
+
+fn acquire(world: &World, path: &str) -> String {
+    let body = json!({"path": path, "mode": "write", "owner": "ada"});
+    world.http().post("/v1/locks/acquire", &body).lock_id()
+}
+
+/// Finds the journal by what every SQLite file begins with.
+fn journal_of(world: &World) -> PathBuf {
+    let files = fs::read_dir(world.state()).unwrap().flatten().map(|entry| entry.path());
+    let is_journal =
+        |path: &PathBuf| fs::read(path).is_ok_and(|bytes| bytes.starts_with(b"SQLite format 3"));
+    files.filter(|path| path.is_file()).find(is_journal).expect("the broker keeps a journal")
+}

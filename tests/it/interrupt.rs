@@ -1,0 +1,193 @@
+//! N6: a waiting call can be interrupted, freezes its directory for nobody, and holds no kernel
+//! lock that the holder needs.
+
+use std::time::Duration;
+
+use gate_tests::actor::{Actor, Fd};
+use gate_tests::wait::wait_until;
+use gate_tests::{World, wait};
+use rustix::io::Errno;
+use rustix::process::Signal;
+
+/// The bench prints how long it really takes (≤ 50 ms); here it must merely not hang.
+const PROMPT: Duration = Duration::from_secs(5);
+
+/// What waits for a writer of `d/f`, each as words for an actor.
+const BLOCKED_BY_A_WRITER: [&[&str]; 10] = [
+    &["open", "r", "d/f"],
+    &["open", "w", "d/f"],
+    &["open", "w+0", "d/f"],
+    &["unlink", "d/f"],
+    &["rename", "d/other", "d/f"],
+    &["truncate", "d/f", "0"],
+    &["chmod", "d/f", "600"],
+    &["setxattr", "d/f", "user.x", "y"],
+    &["touch", "d/f"],
+    &["link", "d/f", "d/hard"],
+];
+
+/// What waits for a hold of `d`.
+const BLOCKED_BY_A_HOLD: [&[&str]; 6] = [
+    &["mkdir", "d/new"],
+    &["open", "w+!", "d/new"],
+    &["symlink", "x", "d/new"],
+    &["mkfifo", "d/new"],
+    &["rmdir", "d/empty"],
+    &["unlink", "d/other"],
+];
+
+#[test]
+fn what_waits_for_a_writer_ends_when_killed() {
+    for words in BLOCKED_BY_A_WRITER {
+        let mut scene = Scene::with_writer();
+        for signal in [Signal::INT, Signal::KILL] {
+            scene.end_by(words, signal);
+        }
+    }
+}
+
+#[test]
+fn what_waits_for_a_hold_ends_when_killed() {
+    for words in BLOCKED_BY_A_HOLD {
+        let mut scene = Scene::with_hold();
+        for signal in [Signal::INT, Signal::KILL] {
+            scene.end_by(words, signal);
+        }
+    }
+}
+
+/// A process that catches SIGINT lives on; its call failed and it may try again.
+#[test]
+fn a_caught_interrupt_ends_the_call_and_not_the_process() {
+    for words in BLOCKED_BY_A_WRITER {
+        let mut scene = Scene::with_writer();
+        let mut blocked = scene.blocked(words);
+        blocked.signal(Signal::INT);
+        let outcome = blocked.answer_by(PROMPT);
+        assert!(outcome.is_err(), "{words:?}: {outcome:?}");
+        assert_ne!(outcome, Err(Errno::STALE), "{words:?}");
+        assert_eq!(blocked.ask(["access", "d/other"]), Ok(String::new()));
+        scene.holder_goes_on();
+    }
+}
+
+#[test]
+fn a_waiting_call_goes_on_when_the_holder_is_done() {
+    for words in BLOCKED_BY_A_WRITER {
+        let mut scene = Scene::with_writer();
+        let mut blocked = scene.blocked(words);
+        scene.neighbours_go_on();
+        let fd = scene.fd.take().unwrap();
+        scene.holder.close(fd);
+        let outcome = blocked.answer_by(PROMPT);
+        assert!(outcome.is_ok(), "{words:?}: {outcome:?}");
+    }
+    for words in BLOCKED_BY_A_HOLD {
+        let mut scene = Scene::with_hold();
+        let mut blocked = scene.blocked(words);
+        scene.neighbours_go_on();
+        scene.holder.leave();
+        let outcome = blocked.answer_by(PROMPT);
+        assert!(outcome.is_ok(), "{words:?}: {outcome:?}");
+    }
+}
+
+/// A holder of `d/f` or of `d`, and others in the same directory.
+struct Scene {
+    holder: Actor,
+    /// The holder's open file, where that is what it holds.
+    fd: Option<Fd>,
+    world: World,
+}
+
+impl Scene {
+    fn with_writer() -> Self {
+        let world = Self::tree();
+        let mut holder = world.actor(&world.view());
+        let fd = holder.open("rw", "d/f");
+        Self { holder, fd: Some(fd), world }
+    }
+
+    fn with_hold() -> Self {
+        let world = Self::tree();
+        let holder = world.actor_under_hold(&world.view(), ["d"]);
+        Self { holder, fd: None, world }
+    }
+
+    fn tree() -> World {
+        let world = World::new();
+        for name in ["d/f", "d/other", "d/more", "e/f"] {
+            world.seed(name, "text");
+        }
+        std::fs::create_dir(world.source().join("d/empty")).unwrap();
+        world
+    }
+
+    fn blocked(&self, words: &[&str]) -> Actor {
+        let mut actor = self.world.actor(&self.world.view());
+        actor.ask(["catch"]).unwrap();
+        self.block(actor, words)
+    }
+
+    fn block(&self, mut actor: Actor, words: &[&str]) -> Actor {
+        actor.tell(words);
+        wait_until(wait::SOON, &format!("{words:?} waits"), || {
+            assert!(actor.is_busy(), "{words:?} did not wait: {:?}", actor.answer());
+            self.waiting() == 1
+        });
+        actor
+    }
+
+    fn waiting(&self) -> usize {
+        self.world.board().locks.iter().filter(|lock| lock.state == "waiting").count()
+    }
+
+    fn end_by(&mut self, words: &[&str], signal: Signal) {
+        let mut blocked = self.block(self.world.actor(&self.world.view()), words);
+        self.neighbours_go_on();
+        self.holder_goes_on();
+        blocked.signal(signal);
+        assert_eq!(blocked.end(PROMPT), Some(signal.as_raw()), "{words:?}");
+        wait_until(wait::SOON, "its place in the line is free", || self.waiting() == 0);
+        self.holder_goes_on();
+    }
+
+    /// Everything else in the directory proceeds, names that the kernel has not cached too.
+    fn neighbours_go_on(&self) {
+        let mut neighbour = self.world.actor(&self.world.view());
+        let mut ok = |words: &[&str]| {
+            let outcome = neighbour.ask(words);
+            assert!(outcome.is_ok(), "{words:?}: {outcome:?}");
+        };
+        ok(&["stat", "d/more"]);
+        ok(&["list", "d"]);
+        ok(&["append", "e/f", "x"]);
+        if self.fd.is_some() {
+            ok(&["append", "d/more", "x"]);
+            ok(&["append", "d/fresh", "x"]);
+            ok(&["unlink", "d/fresh"]);
+            ok(&["mkdir", "d/sub"]);
+            ok(&["rmdir", "d/sub"]);
+        }
+        assert_eq!(neighbour.ask(["stat", "d/nothing"]), Err(Errno::NOENT));
+    }
+
+    /// The holder's own read, write and so on proceed.
+    fn holder_goes_on(&mut self) {
+        match self.fd {
+            Some(fd) => {
+                self.holder.write(fd, "more").unwrap();
+                self.holder.on("seek", fd, &["0"]).unwrap();
+                assert_eq!(self.holder.read(fd, 4), Ok("more".to_owned()));
+                self.holder.on("fsync", fd, &[]).unwrap();
+                self.holder.on("fchmod", fd, &["644"]).unwrap();
+                self.holder.on("seek", fd, &["0"]).unwrap();
+            }
+            None => {
+                self.holder.ask(["append", "d/f", "x"]).unwrap();
+                self.holder.ask(["mkdir", "d/own"]).unwrap();
+                self.holder.ask(["rmdir", "d/own"]).unwrap();
+            }
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Suites that others wrote judge the view: pjdfstest and fsx.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use gate_tests::World;
+use gate_tests::run::Run;
+
+const DEADLINE: Duration = Duration::from_secs(120);
+
+/// The dummy users are those of every Debian; the nap is above a tick of the file system's clock.
+const PJDFSTEST: &str = r#"
+[features]
+posix_fallocate = {}
+[settings]
+naptime = 0.02
+[dummy_auth]
+entries = [["nobody", "nogroup"], ["daemon", "daemon"]]
+"#;
+
+/// Every operation, the ones that are off by default too; small files so that they meet.
+const FSX: &str = "
+flen = 131072
+[weights]
+close_open = 5
+truncate = 5
+invalidate = 1
+fsync = 1
+fdatasync = 1
+posix_fallocate = 2
+punch_hole = 2
+sendfile = 2
+posix_fadvise = 1
+copy_file_range = 2
+";
+
+#[test]
+fn pjdfstest_as_root_has_no_failure() {
+    assert!(rustix::process::geteuid().is_root(), "needs root: run `cargo xtask test`");
+    let world = World::with_view(["--allow-other"]);
+    open_to_all(&world);
+    let outcome = pjdfstest(&world, &world.view()).run();
+    assert_eq!(outcome.code, Some(0), "{outcome}");
+    assert_eq!(failures(&outcome.stdout), BTreeSet::new());
+    assert!(outcome.stdout.contains("Summary: 0 failed"), "{outcome}");
+}
+
+#[test]
+fn pjdfstest_as_an_ordinary_user_fails_nothing_that_the_bare_directory_passes() {
+    let mut world = World::bare_of_ordinary_user();
+    world.start_broker([""; 0]);
+    let [source, view] = [world.source(), world.view()];
+    world.mount(&source, &view, [""; 0]);
+    let [expected, found] = [world.twin(), world.view()].map(|dir| {
+        let outcome = pjdfstest(&world, &dir).run();
+        assert!(outcome.stdout.contains("Summary: "), "{outcome}");
+        failures(&outcome.stdout)
+    });
+    assert_eq!(found.difference(&expected).collect::<Vec<_>>(), Vec::<&String>::new());
+}
+
+#[test]
+fn fsx_does_twenty_thousand_operations() {
+    let world = World::new();
+    let operations = gate_tests::scaled(20_000, 100_000).to_string();
+    let config = world.home().join("fsx.toml");
+    fs::write(&config, FSX).unwrap();
+    let run = world.command("fsx".as_ref()).args(["-N", &operations, "-S", "1", "-P"]).args([
+        world.home(),
+        "-f".as_ref(),
+        &config,
+        &world.view().join("f"),
+    ]);
+    let said = run.within(DEADLINE).run().success();
+    assert!(said.contains("All operations completed"), "{said}");
+}
+
+fn pjdfstest(world: &World, dir: &Path) -> Run {
+    let config = world.home().join("pjdfstest.toml");
+    fs::write(&config, PJDFSTEST).unwrap();
+    world
+        .command("pjdfstest".as_ref())
+        .args(["-c".as_ref(), config.as_os_str(), "-p".as_ref(), dir.as_ref()])
+        // Its users may not read the home of the one who runs the tests.
+        .args(["-s".as_ref(), Path::new("/dev/shm")])
+        .env("RUST_BACKTRACE", "0")
+        .dir("/")
+        .within(DEADLINE)
+}
+
+fn failures(said: &str) -> BTreeSet<String> {
+    let failed = said.lines().filter(|line| line.trim_end().ends_with("FAILED"));
+    failed.filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
+}
+
+/// Other users reach the view only through a home that lets them pass.
+fn open_to_all(world: &World) {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(world.home(), fs::Permissions::from_mode(0o755)).unwrap();
+}

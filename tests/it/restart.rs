@@ -1,0 +1,214 @@
+//! The broker dies and comes back: grants, places and tokens outlive it.
+
+use std::hash::{BuildHasher, RandomState};
+use std::time::Duration;
+
+use gate_tests::actor::{Actor, Fd};
+use gate_tests::locks::{Board, Lock};
+use gate_tests::wait::{SOON, wait_for, wait_until};
+use gate_tests::{World, scaled};
+use rustix::process::Signal;
+
+const LONG: Duration = Duration::from_secs(120);
+
+/// N1, N2, N3, N4: what was told stands, what waits keeps its place, tokens only rise.
+#[test]
+fn holders_and_waiters_outlive_a_killed_broker() {
+    let mut world = World::new();
+    let names = ["f", "g", "h"];
+    for name in names {
+        world.seed(name, "");
+    }
+    for _ in 0..scaled(20, 500) {
+        let mut scenes: Vec<Scene> = names.iter().map(|name| Scene::set(&world, name)).collect();
+        let before = world.board();
+        world.kill_broker();
+        world.start_broker([""; 0]);
+        let after = reclaimed(&world, &before);
+        assert!(after.epoch > before.epoch, "a run of the broker is an epoch");
+        after.assert_no_conflict();
+        assert_eq!(essence(&after), essence(&before));
+        for scene in &mut scenes {
+            scene.play();
+        }
+        let last = before.locks.iter().filter_map(|lock| lock.token.clone()).max();
+        drop(scenes);
+        world.await_idle();
+        let mut fresh = world.actor(&world.view());
+        let fd = fresh.open("w", "f");
+        let token = world.board().held("f").next().and_then(|lock| lock.token.clone());
+        assert!(token > last, "N4: {token:?} after {last:?}");
+        fresh.close(fd);
+    }
+}
+
+/// N1 and N3 at random moments of the work: nothing is lost, nobody sees an error.
+#[test]
+fn appends_lose_nothing_while_the_broker_is_killed_at_random_moments() {
+    const ACTORS: usize = 6;
+    let kills = scaled(20, 500);
+    let times = kills * 40;
+    let mut world = World::new();
+    world.seed("f", "");
+    let seed = RandomState::new().hash_one(std::process::id());
+    println!("seed {seed}");
+    let mut actors: Vec<_> = (0..ACTORS).map(|_| world.actor(&world.view())).collect();
+    for actor in &mut actors {
+        actor.tell(["repeat", &times.to_string(), "append", "f", "0123456789"]);
+    }
+    let mut dice = seed;
+    for kill in 1..=kills {
+        dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let appends = kill * times * ACTORS / (kills + 2) + usize::try_from(dice >> 59).unwrap();
+        wait_until(SOON, &format!("{appends} appends"), || {
+            world.source_text("f").len() >= appends * 10
+        });
+        world.kill_broker();
+        world.start_broker([""; 0]);
+    }
+    for actor in &mut actors {
+        assert_eq!(actor.answer_by(LONG), Ok(String::new()));
+    }
+    assert_eq!(world.source_text("f"), "0123456789".repeat(times * ACTORS));
+}
+
+/// N5: who died while the broker was away holds up nobody.
+#[test]
+fn a_waiter_that_died_during_the_outage_is_no_orphan_in_the_queue() {
+    let mut world = World::new();
+    world.seed("f", "");
+    let mut scene = Scene::set(&world, "f");
+    world.kill_broker();
+    scene.waiters[0].signal(Signal::KILL);
+    scene.waiters[0].end(SOON);
+    world.start_broker([""; 0]);
+    wait_until(SOON, "the dead waiter's place is free", || {
+        world.board().waiting("f").count() == scene.waiters.len() - 1
+    });
+    scene.waiters.remove(0);
+    scene.play();
+}
+
+/// Rule 5: open handles go on during an outage, calls that would take a lock park.
+#[test]
+fn open_handles_go_on_while_the_broker_is_away_and_opens_wait_for_it() {
+    let mut world = World::new();
+    world.seed("f", "");
+    world.seed("g", "");
+    let mut holder = world.actor(&world.view());
+    let fd = holder.open("rw", "f");
+    world.kill_broker();
+    holder.write(fd, "text").unwrap();
+    holder.on("fsync", fd, &[]).unwrap();
+    let mut other = world.actor(&world.view());
+    assert_eq!(other.ask(["stat", "g"]), Ok("0".to_owned()));
+    other.tell(["open", "w", "g"]);
+    holder.close(fd);
+    world.start_broker([""; 0]);
+    other.opened();
+}
+
+/// N6 holds in an outage too.
+#[test]
+fn a_call_that_waits_for_an_absent_broker_can_be_killed() {
+    let mut world = World::new();
+    world.seed("f", "");
+    let mut actor = world.actor(&world.view());
+    world.kill_broker();
+    actor.tell(["open", "w", "f"]);
+    // Between two opens of one thread of the view nothing overtakes: once this one is known to
+    // be parked, or not yet sent, the kill must end it either way.
+    actor.signal(Signal::KILL);
+    assert_eq!(actor.end(SOON), Some(Signal::KILL.as_raw()));
+    world.start_broker([""; 0]);
+    world.await_idle();
+}
+
+#[test]
+fn an_outage_longer_than_a_lease_is_an_error_and_not_a_hang() {
+    let mut world = World::bare();
+    world.start_broker(["--lease-ms", "1000"]);
+    let [source, view] = [world.source(), world.view()];
+    world.mount(&source, &view, ["--lease-ms", "1000"]);
+    world.seed("f", "");
+    let mut actor = world.actor(&view);
+    world.kill_broker();
+    assert_eq!(actor.ask(["open", "w", "f"]), Err(rustix::io::Errno::IO));
+    world.start_broker(["--lease-ms", "1000"]);
+    wait_for(SOON, "the view finds the broker again", || actor.ask(["open", "w", "f"]).ok());
+}
+
+#[test]
+fn a_make_in_the_view_spans_a_restart() {
+    let mut world = World::new();
+    let makefile = "all: $(foreach i,$(shell seq 60),$(i).o)\n\
+                    %.c:\n\techo 'int f$*(void) { return $*; }' > $@\n\
+                    .SECONDARY:\n";
+    world.seed("Makefile", makefile);
+    let make = world.script(&world.view(), "make -s -j2").start();
+    for done in ["10.o", "25.o", "40.o"] {
+        wait_until(LONG, "make gets on", || world.source().join(done).exists());
+        world.kill_broker();
+        world.start_broker([""; 0]);
+    }
+    make.finish(LONG).success();
+    assert!(world.source().join("60.o").exists());
+}
+
+/// One file, a holder of it, and a line: a writer, two readers, a writer.
+struct Scene {
+    holder: Actor,
+    fd: Fd,
+    waiters: Vec<Actor>,
+}
+
+impl Scene {
+    fn set(world: &World, name: &str) -> Self {
+        let mut holder = world.actor(&world.view());
+        let fd = holder.open("w", name);
+        let mut waiters = Vec::new();
+        for (place, how) in (1..).zip(["w", "r", "r", "w"]) {
+            let mut waiter = world.actor(&world.view());
+            waiter.tell(["open", how, name]);
+            world.await_waiting(name, place);
+            waiters.push(waiter);
+        }
+        Self { holder, fd, waiters }
+    }
+
+    /// Lets everybody have a turn, in order.
+    fn play(&mut self) {
+        assert!(self.waiters.iter().all(Actor::is_busy), "a waiter was let in beside the holder");
+        self.holder.write(self.fd, "x").unwrap();
+        self.holder.close(self.fd);
+        let mut waiters = self.waiters.iter_mut();
+        while let Some(waiter) = waiters.next() {
+            let fd = waiter.opened();
+            if let Some(next) = waiters.as_slice().first()
+                && waiters.len() == 1
+            {
+                assert!(next.is_busy(), "the last writer waits for the readers");
+            }
+            waiter.close(fd);
+        }
+    }
+}
+
+/// Waits until the new broker knows all that the former one knew.
+fn reclaimed(world: &World, before: &Board) -> Board {
+    wait_for(SOON, "everybody has reclaimed", || {
+        let board = world.board();
+        (board.locks.len() == before.locks.len()).then_some(board)
+    })
+}
+
+/// What must be the same after a restart: who holds what by which token, who waits, in which order.
+fn essence(board: &Board) -> Vec<String> {
+    let mut locks: Vec<&Lock> = board.locks.iter().collect();
+    locks.sort_by_key(|lock| (&lock.path, lock.ticket));
+    let line = |lock: &&Lock| {
+        let Lock { path, state, mode, pid, token, .. } = lock;
+        format!("{path} {state} {mode} {pid:?} {token:?}")
+    };
+    locks.iter().map(line).collect()
+}

@@ -1,0 +1,164 @@
+//! Turns: nothing is lost, the line is kept, readers share.
+
+use std::time::Duration;
+
+use gate_tests::World;
+use gate_tests::actor::{Actor, Fd};
+use gate_tests::wait::SOON;
+
+const PROCESSES: usize = 16;
+const TIMES: usize = 200;
+const LONG: Duration = Duration::from_secs(120);
+
+/// N1: two owners never hold conflicting grants.
+#[test]
+fn sixteen_processes_increment_under_hold_and_lose_nothing() {
+    let world = World::new();
+    world.seed("n", "0");
+    let actor = gate_tests::world::binary("actor");
+    let gate = gate_tests::world::binary("gate");
+    let script = r#"for i in $(seq $1); do "$2" hold n -- "$3" increment n; done"#;
+    let shells: Vec<_> = (0..PROCESSES)
+        .map(|_| {
+            let run = world.script(&world.view(), script);
+            run.args(["-".as_ref(), TIMES.to_string().as_ref(), gate.as_os_str(), actor.as_ref()])
+                .start()
+        })
+        .collect();
+    for shell in shells {
+        shell.finish(LONG).success();
+    }
+    assert_eq!(world.source_text("n"), (PROCESSES * TIMES).to_string());
+}
+
+/// N1, without a hold: an open to write is a turn of its own, from open to close.
+#[test]
+fn sixteen_processes_append_by_open_write_close_and_lose_nothing() {
+    let world = World::new();
+    let mut actors: Vec<_> = (0..PROCESSES).map(|_| world.actor(&world.view())).collect();
+    for actor in &mut actors {
+        actor.tell(["repeat", &TIMES.to_string(), "append", "f", "0123456789"]);
+    }
+    for actor in &mut actors {
+        assert_eq!(actor.answer_by(LONG), Ok(String::new()));
+    }
+    assert_eq!(world.source_text("f"), "0123456789".repeat(PROCESSES * TIMES));
+}
+
+/// N2: first come, first granted.
+#[test]
+fn writers_are_let_in_in_the_order_of_their_arrival() {
+    let world = World::new();
+    world.seed("f", "");
+    let (mut holder, held) = opened(&world, "w");
+    let mut line: Vec<Actor> = Vec::new();
+    for place in 1..=8 {
+        let mut actor = world.actor(&world.view());
+        actor.tell(["open", "w", "f"]);
+        world.await_waiting("f", place);
+        line.push(actor);
+    }
+    holder.close(held);
+    let mut line = line.into_iter();
+    while let Some(mut actor) = line.next() {
+        let fd = actor.opened();
+        assert!(line.as_slice().iter().all(Actor::is_busy), "somebody passed");
+        actor.close(fd);
+    }
+}
+
+/// N2: readers share, and never pass a queued writer.
+#[test]
+fn readers_share_but_do_not_pass_a_waiting_writer() {
+    let world = World::new();
+    world.seed("f", "text");
+    let (mut first, first_fd) = opened(&world, "r");
+    let (mut second, second_fd) = opened(&world, "r");
+    let mut writer = world.actor(&world.view());
+    writer.tell(["open", "w", "f"]);
+    world.await_waiting("f", 1);
+    let mut third = world.actor(&world.view());
+    third.tell(["open", "r", "f"]);
+    world.await_waiting("f", 2);
+
+    assert_eq!(second.read(second_fd, 4), Ok("text".to_owned()));
+    first.close(first_fd);
+    assert!(writer.is_busy(), "one reader is left");
+    second.close(second_fd);
+    let writer_fd = writer.opened();
+    assert!(third.is_busy(), "the reader came after the writer");
+    writer.close(writer_fd);
+    third.opened();
+}
+
+/// A turn lasts until the last descriptor is closed, not until the first.
+#[test]
+fn a_turn_lasts_from_open_to_the_last_close() {
+    let world = World::new();
+    world.seed("f", "");
+    let script = "exec 3>>f; (echo one >&3); echo opened; read -r go; exec 3>&-; read -r go";
+    let mut shell = world.script(&world.view(), script).start_with_input();
+    gate_tests::wait::wait_until(SOON, "the shell has it open", || {
+        shell.so_far().contains("opened")
+    });
+    let mut other = world.actor(&world.view());
+    other.tell(["open", "w", "f"]);
+    world.await_waiting("f", 1);
+    assert!(other.is_busy(), "the subshell's close ended the turn");
+    let mut input = shell.stdin();
+    std::io::Write::write_all(&mut input, b"go\n").unwrap();
+    other.opened();
+    assert!(shell.is_running());
+}
+
+/// Several paths are one place in the line: all or nothing.
+#[test]
+fn a_hold_of_several_paths_takes_all_or_none() {
+    let world = World::new();
+    world.seed("a", "");
+    world.seed("b", "");
+    world.seed("d/c", "");
+    let mut holder = world.actor_under_hold(&world.view(), ["a", "d"]);
+    let mut other = world.actor(&world.view());
+    let _both = world.gate(["hold", "b", "a", "--", "true"]).dir(world.view()).start();
+    world.await_waiting("a", 1);
+    other.open("w", "b");
+    assert!(holder.ask(["append", "d/c", "x"]).is_ok(), "below the hold its own work goes on");
+    other.tell(["open", "w", "d/c"]);
+    world.await_waiting("d/c", 1);
+}
+
+#[test]
+fn hold_has_the_exit_codes_of_flock() {
+    let world = World::new();
+    world.seed("f", "");
+    let (_holder, _fd) = opened(&world, "w");
+    let hold = |args: &[&str]| {
+        let words = ["hold"].iter().chain(args).chain(&["--", "true"]).copied();
+        world.gate(words.collect::<Vec<_>>()).dir(world.view()).run().code
+    };
+    assert_eq!(hold(&["-n", "f"]), Some(1));
+    assert_eq!(hold(&["-n", "-E", "9", "f"]), Some(9));
+    assert_eq!(hold(&["--timeout", "100ms", "f"]), Some(124));
+    assert_eq!(hold(&["-w", "0.1", "f"]), Some(124));
+    assert_eq!(hold(&["--read", "-n", "f"]), Some(1));
+    assert_eq!(hold(&["-n", "other"]), Some(0));
+    let status = world.gate(["hold", "other", "--", "sh", "-c", "exit 7"]).dir(world.view());
+    assert_eq!(status.run().code, Some(7), "the command's exit status is ours");
+}
+
+#[test]
+fn the_demo_shows_turns_and_its_check_tells_a_view_from_a_bare_directory() {
+    let world = World::new();
+    world.gate(["demo".as_ref(), world.view().as_os_str()]).run().success();
+    world.gate(["demo".as_ref(), "--check".as_ref(), world.view().as_os_str()]).run().success();
+    let bare = world.gate(["demo".as_ref(), "--check".as_ref(), world.twin().as_os_str()]).run();
+    assert_ne!(bare.code, Some(0), "on a bare directory nobody takes turns: {bare}");
+    world.await_idle();
+}
+
+fn opened(world: &World, how: &str) -> (Actor, Fd) {
+    let mut actor = world.actor(&world.view());
+    let fd = actor.open(how, "f");
+    (actor, fd)
+}
