@@ -5,6 +5,7 @@
 //! go: it has one thread, or it is the very claim that waits to become stronger.
 
 use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
 
 use rustc_hash::FxHashMap;
 
@@ -53,8 +54,8 @@ impl Table {
                 if successor == start {
                     return Some(youngest(start, waiter, &came_from));
                 }
-                if !came_from.contains_key(&successor) {
-                    came_from.insert(successor, waiter);
+                if let Entry::Vacant(unseen) = came_from.entry(successor) {
+                    unseen.insert(waiter);
                     next.push_back(successor);
                 }
             }

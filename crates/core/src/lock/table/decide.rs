@@ -108,7 +108,7 @@ impl Table {
         let asker = Asker { ticket, party: &claim.party, kin: &kin };
         let lost = self.grace.is_some() && token.epoch < self.epoch && self.fits(asker, claim);
         let (claim, by_kin) = (claim.clone(), false);
-        lost.then(|| Event::Granted { ticket, claim, token, count: 1, by_kin, at: now })
+        lost.then_some(Event::Granted { ticket, claim, token, count: 1, by_kin, at: now })
     }
 
     fn decide_acquire(&self, claim: Arc<Claim>, now: Time) -> Result<Vec<Event>, Refusal> {

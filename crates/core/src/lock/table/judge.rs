@@ -49,7 +49,9 @@ impl Table {
         let (fresh, watched) = (waiting.fresh, waiting.watch);
         self.unwatch(ticket);
         if self.sessions[&claim.owner.session].presence != Presence::Here {
-            watched.map(|before| self.wake_first(before));
+            if let Some(before) = watched {
+                self.wake_first(before);
+            }
             return None;
         }
         let slot = self.slot(ticket);

@@ -128,7 +128,7 @@ impl Table {
 
     /// Returns whom a waiter waits for, those who hold: at most `most`.
     pub fn holders_before(&self, ticket: Ticket, most: usize) -> Vec<Ticket> {
-        if !self.slots.get(&ticket).is_some_and(|slot| slot.waiting.is_some()) {
+        if self.slots.get(&ticket).is_none_or(|slot| slot.waiting.is_none()) {
             return Vec::new();
         }
         let held = |holder: &Ticket| self.slot(*holder).held.is_some();
