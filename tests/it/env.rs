@@ -138,7 +138,7 @@ fn completions_are_written_for_each_shell() {
         assert!(text.contains("umount"), "{shell}: {text}");
     }
     let bash = "source <(\"$0\" completions bash) && complete -p gate";
-    let gate = gate_tests::world::binary("gate");
+    let gate = world.program("gate");
     world.script(world.home(), bash).args([gate]).run().success();
 }
 

@@ -43,7 +43,7 @@ fn a_mount_point_that_is_busy_is_refused_and_the_first_view_goes_on() {
 fn without_fuse_the_error_says_so() {
     assert!(rustix::process::geteuid().is_root(), "needs root: run `cargo xtask test`");
     let world = with_broker();
-    let gate = gate_tests::world::binary("gate");
+    let gate = world.program("gate");
     let script = r#"
         mkdir dev && mount -t tmpfs tmpfs dev
         cp -a /dev/null /dev/zero /dev/random /dev/urandom dev

@@ -55,7 +55,7 @@ fn without_the_right_to_mount_the_error_names_a_way_out() {
     let mut world = World::bare();
     world.start_broker([""; 0]);
     let script = r#"exec setpriv --bounding-set -sys_admin "$0" mount --foreground source view"#;
-    let gate = gate_tests::world::binary("gate");
+    let gate = world.program("gate");
     let refusal = world.script(world.home(), script).args([gate]).run().refusal();
     assert!(refusal.contains("/view"), "{refusal}");
     assert!(kernel::mounts_below(&world.view()).is_empty());

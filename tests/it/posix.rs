@@ -67,12 +67,10 @@ fn fsx_does_twenty_thousand_operations() {
     let operations = gate_tests::scaled(20_000, 100_000).to_string();
     let config = world.home().join("fsx.toml");
     fs::write(&config, FSX).unwrap();
-    let run = world.command("fsx".as_ref()).args(["-N", &operations, "-S", "1", "-P"]).args([
-        world.home(),
-        "-f".as_ref(),
-        &config,
-        &world.view().join("f"),
-    ]);
+    let run = world
+        .command(&world.program("fsx"))
+        .args(["-N", &operations, "-S", "1", "-P"])
+        .args([world.home(), "-f".as_ref(), &config, &world.view().join("f")]);
     let said = run.within(DEADLINE).run().success();
     assert!(said.contains("All operations completed"), "{said}");
 }
@@ -81,7 +79,7 @@ fn pjdfstest(world: &World, dir: &Path) -> Run {
     let config = world.home().join("pjdfstest.toml");
     fs::write(&config, PJDFSTEST).unwrap();
     world
-        .command("pjdfstest".as_ref())
+        .command(&world.program("pjdfstest"))
         .args(["-c".as_ref(), config.as_os_str(), "-p".as_ref(), dir.as_ref()])
         // Its users may not read the home of the one who runs the tests.
         .args(["-s".as_ref(), Path::new("/dev/shm")])

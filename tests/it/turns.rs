@@ -15,8 +15,8 @@ const LONG: Duration = Duration::from_secs(120);
 fn sixteen_processes_increment_under_hold_and_lose_nothing() {
     let world = World::new();
     world.seed("n", "0");
-    let actor = gate_tests::world::binary("actor");
-    let gate = gate_tests::world::binary("gate");
+    let actor = world.program("actor");
+    let gate = world.program("gate");
     let script = r#"for i in $(seq $1); do "$2" hold n -- "$3" increment n; done"#;
     let shells: Vec<_> = (0..PROCESSES)
         .map(|_| {

@@ -1,5 +1,7 @@
 //! One test's world: directories, environment, broker and views, and their end.
 
+mod end;
+
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -8,8 +10,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::time::Duration;
+use std::sync::mpsc::{Sender, channel};
 
 use rustix::process::Signal;
 use tempfile::TempDir;
@@ -19,10 +20,6 @@ use crate::http::Http;
 use crate::kernel::{self, WORLD_VARIABLE};
 use crate::run::{Run, Running};
 use crate::wait::{SOON, wait_until};
-
-/// How long a test may take before everything it waits for is ended by force.
-const DEADLINE: Duration = Duration::from_secs(150);
-const DEADLINE_SOAK: Duration = Duration::from_secs(3600);
 
 /// Below the range from which the kernel takes ports for outgoing connections: a client that
 /// keeps trying a port of that range while nobody listens ends up connected to itself.
@@ -128,7 +125,24 @@ impl World {
     /// Prepares a `gate` command.
     #[must_use]
     pub fn gate<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Run {
-        self.command(&binary("gate")).args(args)
+        self.command(&self.program("gate")).args(args)
+    }
+
+    /// Returns the path of a program of this workspace, or of a suite that judges it.
+    ///
+    /// An ordinary user may not reach the directories of the one who runs the tests, and gets
+    /// copies.
+    #[must_use]
+    pub fn program(&self, name: &str) -> PathBuf {
+        let original = find_program(name);
+        if self.user.is_none() {
+            return original;
+        }
+        let copy = self.home().join("bin").join(name);
+        if !copy.exists() {
+            fs::copy(original, &copy).expect("a program can be copied");
+        }
+        copy
     }
 
     /// Prepares a bash script that stops at its first failure, in `dir`.
@@ -146,7 +160,7 @@ impl World {
     /// Starts an actor in `dir`.
     #[must_use]
     pub fn actor(&self, dir: &Path) -> Actor {
-        let mut command = self.raw_command(&binary("actor"));
+        let mut command = self.raw_command(&self.program("actor"));
         command.current_dir(dir);
         Actor::start(command, self.home())
     }
@@ -159,8 +173,8 @@ impl World {
         dir: &Path,
         args: impl IntoIterator<Item = S>,
     ) -> Actor {
-        let mut command = self.raw_command(&binary("gate"));
-        command.arg("hold").args(args).arg("--").arg(binary("actor")).current_dir(dir);
+        let mut command = self.raw_command(&self.program("gate"));
+        command.arg("hold").args(args).arg("--").arg(self.program("actor")).current_dir(dir);
         let mut actor = Actor::start(command, self.home());
         actor.ask(["stat", "/"]).expect("an actor answers");
         actor
@@ -264,7 +278,7 @@ impl World {
 
     fn make(user: Option<User>) -> Self {
         let home = tempfile::Builder::new().prefix("gt-").tempdir_in("/tmp").expect("a home");
-        for name in ["source", "view", "twin", "home", "state", "run", "xdg-state", "tmp"] {
+        for name in ["source", "view", "twin", "bin", "home", "state", "run", "xdg-state", "tmp"] {
             fs::create_dir(home.path().join(name)).expect("a fresh directory");
         }
         if let Some(user) = user {
@@ -275,7 +289,7 @@ impl World {
         }
         let (watchdog, rope) = channel();
         let guarded = home.path().to_owned();
-        std::thread::spawn(move || watch(&rope, &guarded));
+        std::thread::spawn(move || end::watch(&rope, &guarded));
         Self {
             views: Vec::new(),
             broker: None,
@@ -328,63 +342,6 @@ impl World {
         ];
         own.map(|(name, value)| (name.into(), value)).into()
     }
-
-    /// Ends all that runs, in order; returns what did not go as it should.
-    fn end(&mut self) -> Vec<String> {
-        let mut wrong = Vec::new();
-        for view in std::mem::take(&mut self.views).into_iter().rev() {
-            let outcome = self.gate([OsStr::new("umount"), view.point.as_ref()]).run();
-            if outcome.code != Some(0) {
-                wrong.push(outcome.to_string());
-                continue;
-            }
-            let outcome = view.server.finish(SOON);
-            if outcome.code != Some(0) {
-                wrong.push(outcome.to_string());
-            }
-        }
-        if let Some(broker) = self.broker.take() {
-            broker.signal(Signal::TERM);
-            let outcome = broker.finish(SOON);
-            if outcome.code != Some(0) {
-                wrong.push(outcome.to_string());
-            }
-        }
-        wrong
-    }
-
-    /// Names what is left of the world.
-    fn left(&self) -> Vec<String> {
-        let mounts = kernel::mounts_below(self.home());
-        let mounts = mounts.iter().map(|m| format!("mount {}", m.point.display()));
-        let processes = kernel::processes_of(self.home());
-        let processes = processes.into_iter().map(|(pid, line)| format!("process {pid}: {line}"));
-        let litter = fs::read_dir(self.source()).into_iter().flatten().flatten();
-        let litter = litter
-            .map(|entry| entry.file_name().display().to_string())
-            .filter(|name| name.starts_with(".fuse_hidden"));
-        mounts.chain(processes).chain(litter).collect()
-    }
-
-    /// Ends everything by force.
-    fn raze(&mut self) {
-        kernel::abort_fuse_below(self.home());
-        for (pid, _) in kernel::processes_of(self.home()) {
-            kernel::kill(pid);
-        }
-        self.views.clear();
-        self.broker = None;
-        kernel::detach_below(self.home());
-    }
-
-    fn tell_what_happened(&self) {
-        for view in &self.views {
-            eprintln!("--- view {}\n{}", view.point.display(), view.server.so_far());
-        }
-        if let Some(broker) = &self.broker {
-            eprintln!("--- broker\n{}", broker.so_far());
-        }
-    }
 }
 
 impl Default for World {
@@ -393,53 +350,20 @@ impl Default for World {
     }
 }
 
-impl Drop for World {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.tell_what_happened();
-            self.raze();
-            return;
-        }
-        let mut wrong = self.end();
-        // A process that was told to end may need a moment.
-        crate::wait::try_wait_for(SOON, || self.left().is_empty().then_some(()));
-        wrong.extend(self.left());
-        self.raze();
-        drop(self.watchdog.take());
-        assert!(wrong.is_empty(), "left behind:\n{}", wrong.join("\n"));
-    }
-}
+/// What this workspace builds, beside the test and nowhere else: never a `gate` that is installed.
+const OURS: [&str; 2] = ["gate", "actor"];
 
-/// Returns the path of a program that this workspace builds.
-///
-/// # Panics
-///
-/// When it has not been built.
-#[must_use]
-pub fn binary(name: &str) -> PathBuf {
+fn find_program(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a test knows its path");
     let profile = test.ancestors().find(|dir| dir.ends_with("deps")).and_then(Path::parent);
-    let path = profile.expect("a test lies in target/PROFILE/deps").join(name);
-    assert!(
-        path.exists(),
-        "{} is missing: run `cargo build -p gate -p gate-tests`",
-        path.display()
-    );
-    path
-}
-
-/// Ends what a test waits for when the test takes too long, so that it fails rather than hangs.
-fn watch(rope: &Receiver<()>, home: &Path) {
-    let deadline = if crate::scaled(0, 1) == 1 { DEADLINE_SOAK } else { DEADLINE };
-    if rope.recv_timeout(deadline) != Err(RecvTimeoutError::Timeout) {
-        return;
-    }
-    eprintln!("the test overran {deadline:?}: ending what runs in {}", home.display());
-    kernel::abort_fuse_below(home);
-    for (pid, line) in kernel::processes_of(home) {
-        eprintln!("killed {pid}: {line}");
-        kernel::kill(pid);
-    }
+    let built = profile.expect("a test lies in target/PROFILE/deps").to_owned();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let dirs =
+        if OURS.contains(&name) { vec![built] } else { std::env::split_paths(&path).collect() };
+    dirs.iter()
+        .map(|dir| dir.join(name))
+        .find(|program| program.is_file())
+        .unwrap_or_else(|| panic!("{name} is missing: run `cargo xtask test`, which brings it"))
 }
 
 /// Processes of one moment start at ports of their own, so that they do not race for one.
