@@ -104,6 +104,13 @@ impl Table {
         }
     }
 
+    /// Returns whether a new claim would have to wait: the time to learn what costs a look-up.
+    pub fn would_wait(&self, claim: &Claim) -> bool {
+        let (ticket, kin) = (Ticket(self.next_ticket), BTreeMap::new());
+        let asker = Asker { ticket, party: &claim.party, kin: &kin };
+        matches!(self.judge(asker, claim), Verdict::Stopped { .. })
+    }
+
     /// Judges a claim by all its keys.
     pub(super) fn judge(&self, asker: Asker<'_>, claim: &Claim) -> Verdict {
         let mut by_kin = false;
