@@ -1,1 +1,24 @@
-//! placeholder
+//! What crosses a wire, and the client that speaks it.
+//!
+//! [`wire`] are the messages, [`mirror`] how core's types look in them, [`frame`] how they lie in
+//! a stream; [`v1`] are the bodies of the stateless HTTP interface. A [`session::Session`] is a
+//! client's life at a broker over any [`link::Connector`]: it asks, holds, lets go, and comes
+//! back with all it has when the connection breaks. [`process`] says who a caller is.
+//!
+//! Not here: who may open what, and in which order (core); the broker's side of the wire.
+
+pub mod address;
+pub mod frame;
+pub mod link;
+pub mod mirror;
+pub mod process;
+pub mod session;
+mod stream;
+pub mod v1;
+pub mod wire;
+
+pub use address::Address;
+pub use session::{
+    Answer, Ask, AttachError, Attachment, ClientInfo, ConnectError, Grant, NoGrant, QueryError,
+    Session, Watcher,
+};

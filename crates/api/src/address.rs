@@ -1,0 +1,71 @@
+//! Where a broker listens.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// The name of the socket in a broker's state directory.
+pub const SOCKET_NAME: &str = "gate.sock";
+/// Where the system's broker keeps its state.
+pub const STATE_DIR_SYSTEM: &str = "/var/lib/gate";
+/// The port of the HTTP interface.
+pub const PORT_DEFAULT: u16 = 8787;
+
+/// How a broker is reached.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Address {
+    /// Its socket file.
+    Unix(PathBuf),
+    /// Its HTTP interface.
+    Tcp {
+        /// A name or an address.
+        host: String,
+        /// The port.
+        port: u16,
+    },
+}
+
+impl Address {
+    /// Returns where the broker with this state directory listens.
+    pub fn of_state_dir(state_dir: &Path) -> Address {
+        Address::Unix(state_dir.join(SOCKET_NAME))
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Unix(path) => path.display().fmt(f),
+            Address::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Address::Tcp { host, port } => write!(f, "{host}:{port}"),
+        }
+    }
+}
+
+/// Returns where a user's broker keeps its state, if the environment says where the user lives.
+pub fn state_dir_user() -> Option<PathBuf> {
+    let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
+    let base = absolute("XDG_STATE_HOME").or_else(|| Some(absolute("HOME")?.join(".local/state")));
+    Some(base?.join("gate"))
+}
+
+/// Calls `act` with a path that fits a socket address however long `socket` is.
+pub fn with_short_path<T>(
+    socket: &Path,
+    act: impl FnOnce(&Path) -> std::io::Result<T>,
+) -> std::io::Result<T> {
+    use rustix::fs::{Mode, OFlags};
+    use std::os::fd::AsRawFd;
+    use std::os::unix::ffi::OsStrExt;
+
+    /// The longest path a socket address holds, with its final NUL left out.
+    const SOCKET_PATH_BYTES_MAX: usize = 107;
+    if socket.as_os_str().as_bytes().len() <= SOCKET_PATH_BYTES_MAX {
+        return act(socket);
+    }
+    let (Some(dir), Some(name)) = (socket.parent(), socket.file_name()) else {
+        return act(socket);
+    };
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let dir = rustix::fs::open(dir, flags, Mode::empty())?;
+    act(&Path::new("/proc/self/fd").join(dir.as_raw_fd().to_string()).join(name))
+}

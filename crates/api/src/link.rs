@@ -1,0 +1,100 @@
+//! How a session reaches its broker: the seam between what is said and what carries it.
+
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use crate::address::Address;
+use crate::frame::FrameError;
+use crate::stream;
+use crate::wire::{ClientMessage, ServerMessage};
+
+/// Makes connections to one broker, one after the other.
+pub trait Connector: Send + Sync {
+    /// Connects, or says why not. Blocks a short time at most.
+    fn connect(&self) -> Result<Connection, ConnectError>;
+}
+
+/// A living connection.
+pub struct Connection {
+    /// The way to the broker.
+    pub outgoing: Box<dyn Outgoing>,
+    /// The way back.
+    pub incoming: Box<dyn Incoming>,
+    /// Whether only regular words prove that the other side is there.
+    pub heartbeat: bool,
+}
+
+/// The way to the broker.
+pub trait Outgoing: Send {
+    /// Sends without ever blocking. That a connection is broken shows on the way back.
+    fn send(&mut self, message: &ClientMessage);
+}
+
+/// The way back.
+pub trait Incoming: Send {
+    /// Waits for a message, at most `patience`; `None` if none came in that time.
+    fn receive(&mut self, patience: Option<Duration>) -> Result<Option<ServerMessage>, Broken>;
+}
+
+/// A connection is of no more use.
+#[derive(Debug)]
+pub enum Broken {
+    /// The other side closed it.
+    Closed,
+    /// The system says so.
+    Io(io::Error),
+    /// What came makes no sense.
+    Frame(FrameError),
+}
+
+/// Why there is no connection to a broker.
+#[derive(Debug)]
+pub enum ConnectError {
+    /// Nobody listens there: start a broker, or look elsewhere.
+    NobodyThere(Address, io::Error),
+    /// What listens there is no broker that speaks frames.
+    NoBroker(Address),
+    /// The broker is of another version (N16): use the release that fits.
+    Version(u32),
+    /// The broker said no.
+    Refused(String),
+    /// The broker did not answer.
+    Silent,
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ConnectError::NobodyThere(address, error) => {
+                write!(f, "no broker at {address}: {error}")
+            }
+            ConnectError::NoBroker(address) => {
+                write!(f, "what listens at {address} does not speak Gate's frames")
+            }
+            ConnectError::Version(theirs) => FrameError::Version(*theirs).fmt(f),
+            ConnectError::Refused(why) => write!(f, "the broker refused: {why}"),
+            ConnectError::Silent => f.write_str("the broker does not answer"),
+        }
+    }
+}
+
+impl std::error::Error for ConnectError {}
+
+impl From<io::Error> for Broken {
+    fn from(error: io::Error) -> Broken {
+        Broken::Io(error)
+    }
+}
+
+impl From<FrameError> for Broken {
+    fn from(error: FrameError) -> Broken {
+        Broken::Frame(error)
+    }
+}
+
+impl Connector for Address {
+    fn connect(&self) -> Result<Connection, ConnectError> {
+        stream::connect(self)
+    }
+}

@@ -1,0 +1,395 @@
+//! A client's life at a broker.
+//!
+//! Owners ask and are answered on the session's own thread: at most once [`Answer::Waiting`], then
+//! exactly one final answer. When the connection breaks the session comes back with all it has; to
+//! its owners that is contention: they wait, at most one lease, and what is held stays held until
+//! the broker says otherwise.
+//!
+//! The logic is [`state`], which knows no transport; [`reader`] is the thread.
+
+mod reader;
+mod state;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::{Duration, Instant};
+
+use gate_core::id::{SpaceId, Ticket, Token};
+use gate_core::lock::claim::{Label, Patience};
+use gate_core::lock::event::{Change, Refusal, Revocation};
+use gate_core::lock::key::FileKey;
+use gate_core::lock::want::Want;
+use gate_core::path::ViewPath;
+
+use crate::link::Connector;
+use crate::process;
+use crate::wire::{
+    AttachRefusal, BrokerInfo, ClientMessage, Hello, Line, Locks, Query, Reply, Scope, Source,
+    Status, Why,
+};
+
+pub use crate::link::ConnectError;
+pub use crate::wire::Party;
+use state::State;
+
+/// How long a broker may take to answer a question.
+const QUERY_PATIENCE: Duration = Duration::from_secs(10);
+
+/// A client's life at a broker; it ends, with all that is its, when the last clone is dropped.
+#[derive(Clone)]
+pub struct Session(Arc<Life>);
+
+/// Says good-bye when it is dropped.
+struct Life(Arc<Shared>);
+
+struct Shared {
+    state: Mutex<State>,
+    /// Wakes the session's thread while the broker is away.
+    stirred: Condvar,
+    connector: Box<dyn Connector>,
+    watcher: Arc<dyn Watcher>,
+    hello: Hello,
+}
+
+/// Hears what comes without having been asked for, on the session's thread. Must not block.
+pub trait Watcher: Send + Sync {
+    /// An owner has nothing any more: fence it.
+    fn revoked(&self, owner: u64, why: Revocation);
+    /// A reader waits for this open handle: tell of its I/O by [`Session::active`].
+    fn contended(&self, owner: u64);
+    /// The broker is away; owners wait.
+    fn away(&self) {}
+    /// The broker is back.
+    fn back(&self) {}
+}
+
+/// Who connects.
+#[derive(Clone, Debug)]
+pub struct ClientInfo {
+    /// What it calls itself, for people.
+    pub name: String,
+    /// How long it may be away; `None` for the broker's default.
+    pub lease: Option<Duration>,
+}
+
+/// One owner's request. A space in its want is an [`Attachment::space`].
+#[derive(Clone, Debug)]
+pub struct Ask {
+    /// Who the owner belongs to.
+    pub party: Party,
+    /// The thread that asks; 0 if not known.
+    pub thread: u32,
+    /// Whether the party can do nothing else while it waits.
+    pub single_threaded: bool,
+    /// How long it waits.
+    pub patience: Patience,
+    /// After how long without I/O open handles no longer stop it; for pure readers.
+    pub read_wait: Option<Duration>,
+    /// For people.
+    pub label: Label,
+    /// What it asks for.
+    pub want: Want,
+}
+
+/// What an owner is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It waits: in line with that ticket, or for the broker to come back. More will follow.
+    Waiting {
+        /// The place in line.
+        ticket: Option<Ticket>,
+    },
+    /// It is let in, until it is released or revoked.
+    Granted(Grant),
+    /// A reader may go on without a grant; there is nothing to release.
+    Ungated,
+    /// No.
+    Refused(Refusal),
+    /// The broker is away for longer than a lease.
+    BrokerGone,
+}
+
+/// The broker's yes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// Who is let in.
+    pub owner: u64,
+    /// Its place in the global order.
+    pub ticket: Ticket,
+    /// The fencing token.
+    pub token: Token,
+    /// Whether only kin let it pass.
+    pub by_kin: bool,
+}
+
+/// A final answer that is no grant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoGrant {
+    /// No.
+    Refused(Refusal),
+    /// Go on without one.
+    Ungated,
+    /// The broker is away for longer than a lease.
+    BrokerGone,
+}
+
+/// A source, as it is served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    /// What stands for it in wants and changes of this session.
+    pub space: SpaceId,
+    /// The space's name at the broker.
+    pub name: String,
+    /// Where the source's root lies in that.
+    pub prefix: ViewPath,
+    /// What the user should be told, if anything.
+    pub notice: Option<String>,
+}
+
+/// Why a source is not served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AttachError {
+    /// The broker says no, why, and what to do.
+    Refused(AttachRefusal),
+    /// The broker is away.
+    BrokerGone,
+}
+
+/// Why a question has no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QueryError {
+    /// There is no such path, space or ticket.
+    Unknown,
+    /// This client may not ask that: break locks through the broker's socket.
+    Forbidden,
+    /// Nothing changed in the time that was given.
+    Unchanged,
+    /// The broker is away.
+    BrokerGone,
+}
+
+impl Session {
+    /// Connects to a broker and begins a session.
+    pub fn connect(
+        connector: impl Connector + 'static,
+        client: ClientInfo,
+        watcher: Arc<dyn Watcher>,
+    ) -> Result<Session, ConnectError> {
+        let hello = Hello {
+            client: client.name,
+            process: process::own(),
+            machine: process::machine(),
+            lease: client.lease,
+            resume: None,
+        };
+        let (connection, welcome) = reader::greet(&connector, &hello)?;
+        let state = State::new(connection.outgoing, welcome, connection.heartbeat);
+        let shared = Arc::new(Shared {
+            state: Mutex::new(state),
+            stirred: Condvar::new(),
+            connector: Box::new(connector),
+            watcher,
+            hello,
+        });
+        let serving = shared.clone();
+        let incoming = connection.incoming;
+        std::thread::Builder::new()
+            .name("gate-session".into())
+            .spawn(move || reader::serve(&serving, incoming))
+            .map_err(|error| ConnectError::Refused(error.to_string()))?;
+        Ok(Session(Arc::new(Life(shared))))
+    }
+
+    /// Returns who the broker is, as last seen.
+    pub fn broker(&self) -> BrokerInfo {
+        self.state().broker().clone()
+    }
+
+    /// Asks the broker to serve a source, and waits for the answer.
+    pub fn attach(&self, source: Source) -> Result<Attachment, AttachError> {
+        let (answer, answered) = mpsc::channel();
+        let space = self.state().attach(source, answer).ok_or(AttachError::BrokerGone)?;
+        let attached =
+            answered.recv_timeout(QUERY_PATIENCE).map_err(|_| AttachError::BrokerGone)?;
+        let attached = attached.map_err(AttachError::Refused)?;
+        let (name, prefix, notice) = (attached.space, attached.prefix, attached.notice);
+        Ok(Attachment { space, name, prefix, notice })
+    }
+
+    /// Asks, and returns the owner's number at once; `then` hears the answers on the session's
+    /// thread and must not block.
+    pub fn acquire(&self, ask: Ask, then: Box<dyn FnMut(Answer) + Send>) -> u64 {
+        let (owner, must_stir) = self.state().acquire(ask, then, Instant::now());
+        if must_stir {
+            self.0.0.stirred.notify_one();
+        }
+        owner
+    }
+
+    /// Asks, and waits for the final answer.
+    pub fn acquire_blocking(&self, ask: Ask) -> Result<Grant, NoGrant> {
+        let (answer, answered) = mpsc::sync_channel(2);
+        self.acquire(
+            ask,
+            Box::new(move |told| {
+                // Somebody waits below until the final answer.
+                let _ = answer.send(told);
+            }),
+        );
+        loop {
+            return match answered.recv() {
+                Ok(Answer::Waiting { .. }) => continue,
+                Ok(Answer::Granted(grant)) => Ok(grant),
+                Ok(Answer::Ungated) => Err(NoGrant::Ungated),
+                Ok(Answer::Refused(why)) => Err(NoGrant::Refused(why)),
+                Ok(Answer::BrokerGone) | Err(_) => Err(NoGrant::BrokerGone),
+            };
+        }
+    }
+
+    /// Lets go of what an owner holds; `change` is what its operation did to names.
+    pub fn release(&self, owner: u64, change: Option<Change>) {
+        self.state().release(owner, change);
+    }
+
+    /// Takes a waiting owner out of the line: its final answer is then `Refused(why)`. Does
+    /// nothing to an owner whose final answer was already told.
+    pub fn withdraw(&self, owner: u64, why: Refusal) {
+        if self.state().withdraw(owner, why) {
+            self.0.0.stirred.notify_one();
+        }
+    }
+
+    /// Says which file an owner created.
+    pub fn created(&self, owner: u64, file: FileKey) {
+        self.state().say(&ClientMessage::Created { owner, file });
+    }
+
+    /// Says that a contended handle did I/O.
+    pub fn active(&self, owner: u64) {
+        self.state().say(&ClientMessage::Active { owner });
+    }
+
+    /// Returns who holds and who waits; with `newer_than`, once that changed, within `patience`.
+    pub fn locks(
+        &self,
+        scope: &Scope,
+        newer_than: Option<u64>,
+        patience: Duration,
+    ) -> Result<Locks, QueryError> {
+        let mut all = self.locks_page(scope, newer_than, 0, patience)?;
+        while let (true, Some(last)) = (all.more, all.lines.last().map(|line: &Line| line.ticket)) {
+            let page = self.locks_page(scope, None, last, QUERY_PATIENCE)?;
+            all.lines.extend(page.lines);
+            all.more = page.more;
+        }
+        Ok(all)
+    }
+
+    /// Returns all about one path.
+    pub fn why(&self, scope: Scope) -> Result<Why, QueryError> {
+        match self.query(Query::Why { scope }, QUERY_PATIENCE)? {
+            Reply::Why(why) => Ok(why),
+            other => Err(QueryError::of(&other)),
+        }
+    }
+
+    /// Returns how the broker is.
+    pub fn status(&self) -> Result<Status, QueryError> {
+        match self.query(Query::Status, QUERY_PATIENCE)? {
+            Reply::Status(status) => Ok(status),
+            other => Err(QueryError::of(&other)),
+        }
+    }
+
+    /// Ends a claim, whoever's it is.
+    pub fn break_lock(&self, ticket: u64, reason: String) -> Result<(), QueryError> {
+        match self.query(Query::Break { ticket, reason }, QUERY_PATIENCE)? {
+            Reply::Broken => Ok(()),
+            other => Err(QueryError::of(&other)),
+        }
+    }
+
+    fn locks_page(
+        &self,
+        scope: &Scope,
+        newer_than: Option<u64>,
+        after: u64,
+        patience: Duration,
+    ) -> Result<Locks, QueryError> {
+        let query = Query::Locks { scope: scope.clone(), newer_than, after };
+        match self.query(query, patience)? {
+            Reply::Locks(locks) => Ok(locks),
+            other => Err(QueryError::of(&other)),
+        }
+    }
+
+    fn query(&self, query: Query, patience: Duration) -> Result<Reply, QueryError> {
+        let (answer, answered) = mpsc::channel();
+        let id = self.state().query(query, answer).ok_or(QueryError::BrokerGone)?;
+        answered.recv_timeout(patience).map_err(|error| match error {
+            mpsc::RecvTimeoutError::Timeout => {
+                self.state().forget_query(id);
+                QueryError::Unchanged
+            }
+            mpsc::RecvTimeoutError::Disconnected => QueryError::BrokerGone,
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.0.state()
+    }
+}
+
+impl Shared {
+    /// No callback runs under this lock, so a panic of one leaves the state whole.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        self.0.state().goodbye();
+        self.0.stirred.notify_one();
+    }
+}
+
+impl QueryError {
+    fn of(reply: &Reply) -> QueryError {
+        match reply {
+            Reply::Forbidden => QueryError::Forbidden,
+            Reply::Locks(_) | Reply::Why(_) | Reply::Status(_) | Reply::Broken | Reply::Unknown => {
+                QueryError::Unknown
+            }
+        }
+    }
+}
+
+impl fmt::Display for AttachError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            AttachError::Refused(refusal) => f.write_str(&refusal.reason),
+            AttachError::BrokerGone => f.write_str("the broker is away"),
+        }
+    }
+}
+
+impl fmt::Display for QueryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            QueryError::Unknown => "the broker knows no such thing",
+            QueryError::Forbidden => "only clients of the broker's own socket may do this",
+            QueryError::Unchanged => "nothing changed in time",
+            QueryError::BrokerGone => "the broker is away",
+        })
+    }
+}
+
+impl std::error::Error for AttachError {}
+impl std::error::Error for QueryError {}
+
+type Waiters<K, T> = HashMap<K, mpsc::Sender<T>>;

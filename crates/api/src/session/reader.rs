@@ -1,0 +1,149 @@
+//! The session's thread: hears the broker, calls owners back, reconnects.
+
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
+
+use super::state::Call;
+use super::{Answer, Shared};
+use crate::frame::FrameError;
+use crate::link::{Broken, ConnectError, Connection, Connector, Incoming};
+use crate::wire::{ClientMessage, Hello, ServerMessage, Welcome};
+
+/// How long a broker may take to greet.
+const GREETING_PATIENCE: Duration = Duration::from_secs(5);
+/// The first pause between two attempts to reconnect; it doubles.
+const PAUSE_MIN: Duration = Duration::from_millis(2);
+/// The longest such pause.
+const PAUSE_MAX: Duration = Duration::from_millis(250);
+/// Silent heartbeats after which a connection counts as broken.
+const SILENCES_MAX: u32 = 3;
+
+/// Connects and exchanges greetings.
+pub(super) fn greet(
+    connector: &dyn Connector,
+    hello: &Hello,
+) -> Result<(Connection, Welcome), ConnectError> {
+    let mut connection = connector.connect()?;
+    connection.outgoing.send(&ClientMessage::Hello(hello.clone()));
+    match connection.incoming.receive(Some(GREETING_PATIENCE)) {
+        Ok(Some(ServerMessage::Welcome(welcome))) => Ok((connection, welcome)),
+        Ok(Some(ServerMessage::Unwelcome { why })) => Err(ConnectError::Refused(why)),
+        Err(Broken::Frame(FrameError::Version(theirs))) => Err(ConnectError::Version(theirs)),
+        Err(Broken::Frame(error)) => Err(ConnectError::Refused(error.to_string())),
+        Ok(_) | Err(Broken::Closed | Broken::Io(_)) => Err(ConnectError::Silent),
+    }
+}
+
+/// Serves a session until it says good-bye.
+pub(super) fn serve(shared: &Shared, incoming: Box<dyn Incoming>) {
+    let mut incoming = Some(incoming);
+    while let Some(connected) = incoming {
+        shared.listen(connected);
+        incoming = shared.return_to_broker();
+    }
+}
+
+impl Shared {
+    /// Hears the broker until the connection breaks.
+    fn listen(&self, mut incoming: Box<dyn Incoming>) {
+        let heartbeat = self.state().heartbeat();
+        let mut silences = 0;
+        loop {
+            match incoming.receive(heartbeat) {
+                Ok(Some(message)) => {
+                    silences = 0;
+                    let call = self.state().receive(message);
+                    self.carry_out(call);
+                }
+                Ok(None) if silences < SILENCES_MAX => {
+                    silences += 1;
+                    self.state().say(&ClientMessage::Ping);
+                }
+                Ok(None) => break,
+                Err(broken) => {
+                    if !self.state().is_closed() {
+                        tracing::info!(?broken, "the connection to the broker broke");
+                    }
+                    break;
+                }
+            }
+        }
+        self.state().lose(Instant::now());
+    }
+
+    /// Tries until the broker is back; `None` once the session was closed.
+    fn return_to_broker(&self) -> Option<Box<dyn Incoming>> {
+        if self.state().is_closed() {
+            return None;
+        }
+        self.watcher.away();
+        let mut pause = PAUSE_MIN;
+        loop {
+            self.run_errands();
+            let resume = Some(self.state().resume());
+            let hello = Hello { resume, ..self.hello.clone() };
+            match greet(&*self.connector, &hello) {
+                Ok((connection, welcome)) => return Some(self.resume(connection, welcome)),
+                Err(error) => tracing::debug!(%error, "the broker is still away"),
+            }
+            if !self.wait(Instant::now() + pause) {
+                return None;
+            }
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    fn resume(&self, connection: Connection, welcome: Welcome) -> Box<dyn Incoming> {
+        let Connection { outgoing, incoming, heartbeat } = connection;
+        let lost = self.state().come_back(outgoing, heartbeat, welcome, Instant::now());
+        for call in lost {
+            self.carry_out(Some(call));
+        }
+        self.watcher.back();
+        incoming
+    }
+
+    /// Runs errands until then; `false` once the session was closed.
+    fn wait(&self, until: Instant) -> bool {
+        loop {
+            self.run_errands();
+            let mut state = self.state();
+            let now = Instant::now();
+            if state.is_closed() {
+                return false;
+            }
+            if now >= until {
+                return true;
+            }
+            let next = state.next_deadline(now).unwrap_or(until).min(until);
+            let pause = next.saturating_duration_since(now);
+            if !pause.is_zero() {
+                let waited = self.stirred.wait_timeout(state, pause);
+                drop(waited.unwrap_or_else(PoisonError::into_inner));
+            }
+        }
+    }
+
+    fn run_errands(&self) {
+        loop {
+            let call = self.state().next_errand(Instant::now());
+            if call.is_none() {
+                return;
+            }
+            self.carry_out(call);
+        }
+    }
+
+    fn carry_out(&self, call: Option<Call>) {
+        match call {
+            None => {}
+            Some(Call::Final { mut then, answer }) => then(answer),
+            Some(Call::Waiting { owner, mut then, ticket }) => {
+                then(Answer::Waiting { ticket });
+                self.state().give_back(owner, then);
+            }
+            Some(Call::Revoked { owner, why }) => self.watcher.revoked(owner, why),
+            Some(Call::Contended { owner }) => self.watcher.contended(owner),
+        }
+    }
+}

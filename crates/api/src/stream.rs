@@ -1,0 +1,252 @@
+//! Frames over a Unix socket, or over TCP after an HTTP upgrade.
+
+use std::io::{self, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{SendFlags, Shutdown};
+
+use crate::address::{Address, with_short_path};
+use crate::frame::{self, Decoder, PREAMBLE};
+use crate::link::{Broken, ConnectError, Connection, Incoming, Outgoing};
+use crate::wire::{ClientMessage, ServerMessage};
+
+/// The name of the frames in an HTTP upgrade.
+pub(crate) const UPGRADE: &str = "gate-frames/1";
+/// How long a TCP connection may take to stand.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
+/// Bytes of an answer's head, at most.
+const HEAD_BYTES_MAX: usize = 8 * 1024;
+/// Bytes read at once.
+const READ_BYTES: usize = 64 * 1024;
+/// Bytes a broker may leave unread before its connection counts as broken.
+const BACKLOG_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Connects to the broker at an address.
+pub(crate) fn connect(address: &Address) -> Result<Connection, ConnectError> {
+    let nobody = |error| ConnectError::NobodyThere(address.clone(), error);
+    let (socket, first_bytes, heartbeat) = match address {
+        Address::Unix(path) => {
+            let stream = with_short_path(path, |path| UnixStream::connect(path)).map_err(nobody)?;
+            (OwnedFd::from(stream), Vec::new(), false)
+        }
+        Address::Tcp { host, port } => {
+            let mut stream = connect_tcp(host, *port).map_err(nobody)?;
+            let first_bytes = upgrade(&mut stream, address)?;
+            (OwnedFd::from(stream), first_bytes, true)
+        }
+    };
+    let socket = Arc::new(socket);
+    let mut outgoing = Writer { socket: socket.clone(), buffer: Vec::new(), backlog: None };
+    outgoing.write(&PREAMBLE);
+    let buffer = vec![0; READ_BYTES].into_boxed_slice();
+    let mut incoming = Reader { socket, decoder: Decoder::default(), buffer, greeted: false };
+    incoming.decoder.push(&first_bytes);
+    Ok(Connection { outgoing: Box::new(outgoing), incoming: Box::new(incoming), heartbeat })
+}
+
+fn connect_tcp(host: &str, port: u16) -> io::Result<TcpStream> {
+    let mut last = io::Error::from(io::ErrorKind::NotFound);
+    for address in (host, port).to_socket_addrs()? {
+        match TcpStream::connect_timeout(&address, CONNECT_PATIENCE) {
+            Ok(stream) => {
+                stream.set_nodelay(true)?;
+                stream.set_read_timeout(Some(CONNECT_PATIENCE))?;
+                return Ok(stream);
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+/// Asks for frames instead of HTTP; returns what came after the answer's head.
+fn upgrade(stream: &mut TcpStream, address: &Address) -> Result<Vec<u8>, ConnectError> {
+    let request = format!(
+        "GET /gate/frames HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\n\
+         Upgrade: {UPGRADE}\r\n\r\n"
+    );
+    let nobody = |error| ConnectError::NobodyThere(address.clone(), error);
+    stream.write_all(request.as_bytes()).map_err(nobody)?;
+    let mut answer = Vec::new();
+    loop {
+        if let Some(end) = answer.windows(4).position(|window| window == b"\r\n\r\n") {
+            let accepted = answer.starts_with(b"HTTP/1.1 101 ");
+            let rest = answer.split_off(end + 4);
+            return if accepted { Ok(rest) } else { Err(ConnectError::NoBroker(address.clone())) };
+        }
+        let mut bytes = [0; 1024];
+        match stream.read(&mut bytes).map_err(nobody)? {
+            0 => return Err(ConnectError::NoBroker(address.clone())),
+            _ if answer.len() > HEAD_BYTES_MAX => {
+                return Err(ConnectError::NoBroker(address.clone()));
+            }
+            length => answer.extend_from_slice(&bytes[..length]),
+        }
+    }
+}
+
+struct Writer {
+    socket: Arc<OwnedFd>,
+    buffer: Vec<u8>,
+    /// Set once the broker did not read fast enough.
+    backlog: Option<Backlog>,
+}
+
+/// Bytes that a thread of their own writes, as the broker reads them.
+struct Backlog {
+    chunks: mpsc::Sender<Vec<u8>>,
+    bytes: Arc<AtomicUsize>,
+}
+
+impl Outgoing for Writer {
+    fn send(&mut self, message: &ClientMessage) {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.clear();
+        match frame::encode(message, &mut buffer) {
+            Ok(()) => self.write(&buffer),
+            // Bounded by what a view can ask for; if not, the broker must not miss a part.
+            Err(error) => {
+                tracing::error!(%error, "a message does not fit a frame");
+                self.give_up();
+            }
+        }
+        self.buffer = buffer;
+    }
+}
+
+impl Writer {
+    fn write(&mut self, bytes: &[u8]) {
+        let queued = self.backlog.as_ref().map_or(0, |log| log.bytes.load(Ordering::Acquire));
+        let sent = if queued == 0 { self.try_write(bytes) } else { 0 };
+        if sent < bytes.len() {
+            self.queue(bytes[sent..].to_vec(), queued);
+        }
+    }
+
+    /// Writes as much as fits at once; a broken connection swallows all.
+    fn try_write(&self, bytes: &[u8]) -> usize {
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        loop {
+            match rustix::net::send(&*self.socket, bytes, flags) {
+                Ok(sent) => return sent,
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return 0,
+                Err(_) => return bytes.len(),
+            }
+        }
+    }
+
+    fn queue(&mut self, bytes: Vec<u8>, queued: usize) {
+        if queued > BACKLOG_BYTES_MAX {
+            return self.give_up();
+        }
+        let socket = &self.socket;
+        let backlog = self.backlog.get_or_insert_with(|| Backlog::start(socket.clone()));
+        backlog.bytes.fetch_add(bytes.len(), Ordering::AcqRel);
+        // Fails only once the connection is broken, which shows on the way back.
+        let _ = backlog.chunks.send(bytes);
+    }
+
+    fn give_up(&self) {
+        let _ = rustix::net::shutdown(&*self.socket, Shutdown::Both);
+    }
+}
+
+impl Drop for Writer {
+    /// Ends the reading side too, after what was said has gone out.
+    fn drop(&mut self) {
+        let _ = rustix::net::shutdown(&*self.socket, Shutdown::Write);
+    }
+}
+
+impl Backlog {
+    fn start(socket: Arc<OwnedFd>) -> Backlog {
+        let (chunks, queue) = mpsc::channel::<Vec<u8>>();
+        let bytes = Arc::new(AtomicUsize::new(0));
+        let left = bytes.clone();
+        std::thread::spawn(move || {
+            for chunk in queue {
+                if write_all(&socket, &chunk).is_err() {
+                    let _ = rustix::net::shutdown(&*socket, Shutdown::Both);
+                    return;
+                }
+                left.fetch_sub(chunk.len(), Ordering::AcqRel);
+            }
+        });
+        Backlog { chunks, bytes }
+    }
+}
+
+fn write_all(socket: &OwnedFd, mut bytes: &[u8]) -> rustix::io::Result<()> {
+    while !bytes.is_empty() {
+        match rustix::net::send(socket, bytes, SendFlags::NOSIGNAL) {
+            Ok(sent) => bytes = &bytes[sent..],
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+struct Reader {
+    socket: Arc<OwnedFd>,
+    decoder: Decoder,
+    buffer: Box<[u8]>,
+    /// Whether the broker's preamble was seen.
+    greeted: bool,
+}
+
+impl Incoming for Reader {
+    fn receive(&mut self, patience: Option<Duration>) -> Result<Option<ServerMessage>, Broken> {
+        loop {
+            if let Some(message) = self.decode()? {
+                return Ok(Some(message));
+            }
+            if let Some(patience) = patience
+                && !self.has_bytes(patience)?
+            {
+                return Ok(None);
+            }
+            self.read()?;
+        }
+    }
+}
+
+impl Reader {
+    fn decode(&mut self) -> Result<Option<ServerMessage>, Broken> {
+        if !self.greeted {
+            self.greeted = self.decoder.preamble()?.is_some();
+        }
+        if self.greeted { Ok(self.decoder.next()?) } else { Ok(None) }
+    }
+
+    fn has_bytes(&self, patience: Duration) -> Result<bool, Broken> {
+        let patience = Timespec::try_from(patience).ok();
+        let mut ready = [PollFd::from_borrowed_fd(self.socket.as_fd(), PollFlags::IN)];
+        match poll(&mut ready, patience.as_ref()) {
+            Ok(count) => Ok(count > 0),
+            Err(Errno::INTR) => Ok(true),
+            Err(error) => Err(Broken::Io(error.into())),
+        }
+    }
+
+    fn read(&mut self) -> Result<(), Broken> {
+        match rustix::io::read(&*self.socket, &mut *self.buffer) {
+            Ok(0) => Err(Broken::Closed),
+            Ok(length) => {
+                self.decoder.push(&self.buffer[..length]);
+                Ok(())
+            }
+            Err(Errno::INTR | Errno::AGAIN) => Ok(()),
+            Err(error) => Err(Broken::Io(error.into())),
+        }
+    }
+}

@@ -1,0 +1,517 @@
+//! The messages between a client and its broker.
+//!
+//! Everything is pipelined. An owner is known by the number its session chose; a query by an id
+//! of the client. A *space* in a want or a change is the session's own number for what it
+//! attached; paths are relative to that source. The broker turns both into its own.
+//!
+//! A client says `Hello` first. With `resume` it then lists all it has (`Held`, `Waits`) and ends
+//! the list with `Listed` before it says anything else; whatever became of the listed owners is
+//! told by ordinary messages, then comes `Restored`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use gate_core::id::{SpaceId, Ticket, Token};
+use gate_core::lock::claim::{Label, Patience, Process};
+use gate_core::lock::event::{Change, Refusal, Revocation};
+use gate_core::lock::key::FileKey;
+use gate_core::lock::want::{Access, Op, Want};
+use gate_core::path::ViewPath;
+use serde::{Deserialize, Serialize};
+
+use crate::mirror::{
+    AccessDef, FileKeyDef, LabelDef, OpDef, PatienceDef, ProcessDef, RefusalDef, RevocationDef,
+    SpaceIdDef, TicketDef, TokenDef, WantDef, maybe_change, maybe_path, maybe_process, path,
+};
+
+/// What a client says.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum ClientMessage {
+    /// First of all: who is there.
+    Hello(Hello),
+    /// Of a resumed session: it holds this.
+    Held {
+        acquire: Arc<Acquire>,
+        #[serde(with = "TokenDef")]
+        token: Token,
+    },
+    /// Of a resumed session: it waits for this.
+    Waits { acquire: Arc<Acquire> },
+    /// Of a resumed session: that was all.
+    Listed,
+    /// Speak of a source by this number from now on.
+    Attach {
+        #[serde(with = "SpaceIdDef")]
+        space: SpaceId,
+        source: Source,
+    },
+    /// An owner asks.
+    Acquire(Arc<Acquire>),
+    /// An owner lets go.
+    Release {
+        owner: u64,
+        #[serde(with = "maybe_change")]
+        change: Option<Change>,
+    },
+    /// An owner no longer wants to wait.
+    Withdraw {
+        owner: u64,
+        #[serde(with = "RefusalDef")]
+        why: Refusal,
+    },
+    /// What an owner was to create exists.
+    Created {
+        owner: u64,
+        #[serde(with = "FileKeyDef")]
+        file: FileKey,
+    },
+    /// A contended handle did I/O.
+    Active { owner: u64 },
+    /// A question.
+    Query { id: u64, query: Query },
+    /// The client is alive, though it has nothing to say.
+    Ping,
+    /// The session ends, with all that is its.
+    Goodbye,
+}
+
+/// What a broker says.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum ServerMessage {
+    /// Answers `Hello`.
+    Welcome(Welcome),
+    /// Answers `Hello`: no, and why.
+    Unwelcome { why: String },
+    /// All that became of a resumed session's owners was told.
+    Restored,
+    /// Answers `Attach`.
+    Attached {
+        #[serde(with = "SpaceIdDef")]
+        space: SpaceId,
+        attached: Attached,
+    },
+    /// Answers `Attach`: no.
+    AttachRefused {
+        #[serde(with = "SpaceIdDef")]
+        space: SpaceId,
+        refusal: AttachRefusal,
+    },
+    /// An owner stands in line.
+    Waiting {
+        owner: u64,
+        #[serde(with = "TicketDef")]
+        ticket: Ticket,
+    },
+    /// An owner is let in.
+    Granted(Granted),
+    /// An owner is told no.
+    Refused {
+        owner: u64,
+        #[serde(with = "RefusalDef")]
+        why: Refusal,
+    },
+    /// A reader may go on without a grant.
+    Ungated { owner: u64 },
+    /// A grant is taken away.
+    Revoked {
+        owner: u64,
+        #[serde(with = "RevocationDef")]
+        why: Revocation,
+    },
+    /// A reader waits for this open handle: tell of its I/O.
+    Contended { owner: u64 },
+    /// Answers `Query`.
+    Reply { id: u64, reply: Reply },
+    /// Answers `Ping`.
+    Pong,
+}
+
+/// Who a client is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Hello {
+    /// What it calls itself, for people.
+    pub client: String,
+    /// Its process.
+    #[serde(with = "ProcessDef")]
+    pub process: Process,
+    /// The boot of the machine it runs on.
+    pub machine: u64,
+    /// How long it may be away; `None` for the broker's default.
+    pub lease: Option<Duration>,
+    /// The session it comes back to.
+    pub resume: Option<Resume>,
+}
+
+/// Proof that a session is the client's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resume {
+    /// The session.
+    pub session: u64,
+    /// Its secret.
+    pub key: u128,
+}
+
+/// What a client must know of its session and its broker.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Welcome {
+    /// The session, with what it takes to come back to it.
+    pub session: Resume,
+    /// Whether it is the one the client asked to resume.
+    pub resumed: bool,
+    /// How long the client may be away.
+    pub lease: Duration,
+    /// Who answers.
+    pub broker: BrokerInfo,
+}
+
+/// A broker, for people and programs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BrokerInfo {
+    /// Its run.
+    pub epoch: u64,
+    /// Its release.
+    pub version: String,
+    /// Its process id, where it runs.
+    pub pid: u32,
+    /// Where it keeps its journal, as bytes of a path.
+    pub state_dir: Vec<u8>,
+}
+
+/// One owner's request.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Acquire {
+    /// The session's number for who asks.
+    pub owner: u64,
+    /// Who the owner belongs to.
+    pub party: Party,
+    /// The thread that asks; 0 if not known.
+    pub thread: u32,
+    /// Whether the party can do nothing else while it waits.
+    pub single_threaded: bool,
+    /// How long it waits.
+    #[serde(with = "PatienceDef")]
+    pub patience: Patience,
+    /// After how long without I/O open handles no longer stop it; for pure readers.
+    pub read_wait: Option<Duration>,
+    /// For people.
+    #[serde(with = "LabelDef")]
+    pub label: Label,
+    /// What it asks for.
+    #[serde(with = "WantDef")]
+    pub want: Want,
+}
+
+/// Who an owner belongs to, as its client says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Party {
+    /// A process.
+    Process(#[serde(with = "ProcessDef")] Process),
+    /// All who give this name.
+    Named(String),
+    /// All of this session.
+    Session,
+    /// The owner alone.
+    Owner,
+}
+
+/// An owner is let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Granted {
+    /// Who.
+    pub owner: u64,
+    /// Its place in line, for people.
+    #[serde(with = "TicketDef")]
+    pub ticket: Ticket,
+    /// The fencing token.
+    #[serde(with = "TokenDef")]
+    pub token: Token,
+    /// How many acquires stand behind it.
+    pub count: u32,
+    /// Whether only kin let it pass.
+    pub by_kin: bool,
+}
+
+/// The files behind a view.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    /// What they are.
+    pub origin: Origin,
+    /// The space the client wants it in, if it said so.
+    pub space: Option<String>,
+    /// Whether the client found the broker by host and port: then the default space is meant.
+    pub by_host_and_port: bool,
+    /// How it is to be served.
+    pub rules: Rules,
+}
+
+/// What a source is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Origin {
+    /// A directory of a machine.
+    Directory(Directory),
+    /// A bucket, by its id.
+    Bucket(String),
+}
+
+/// A directory, with all that lies above it: so overlaps are seen however it was reached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Directory {
+    /// The boot of its machine.
+    pub machine: u64,
+    /// Its absolute path, as bytes.
+    pub path: Vec<u8>,
+    /// Itself.
+    pub root: Inode,
+    /// The directories above it, nearest first, each with the name that leads down from it.
+    pub above: Vec<(Inode, Vec<u8>)>,
+}
+
+/// A directory's identity on its machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Inode {
+    /// The device.
+    pub device: u64,
+    /// The inode number.
+    pub number: u64,
+}
+
+/// What the first view of a source fixes for all.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rules {
+    /// See `read_wait`; `None` is for ever.
+    pub read_wait: Option<Duration>,
+    /// The policies, in a canonical text.
+    pub policies: String,
+}
+
+/// Where a source lies at the broker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attached {
+    /// The name of its space.
+    pub space: String,
+    /// Where its root lies in that.
+    #[serde(with = "path")]
+    pub prefix: ViewPath,
+    /// What the user should be told, if anything.
+    pub notice: Option<String>,
+}
+
+/// Why a source is not served.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttachRefusal {
+    /// What stands against it.
+    pub reason: String,
+    /// What can be done.
+    pub fix: String,
+}
+
+/// A question.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Query {
+    /// Who holds and who waits. With `newer_than`, answered once the table changed since then.
+    Locks {
+        scope: Scope,
+        newer_than: Option<u64>,
+        /// Only those with a later ticket: the next page.
+        after: u64,
+    },
+    /// All about one path.
+    Why { scope: Scope },
+    /// How the broker is.
+    Status,
+    /// End a claim.
+    Break { ticket: u64, reason: String },
+}
+
+/// The paths a question is about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Scope {
+    /// All there are.
+    Everything,
+    /// A path in a space, and all beneath it.
+    Within {
+        space: String,
+        #[serde(with = "path")]
+        path: ViewPath,
+    },
+    /// A path of the broker's machine, as bytes, at or below the root of a source.
+    Absolute(Vec<u8>),
+}
+
+/// An answer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Reply {
+    /// To `Locks`.
+    Locks(Locks),
+    /// To `Why`.
+    Why(Why),
+    /// To `Status`.
+    Status(Status),
+    /// To `Break`: done.
+    Broken,
+    /// There is no such path, space or ticket.
+    Unknown,
+    /// This client may not ask that.
+    Forbidden,
+}
+
+/// Who holds and who waits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Locks {
+    /// The state of the table this is of.
+    pub version: u64,
+    /// Oldest first.
+    pub lines: Vec<Line>,
+    /// Whether there are more, with later tickets.
+    pub more: bool,
+}
+
+/// One claim, for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Line {
+    /// Its place in the global order.
+    pub ticket: u64,
+    /// The space of its first place.
+    pub space: String,
+    /// Its names there.
+    pub places: Vec<LinePlace>,
+    /// What is done.
+    #[serde(with = "OpDef")]
+    pub op: Op,
+    /// Whether it shares.
+    #[serde(with = "AccessDef")]
+    pub access: Access,
+    /// Whether it holds or waits.
+    pub state: LineState,
+    /// How many acquires stand behind it.
+    pub count: u32,
+    /// Since when: milliseconds since 1970, UTC.
+    pub since_ms: u64,
+    /// Whose it is, as people know it.
+    pub owner: String,
+    /// Why, if somebody said so.
+    pub reason: String,
+    /// The process it belongs to, if one does.
+    #[serde(with = "maybe_process")]
+    pub process: Option<Process>,
+    /// The client that asked, as it calls itself.
+    pub client: String,
+}
+
+/// A name of a claim, as far as it has one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinePlace {
+    /// The path in its space.
+    #[serde(with = "maybe_path")]
+    pub path: Option<ViewPath>,
+    /// Whether it is a directory.
+    pub directory: bool,
+}
+
+/// Whether a claim holds or waits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LineState {
+    /// It was let in.
+    Held {
+        #[serde(with = "TokenDef")]
+        token: Token,
+        /// Whether only kin let it pass.
+        by_kin: bool,
+        /// When its lease ends, if it lives by one: milliseconds since 1970, UTC.
+        lease_expires_at_ms: Option<u64>,
+    },
+    /// It stands in line.
+    Waiting {
+        /// Its place there, from 1.
+        place: u64,
+        /// The tickets of some of those in its way, holders first.
+        behind: Vec<u64>,
+    },
+}
+
+/// All about one path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Why {
+    /// The space.
+    pub space: String,
+    /// The path in it.
+    #[serde(with = "path")]
+    pub path: ViewPath,
+    /// Who uses it, what is beneath it, or holds a directory above it.
+    pub lines: Vec<Line>,
+    /// What happened there lately that somebody may ask about, oldest first.
+    pub past: Vec<Past>,
+}
+
+/// Something that happened to a claim.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Past {
+    /// When: milliseconds since 1970, UTC.
+    pub at_ms: u64,
+    /// What.
+    pub what: PastEvent,
+    /// Its ticket.
+    pub ticket: u64,
+    /// Its first name.
+    #[serde(with = "maybe_path")]
+    pub path: Option<ViewPath>,
+    /// What was asked.
+    #[serde(with = "OpDef")]
+    pub op: Op,
+    /// Whose it was.
+    pub owner: String,
+    /// The process it belonged to, if one did.
+    #[serde(with = "maybe_process")]
+    pub process: Option<Process>,
+    /// Why it was broken, if somebody said so.
+    pub reason: String,
+}
+
+/// What happened to a claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PastEvent {
+    /// It was told no.
+    Refused(#[serde(with = "RefusalDef")] Refusal),
+    /// It was taken away.
+    Revoked(#[serde(with = "RevocationDef")] Revocation),
+    /// It went on without a grant.
+    Ungated,
+    /// It was let in because a holder waits for it.
+    PassedByKin,
+}
+
+/// How the broker is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Who answers.
+    pub broker: BrokerInfo,
+    /// Since when it runs: milliseconds since 1970, UTC.
+    pub started_at_ms: u64,
+    /// Whether former sessions may still come back.
+    pub in_grace: bool,
+    /// Why nothing can be granted, while the journal cannot be written.
+    pub journal_trouble: Option<String>,
+    /// Clients there are.
+    pub sessions: u64,
+    /// Claims that hold.
+    pub held: u64,
+    /// Claims that wait.
+    pub waiting: u64,
+    /// Sources served.
+    pub spaces: Vec<SpaceLine>,
+    /// Bounds, by name.
+    pub limits: Vec<(String, u64)>,
+    /// What was counted since the start, by name.
+    pub counts: Vec<(String, u64)>,
+}
+
+/// A space, for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpaceLine {
+    /// Its name.
+    pub name: String,
+    /// Its source, for people; empty while it has none.
+    pub source: String,
+    /// How often it is attached.
+    pub views: u64,
+}
