@@ -1,2 +1,65 @@
-//! placeholder
-fn main() {}
+//! The workshop: one command for each thing that is done to Gate rather than with it.
+
+mod bench;
+mod machine;
+mod soak;
+mod step;
+mod test;
+mod tidy;
+mod trial;
+
+use std::process::ExitCode;
+
+use step::Failure;
+
+const USAGE: &str = "\
+cargo xtask try [DIR] [--yes]      mount a gated view of DIR and watch two writers take turns
+cargo xtask test [--yes] [NAME…]   install what the tests need, then lint and test everything;
+                                   with NAMEs only the tests that match
+cargo xtask soak [MINUTES|NAME]    the long tier: more crashes, more seeds, fuzzing
+cargo xtask tidy                   check layout, layering, licences and docs
+cargo xtask bench [NAME]           measure a view beside the bare directory and bindfs
+
+--yes installs and changes what is needed without asking, as does CI=true";
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    match run(&words) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("{failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(words: &[String]) -> Result<(), Failure> {
+    let yes = words.iter().any(|word| word == "--yes") || std::env::var_os("CI").is_some();
+    let words: Vec<&str> = words.iter().map(String::as_str).filter(|w| *w != "--yes").collect();
+    if let Some(flag) = words.iter().find(|word| word.starts_with('-')) {
+        return Err(usage(&format!("{flag} is no option")));
+    }
+    let callers_dir = std::env::current_dir().unwrap_or_default();
+    std::env::set_current_dir(machine::repository()?)
+        .map_err(|error| Failure::new("cannot enter the repository", error))?;
+    match words.split_first() {
+        Some((&"try", [])) => trial::run(None, yes),
+        Some((&"try", [dir])) => trial::run(Some(&callers_dir.join(dir)), yes),
+        Some((&"test", names)) => test::run(names, yes),
+        Some((&"soak", [])) => soak::run(None, yes),
+        Some((&"soak", [what])) => soak::run(Some(what), yes),
+        Some((&"tidy", [])) => tidy::run(),
+        Some((&"bench", [])) => bench::run(None),
+        Some((&"bench", [name])) => bench::run(Some(name)),
+        Some((verb, _)) => Err(usage(&format!("`{verb}` is no command"))),
+        None => Err(usage("a command is missing")),
+    }
+}
+
+fn usage(cause: &str) -> Failure {
+    Failure {
+        error: "cannot tell what to do".into(),
+        cause: cause.into(),
+        hint: format!("\n{USAGE}"),
+    }
+}

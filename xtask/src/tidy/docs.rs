@@ -1,0 +1,145 @@
+//! Papers that name code: what they name must be there.
+
+use super::Tree;
+
+const ARCHITECTURE: &str = "ARCHITECTURE.md";
+const SEMANTICS: &str = "docs/semantics.md";
+
+/// Checks that every path named in ARCHITECTURE.md exists.
+pub fn check_paths(tree: &Tree) -> Vec<String> {
+    let text = tree.get(ARCHITECTURE).map_or("", String::as_str);
+    quoted(text)
+        .filter(|word| is_path(word) && !exists(tree, word))
+        .map(|word| format!("{ARCHITECTURE}: there is no `{word}`"))
+        .collect()
+}
+
+/// Checks that each thing that never happens is guarded by a test that carries its number.
+pub fn check_never_list(tree: &Tree) -> Vec<String> {
+    let text = tree.get(ARCHITECTURE).map_or("", String::as_str);
+    let mut complaints = Vec::new();
+    for row in text.lines().filter(|line| line.starts_with("| N")) {
+        let number = row.trim_start_matches("| ").split(' ').next().unwrap_or_default();
+        if !tests(tree).any(|test| names_number(test, number)) {
+            complaints.push(format!("{ARCHITECTURE}: no test carries {number}"));
+        }
+        complaints.extend(missing_tests(tree, ARCHITECTURE, row));
+    }
+    complaints
+}
+
+/// Checks that each promise, a list item, names a test that exists.
+pub fn check_promises(tree: &Tree) -> Vec<String> {
+    let text = tree.get(SEMANTICS).map_or("", String::as_str);
+    let mut complaints = Vec::new();
+    for promise in items(text) {
+        if !quoted(&promise).any(is_test_name) {
+            complaints.push(format!("{SEMANTICS}: names no test: {promise}"));
+        }
+        complaints.extend(missing_tests(tree, SEMANTICS, &promise));
+    }
+    complaints
+}
+
+fn missing_tests(tree: &Tree, paper: &str, text: &str) -> Vec<String> {
+    quoted(text)
+        .filter(|word| is_test_name(word))
+        .filter(|word| {
+            let head = format!("fn {}(", word.rsplit("::").next().unwrap_or(word));
+            !tests(tree).any(|test| test.contains(&head))
+        })
+        .map(|word| format!("{paper}: there is no test `{word}`"))
+        .collect()
+}
+
+/// Files in which tests stand.
+fn tests(tree: &Tree) -> impl Iterator<Item = &str> {
+    let files = tree.iter().filter(|(path, _)| path.ends_with(".rs") && !path.starts_with("xtask"));
+    files
+        .map(|(_, text)| text.as_str())
+        .filter(|text| text.contains("#[test]") || text.contains("proptest!"))
+}
+
+/// `N1` is not named by `N16`.
+fn names_number(text: &str, number: &str) -> bool {
+    let is_word = |c: char| c.is_ascii_alphanumeric();
+    text.match_indices(number).any(|(at, _)| {
+        !text[..at].ends_with(is_word) && !text[at + number.len()..].starts_with(is_word)
+    })
+}
+
+/// List items with the lines that continue them.
+fn items(text: &str) -> Vec<String> {
+    let mut items: Vec<String> = Vec::new();
+    let mut is_open = false;
+    for line in text.lines() {
+        if let Some(item) = line.strip_prefix("- ") {
+            items.push(item.to_owned());
+            is_open = true;
+        } else if is_open && line.starts_with("  ") {
+            let last = items.last_mut().expect("an open item is the last");
+            last.push(' ');
+            last.push_str(line.trim());
+        } else {
+            is_open = false;
+        }
+    }
+    items
+}
+
+/// What stands between backticks on one line.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().flat_map(|line| line.split('`').skip(1).step_by(2))
+}
+
+fn is_path(word: &str) -> bool {
+    let is_path_char = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
+    word.contains('/') && !word.starts_with('/') && word.chars().all(is_path_char)
+}
+
+fn exists(tree: &Tree, path: &str) -> bool {
+    let dir = format!("{}/", path.trim_end_matches('/'));
+    tree.contains_key(path) || tree.keys().any(|known| known.starts_with(&dir))
+}
+
+/// A module path, or a name of several words.
+fn is_test_name(word: &str) -> bool {
+    let is_name_char = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_:".contains(c);
+    word.chars().all(is_name_char) && (word.contains("::") || word.matches('_').count() >= 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tidy::tests::tree;
+
+    const TEST: &str = "/// N1: never.\n#[test]\nfn writers_take_their_turns() {}\n";
+
+    #[test]
+    fn paths_exist() {
+        let text = "See `crates/core/`, `xtask/src/none.rs`, `/etc/fuse.conf` and `fn main`.";
+        let files = tree(&[(ARCHITECTURE, text), ("crates/core/src/lib.rs", "")]);
+        assert_eq!(check_paths(&files), ["ARCHITECTURE.md: there is no `xtask/src/none.rs`"]);
+    }
+
+    #[test]
+    fn numbers_have_tests_and_named_tests_exist() {
+        let text = "| N1 | two owners | `turns::writers_take_their_turns` |\n\
+                    | N16 | guesses | |\n| N2 | order | `a_test_of_old` |\n";
+        let files = tree(&[(ARCHITECTURE, text), ("tests/it/turns.rs", TEST)]);
+        let expected = [
+            "ARCHITECTURE.md: no test carries N16",
+            "ARCHITECTURE.md: no test carries N2",
+            "ARCHITECTURE.md: there is no test `a_test_of_old`",
+        ];
+        assert_eq!(check_never_list(&files), expected);
+    }
+
+    #[test]
+    fn promises_name_tests() {
+        let text =
+            "# Semantics\n- Turns are kept:\n  `writers_take_their_turns`.\n- Hope.\n\n  text\n";
+        let files = tree(&[(SEMANTICS, text), ("tests/it/turns.rs", TEST)]);
+        assert_eq!(check_promises(&files), ["docs/semantics.md: names no test: Hope."]);
+    }
+}
