@@ -122,28 +122,6 @@ wire! {
         pub flags: u32,
     }
 
-    /// The figures of a file system.
-    pub struct StatFs {
-        /// Size, in units of `frsize`.
-        pub blocks: u64,
-        /// Free blocks.
-        pub bfree: u64,
-        /// Free blocks for ordinary users.
-        pub bavail: u64,
-        /// Inodes.
-        pub files: u64,
-        /// Free inodes.
-        pub ffree: u64,
-        /// Preferred size of I/O.
-        pub bsize: u32,
-        /// Longest name.
-        pub namelen: u32,
-        /// Unit of `blocks`.
-        pub frsize: u32,
-        pub(crate) padding: u32,
-        pub(crate) spare: [u32; 6],
-    }
-
     /// A byte-range lock, or the question for one.
     pub struct FileLock {
         /// First byte.
@@ -316,6 +294,18 @@ wire! {
     pub(crate) struct OpenOut { pub handle: u64, pub open_flags: u32, pub backing: i32 }
     pub(crate) struct WriteOut { pub size: u32, pub padding: u32 }
     pub(crate) struct GetxattrOut { pub size: u32, pub padding: u32 }
+    pub(crate) struct StatfsOut {
+        pub blocks: u64,
+        pub bfree: u64,
+        pub bavail: u64,
+        pub files: u64,
+        pub ffree: u64,
+        pub bsize: u32,
+        pub namelen: u32,
+        pub frsize: u32,
+        pub padding: u32,
+        pub spare: [u32; 6],
+    }
     pub(crate) struct LseekOut { pub offset: u64 }
     pub(crate) struct Dirent { pub ino: u64, pub offset: u64, pub name_len: u32, pub kind: u32 }
 
@@ -374,7 +364,12 @@ mod tests {
             [40, 16, 64]
         );
         assert_eq!(
-            [size_of::<InitOut>(), size_of::<Attr>(), size_of::<StatFs>(), size_of::<FileLock>()],
+            [
+                size_of::<InitOut>(),
+                size_of::<Attr>(),
+                size_of::<StatfsOut>(),
+                size_of::<FileLock>()
+            ],
             [64, 88, 80, 24]
         );
         assert_eq!(

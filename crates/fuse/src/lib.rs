@@ -20,12 +20,12 @@ mod session;
 #[cfg(test)]
 mod tests;
 
-pub use abi::{Attr, FileLock, InitFlags, OpenFlags, StatFs};
+pub use abi::{Attr, FileLock, InitFlags, OpenFlags};
 pub use channel::Device;
 pub use mount::{MountError, MountOptions, UnmountError, detach, mount, unmount};
 pub use notify::{Notifier, Stale};
 pub use park::Parked;
-pub use reply::{BackingId, DirBuffer, DirEntry, DirPlusBuffer, Entry, Opened, Reply};
+pub use reply::{BackingId, DirBuffer, DirEntry, DirPlusBuffer, Entry, Opened, Reply, StatFs};
 pub use request::{
     Caller, CopyFileRange, Fault, Forgets, HandleId, Incoming, LockRequest, Malformed, NodeId,
     Offer, Operation, Request, SetAttr, SetTime, Unique, Write, decode,

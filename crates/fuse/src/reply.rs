@@ -18,7 +18,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 use zerocopy::IntoBytes;
 
-use crate::abi::{self, Attr, FileLock, OpenFlags, StatFs};
+use crate::abi::{self, Attr, FileLock, OpenFlags};
 use crate::channel::Channel;
 use crate::park::{Parked, Parking};
 use crate::request::{HandleId, NodeId, Unique};
@@ -71,6 +71,46 @@ impl Opened {
             handle: self.handle.0,
             open_flags: self.flags.bits(),
             backing: self.backing.map_or(0, |backing| backing.0),
+        }
+    }
+}
+
+/// The figures of a file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StatFs {
+    /// Size, in units of `frsize`.
+    pub blocks: u64,
+    /// Free blocks.
+    pub bfree: u64,
+    /// Free blocks for ordinary users.
+    pub bavail: u64,
+    /// Inodes.
+    pub files: u64,
+    /// Free inodes.
+    pub ffree: u64,
+    /// Preferred size of I/O.
+    pub bsize: u32,
+    /// Longest name.
+    pub namelen: u32,
+    /// Unit of `blocks`.
+    pub frsize: u32,
+}
+
+impl StatFs {
+    fn wire(&self) -> abi::StatfsOut {
+        let StatFs { blocks, bfree, bavail, files, ffree, bsize, namelen, frsize } = *self;
+        let (padding, spare) = (0, [0; 6]);
+        abi::StatfsOut {
+            blocks,
+            bfree,
+            bavail,
+            files,
+            ffree,
+            bsize,
+            namelen,
+            frsize,
+            padding,
+            spare,
         }
     }
 }
@@ -181,7 +221,7 @@ impl Reply {
 
     /// Figures: STATFS.
     pub fn statfs(self, figures: &StatFs) {
-        self.send(0, figures.as_bytes(), &[]);
+        self.send(0, figures.wire().as_bytes(), &[]);
     }
 
     /// The size of a value or list: GETXATTR and LISTXATTR of size 0.

@@ -1,0 +1,212 @@
+//! A directory as the source of a view: its nodes, and every ordinary operation on them.
+//!
+//! A *node* is a file, directory, … that the kernel knows by number; a *link* is a name that
+//! leads to it. Operations are thin and synchronous and answer with the source's own errno.
+//! What is open is the caller's to keep: [`OpenFile`], [`OpenDirectory`].
+//!
+//! It must hold: no path leaves the source, for only single components are walked, from
+//! descriptors of nodes, and ".." is answered from the links; a node never comes to stand for
+//! another file; what a caller makes is the caller's. Permissions are the kernel's to check
+//! (`default_permissions`), so there is no ACCESS. `/proc` must be mounted.
+//!
+//! Not here: locks, handles' numbers, time-outs of caches.
+
+mod attributes;
+mod caller;
+mod change;
+mod file;
+mod listing;
+mod nodes;
+#[cfg(test)]
+mod tests;
+mod tree;
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::Arc;
+
+use gate_fuse::{Attr, Errno, NodeId, StatFs};
+use rustix::fs::{AtFlags, Mode, OFlags, Statx, StatxFlags};
+use rustix::process::{Resource, Rlimit};
+
+pub use attributes::SetXattr;
+pub use change::Make;
+pub use file::OpenFile;
+pub use listing::OpenDirectory;
+
+use nodes::{Node, Nodes};
+
+/// A directory of this machine, as a tree of nodes.
+#[derive(Debug)]
+pub struct Directory {
+    nodes: Nodes,
+}
+
+/// A file of this machine, whatever its names. While a node or a handle of it exists the number
+/// is no other file's, for a descriptor pins the inode; so a generation (an ioctl on an open
+/// file, which a lookup does not have) would tell nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FileKey {
+    /// File system: major and minor number.
+    pub device: (u32, u32),
+    /// Inode number.
+    pub inode: u64,
+}
+
+impl FileKey {
+    fn of(stat: &Statx) -> FileKey {
+        FileKey { device: (stat.stx_dev_major, stat.stx_dev_minor), inode: stat.stx_ino }
+    }
+}
+
+/// A node and its attributes. Each one counts as a lookup, which the kernel gives back when it
+/// was told, and the holder must give back ([`Directory::forget`]) when it was not.
+#[derive(Clone, Copy, Debug)]
+pub struct Found {
+    /// The node.
+    pub node: NodeId,
+    /// Its attributes.
+    pub attr: Attr,
+}
+
+impl Directory {
+    /// Takes a directory, opened before anything is mounted over it.
+    pub fn new(root: impl AsFd) -> Result<Directory, Errno> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::openat(root, c".", flags, Mode::empty())?;
+        let stat = stat(&root)?;
+        Ok(Directory { nodes: Nodes::new(root, &stat) })
+    }
+
+    /// Finds a name. "." and ".." are answered for NFS, from what is known.
+    pub fn lookup(&self, parent: NodeId, name: &CStr) -> Result<Found, Errno> {
+        match name.to_bytes() {
+            b"." => self.found_again(parent),
+            b".." if parent == NodeId::ROOT => self.found_again(parent),
+            b".." => self.found_again(self.nodes.parent(parent).ok_or(Errno::STALE)?),
+            _ => self.find(parent, name).map(|(found, _)| found),
+        }
+    }
+
+    /// Takes back lookups of a node.
+    pub fn forget(&self, node: NodeId, lookups: u64) {
+        self.nodes.forget(node, lookups);
+    }
+
+    /// The path of a node from the root (which is empty), by its newest known name. `None` when
+    /// no name of it is known, or the path is longer than 4095 bytes.
+    pub fn path_of(&self, node: NodeId) -> Option<Vec<u8>> {
+        self.nodes.path_of(node)
+    }
+
+    /// The file that a node stands for.
+    pub fn file_key(&self, node: NodeId) -> Result<FileKey, Errno> {
+        Ok(self.nodes.get(node)?.key.file)
+    }
+
+    /// What bears a name now, known or not; counts as no lookup.
+    pub fn peek(&self, parent: NodeId, name: &CStr) -> Result<(FileKey, Attr), Errno> {
+        let parent = self.nodes.get(parent)?;
+        let stat = stat_at(&parent.descriptor, name)?;
+        Ok((FileKey::of(&stat), attributes::attr_of(&stat)))
+    }
+
+    /// The known node that bore a name when that was last looked up.
+    pub fn known(&self, parent: NodeId, name: &CStr) -> Option<NodeId> {
+        self.nodes.child((parent, name.to_bytes()))
+    }
+
+    /// The attributes of a node.
+    pub fn getattr(&self, node: NodeId) -> Result<Attr, Errno> {
+        let node = self.nodes.get(node)?;
+        Ok(attributes::attr_of(&stat(&node.descriptor)?))
+    }
+
+    /// The target of a symbolic link.
+    pub fn readlink(&self, node: NodeId) -> Result<Vec<u8>, Errno> {
+        let node = self.nodes.get(node)?;
+        Ok(rustix::fs::readlinkat(&node.descriptor, c"", Vec::new())?.into_bytes())
+    }
+
+    /// The figures of the file system that a node lies on.
+    pub fn statfs(&self, node: NodeId) -> Result<StatFs, Errno> {
+        let node = self.nodes.get(node)?;
+        Ok(attributes::figures_of(&rustix::fs::fstatvfs(&node.descriptor)?))
+    }
+
+    /// Writes everything of the node's file system to its disk.
+    pub fn syncfs(&self, node: NodeId) -> Result<(), Errno> {
+        let node = self.nodes.get(node)?;
+        rustix::fs::syncfs(node.reopen(OFlags::RDONLY)?)
+    }
+
+    fn found_again(&self, node: NodeId) -> Result<Found, Errno> {
+        let node = self.nodes.found_again(node)?;
+        match stat(&node.descriptor) {
+            Ok(stat) => Ok(Found { node: node.id, attr: attributes::attr_of(&stat) }),
+            Err(errno) => {
+                self.nodes.forget(node.id, 1);
+                Err(errno)
+            }
+        }
+    }
+
+    /// Finds a name by opening it: the open file pins the inode while the table is asked for it.
+    fn find(&self, parent: NodeId, name: &CStr) -> Result<(Found, Arc<Node>), Errno> {
+        let directory = self.nodes.get(parent)?;
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let descriptor = rustix::fs::openat(&directory.descriptor, name, flags, Mode::empty())
+            .inspect_err(|errno| {
+                if *errno == Errno::NOENT {
+                    self.nodes.unlinked((parent, name.to_bytes()));
+                }
+            })?;
+        let stat = stat(&descriptor)?;
+        let node = self.nodes.found(descriptor, &stat, (parent, name.to_bytes()));
+        Ok((Found { node: node.id, attr: attributes::attr_of(&stat) }, node))
+    }
+}
+
+/// Lets this process open as many files as it may: every node that the kernel knows needs a
+/// descriptor. Returns the new limit.
+pub fn raise_descriptor_limit() -> Result<u64, Errno> {
+    /// Linux' default for the most that any process may have (`fs.nr_open`).
+    const DESCRIPTORS_MAX: u64 = 1 << 20;
+    let had = rustix::process::getrlimit(Resource::Nofile);
+    let hard = had.maximum.unwrap_or(DESCRIPTORS_MAX);
+    // Only root may raise the hard limit.
+    for limit in [DESCRIPTORS_MAX.max(hard), hard] {
+        let wanted = Rlimit { current: Some(limit), maximum: Some(limit) };
+        if rustix::process::setrlimit(Resource::Nofile, wanted).is_ok() {
+            return Ok(limit);
+        }
+    }
+    Err(Errno::PERM)
+}
+
+impl Node {
+    /// Opens the node anew, for reading or writing.
+    fn reopen(&self, flags: OFlags) -> Result<OwnedFd, Errno> {
+        rustix::fs::open(self.reopen_path(), flags | OFlags::CLOEXEC, Mode::empty())
+    }
+
+    /// A path that leads to this very inode, for calls that take nothing but paths. It is not
+    /// followed further: of a symbolic link it names the link.
+    fn reopen_path(&self) -> String {
+        descriptor_path(&self.descriptor)
+    }
+}
+
+fn descriptor_path(descriptor: &OwnedFd) -> String {
+    format!("/proc/self/fd/{}", descriptor.as_raw_fd())
+}
+
+fn stat(descriptor: &OwnedFd) -> Result<Statx, Errno> {
+    rustix::fs::statx(descriptor, c"", AtFlags::EMPTY_PATH, STAT_FIELDS)
+}
+
+fn stat_at(directory: &OwnedFd, name: &CStr) -> Result<Statx, Errno> {
+    rustix::fs::statx(directory, name, AtFlags::SYMLINK_NOFOLLOW, STAT_FIELDS)
+}
+
+const STAT_FIELDS: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::MNT_ID);

@@ -1,0 +1,172 @@
+//! Attributes: reading, changing, and the extended ones.
+
+use std::ffi::CStr;
+
+use gate_fuse::{Attr, Caller, Errno, NodeId, SetAttr, SetTime, StatFs};
+use rustix::fs::{
+    AtFlags, Mode, OFlags, StatVfs, Statx, StatxTimestamp, Timespec, Timestamps, UTIME_NOW,
+    UTIME_OMIT, XattrFlags,
+};
+use rustix::process::{Gid, Uid};
+
+use super::caller::{self, Strip};
+use super::{Directory, OpenFile, stat};
+
+/// Largest extended attribute of Linux.
+const XATTR_BYTES_MAX: usize = 65_536;
+
+impl Directory {
+    /// Changes attributes and returns those that then hold. `file` is the open file that a
+    /// truncation came through, if any.
+    pub fn setattr(
+        &self,
+        caller: &Caller,
+        node: NodeId,
+        file: Option<&OpenFile>,
+        change: &SetAttr,
+    ) -> Result<Attr, Errno> {
+        let node = self.nodes.get(node)?;
+        if let Some(mode) = change.mode {
+            // The kernel has judged the sgid bit by groups of the caller that are not known here.
+            caller::strip_suidgid(Strip::No)?;
+            rustix::fs::chmod(node.reopen_path(), Mode::from_raw_mode(mode & 0o7777))?;
+        }
+        if change.uid.is_some() || change.gid.is_some() {
+            let (uid, gid) = (change.uid.map(Uid::from_raw), change.gid.map(Gid::from_raw));
+            caller::change_as(caller, || {
+                rustix::fs::chownat(&node.descriptor, c"", uid, gid, AtFlags::EMPTY_PATH)
+            })?;
+        }
+        if let Some(size) = change.size {
+            caller::strip_suidgid(Strip::if_asked(change.kill_suidgid))?;
+            match file {
+                Some(file) => file.truncate(size)?,
+                None => rustix::fs::ftruncate(node.reopen(OFlags::WRONLY)?, size)?,
+            }
+        }
+        if change.atime.is_some() || change.mtime.is_some() {
+            let times = Timestamps {
+                last_access: timespec(change.atime),
+                last_modification: timespec(change.mtime),
+            };
+            rustix::fs::utimensat(&node.descriptor, c"", &times, AtFlags::EMPTY_PATH)?;
+        }
+        Ok(attr_of(&stat(&node.descriptor)?))
+    }
+
+    /// Sets an extended attribute.
+    pub fn setxattr(
+        &self,
+        caller: &Caller,
+        node: NodeId,
+        xattr: &SetXattr<'_>,
+    ) -> Result<(), Errno> {
+        let node = self.nodes.get(node)?;
+        let set = || {
+            let flags = XattrFlags::from_bits_retain(xattr.flags);
+            rustix::fs::setxattr(node.reopen_path(), xattr.name, xattr.value, flags)
+        };
+        if xattr.kill_sgid {
+            caller::change_as(caller, set)
+        } else {
+            caller::strip_suidgid(Strip::No)?;
+            set()
+        }
+    }
+
+    /// The size of an extended attribute.
+    pub fn xattr_size(&self, node: NodeId, name: &CStr) -> Result<usize, Errno> {
+        rustix::fs::getxattr_query(self.nodes.get(node)?.reopen_path(), name)
+    }
+
+    /// An extended attribute of at most `size` bytes.
+    pub fn getxattr(&self, node: NodeId, name: &CStr, size: u32) -> Result<Vec<u8>, Errno> {
+        let path = self.nodes.get(node)?.reopen_path();
+        read_xattr(size, |buffer| rustix::fs::getxattr(path, name, buffer))
+    }
+
+    /// The size of the list of extended attributes.
+    pub fn xattr_list_size(&self, node: NodeId) -> Result<usize, Errno> {
+        rustix::fs::listxattr_query(self.nodes.get(node)?.reopen_path())
+    }
+
+    /// The names of the extended attributes, each ended by NUL, in at most `size` bytes.
+    pub fn listxattr(&self, node: NodeId, size: u32) -> Result<Vec<u8>, Errno> {
+        let path = self.nodes.get(node)?.reopen_path();
+        read_xattr(size, |buffer| rustix::fs::listxattr(path, buffer))
+    }
+
+    /// Removes an extended attribute.
+    pub fn removexattr(&self, node: NodeId, name: &CStr) -> Result<(), Errno> {
+        rustix::fs::removexattr(self.nodes.get(node)?.reopen_path(), name)
+    }
+}
+
+/// An extended attribute to set.
+#[derive(Clone, Copy, Debug)]
+pub struct SetXattr<'a> {
+    /// Its name.
+    pub name: &'a CStr,
+    /// Its value.
+    pub value: &'a [u8],
+    /// `XATTR_CREATE`, `XATTR_REPLACE`.
+    pub flags: u32,
+    /// An ACL is set by somebody who is not in the file's group: strip sgid.
+    pub kill_sgid: bool,
+}
+
+fn read_xattr(
+    size: u32,
+    read: impl FnOnce(&mut [u8]) -> Result<usize, Errno>,
+) -> Result<Vec<u8>, Errno> {
+    let mut buffer = vec![0; (size as usize).min(XATTR_BYTES_MAX)];
+    let len = read(&mut buffer)?;
+    buffer.truncate(len);
+    Ok(buffer)
+}
+
+fn timespec(time: Option<SetTime>) -> Timespec {
+    match time {
+        None => Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+        Some(SetTime::Now) => Timespec { tv_sec: 0, tv_nsec: UTIME_NOW },
+        Some(SetTime::At(time)) => time,
+    }
+}
+
+pub(super) fn attr_of(stat: &Statx) -> Attr {
+    let seconds = |time: &StatxTimestamp| time.tv_sec.cast_unsigned();
+    let (major, minor) = (stat.stx_rdev_major, stat.stx_rdev_minor);
+    Attr {
+        ino: stat.stx_ino,
+        size: stat.stx_size,
+        blocks: stat.stx_blocks,
+        atime: seconds(&stat.stx_atime),
+        mtime: seconds(&stat.stx_mtime),
+        ctime: seconds(&stat.stx_ctime),
+        atime_nsec: stat.stx_atime.tv_nsec,
+        mtime_nsec: stat.stx_mtime.tv_nsec,
+        ctime_nsec: stat.stx_ctime.tv_nsec,
+        mode: u32::from(stat.stx_mode),
+        nlink: stat.stx_nlink,
+        uid: stat.stx_uid,
+        gid: stat.stx_gid,
+        rdev: (minor & 0xff) | (major << 8) | ((minor & !0xff) << 12),
+        blksize: stat.stx_blksize,
+        flags: 0,
+    }
+}
+
+pub(super) fn figures_of(figures: &StatVfs) -> StatFs {
+    // Larger units than these do not exist.
+    let unit = |unit: u64| u32::try_from(unit).unwrap_or(u32::MAX);
+    StatFs {
+        blocks: figures.f_blocks,
+        bfree: figures.f_bfree,
+        bavail: figures.f_bavail,
+        files: figures.f_files,
+        ffree: figures.f_ffree,
+        bsize: unit(figures.f_bsize),
+        namelen: unit(figures.f_namemax),
+        frsize: unit(figures.f_frsize),
+    }
+}

@@ -1,0 +1,189 @@
+//! Changes of names: making, linking, moving, removing.
+
+use std::ffi::CStr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use gate_fuse::{Caller, Errno, NodeId};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags};
+
+use super::caller::{self, Strip};
+use super::{Directory, Found, Node, OpenFile, attributes, descriptor_path, stat};
+
+/// Who makes a node, and with which permissions.
+#[derive(Clone, Copy, Debug)]
+pub struct Make<'a> {
+    /// Whose it will be.
+    pub caller: &'a Caller,
+    /// Type and permissions.
+    pub mode: u32,
+    /// The caller's umask; a default ACL of the directory overrides it.
+    pub umask: u32,
+}
+
+impl Make<'_> {
+    fn permissions(&self) -> Mode {
+        Mode::from_raw_mode(self.mode & 0o7777)
+    }
+
+    fn run<T>(&self, make: impl FnOnce() -> Result<T, Errno>) -> Result<T, Errno> {
+        caller::create_as(self.caller, self.umask, make)
+    }
+}
+
+impl Directory {
+    /// Makes a directory.
+    pub fn mkdir(&self, parent: NodeId, name: &CStr, make: &Make<'_>) -> Result<Found, Errno> {
+        let directory = self.nodes.get(parent)?;
+        make.run(|| rustix::fs::mkdirat(&directory.descriptor, name, make.permissions()))?;
+        self.lookup(parent, name)
+    }
+
+    /// Makes a file, FIFO, socket or device node.
+    pub fn mknod(
+        &self,
+        parent: NodeId,
+        name: &CStr,
+        make: &Make<'_>,
+        rdev: u32,
+    ) -> Result<Found, Errno> {
+        let directory = self.nodes.get(parent)?;
+        let kind = FileType::from_raw_mode(make.mode);
+        let (major, minor) = ((rdev >> 8) & 0xfff, (rdev & 0xff) | ((rdev >> 12) & 0xfff00));
+        let device = rustix::fs::makedev(major, minor);
+        let permissions = make.permissions();
+        make.run(|| rustix::fs::mknodat(&directory.descriptor, name, kind, permissions, device))?;
+        self.lookup(parent, name)
+    }
+
+    /// Makes a symbolic link.
+    pub fn symlink(
+        &self,
+        parent: NodeId,
+        name: &CStr,
+        target: &CStr,
+        caller: &Caller,
+    ) -> Result<Found, Errno> {
+        let directory = self.nodes.get(parent)?;
+        let make = Make { caller, mode: 0o777, umask: 0 };
+        make.run(|| rustix::fs::symlinkat(target, &directory.descriptor, name))?;
+        self.lookup(parent, name)
+    }
+
+    /// Makes a file and opens it. `flags` are open(2)'s. Without O_EXCL a file that somebody
+    /// has just made is opened instead, if the caller may.
+    pub fn create(
+        &self,
+        parent: NodeId,
+        name: &CStr,
+        make: &Make<'_>,
+        flags: u32,
+    ) -> Result<(Found, OpenFile), Errno> {
+        let directory = self.nodes.get(parent)?;
+        let wanted = OpenFile::flags(flags) | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let permissions = make.permissions();
+        let made = make.run(|| {
+            let flags = wanted | OFlags::CREATE | OFlags::EXCL;
+            rustix::fs::openat(&directory.descriptor, name, flags, permissions)
+        });
+        let file = match made {
+            // The kernel has checked no permission on a file that it did not know of.
+            Err(Errno::EXIST) if flags & libc::O_EXCL.cast_unsigned() == 0 => {
+                caller::open_as(make.caller, || {
+                    rustix::fs::openat(&directory.descriptor, name, wanted, Mode::empty())
+                })?
+            }
+            made => made?,
+        };
+        let found = self.found_open(&file, Some((parent, name)))?;
+        Ok((found, OpenFile::new(file)))
+    }
+
+    /// Makes a file without a name in the directory's file system, and opens it.
+    pub fn tmpfile(
+        &self,
+        parent: NodeId,
+        make: &Make<'_>,
+        flags: u32,
+    ) -> Result<(Found, OpenFile), Errno> {
+        let directory = self.nodes.get(parent)?;
+        // O_EXCL says that the file will never get a name.
+        let exclusive = OFlags::from_bits_retain(flags) & OFlags::EXCL;
+        let flags = OpenFile::flags(flags) | exclusive | OFlags::TMPFILE | OFlags::CLOEXEC;
+        let permissions = make.permissions();
+        let file =
+            make.run(|| rustix::fs::openat(&directory.descriptor, c".", flags, permissions))?;
+        let found = self.found_open(&file, None)?;
+        Ok((found, OpenFile::new(file)))
+    }
+
+    /// Gives a node a further name.
+    pub fn link(&self, existing: NodeId, parent: NodeId, name: &CStr) -> Result<Found, Errno> {
+        let node = self.nodes.get(existing)?;
+        let directory = self.nodes.get(parent)?;
+        let follow = AtFlags::SYMLINK_FOLLOW;
+        let path = node.reopen_path();
+        rustix::fs::linkat(rustix::fs::CWD, path, &directory.descriptor, name, follow)?;
+        self.nodes.linked(&node, (parent, name.to_bytes()));
+        let attr = self.getattr(existing).inspect_err(|_| self.forget(existing, 1))?;
+        Ok(Found { node: existing, attr })
+    }
+
+    /// Removes the name of anything but a directory.
+    pub fn unlink(&self, parent: NodeId, name: &CStr) -> Result<(), Errno> {
+        self.remove(parent, name, AtFlags::empty())
+    }
+
+    /// Removes an empty directory.
+    pub fn rmdir(&self, parent: NodeId, name: &CStr) -> Result<(), Errno> {
+        self.remove(parent, name, AtFlags::REMOVEDIR)
+    }
+
+    /// Renames, with the flags of renameat2(2).
+    pub fn rename(
+        &self,
+        from: (NodeId, &CStr),
+        to: (NodeId, &CStr),
+        flags: u32,
+    ) -> Result<(), Errno> {
+        let (old, new) = (self.nodes.get(from.0)?, self.nodes.get(to.0)?);
+        let flags = RenameFlags::from_bits_retain(flags);
+        rustix::fs::renameat_with(&old.descriptor, from.1, &new.descriptor, to.1, flags)?;
+        let (from, to) = ((from.0, from.1.to_bytes()), (to.0, to.1.to_bytes()));
+        if flags.contains(RenameFlags::EXCHANGE) {
+            self.nodes.exchanged(from, to);
+        } else {
+            self.nodes.renamed(from, to);
+        }
+        Ok(())
+    }
+
+    /// Opens a file, with the flags of open(2). `kill_suidgid` is the kernel's wish for O_TRUNC.
+    pub fn open(&self, node: NodeId, flags: u32, kill_suidgid: bool) -> Result<OpenFile, Errno> {
+        let node = self.nodes.get(node)?;
+        let flags = OpenFile::flags(flags);
+        if flags.contains(OFlags::TRUNC) {
+            caller::strip_suidgid(Strip::if_asked(kill_suidgid))?;
+        }
+        Ok(OpenFile::new(node.reopen(flags)?))
+    }
+
+    fn remove(&self, parent: NodeId, name: &CStr, flags: AtFlags) -> Result<(), Errno> {
+        let directory = self.nodes.get(parent)?;
+        rustix::fs::unlinkat(&directory.descriptor, name, flags)?;
+        self.nodes.unlinked((parent, name.to_bytes()));
+        Ok(())
+    }
+
+    /// The node of an open file, found through the file itself: its name may be another's by now.
+    fn found_open(&self, file: &OwnedFd, place: Option<(NodeId, &CStr)>) -> Result<Found, Errno> {
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let descriptor = rustix::fs::open(descriptor_path(file), flags, Mode::empty())?;
+        let stat = stat(&descriptor)?;
+        let node: Arc<Node> = match place {
+            Some((parent, name)) => self.nodes.found(descriptor, &stat, (parent, name.to_bytes())),
+            None => self.nodes.found_nameless(descriptor, &stat),
+        };
+        Ok(Found { node: node.id, attr: attributes::attr_of(&stat) })
+    }
+}

@@ -1,0 +1,110 @@
+//! Open files.
+
+use std::io::IoSlice;
+use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd};
+
+use gate_fuse::{Caller, CopyFileRange, Errno, Write};
+use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
+use rustix::io::ReadWriteFlags;
+
+use super::caller::{self, Strip};
+
+/// A file of the source, open.
+#[derive(Debug)]
+pub struct OpenFile(OwnedFd);
+
+impl OpenFile {
+    pub(super) fn new(file: OwnedFd) -> OpenFile {
+        OpenFile(file)
+    }
+
+    /// What the source's file is opened with, of the flags that the caller gave. O_CREAT,
+    /// O_EXCL and O_NOFOLLOW are done; O_DIRECT would bind us to the caller's alignment; and
+    /// O_APPEND is a matter of the single write: pages of a mapping are written through any
+    /// handle, to where they belong.
+    pub(super) fn flags(flags: u32) -> OFlags {
+        let done = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+        OFlags::from_bits_retain(flags) - done - OFlags::DIRECT - OFlags::APPEND
+    }
+
+    /// Reads; less than the buffer's length only at the end of the file.
+    pub fn read(&self, buffer: &mut [u8], offset: u64) -> Result<usize, Errno> {
+        rustix::io::pread(&self.0, buffer, offset)
+    }
+
+    /// Writes. What was opened to append is appended, wherever the kernel believed the end to
+    /// be: somebody beside this view may have written.
+    pub fn write(&self, write: &Write<'_>) -> Result<usize, Errno> {
+        caller::strip_suidgid(Strip::if_asked(write.kill_suidgid))?;
+        let append = write.flags & libc::O_APPEND.cast_unsigned() != 0;
+        if append && !write.cached {
+            let data = [IoSlice::new(write.data)];
+            return rustix::io::pwritev2(&self.0, &data, write.offset, ReadWriteFlags::APPEND);
+        }
+        rustix::io::pwrite(&self.0, write.data, write.offset)
+    }
+
+    /// Puts what was written on the disk.
+    pub fn sync(&self, data_only: bool) -> Result<(), Errno> {
+        if data_only { rustix::fs::fdatasync(&self.0) } else { rustix::fs::fsync(&self.0) }
+    }
+
+    /// Reports errors of earlier writes as close(2) does: a network file system has them only
+    /// there.
+    pub fn flush(&self) -> Result<(), Errno> {
+        let duplicate = rustix::io::fcntl_dupfd_cloexec(&self.0, 0)?.into_raw_fd();
+        // SAFETY: the descriptor was made above and belongs to nobody else.
+        match unsafe { libc::close(duplicate) } {
+            0 => Ok(()),
+            _ => Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)),
+        }
+    }
+
+    /// Reserves, punches or zeroes a range, with the modes of fallocate(2).
+    pub fn allocate(
+        &self,
+        caller: &Caller,
+        mode: u32,
+        offset: u64,
+        length: u64,
+    ) -> Result<(), Errno> {
+        caller::strip_suidgid(Strip::unless_root(caller))?;
+        rustix::fs::fallocate(&self.0, FallocateFlags::from_bits_retain(mode), offset, length)
+    }
+
+    /// Finds data or a hole. Other ways to seek are the kernel's own.
+    pub fn seek(&self, offset: u64, whence: u32) -> Result<u64, Errno> {
+        let position = match whence.cast_signed() {
+            libc::SEEK_DATA => SeekFrom::Data(offset),
+            libc::SEEK_HOLE => SeekFrom::Hole(offset),
+            _ => return Err(Errno::INVAL),
+        };
+        rustix::fs::seek(&self.0, position)
+    }
+
+    /// Copies a range into another file inside the source.
+    pub fn copy_to(
+        &self,
+        to: &OpenFile,
+        caller: &Caller,
+        range: &CopyFileRange,
+    ) -> Result<u32, Errno> {
+        caller::strip_suidgid(Strip::unless_root(caller))?;
+        let (mut from_offset, mut to_offset) = (range.offset_in, range.offset_out);
+        // The answer has 32 bits. A caller goes on where a copy stopped.
+        let length = range.length.min(u64::from(u32::MAX)) as usize;
+        let (from_at, to_at) = (Some(&mut from_offset), Some(&mut to_offset));
+        let copied = rustix::fs::copy_file_range(&self.0, from_at, &to.0, to_at, length)?;
+        u32::try_from(copied).map_err(|_| Errno::OVERFLOW)
+    }
+
+    pub(super) fn truncate(&self, size: u64) -> Result<(), Errno> {
+        rustix::fs::ftruncate(&self.0, size)
+    }
+}
+
+impl AsFd for OpenFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}

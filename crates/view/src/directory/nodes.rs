@@ -1,0 +1,250 @@
+//! The nodes that the kernel knows, and those on the way to them.
+//!
+//! A node lives while the kernel holds lookups of it or a known node lies beneath it. Its
+//! descriptor pins the inode: as long as the node lives, its number stands for no other file,
+//! so a file found under that number *is* this node. Node ids are never reused.
+
+use std::collections::hash_map::Entry;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use gate_fuse::{Errno, NodeId};
+use rustc_hash::FxHashMap;
+use rustix::fs::{FileType, Statx};
+
+use super::FileKey;
+use super::tree::{Names, Tree};
+
+/// A file, directory, … of the source.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub id: NodeId,
+    pub key: NodeKey,
+    pub kind: FileType,
+    /// `O_PATH`: good for `*at` calls and for reopening, not for reading.
+    pub descriptor: OwnedFd,
+    lookups: AtomicU64,
+}
+
+/// The file, and the mount it was found on: a bind mount shows one directory in two places.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct NodeKey {
+    pub file: FileKey,
+    mount: u64,
+}
+
+impl NodeKey {
+    fn of(stat: &Statx) -> NodeKey {
+        NodeKey { file: FileKey::of(stat), mount: stat.stx_mnt_id }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Nodes(RwLock<Known>);
+
+#[derive(Debug)]
+struct Known {
+    by_id: FxHashMap<NodeId, Arc<Node>>,
+    by_key: FxHashMap<NodeKey, Arc<Node>>,
+    tree: Tree,
+    newest: NodeId,
+}
+
+/// The place of a name.
+pub(super) type Place<'a> = (NodeId, &'a [u8]);
+
+impl Nodes {
+    pub fn new(root: OwnedFd, stat: &Statx) -> Nodes {
+        let mut known = Known {
+            by_id: FxHashMap::default(),
+            by_key: FxHashMap::default(),
+            tree: Tree::default(),
+            newest: NodeId::ROOT,
+        };
+        // The lookup is never given back, so the root stays.
+        known.insert(Node::new(NodeId::ROOT, root, stat, 1));
+        Nodes(RwLock::new(known))
+    }
+
+    pub fn get(&self, node: NodeId) -> Result<Arc<Node>, Errno> {
+        self.read().by_id.get(&node).cloned().ok_or(Errno::STALE)
+    }
+
+    /// The node of a freshly opened descriptor, known under `place` from now on. Counts as a
+    /// lookup.
+    pub fn found(&self, descriptor: OwnedFd, stat: &Statx, place: Place<'_>) -> Arc<Node> {
+        let key = NodeKey::of(stat);
+        if let Some(node) = self.read().find(&key, place) {
+            return node;
+        }
+        let (node, gone) = self.write().find_or_insert(key, descriptor, stat, Some(place));
+        drop(gone);
+        node
+    }
+
+    /// As [`Nodes::found`], for a file that has no name.
+    pub fn found_nameless(&self, descriptor: OwnedFd, stat: &Statx) -> Arc<Node> {
+        self.write().find_or_insert(NodeKey::of(stat), descriptor, stat, None).0
+    }
+
+    /// Counts one more lookup of a node that got a further name.
+    pub fn linked(&self, node: &Arc<Node>, (parent, name): Place<'_>) {
+        let mut known = self.write();
+        known.tree.link(parent, name, node.id, node.names());
+        node.lookups.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts one more lookup of a node.
+    pub fn found_again(&self, node: NodeId) -> Result<Arc<Node>, Errno> {
+        let known = self.read();
+        let node = known.by_id.get(&node).ok_or(Errno::STALE)?;
+        node.lookups.fetch_add(1, Ordering::Relaxed);
+        Ok(Arc::clone(node))
+    }
+
+    pub fn forget(&self, node: NodeId, lookups: u64) {
+        let last = match self.read().by_id.get(&node) {
+            Some(node) => node.lookups.fetch_sub(lookups, Ordering::Relaxed) == lookups,
+            None => false,
+        };
+        if last {
+            let gone = self.write().reap(vec![node]);
+            drop(gone); // Only now: closing the last descriptor of a large file takes its time.
+        }
+    }
+
+    /// Forgets a name that leads nowhere any more.
+    pub fn unlinked(&self, (parent, name): Place<'_>) {
+        if self.read().tree.child(parent, name).is_none() {
+            return;
+        }
+        let mut known = self.write();
+        known.tree.unlink(parent, name);
+        let gone = known.reap(vec![parent]);
+        drop(known);
+        drop(gone);
+    }
+
+    pub fn renamed(&self, from: Place<'_>, to: Place<'_>) {
+        let mut known = self.write();
+        known.tree.rename(from, to);
+        let gone = known.reap(vec![from.0, to.0]);
+        drop(known);
+        drop(gone);
+    }
+
+    pub fn exchanged(&self, one: Place<'_>, other: Place<'_>) {
+        let mut known = self.write();
+        known.tree.exchange(one, other);
+        let gone = known.reap(vec![one.0, other.0]);
+        drop(known);
+        drop(gone);
+    }
+
+    pub fn path_of(&self, node: NodeId) -> Option<Vec<u8>> {
+        self.read().tree.path_of(node)
+    }
+
+    pub fn parent(&self, node: NodeId) -> Option<NodeId> {
+        self.read().tree.parent(node)
+    }
+
+    pub fn child(&self, (parent, name): Place<'_>) -> Option<NodeId> {
+        self.read().tree.child(parent, name)
+    }
+
+    /// How many nodes are known, the root included.
+    #[cfg(test)]
+    pub fn count(&self) -> usize {
+        self.read().by_id.len()
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Known> {
+        // A panic while it is held comes from an exhausted memory at most; the maps are whole.
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Known> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Known {
+    /// A known node whose newest name this is already: nothing has to be written.
+    fn find(&self, key: &NodeKey, (parent, name): Place<'_>) -> Option<Arc<Node>> {
+        let node = self.by_key.get(key)?;
+        if !self.tree.is_newest(parent, name, node.id) {
+            return None;
+        }
+        node.lookups.fetch_add(1, Ordering::Relaxed);
+        Some(Arc::clone(node))
+    }
+
+    /// The node and the nodes that this made superfluous.
+    fn find_or_insert(
+        &mut self,
+        key: NodeKey,
+        descriptor: OwnedFd,
+        stat: &Statx,
+        place: Option<Place<'_>>,
+    ) -> (Arc<Node>, Vec<Arc<Node>>) {
+        let node = match self.by_key.get(&key) {
+            Some(node) => {
+                node.lookups.fetch_add(1, Ordering::Relaxed);
+                Arc::clone(node)
+            }
+            None => {
+                self.newest = NodeId(self.newest.0 + 1);
+                self.insert(Node::new(self.newest, descriptor, stat, 1))
+            }
+        };
+        let Some((parent, name)) = place else { return (node, Vec::new()) };
+        let left = self.tree.link(parent, name, node.id, node.names());
+        let gone = self.reap(left);
+        (node, gone)
+    }
+
+    fn insert(&mut self, node: Node) -> Arc<Node> {
+        let node = Arc::new(node);
+        self.by_id.insert(node.id, Arc::clone(&node));
+        self.by_key.insert(node.key, Arc::clone(&node));
+        node
+    }
+
+    /// Removes those of the nodes that nobody needs, and then maybe their parents.
+    fn reap(&mut self, mut suspects: Vec<NodeId>) -> Vec<Arc<Node>> {
+        let mut gone = Vec::new();
+        while let Some(suspect) = suspects.pop() {
+            let Entry::Occupied(entry) = self.by_id.entry(suspect) else { continue };
+            let needed = entry.get().lookups.load(Ordering::Relaxed) > 0;
+            if needed || self.tree.has_children(suspect) {
+                continue;
+            }
+            let node = entry.remove();
+            self.by_key.remove(&node.key);
+            suspects.extend(self.tree.unlink_all(suspect));
+            gone.push(node);
+        }
+        gone
+    }
+}
+
+impl Node {
+    fn new(id: NodeId, descriptor: OwnedFd, stat: &Statx, lookups: u64) -> Node {
+        Node {
+            id,
+            key: NodeKey::of(stat),
+            kind: FileType::from_raw_mode(u32::from(stat.stx_mode)),
+            descriptor,
+            lookups: AtomicU64::new(lookups),
+        }
+    }
+
+    fn names(&self) -> Names {
+        match self.kind {
+            FileType::Directory => Names::One,
+            _ => Names::Many,
+        }
+    }
+}
