@@ -21,7 +21,7 @@ mod nodes;
 mod tests;
 mod tree;
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 
@@ -97,6 +97,12 @@ impl Directory {
     /// no name of it is known, or the path is longer than 4095 bytes.
     pub fn path_of(&self, node: NodeId) -> Option<Vec<u8>> {
         self.nodes.path_of(node)
+    }
+
+    /// The newest known name of a node, and the directory that it is in; the root has none.
+    pub fn link_of(&self, node: NodeId) -> Option<(NodeId, CString)> {
+        let (parent, name) = self.nodes.newest(node)?;
+        Some((parent, CString::new(&*name).ok()?))
     }
 
     /// The file that a node stands for.

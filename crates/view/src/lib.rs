@@ -1,3 +1,23 @@
-//! placeholder
+//! The gated view of a source: a file system in which every open takes its turn.
+//!
+//! [`mount::Ready`] puts a view at a mount point and serves it. Inside, requests that look are
+//! answered by the [`directory`]; requests that open or change ask the broker first and wait
+//! where that freezes nobody. [`policy`] says which names are gated at all.
+//!
+//! It must hold: no path leaves the source (N9); a waiting call can be interrupted, occupies no
+//! thread and holds no kernel lock that others need (N6); nothing is written through a revoked
+//! handle (N7). Not here: who may go first (core), the wire (api), the kernel's protocol (fuse).
 
+pub mod asker;
 pub mod directory;
+mod handles;
+mod line;
+pub mod mount;
+mod park;
+pub mod policy;
+mod timer;
+mod turn;
+mod view;
+
+pub use asker::{Identity, OwnerScope};
+pub use mount::{Options, Ready, ServeError};

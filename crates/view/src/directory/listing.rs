@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
 
 use gate_fuse::{DirBuffer, DirEntry, DirPlusBuffer, Entry, Errno, NodeId};
-use rustix::fs::{OFlags, SeekFrom};
+use rustix::fs::{Mode, OFlags, SeekFrom};
 
 use super::{Directory, Found};
 
@@ -43,6 +43,20 @@ impl Directory {
         let directory = node.reopen(OFlags::RDONLY | OFlags::DIRECTORY)?;
         let stream = Stream { directory, chunk: Vec::new(), next: 0, mark: 0 };
         Ok(OpenDirectory(Mutex::new(stream)))
+    }
+
+    /// Whether a directory has no names but its own.
+    pub fn is_empty(&self, parent: NodeId, name: &CStr) -> Result<bool, Errno> {
+        let parent = self.nodes.get(parent)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let directory = rustix::fs::openat(&parent.descriptor, name, flags, Mode::empty())?;
+        let stream = Stream { directory, chunk: Vec::new(), next: 0, mark: 0 };
+        let mut empty = true;
+        OpenDirectory(Mutex::new(stream)).visit(0, |entry, _| {
+            empty = matches!(entry.name, b"." | b"..");
+            empty
+        })?;
+        Ok(empty)
     }
 
     /// Lists names from `offset` (0, or that of an entry) on, as many as fit into `size` bytes;
@@ -120,8 +134,7 @@ impl OpenDirectory {
 
 impl Stream {
     fn go_to(&mut self, mark: u64) -> Result<(), Errno> {
-        // The start is read afresh even by who stands there: rewinddir(3) shows what is new.
-        if mark != 0 && mark == self.mark {
+        if mark == self.mark {
             return Ok(());
         }
         rustix::fs::seek(&self.directory, SeekFrom::Start(mark))?;

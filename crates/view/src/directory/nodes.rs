@@ -146,6 +146,10 @@ impl Nodes {
         self.read().tree.path_of(node)
     }
 
+    pub fn newest(&self, node: NodeId) -> Option<(NodeId, Arc<[u8]>)> {
+        self.read().tree.newest(node)
+    }
+
     pub fn parent(&self, node: NodeId) -> Option<NodeId> {
         self.read().tree.parent(node)
     }

@@ -69,6 +69,12 @@ impl Tree {
         self.vertices.get(&node)?.links.last().map(|link| link.parent)
     }
 
+    /// The newest name of a node and the directory that it is in.
+    pub fn newest(&self, node: NodeId) -> Option<(NodeId, Arc<[u8]>)> {
+        let link = self.vertices.get(&node)?.links.last()?;
+        Some((link.parent, link.name.clone()))
+    }
+
     pub fn child(&self, parent: NodeId, name: &[u8]) -> Option<NodeId> {
         self.vertices.get(&parent)?.children.get(name).copied()
     }

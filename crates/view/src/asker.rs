@@ -1,0 +1,107 @@
+//! Who asks: from the thread behind a request to a party at the broker.
+
+use std::time::Duration;
+
+use gate_api::process::{self, Caller};
+use gate_api::session::Party;
+use gate_core::lock::claim::{Label, Patience, Process};
+
+/// How long a caller that cannot be told from others may wait: it could not be interrupted.
+const UNKNOWN_WAITS_MAX: Duration = Duration::from_millis(50);
+
+/// The variable by which `gate run` names an agent to all below it.
+const AGENT_VARIABLE: &[u8] = b"GATE_AGENT=";
+
+/// Who counts as one owner's kin from the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OwnerScope {
+    /// Nobody: each open file is on its own.
+    Handle,
+    /// The handles of one process.
+    Process,
+    /// The handles of all processes of one agent.
+    Agent,
+    /// All handles of the mount.
+    Mount,
+}
+
+/// The caller of one request.
+#[derive(Clone, Debug)]
+pub(crate) struct Asker {
+    /// The calling thread; 0 if it lies beyond this pid namespace.
+    pub thread: u32,
+    pub process: Option<Process>,
+    pub party: Party,
+    pub single_threaded: bool,
+    pub patience: Patience,
+}
+
+/// How a view tells callers apart and what it says of them.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// Who is one party.
+    pub scope: OwnerScope,
+    /// What all owners are called; empty: by their process.
+    pub owner: String,
+    /// How long calls wait; `None`: until they are interrupted.
+    pub acquire_timeout: Option<Duration>,
+}
+
+impl Identity {
+    /// Finds out who a thread is.
+    pub(crate) fn asker(&self, thread: u32) -> Asker {
+        let caller = process::of_thread(thread);
+        let process = caller.map(|caller| caller.process);
+        let party = match (self.scope, process) {
+            (OwnerScope::Mount, _) => Party::Session,
+            (OwnerScope::Handle, _) | (_, None) => Party::Owner,
+            (OwnerScope::Process, Some(process)) => Party::Process(process),
+            (OwnerScope::Agent, Some(process)) => match agent_of(process.pid) {
+                Some(agent) => Party::Named(format!("agent {agent}")),
+                None => Party::Process(process),
+            },
+        };
+        let patience = match (caller, self.acquire_timeout) {
+            (None, _) => Patience::Limited(UNKNOWN_WAITS_MAX),
+            (Some(_), Some(limit)) => Patience::Limited(limit),
+            (Some(_), None) => Patience::Endless,
+        };
+        let single_threaded = caller.is_some_and(|caller: Caller| caller.single_threaded);
+        let thread = if process.is_some() { thread } else { 0 };
+        Asker { thread, process, party, single_threaded, patience }
+    }
+
+    pub(crate) fn label(&self) -> Label {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let asked_at_ms = now.map(|now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
+        Label {
+            owner: self.owner.clone(),
+            reason: String::new(),
+            asked_at_ms: asked_at_ms.unwrap_or_default(),
+        }
+    }
+}
+
+/// Returns whether one of `users` is `process` or above it.
+pub(crate) fn uses_itself_or_above(process: Process, users: &[Process]) -> bool {
+    /// More generations than any real tree of processes has.
+    const GENERATIONS_MAX: usize = 256;
+    let mut pid = process.pid;
+    for _ in 0..GENERATIONS_MAX {
+        if users.iter().any(|user| user.pid == pid) {
+            return true;
+        }
+        match process::Stat::read(pid) {
+            Some(stat) if stat.parent != 0 => pid = stat.parent,
+            _ => return false,
+        }
+    }
+    false
+}
+
+fn agent_of(pid: u32) -> Option<String> {
+    let environment = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let mut variables = environment.split(|byte| *byte == 0);
+    let agent = variables.find_map(|variable| variable.strip_prefix(AGENT_VARIABLE))?;
+    String::from_utf8(agent.to_vec()).ok().filter(|agent| !agent.is_empty())
+}

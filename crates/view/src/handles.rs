@@ -1,0 +1,196 @@
+//! What is open in a view.
+
+use std::hash::Hash;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use gate_core::lock::claim::Process;
+use gate_fuse::{Errno, HandleId, NodeId};
+use rustc_hash::FxHashMap;
+
+use crate::directory::{OpenDirectory, OpenFile};
+use crate::turn::Turn;
+
+/// How often the I/O of a handle that a reader waits for is told, at most.
+const TOLD_EVERY: Duration = Duration::from_secs(1);
+
+/// One open file.
+#[derive(Debug)]
+pub(crate) struct Handle {
+    pub node: NodeId,
+    pub process: Option<Process>,
+    pub writes: bool,
+    /// Whether FLUSH already gave the turn back.
+    pub turn_ended: AtomicBool,
+    turn: Turn,
+    file: OpenFile,
+    revoked: AtomicBool,
+    contended: AtomicBool,
+    /// When its I/O was last told, in milliseconds of the view's clock, plus one.
+    told_ms: AtomicU64,
+}
+
+/// The handles of a view.
+pub(crate) struct Handles {
+    files: RwLock<FxHashMap<HandleId, Arc<Handle>>>,
+    directories: RwLock<FxHashMap<HandleId, Arc<OpenDirectory>>>,
+    /// The handles of owners at the broker.
+    owners: Mutex<FxHashMap<u64, Arc<Handle>>>,
+    /// Which processes have a file open, each as often as it has.
+    users: Mutex<FxHashMap<NodeId, Vec<Process>>>,
+    next: AtomicU64,
+    started: Instant,
+}
+
+impl Handle {
+    pub fn new(
+        node: NodeId,
+        process: Option<Process>,
+        writes: bool,
+        turn: Turn,
+        file: OpenFile,
+    ) -> Handle {
+        Handle {
+            node,
+            process,
+            writes,
+            turn_ended: AtomicBool::new(false),
+            turn,
+            file,
+            revoked: AtomicBool::new(false),
+            contended: AtomicBool::new(false),
+            told_ms: AtomicU64::new(0),
+        }
+    }
+
+    /// Returns the file; EIO once the handle was fenced.
+    pub fn file(&self) -> Result<&OpenFile, Errno> {
+        // Acquire: what the broker told before a call began is seen by the call.
+        if self.revoked.load(Ordering::Acquire) { Err(Errno::IO) } else { Ok(&self.file) }
+    }
+
+    /// Returns the turn, the first time it is asked for.
+    pub fn end_turn(&self) -> Turn {
+        match self.turn_ended.swap(true, Ordering::AcqRel) {
+            false => self.turn,
+            true => Turn::Ungated,
+        }
+    }
+}
+
+impl Handles {
+    pub fn new() -> Handles {
+        Handles {
+            files: RwLock::default(),
+            directories: RwLock::default(),
+            owners: Mutex::default(),
+            users: Mutex::default(),
+            next: AtomicU64::new(1),
+            started: Instant::now(),
+        }
+    }
+
+    pub fn insert(&self, handle: Handle) -> HandleId {
+        let id = self.fresh();
+        let handle = Arc::new(handle);
+        if let Turn::Granted { owner } = handle.turn {
+            lock(&self.owners).insert(owner, handle.clone());
+        }
+        if let Some(process) = handle.process {
+            lock(&self.users).entry(handle.node).or_default().push(process);
+        }
+        self.files.write().unwrap_or_else(PoisonError::into_inner).insert(id, handle);
+        id
+    }
+
+    pub fn insert_directory(&self, directory: OpenDirectory) -> HandleId {
+        let id = self.fresh();
+        let mut directories = self.directories.write().unwrap_or_else(PoisonError::into_inner);
+        directories.insert(id, Arc::new(directory));
+        id
+    }
+
+    pub fn get(&self, id: HandleId) -> Result<Arc<Handle>, Errno> {
+        lookup(&self.files, &id)
+    }
+
+    pub fn directory(&self, id: HandleId) -> Result<Arc<OpenDirectory>, Errno> {
+        lookup(&self.directories, &id)
+    }
+
+    pub fn remove(&self, id: HandleId) -> Option<Arc<Handle>> {
+        let handle = self.files.write().unwrap_or_else(PoisonError::into_inner).remove(&id)?;
+        if let Turn::Granted { owner } = handle.turn {
+            lock(&self.owners).remove(&owner);
+        }
+        if let Some(process) = handle.process {
+            let mut users = lock(&self.users);
+            if let Some(processes) = users.get_mut(&handle.node) {
+                if let Some(at) = processes.iter().position(|user| *user == process) {
+                    processes.swap_remove(at);
+                }
+                if processes.is_empty() {
+                    users.remove(&handle.node);
+                }
+            }
+        }
+        Some(handle)
+    }
+
+    pub fn remove_directory(&self, id: HandleId) {
+        let mut directories = self.directories.write().unwrap_or_else(PoisonError::into_inner);
+        drop(directories.remove(&id));
+    }
+
+    /// Fences the handle of an owner: from now on its calls fail and change nothing.
+    pub fn revoke(&self, owner: u64) -> Option<NodeId> {
+        let handle = lock(&self.owners).get(&owner).cloned()?;
+        handle.revoked.store(true, Ordering::Release);
+        Some(handle.node)
+    }
+
+    /// Notes that a reader waits for an owner: its I/O is to be told.
+    pub fn contend(&self, owner: u64) {
+        if let Some(handle) = lock(&self.owners).get(&owner) {
+            handle.contended.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Returns the owner whose I/O is to be told now, if any.
+    pub fn io_to_tell(&self, handle: &Handle) -> Option<u64> {
+        if !handle.contended.load(Ordering::Relaxed) {
+            return None;
+        }
+        let Turn::Granted { owner } = handle.turn else { return None };
+        let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX) + 1;
+        let told = handle.told_ms.load(Ordering::Relaxed);
+        let pause = u64::try_from(TOLD_EVERY.as_millis()).unwrap_or(u64::MAX);
+        let due = told == 0 || now.saturating_sub(told) >= pause;
+        let won = due
+            && handle
+                .told_ms
+                .compare_exchange(told, now, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok();
+        won.then_some(owner)
+    }
+
+    /// Returns the processes that have a file open.
+    pub fn users(&self, node: NodeId) -> Vec<Process> {
+        lock(&self.users).get(&node).cloned().unwrap_or_default()
+    }
+
+    fn fresh(&self) -> HandleId {
+        HandleId(self.next.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+fn lookup<K: Eq + Hash, V>(table: &RwLock<FxHashMap<K, Arc<V>>>, id: &K) -> Result<Arc<V>, Errno> {
+    let table = table.read().unwrap_or_else(PoisonError::into_inner);
+    table.get(id).cloned().ok_or(Errno::BADF)
+}
+
+/// Nothing panics while one of these is held.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,236 @@
+//! From a source and a broker to a mounted view.
+//!
+//! The order matters: who listens to the broker comes first ([`Ears`]), for the session needs it;
+//! the source's root is opened before anything is mounted over it; the view is mounted last, and
+//! answers once it is served.
+
+use std::fmt;
+use std::io;
+use std::num::NonZeroUsize;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use gate_api::session::{Attachment, Session, Watcher};
+use gate_api::{process, wire};
+use gate_core::lock::event::Revocation;
+use gate_fuse::{MountError, MountOptions, StartError, Wishes};
+use rustix::fs::{Mode, OFlags};
+
+use crate::asker::Identity;
+use crate::directory::{self, Directory};
+use crate::handles::Handles;
+use crate::policy::Policies;
+use crate::timer::Timer;
+use crate::view::{Parts, Served, Settings, View, volume};
+
+/// How many requests of one mount are worked on at once.
+const WORKERS: NonZeroUsize = NonZeroUsize::new(4).expect("4 is not 0");
+
+/// What the broker says unasked reaches the view's handles through this.
+#[derive(Clone)]
+pub struct Ears(Arc<Handles>);
+
+impl Ears {
+    /// Makes the ears of a view to be.
+    pub fn new() -> Ears {
+        Ears(Arc::new(Handles::new()))
+    }
+}
+
+impl Default for Ears {
+    fn default() -> Ears {
+        Ears::new()
+    }
+}
+
+impl Watcher for Ears {
+    fn revoked(&self, owner: u64, why: Revocation) {
+        let fenced = self.0.revoke(owner);
+        tracing::warn!(owner, ?why, open = fenced.is_some(), "the broker took a grant away");
+    }
+
+    fn contended(&self, owner: u64) {
+        self.0.contend(owner);
+    }
+
+    fn away(&self) {
+        tracing::warn!("the broker is away; calls that need a turn wait");
+    }
+
+    fn back(&self) {
+        tracing::warn!("the broker is back");
+    }
+}
+
+/// A source, opened, before anything can be mounted over it.
+#[derive(Debug)]
+pub struct Source {
+    path: PathBuf,
+    root: OwnedFd,
+}
+
+impl Source {
+    /// Opens a directory as a source. Its path is made absolute, without symbolic links.
+    pub fn open(path: &Path) -> io::Result<Source> {
+        let path = path.canonicalize()?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::open(&path, flags, Mode::empty())?;
+        Ok(Source { path, root })
+    }
+
+    /// Returns where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Returns what a broker must know of it to see overlaps, however it was reached.
+    pub fn describe(&self) -> io::Result<wire::Directory> {
+        let stat = rustix::fs::fstat(&self.root)?;
+        let root = wire::Inode { device: stat.st_dev, number: stat.st_ino };
+        let mut above = Vec::new();
+        for path in self.path.ancestors() {
+            let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { break };
+            let metadata = parent.metadata()?;
+            let inode = wire::Inode { device: metadata.dev(), number: metadata.ino() };
+            above.push((inode, name.as_bytes().to_vec()));
+        }
+        let path = self.path.as_os_str().as_bytes().to_vec();
+        Ok(wire::Directory { machine: process::machine(), path, root, above })
+    }
+}
+
+/// How a view is mounted.
+#[derive(Debug)]
+pub struct Options {
+    /// Where.
+    pub mountpoint: PathBuf,
+    /// Which names are gated, and how long readers wait.
+    pub policies: Policies,
+    /// How callers are told apart.
+    pub identity: Identity,
+    /// Give the turn back at the first close of a descriptor rather than at the last.
+    pub release_on_flush: bool,
+    /// Others than the mounting user may use it.
+    pub allow_other: bool,
+    /// Nothing may be changed through it.
+    pub read_only: bool,
+    /// What `user.gate.view` tells, in addition to what the view knows: pairs of JSON text.
+    pub about: About,
+}
+
+/// What a view tells of its broker.
+#[derive(Clone, Debug)]
+pub struct About {
+    /// The broker's address, as it is written.
+    pub broker: String,
+}
+
+/// A view that is mounted and waits to be served.
+pub struct Ready {
+    view: Arc<View>,
+    session: gate_fuse::Session,
+}
+
+/// Why a view could not be mounted.
+#[derive(Debug)]
+pub enum ServeError {
+    /// The mount failed.
+    Mount(MountError),
+    /// The kernel and the view could not agree.
+    Start(StartError),
+    /// The source failed.
+    Source(io::Error),
+    /// A thread could not be started, or the mount's device failed.
+    Io(io::Error),
+}
+
+impl Ready {
+    /// Mounts a view of a source.
+    pub fn mount(
+        source: Source,
+        (broker, attachment): (Session, &Attachment),
+        ears: &Ears,
+        options: Options,
+    ) -> Result<Ready, ServeError> {
+        let directory = Directory::new(&source.root)
+            .map_err(|errno| ServeError::Source(io::Error::from(errno)))?;
+        if let Err(errno) = directory::raise_descriptor_limit() {
+            tracing::debug!(%errno, "the limit of open files stays");
+        }
+        let about = about(&source, &broker, attachment, &options)?;
+        let mount_options = MountOptions {
+            fsname: source.path.clone().into_os_string(),
+            subtype: "gate".into(),
+            read_only: options.read_only,
+            allow_other: options.allow_other,
+            suid: false,
+            dev: false,
+            max_read: None,
+        };
+        let device =
+            gate_fuse::mount(&options.mountpoint, &mount_options).map_err(ServeError::Mount)?;
+        let wishes = Wishes { posix_acl: false, passthrough: false };
+        let session = gate_fuse::Session::start(device, wishes).map_err(|error| {
+            let _ = gate_fuse::detach(&options.mountpoint);
+            ServeError::Start(error)
+        })?;
+        let settings = Settings {
+            space: attachment.space,
+            machine: process::machine(),
+            policies: options.policies,
+            identity: options.identity,
+            release_on_flush: options.release_on_flush,
+            about,
+        };
+        let timer = Timer::start().map_err(ServeError::Io)?;
+        let view = View::new(Parts { directory, broker, handles: ears.0.clone(), timer, settings });
+        view.set_notifier(session.notifier());
+        Ok(Ready { view, session })
+    }
+
+    /// Serves the view until it is unmounted.
+    pub fn serve(self) -> Result<(), ServeError> {
+        self.session.serve(WORKERS, &Arc::new(Served(self.view))).map_err(ServeError::Io)
+    }
+}
+
+fn about(
+    source: &Source,
+    broker: &Session,
+    attachment: &Attachment,
+    options: &Options,
+) -> Result<Vec<u8>, ServeError> {
+    let stat = rustix::fs::fstat(&source.root).map_err(|e| ServeError::Source(e.into()))?;
+    let (major, minor) = (rustix::fs::major(stat.st_dev), rustix::fs::minor(stat.st_dev));
+    let text = |path: &Path| path.display().to_string();
+    let about = serde_json::json!({
+        "version": 1,
+        "source": text(&source.path),
+        "mountpoint": text(&options.mountpoint),
+        "broker": options.about.broker,
+        "space": attachment.name,
+        "prefix": attachment.prefix.to_string(),
+        "volume": volume(process::machine(), major, minor),
+        "pid": std::process::id(),
+        "epoch": broker.broker().epoch,
+    });
+    Ok(about.to_string().into_bytes())
+}
+
+impl fmt::Display for ServeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ServeError::Mount(error) => write!(f, "{error}"),
+            ServeError::Start(error) => {
+                write!(f, "the kernel and the view do not agree: {error:?}")
+            }
+            ServeError::Source(error) => write!(f, "the source cannot be used: {error}"),
+            ServeError::Io(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for ServeError {}

@@ -1,0 +1,137 @@
+//! The gated view: the kernel's requests, each in its turn.
+//!
+//! A request that only looks is answered from the [`directory`](crate::directory) at once. One
+//! that opens or changes something first asks the broker ([`wants`] says for what) and waits
+//! where that freezes nobody: opens in [`line`](crate::line), everything else in
+//! [`park`](crate::park).
+
+mod attributes;
+mod dispatch;
+mod files;
+mod names;
+mod wants;
+
+pub(crate) use dispatch::Served;
+pub(crate) use wants::volume;
+
+use std::ffi::CStr;
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use gate_api::Session;
+use gate_core::id::SpaceId;
+use gate_fuse::{Entry, NodeId, Notifier, Reply};
+
+use crate::asker::Identity;
+use crate::directory::{Directory, Found};
+use crate::handles::Handles;
+use crate::line::Line;
+use crate::park::Parking;
+use crate::policy::{Gating, Policies};
+use crate::timer::Timer;
+
+/// How long the kernel may trust names and attributes: others may change the source beside us.
+const VALID: Duration = Duration::from_secs(1);
+
+/// One mounted view.
+pub(crate) struct View {
+    itself: Weak<View>,
+    pub directory: Directory,
+    pub broker: Session,
+    pub handles: Arc<Handles>,
+    pub line: Line,
+    pub parking: Parking,
+    pub timer: Timer,
+    pub settings: Settings,
+    notifier: OnceLock<Notifier>,
+}
+
+/// What a view is told about itself.
+pub(crate) struct Settings {
+    /// What stands for the source in this session's wants.
+    pub space: SpaceId,
+    /// The machine, folded into file keys.
+    pub machine: u64,
+    pub policies: Policies,
+    pub identity: Identity,
+    pub release_on_flush: bool,
+    /// What `user.gate.view` tells of the view, so that commands find its broker.
+    pub about: Vec<u8>,
+}
+
+/// Everything a view is made of.
+pub(crate) struct Parts {
+    pub directory: Directory,
+    pub broker: Session,
+    pub handles: Arc<Handles>,
+    pub timer: Timer,
+    pub settings: Settings,
+}
+
+impl View {
+    pub fn new(parts: Parts) -> Arc<View> {
+        Arc::new_cyclic(|itself| View {
+            itself: itself.clone(),
+            directory: parts.directory,
+            broker: parts.broker,
+            handles: parts.handles,
+            line: Line::default(),
+            parking: Parking::default(),
+            timer: parts.timer,
+            settings: parts.settings,
+            notifier: OnceLock::new(),
+        })
+    }
+
+    /// Returns the handle that keeps the view alive while something waits.
+    pub fn itself(&self) -> Arc<View> {
+        self.itself.upgrade().expect("who calls a method holds the view")
+    }
+
+    /// Says how the kernel is told of changes; before the first request.
+    pub fn set_notifier(&self, notifier: Notifier) {
+        let _ = self.notifier.set(notifier);
+    }
+
+    pub fn notifier(&self) -> &Notifier {
+        self.notifier.get().expect("set before the first request")
+    }
+
+    /// Answers the walk of a call that waited.
+    pub fn answer_walk(&self, node: NodeId, reply: Reply) {
+        match self.directory.getattr(node) {
+            Ok(attr) => reply.attr(&attr, Duration::ZERO),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn gating(&self, path: Option<&[u8]>) -> Gating {
+        // A file without a name was gated when it had one.
+        path.map_or(Gating::Gated, |path| self.settings.policies.gating(path))
+    }
+
+    /// While calls wait the walk of each must come to us.
+    fn attr_valid(&self) -> Duration {
+        if self.parking.is_in_use() { Duration::ZERO } else { VALID }
+    }
+
+    fn entry(&self, found: &Found) -> Entry {
+        Entry {
+            node: found.node,
+            generation: 0,
+            attr: found.attr,
+            entry_valid: VALID,
+            attr_valid: self.attr_valid(),
+        }
+    }
+
+    /// Returns the path of a name, from the root of the source; `None` in a removed directory.
+    fn path_in(&self, parent: NodeId, name: &CStr) -> Option<Vec<u8>> {
+        let mut path = self.directory.path_of(parent)?;
+        if !path.is_empty() {
+            path.push(b'/');
+        }
+        path.extend_from_slice(name.to_bytes());
+        Some(path)
+    }
+}

@@ -1,0 +1,143 @@
+//! Changes of attributes, each in its turn.
+//!
+//! What comes through a handle needs no turn but the handle's own. fchmod, fchown, futimens and
+//! fsetxattr do not say that they do, so who has the file open, or is below somebody who has, is
+//! taken to.
+
+use std::ffi::{CStr, CString};
+
+use gate_core::lock::want::Op;
+use gate_fuse::{Caller, Errno, NodeId, Reply, SetAttr};
+
+use super::View;
+use super::files::Named;
+use crate::asker::{Asker, uses_itself_or_above};
+use crate::directory::SetXattr;
+use crate::turn::{Round, Run, Turn};
+
+/// The attribute that tells which broker gates a view; it is in no file.
+pub(super) const ABOUT: &CStr = c"user.gate.view";
+
+impl View {
+    pub(super) fn setattr(&self, caller: Caller, node: NodeId, change: SetAttr, reply: Reply) {
+        if let Some(handle) = change.handle {
+            return self.setattr_by_handle(&caller, node, (handle, &change), reply);
+        }
+        let op = if change.size.is_some() {
+            Op::Truncate
+        } else if change.mode.is_some() {
+            Op::Chmod
+        } else if change.uid.is_some() || change.gid.is_some() {
+            Op::Chown
+        } else {
+            Op::Utimens
+        };
+        let run = move |view: &View, reply: Reply, turn: Turn, _: Round| {
+            let changed = view.directory.setattr(&caller, node, None, &change);
+            view.end_turn(turn, None);
+            match changed {
+                Ok(attr) => reply.attr(&attr, view.attr_valid()),
+                Err(errno) => reply.error(errno),
+            }
+        };
+        self.attribute_in_turn(&caller, node, op, reply, Box::new(run));
+    }
+
+    fn setattr_by_handle(
+        &self,
+        caller: &Caller,
+        node: NodeId,
+        (handle, change): (gate_fuse::HandleId, &SetAttr),
+        reply: Reply,
+    ) {
+        let changed = self.io(handle).and_then(|handle| {
+            if change.size.is_some() && !handle.writes {
+                return Err(Errno::INVAL);
+            }
+            self.directory.setattr(caller, node, Some(handle.file()?), change)
+        });
+        match changed {
+            Ok(attr) => reply.attr(&attr, self.attr_valid()),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    pub(super) fn setxattr(
+        &self,
+        caller: Caller,
+        node: NodeId,
+        xattr: &SetXattr<'_>,
+        reply: Reply,
+    ) {
+        let (name, value) = (xattr.name.to_owned(), xattr.value.to_vec());
+        let (flags, kill_sgid) = (xattr.flags, xattr.kill_sgid);
+        let run = move |view: &View, reply: Reply, turn: Turn, _: Round| {
+            let xattr = SetXattr { name: &name, value: &value, flags, kill_sgid };
+            let set = view.directory.setxattr(&caller, node, &xattr);
+            view.end_turn(turn, None);
+            super::names::answer(set, reply);
+        };
+        self.attribute_in_turn(&caller, node, Op::Setxattr, reply, Box::new(run));
+    }
+
+    pub(super) fn removexattr(&self, caller: Caller, node: NodeId, name: &CStr, reply: Reply) {
+        let name = name.to_owned();
+        let run = move |view: &View, reply: Reply, turn: Turn, _: Round| {
+            let removed = view.directory.removexattr(node, &name);
+            view.end_turn(turn, None);
+            super::names::answer(removed, reply);
+        };
+        self.attribute_in_turn(&caller, node, Op::Setxattr, reply, Box::new(run));
+    }
+
+    pub(super) fn getxattr(&self, node: NodeId, name: &CStr, size: u32, reply: Reply) {
+        let value = if name == ABOUT {
+            Ok(self.settings.about.clone())
+        } else if size == 0 {
+            return answer_size(self.directory.xattr_size(node, name), reply);
+        } else {
+            self.directory.getxattr(node, name, size)
+        };
+        match value {
+            Ok(value) if size == 0 => answer_size(Ok(value.len()), reply),
+            Ok(value) if value.len() > size as usize => reply.error(Errno::RANGE),
+            Ok(value) => reply.data(&value),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    pub(super) fn listxattr(&self, node: NodeId, size: u32, reply: Reply) {
+        if size == 0 {
+            return answer_size(self.directory.xattr_list_size(node), reply);
+        }
+        match self.directory.listxattr(node, size) {
+            Ok(list) => reply.data(&list),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn attribute_in_turn(&self, caller: &Caller, node: NodeId, op: Op, reply: Reply, run: Run) {
+        let asker = self.settings.identity.asker(caller.tid);
+        if op != Op::Truncate && self.has_open(&asker, node) {
+            return run(self, reply, Turn::Ungated, Round::First);
+        }
+        // The root has no name to be walked to: its own attributes are what the walk needs.
+        let (parent, name) = self.directory.link_of(node).unwrap_or((node, CString::default()));
+        let want = self.want(op, vec![self.place_of_node(node)]);
+        let named = Named { parents: [parent; 2], name, want, check: Box::new(|_| Ok(())) };
+        self.in_turn(&asker, named, reply, run);
+    }
+
+    fn has_open(&self, asker: &Asker, node: NodeId) -> bool {
+        let users = self.handles.users(node);
+        let Some(process) = asker.process else { return false };
+        !users.is_empty() && uses_itself_or_above(process, &users)
+    }
+}
+
+fn answer_size(size: Result<usize, Errno>, reply: Reply) {
+    match size.and_then(|size| u32::try_from(size).map_err(|_| Errno::TOOBIG)) {
+        Ok(size) => reply.xattr_size(size),
+        Err(errno) => reply.error(errno),
+    }
+}

@@ -1,0 +1,245 @@
+//! Open files: opening, making, reading, writing, letting go.
+
+use std::ffi::{CStr, CString};
+use std::sync::Arc;
+
+use gate_core::lock::want::{Access, Op};
+use gate_fuse::{Caller, CopyFileRange, Errno, HandleId, NodeId, OpenFlags, Opened, Reply, Write};
+
+use super::View;
+use crate::asker::Asker;
+use crate::directory::{Found, Make, OpenFile};
+use crate::handles::Handle;
+use crate::line::Spot;
+use crate::park::Call;
+use crate::turn::{Round, Run, Turn};
+
+/// What CREATE and TMPFILE tell of the file to be.
+#[derive(Clone, Copy)]
+pub(super) struct Creation {
+    pub flags: u32,
+    pub mode: u32,
+    pub umask: u32,
+}
+
+fn is_exclusive(flags: u32) -> bool {
+    flags.cast_signed() & libc::O_EXCL != 0
+}
+
+fn writes(flags: u32) -> bool {
+    let flags = flags.cast_signed();
+    flags & libc::O_ACCMODE != libc::O_RDONLY || flags & libc::O_TRUNC != 0
+}
+
+impl View {
+    pub(super) fn open(
+        &self,
+        caller: Caller,
+        node: NodeId,
+        (flags, kill_suidgid): (u32, bool),
+        reply: Reply,
+    ) {
+        let access = if writes(flags) { Access::Write } else { Access::Read };
+        let asker = self.settings.identity.asker(caller.tid);
+        let process = asker.process;
+        let run = move |view: &View, reply: Reply, turn: Turn, _: Round| match view.directory.open(
+            node,
+            flags,
+            kill_suidgid,
+        ) {
+            Ok(file) => {
+                let opened = view.opened(node, process, writes(flags), turn, file);
+                reply.opened(&opened);
+            }
+            Err(errno) => {
+                view.end_turn(turn, None);
+                reply.error(errno);
+            }
+        };
+        // A CREATE that waited and whose name exists by now comes back as this: its place is kept
+        // until the open has one of its own.
+        let made_before = self.take_ticket(caller.tid);
+        match self.want(Op::Open(access), vec![self.place_of_file(node)]) {
+            None => run(self, reply, Turn::Ungated, Round::First),
+            Some(want) => {
+                let ask = self.ask(&asker, want);
+                match asker.process {
+                    Some(process) => {
+                        let spot = Spot { process, node, access };
+                        self.wait_in_line(spot, ask, reply, Box::new(run));
+                    }
+                    None => self.ask_briefly(ask, reply, Round::First, Box::new(run)),
+                }
+            }
+        }
+        if let Some(turn) = made_before {
+            self.end_turn(turn, None);
+        }
+    }
+
+    fn opened(
+        &self,
+        node: NodeId,
+        process: Option<gate_core::lock::claim::Process>,
+        writes: bool,
+        turn: Turn,
+        file: OpenFile,
+    ) -> Opened {
+        let handle = self.handles.insert(Handle::new(node, process, writes, turn, file));
+        // Without this each close of what was only read costs a call that does nothing.
+        let flags = if writes || self.settings.release_on_flush {
+            OpenFlags::empty()
+        } else {
+            OpenFlags::NOFLUSH
+        };
+        Opened { handle, flags, backing: None }
+    }
+
+    pub(super) fn create(
+        &self,
+        caller: Caller,
+        parent: NodeId,
+        name: &CStr,
+        creation: Creation,
+        reply: Reply,
+    ) {
+        let asker = self.settings.identity.asker(caller.tid);
+        let process = asker.process;
+        let place = self.place_to_make(parent, name);
+        let name = name.to_owned();
+        let file_name = name.clone();
+        let run = move |view: &View, reply: Reply, turn: Turn, round: Round| {
+            match view.create_now(&caller, (parent, &file_name), creation, turn) {
+                Ok((found, file)) => {
+                    let writes = writes(creation.flags);
+                    let opened = view.opened(found.node, process, writes, turn, file);
+                    reply.created(&view.entry(&found), &opened);
+                }
+                Err(errno) => {
+                    view.end_turn(turn, None);
+                    // Somebody made it meanwhile. ESTALE lets the kernel find it and open it, in a
+                    // turn of its own.
+                    let may_open = errno == Errno::EXIST && !is_exclusive(creation.flags);
+                    reply.error(match (may_open, round) {
+                        (true, Round::First) => Errno::STALE,
+                        (true, Round::Last) => Errno::AGAIN,
+                        (false, _) => errno,
+                    });
+                }
+            }
+        };
+        let exclusive = is_exclusive(creation.flags);
+        let must_be_new = name.clone();
+        let check = move |view: &View| {
+            if exclusive { view.must_not_exist(parent, &must_be_new) } else { Ok(()) }
+        };
+        let want = self.want(Op::Create, vec![place]);
+        let call = Named { parents: [parent; 2], name, want, check: Box::new(check) };
+        self.in_turn(&asker, call, reply, Box::new(run));
+    }
+
+    fn create_now(
+        &self,
+        caller: &Caller,
+        (parent, name): (NodeId, &CStr),
+        creation: Creation,
+        turn: Turn,
+    ) -> Result<(Found, OpenFile), Errno> {
+        let Creation { flags, mode, umask } = creation;
+        let exclusive = flags | libc::O_EXCL.cast_unsigned();
+        let make = Make { caller, mode, umask };
+        let (found, file) = self.directory.create(parent, name, &make, exclusive)?;
+        if let Turn::Granted { owner } = turn {
+            let key = self.directory.file_key(found.node)?;
+            self.broker.created(owner, self.file_key(key));
+        }
+        Ok((found, file))
+    }
+
+    /// A file without a name is nobody else's until it is linked.
+    pub(super) fn tmpfile(&self, caller: Caller, parent: NodeId, creation: Creation, reply: Reply) {
+        let Creation { flags, mode, umask } = creation;
+        let process = self.settings.identity.asker(caller.tid).process;
+        let make = Make { caller: &caller, mode, umask };
+        match self.directory.tmpfile(parent, &make, flags) {
+            Ok((found, file)) => {
+                let opened = self.opened(found.node, process, true, Turn::Ungated, file);
+                reply.created(&self.entry(&found), &opened);
+            }
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    pub(super) fn read(&self, handle: HandleId, offset: u64, size: u32, reply: Reply) {
+        match self.io(handle) {
+            Ok(handle) => reply.data_with(size, |buffer| handle.file()?.read(buffer, offset)),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    pub(super) fn write(&self, write: &Write<'_>, reply: Reply) {
+        let written = self.io(write.handle).and_then(|handle| handle.file()?.write(write));
+        match written.and_then(|size| u32::try_from(size).map_err(|_| Errno::OVERFLOW)) {
+            Ok(size) => reply.written(size),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    pub(super) fn copy(&self, caller: &Caller, range: &CopyFileRange, reply: Reply) {
+        let copied = self.io(range.handle_in).and_then(|from| {
+            let to = self.io(range.handle_out)?;
+            from.file()?.copy_to(to.file()?, caller, range)
+        });
+        match copied {
+            Ok(size) => reply.written(size),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    /// Returns a handle for I/O on its bytes, and tells that it works if a reader waits for it.
+    pub(super) fn io(&self, handle: HandleId) -> Result<Arc<Handle>, Errno> {
+        let handle = self.handles.get(handle)?;
+        if let Some(owner) = self.handles.io_to_tell(&handle) {
+            self.broker.active(owner);
+        }
+        Ok(handle)
+    }
+
+    pub(super) fn flush(&self, handle: HandleId) -> Result<(), Errno> {
+        let handle = self.handles.get(handle)?;
+        let flushed = handle.file()?.flush();
+        if self.settings.release_on_flush {
+            self.end_turn(handle.end_turn(), None);
+        }
+        flushed
+    }
+
+    /// The last descriptor and the last mapping are gone: so is the turn.
+    pub(super) fn release(&self, handle: HandleId) {
+        if let Some(handle) = self.handles.remove(handle) {
+            // Before the file is closed: its inode number cannot be another file's yet.
+            self.end_turn(handle.end_turn(), None);
+        }
+    }
+
+    /// Runs a call on names in its turn: at once if nothing of it is gated.
+    pub(super) fn in_turn(&self, asker: &Asker, named: Named, reply: Reply, run: Run) {
+        let Named { parents, name, want, check } = named;
+        let Some(want) = want else { return run(self, reply, Turn::Ungated, Round::First) };
+        let ask = self.ask(asker, want);
+        match asker.thread {
+            0 => self.ask_briefly(ask, reply, Round::First, run),
+            thread => {
+                self.wait_outside(Call { thread, parents, name, ask, check, run }, reply);
+            }
+        }
+    }
+}
+
+/// A call on names, before it is its turn.
+pub(super) struct Named {
+    pub parents: [NodeId; 2],
+    pub name: CString,
+    pub want: Option<gate_core::lock::want::Want>,
+    pub check: crate::park::Check,
+}

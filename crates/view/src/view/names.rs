@@ -1,0 +1,268 @@
+//! Changes of names, each in its turn.
+
+use std::ffi::{CStr, CString};
+use std::time::Duration;
+
+use gate_api::Ask;
+use gate_core::lock::claim::Patience;
+use gate_core::lock::event::Change;
+use gate_core::lock::want::{Node, Op, Place};
+use gate_core::path::ViewPath;
+use gate_fuse::{Caller, Errno, NodeId, Reply};
+use rustix::fs::FileType;
+
+use super::View;
+use super::files::Named;
+use crate::directory::{Found, Make};
+use crate::park::Check;
+use crate::turn::{Round, Run, Turn};
+
+/// How long a socket may wait for its name, with the directory locked by the kernel.
+const SOCKET_WAITS_MAX: Duration = Duration::from_millis(50);
+
+/// A node to be made, with its name.
+#[derive(Clone, Debug)]
+pub(super) enum New {
+    Directory { mode: u32, umask: u32 },
+    Node { mode: u32, umask: u32, rdev: u32 },
+    Symlink { target: CString },
+}
+
+/// A rename as asked.
+#[derive(Clone, Debug)]
+pub(super) struct Move {
+    pub from: (NodeId, CString),
+    pub to: (NodeId, CString),
+    pub flags: u32,
+}
+
+impl View {
+    pub(super) fn make(&self, caller: Caller, parent: NodeId, name: &CStr, new: New, reply: Reply) {
+        let op = match new {
+            New::Directory { .. } => Op::Mkdir,
+            New::Node { .. } => Op::Mknod,
+            New::Symlink { .. } => Op::Symlink,
+        };
+        let is_socket = matches!(&new, New::Node { mode, .. }
+            if FileType::from_raw_mode(*mode) == FileType::Socket);
+        let asker = self.settings.identity.asker(caller.tid);
+        let want = self.want(op, vec![self.place_to_make(parent, name)]);
+        let new_name = name.to_owned();
+        let run = move |view: &View, reply: Reply, turn: Turn, _: Round| {
+            let made = view.make_now(&caller, parent, &new_name, &new);
+            view.end_turn(turn, None);
+            view.answer_entry(made, reply);
+        };
+        match want {
+            // bind(2) is not issued again after ESTALE.
+            Some(want) if is_socket => {
+                let patience = Patience::Limited(SOCKET_WAITS_MAX);
+                let ask = Ask { patience, ..self.ask(&asker, want) };
+                self.ask_briefly(ask, reply, Round::Last, Box::new(run));
+            }
+            want => {
+                let (name, check) = (name.to_owned(), absent(parent, name));
+                let named = Named { parents: [parent; 2], name, want, check };
+                self.in_turn(&asker, named, reply, Box::new(run));
+            }
+        }
+    }
+
+    fn make_now(
+        &self,
+        caller: &Caller,
+        parent: NodeId,
+        name: &CStr,
+        new: &New,
+    ) -> Result<Found, Errno> {
+        match new {
+            New::Directory { mode, umask } => {
+                let make = Make { caller, mode: *mode, umask: *umask };
+                self.directory.mkdir(parent, name, &make)
+            }
+            New::Node { mode, umask, rdev } => {
+                let make = Make { caller, mode: *mode, umask: *umask };
+                self.directory.mknod(parent, name, &make, *rdev)
+            }
+            New::Symlink { target } => self.directory.symlink(parent, name, target, caller),
+        }
+    }
+
+    pub(super) fn link(
+        &self,
+        caller: Caller,
+        existing: NodeId,
+        (parent, name): (NodeId, &CStr),
+        reply: Reply,
+    ) {
+        let asker = self.settings.identity.asker(caller.tid);
+        let places = vec![self.place_of_node(existing), self.place_to_make(parent, name)];
+        let want = self.want(Op::Link, places);
+        let new_name = name.to_owned();
+        let run = move |view: &View, reply: Reply, turn: Turn, _: Round| {
+            let made = view.directory.link(existing, parent, &new_name);
+            view.end_turn(turn, None);
+            view.answer_entry(made, reply);
+        };
+        let (name, check) = (name.to_owned(), absent(parent, name));
+        let named = Named { parents: [parent; 2], name, want, check };
+        self.in_turn(&asker, named, reply, Box::new(run));
+    }
+
+    pub(super) fn unlink(&self, caller: Caller, parent: NodeId, name: &CStr, reply: Reply) {
+        self.remove(caller, parent, name, Op::Unlink, reply);
+    }
+
+    pub(super) fn rmdir(&self, caller: Caller, parent: NodeId, name: &CStr, reply: Reply) {
+        self.remove(caller, parent, name, Op::Rmdir, reply);
+    }
+
+    fn remove(&self, caller: Caller, parent: NodeId, name: &CStr, op: Op, reply: Reply) {
+        let asker = self.settings.identity.asker(caller.tid);
+        let place = self.place_of_name(parent, name);
+        let stood = place.as_ref().map(|place| place.node);
+        let gone = name.to_owned();
+        let run: Run = Box::new(move |view, reply, turn, round| {
+            let place = view.place_of_name(parent, &gone);
+            if turn != Turn::Ungated && place.as_ref().map(|place| place.node) != stood {
+                // Another file has the name by now: its turn is another one.
+                return view.again((turn, round), reply, move |view, reply| {
+                    view.remove(caller, parent, &gone, op, reply);
+                });
+            }
+            let removed = match op {
+                Op::Rmdir => view.directory.rmdir(parent, &gone),
+                _ => view.directory.unlink(parent, &gone),
+            };
+            let change = removed.ok().and_then(|()| removal(place?));
+            view.end_turn(turn, change);
+            answer(removed, reply);
+        });
+        let named = Named {
+            parents: [parent; 2],
+            name: name.to_owned(),
+            want: self.want(op, vec![place]),
+            check: removable(parent, name, op),
+        };
+        self.in_turn(&asker, named, reply, run);
+    }
+
+    pub(super) fn rename(&self, caller: Caller, names: Move, reply: Reply) {
+        let asker = self.settings.identity.asker(caller.tid);
+        let places = self.places_of(&names);
+        let stood = kinds(&places);
+        let moved = names.clone();
+        let run: Run = Box::new(move |view, reply, turn, round| {
+            let places = view.places_of(&moved);
+            if turn != Turn::Ungated && kinds(&places) != stood {
+                return view.again((turn, round), reply, move |view, reply| {
+                    view.rename(caller, moved, reply);
+                });
+            }
+            let (from, to) = (&moved.from, &moved.to);
+            let renamed = view.directory.rename((from.0, &from.1), (to.0, &to.1), moved.flags);
+            let change = renamed.ok().and_then(|()| view.change_of(&moved));
+            view.end_turn(turn, change);
+            answer(renamed, reply);
+        });
+        let named = Named {
+            parents: [names.from.0, names.to.0],
+            name: names.from.1.clone(),
+            want: self.want(Op::Rename, places),
+            check: movable(&names),
+        };
+        self.in_turn(&asker, named, reply, run);
+    }
+
+    fn places_of(&self, names: &Move) -> Vec<Option<Place>> {
+        let place = |(parent, name): &(NodeId, CString)| self.place_of_name(*parent, name);
+        let (from, mut to) = (place(&names.from), place(&names.to));
+        if let (Some(from), Some(to)) = (&from, &mut to)
+            && (from.node, to.node) == (Node::Directory, Node::None)
+        {
+            // It will be one.
+            to.node = Node::Directory;
+        }
+        vec![from, to]
+    }
+
+    /// Returns what a rename did to names: also those that are not gated may be announced.
+    fn change_of(&self, names: &Move) -> Option<Change> {
+        let space = self.settings.space;
+        let path = |(parent, name): &(NodeId, CString)| {
+            ViewPath::parse(&self.path_in(*parent, name)?).ok()
+        };
+        let (from, to) = (path(&names.from)?, path(&names.to)?);
+        Some(if names.flags & libc::RENAME_EXCHANGE != 0 {
+            Change::Exchanged { space, one: from, other: to }
+        } else {
+            Change::Renamed { space, from, to }
+        })
+    }
+
+    /// Gives a turn back that was for something else than what is there now, and asks anew; a
+    /// call that was issued again already cannot.
+    fn again(&self, (turn, round): (Turn, Round), reply: Reply, ask: impl FnOnce(&View, Reply)) {
+        self.end_turn(turn, None);
+        match round {
+            Round::First => ask(self, reply),
+            Round::Last => reply.error(Errno::AGAIN),
+        }
+    }
+
+    pub(super) fn must_not_exist(&self, parent: NodeId, name: &CStr) -> Result<(), Errno> {
+        match self.directory.peek(parent, name) {
+            Ok(_) => Err(Errno::EXIST),
+            Err(_) => Ok(()),
+        }
+    }
+
+    fn answer_entry(&self, found: Result<Found, Errno>, reply: Reply) {
+        match found {
+            Ok(found) => reply.entry(&self.entry(&found)),
+            Err(errno) => reply.error(errno),
+        }
+    }
+}
+
+fn removal(place: Place) -> Option<Change> {
+    Some(Change::Removed { space: place.space, path: place.path? })
+}
+
+fn kinds(places: &[Option<Place>]) -> Vec<Option<Node>> {
+    places.iter().map(|place| place.as_ref().map(|place| place.node)).collect()
+}
+
+pub(super) fn answer(done: Result<(), Errno>, reply: Reply) {
+    match done {
+        Ok(()) => reply.ok(),
+        Err(errno) => reply.error(errno),
+    }
+}
+
+fn absent(parent: NodeId, name: &CStr) -> Check {
+    let name = name.to_owned();
+    Box::new(move |view| view.must_not_exist(parent, &name))
+}
+
+fn removable(parent: NodeId, name: &CStr, op: Op) -> Check {
+    let name = name.to_owned();
+    Box::new(move |view| {
+        view.directory.peek(parent, &name)?;
+        if op == Op::Rmdir && !view.directory.is_empty(parent, &name)? {
+            return Err(Errno::NOTEMPTY);
+        }
+        Ok(())
+    })
+}
+
+fn movable(names: &Move) -> Check {
+    let names = names.clone();
+    Box::new(move |view| {
+        view.directory.peek(names.from.0, &names.from.1)?;
+        if names.flags & libc::RENAME_NOREPLACE != 0 {
+            view.must_not_exist(names.to.0, &names.to.1)?;
+        }
+        Ok(())
+    })
+}

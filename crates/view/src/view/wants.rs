@@ -1,0 +1,98 @@
+//! What each operation asks of the broker.
+
+use std::ffi::CStr;
+
+use gate_api::Ask;
+use gate_core::lock::key::FileKey;
+use gate_core::lock::want::{Node, Op, Place, Want};
+use gate_core::path::ViewPath;
+use gate_fuse::{Attr, NodeId};
+use rustix::fs::FileType;
+
+use super::View;
+use crate::asker::Asker;
+use crate::directory;
+use crate::policy::Gating;
+
+impl View {
+    /// Returns what an operation on existing names, or on names to be, asks for; `None` if none
+    /// of them is gated.
+    pub(super) fn want(&self, op: Op, places: Vec<Option<Place>>) -> Option<Want> {
+        let places: Vec<Place> = places.into_iter().flatten().collect();
+        (!places.is_empty()).then_some(Want { op, places })
+    }
+
+    /// Returns the place of a name with what stands there now, unless it is not gated.
+    pub(super) fn place_of_name(&self, parent: NodeId, name: &CStr) -> Option<Place> {
+        let node = match self.directory.peek(parent, name) {
+            Ok((key, attr)) => self.node_kind(key, &attr),
+            Err(_) => Node::None,
+        };
+        self.place(self.path_in(parent, name), node)
+    }
+
+    /// Returns the place of a name that is to be made, unless it is not gated.
+    pub(super) fn place_to_make(&self, parent: NodeId, name: &CStr) -> Option<Place> {
+        self.place(self.path_in(parent, name), Node::None)
+    }
+
+    /// Returns the place of a known node, unless it is not gated.
+    pub(super) fn place_of_node(&self, node: NodeId) -> Option<Place> {
+        let attr = self.directory.getattr(node).ok()?;
+        let key = self.directory.file_key(node).ok()?;
+        self.place(self.directory.path_of(node), self.node_kind(key, &attr))
+    }
+
+    /// Returns the place of a node that is known to be a file, unless it is not gated.
+    pub(super) fn place_of_file(&self, node: NodeId) -> Option<Place> {
+        let key = self.directory.file_key(node).ok()?;
+        self.place(self.directory.path_of(node), Node::File(self.file_key(key)))
+    }
+
+    fn place(&self, path: Option<Vec<u8>>, node: Node) -> Option<Place> {
+        if self.gating(path.as_deref()) == Gating::None {
+            return None;
+        }
+        // A path that is too long for the rules has no name for them either.
+        let path = path.and_then(|path| ViewPath::parse(&path).ok());
+        Some(Place { space: self.settings.space, path, node })
+    }
+
+    fn node_kind(&self, key: directory::FileKey, attr: &Attr) -> Node {
+        match FileType::from_raw_mode(attr.mode) {
+            FileType::RegularFile => Node::File(self.file_key(key)),
+            FileType::Directory => Node::Directory,
+            _ => Node::None,
+        }
+    }
+
+    /// Returns a file's key at the broker: the machine and the device are one volume there.
+    pub(super) fn file_key(&self, key: directory::FileKey) -> FileKey {
+        let (major, minor) = key.device;
+        FileKey {
+            volume: volume(self.settings.machine, major, minor),
+            inode: key.inode,
+            generation: 0,
+        }
+    }
+
+    pub(super) fn ask(&self, asker: &Asker, want: Want) -> Ask {
+        Ask {
+            party: asker.party.clone(),
+            thread: asker.thread,
+            single_threaded: asker.single_threaded,
+            patience: asker.patience,
+            read_wait: self.settings.policies.read_wait(),
+            label: self.settings.identity.label(),
+            want,
+        }
+    }
+}
+
+/// Returns the number of a machine's file system: FNV-1a over both.
+pub(crate) fn volume(machine: u64, major: u32, minor: u32) -> u64 {
+    let device = (u64::from(major) << 32) | u64::from(minor);
+    device.to_le_bytes().iter().fold(machine ^ 0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
