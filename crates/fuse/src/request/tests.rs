@@ -1,3 +1,5 @@
+//! Frames as the kernel sends them, byte by byte, and frames as it never would.
+
 use super::*;
 use crate::abi::{self, opcode};
 use zerocopy::IntoBytes;
