@@ -9,6 +9,7 @@ mod files;
 mod interrupts;
 mod places;
 mod sample;
+mod turns;
 
 use std::process::Command;
 

@@ -172,7 +172,8 @@ impl Ready {
         };
         let device =
             gate_fuse::mount(&options.mountpoint, &mount_options).map_err(ServeError::Mount)?;
-        let wishes = Wishes { posix_acl: false, passthrough: false };
+        // The kernel can only enforce ACLs of the source for a server that acts for everybody.
+        let wishes = Wishes { posix_acl: rustix::process::geteuid().is_root(), passthrough: false };
         let session = gate_fuse::Session::start(device, wishes).map_err(|error| {
             let _ = gate_fuse::detach(&options.mountpoint);
             ServeError::Start(error)

@@ -11,9 +11,13 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 use super::places::Places;
 use super::sample::{Samples, print_heads, print_row, show};
+use super::turns::{self, Turns};
 use crate::step::Failure;
 
 const CLIENTS: [usize; 3] = [1, 8, 64];
+/// Writers that wait for one file, and how often they are let through.
+const QUEUED: u64 = 32;
+const HAND_OFF_ROUNDS: usize = 50;
 const SPAN: Duration = Duration::from_secs(2);
 const MESSAGE: [u8; 64] = [b'x'; 64];
 
@@ -33,9 +37,23 @@ pub fn run(places: &Places) -> Result<(), Failure> {
     print_heads(&["two round trips", "pairs/s", "median", "p99"]);
     for count in CLIENTS {
         let clients = (0..count).map(|_| Ping::connect(&socket)).collect::<Result<Vec<_>, _>>();
-        let rate = rate(clients.map_err(fail)?).map_err(fail)?;
-        rate.print(&format!("ping-pong, {count} clients"));
+        let pong = rate(clients.map_err(fail)?).map_err(fail)?;
+        pong.print(&format!("ping-pong, {count} clients"));
+        let state = places.beside("state");
+        let clients = (0..count as u64).map(|number| Turns::connect(&state, number));
+        let clients = clients.collect::<Result<Vec<_>, _>>().map_err(fail)?;
+        let turns = rate(clients).map_err(fail)?;
+        turns.print(&format!("acquire+release, {count} clients"));
+        println!("  ratio {:.2}", turns.pairs_per_second / pong.pairs_per_second);
     }
+    let mut times = Vec::new();
+    for _ in 0..HAND_OFF_ROUNDS {
+        times.extend(turns::hand_offs(&places.beside("state"), QUEUED).map_err(fail)?);
+    }
+    times.sort_unstable();
+    let times = Samples(times);
+    let (median, late) = (show(times.median()), show(times.percentile(99)));
+    println!("hand-off to the next of {QUEUED} queued writers: median {median}, p99 {late}");
     Ok(())
 }
 

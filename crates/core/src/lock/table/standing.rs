@@ -57,6 +57,14 @@ impl Table {
         tickets.into_iter().flat_map(|ticket| self.standings_of(ticket)).collect()
     }
 
+    /// Returns the tickets of all claims later than one, in order: to list them page by page.
+    pub fn tickets_after(&self, after: Ticket) -> Vec<Ticket> {
+        let mut tickets: Vec<Ticket> =
+            self.slots.keys().copied().filter(|ticket| *ticket > after).collect();
+        tickets.sort_unstable();
+        tickets
+    }
+
     /// Returns the claims that use a path or, for a directory, anything beneath it.
     pub fn standings_at(&self, space: SpaceId, path: &ViewPath) -> Vec<Standing> {
         let keys = [Key::Path(space, path.clone()), Key::Tree(space, path.clone())];

@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use crate::id::{Epoch, OwnerId, SessionId, SpaceId, Ticket};
+use crate::id::{Epoch, OwnerId, SessionId, SpaceId, Ticket, Token};
 use crate::lock::claim::{Claim, Label, Party, Patience, Process, Terms};
 use crate::lock::event::{Command, Notice, Refusal};
 use crate::lock::key::FileKey;
-use crate::lock::table::Table;
+use crate::lock::table::{Restore, Table};
 use crate::lock::want::{Access, Node, Op, Place, Want};
 use crate::path::ViewPath;
 use crate::time::Time;
@@ -29,6 +29,8 @@ enum Step {
     /// Tells that the n-th waiter is kin of the m-th holder.
     Kin(usize, usize),
     Close(u64),
+    /// Kills the broker, starts it on what it remembered, and lets all sessions come back.
+    Restart,
 }
 
 const PATHS: [&str; 6] = ["f", "d/x", "d/y", "d/e/z", "d", "d/e"];
@@ -49,6 +51,7 @@ fn step() -> impl Strategy<Value = Step> {
         5 => (0usize..32).prop_map(Step::End),
         1 => (0usize..8, 0usize..8).prop_map(|(waiter, holder)| Step::Kin(waiter, holder)),
         1 => (1u64..6).prop_map(Step::Close),
+        1 => Just(Step::Restart),
     ]
 }
 
@@ -125,6 +128,7 @@ struct Pair {
     table: Table,
     model: Model,
     next: u64,
+    tokens: BTreeMap<OwnerId, Token>,
 }
 
 impl Pair {
@@ -187,7 +191,42 @@ impl Pair {
                 self.model.0.retain(|_, entry| entry.claim.owner.session != SessionId(who));
                 self.execute(Command::Close { session: SessionId(who) });
             }
+            Step::Restart => self.restart(),
             Step::End(_) | Step::Close(_) => {}
+        }
+    }
+
+    /// N3, N5: a restart neither lets anybody in nor loses a grant or a place of the living.
+    fn restart(&mut self) {
+        let lease = std::time::Duration::from_secs(10);
+        let sessions: Vec<SessionId> = self.table.sessions().collect();
+        let standings = self.table.standings();
+        let claims = standings
+            .iter()
+            .map(|standing| (standing.ticket, self.table.record(standing.ticket).unwrap()));
+        let restore = Restore {
+            sessions: sessions.iter().map(|session| (*session, lease)).collect(),
+            claims: claims.collect(),
+            incomplete: false,
+            grace: lease,
+        };
+        let epoch = Epoch(self.table.epoch().0 + 1);
+        self.table = Table::restore(epoch, Time::ZERO, restore);
+        self.table.check();
+        for entry in self.model.0.values_mut().filter(|entry| !entry.held) {
+            // Who is kin of whom while it waits is looked up anew.
+            entry.kin.clear();
+        }
+        for session in sessions {
+            let of = |held: bool| {
+                let mine = move |entry: &&Entry| {
+                    entry.held == held && entry.claim.owner.session == session
+                };
+                self.model.0.values().filter(mine).map(|entry| entry.claim.clone())
+            };
+            let held = of(true).map(|claim| (claim.clone(), self.tokens[&claim.owner])).collect();
+            let waiting = of(false).collect();
+            self.execute(Command::Reclaim { session, held, waiting });
         }
     }
 
@@ -210,14 +249,15 @@ impl Pair {
     fn execute(&mut self, command: Command) {
         let outcome = self.table.execute(Time::ZERO, command).expect("the steps are legal");
         self.table.check();
-        let mut granted: Vec<OwnerId> = outcome
-            .notices
-            .iter()
-            .filter_map(|notice| match notice {
-                Notice::Granted { owner, .. } => Some(*owner),
-                _ => None,
-            })
-            .collect();
+        let mut granted = Vec::new();
+        for notice in &outcome.notices {
+            if let Notice::Granted { owner, token, .. } = notice {
+                // N4: tokens rise, over restarts too.
+                assert!(self.tokens.values().all(|known| known < token));
+                self.tokens.insert(*owner, *token);
+                granted.push(*owner);
+            }
+        }
         let mut expected = self.model.settle();
         granted.sort_unstable();
         expected.sort_unstable();
@@ -232,7 +272,12 @@ proptest! {
     fn n1_n2_the_table_does_what_the_model_says(
         steps in proptest::collection::vec(step(), 1..60)
     ) {
-        let mut pair = Pair { table: Table::new(Epoch(1)), model: Model::default(), next: 0 };
+        let mut pair = Pair {
+            table: Table::new(Epoch(1)),
+            model: Model::default(),
+            next: 0,
+            tokens: BTreeMap::new(),
+        };
         for step in steps {
             pair.run(step);
         }
