@@ -1,2 +1,32 @@
-//! placeholder
-fn main() {}
+//! `gate`: the program that people, scripts and agents run.
+//!
+//! [`cli`] has one file per command. Beside it lies what several commands need: [`reach`] finds
+//! the broker, [`seen`] tells which view shows a path, [`board`] words what the broker says of
+//! locks, [`background`] makes processes that stay, [`failure`] is how every command fails.
+
+mod background;
+mod board;
+mod cli;
+mod config;
+mod duration;
+mod failure;
+mod log;
+mod mounts;
+mod output;
+mod processes;
+mod reach;
+mod seen;
+mod signals;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    log::start();
+    let outcome = match cli::Cli::try_parse() {
+        Ok(cli) => cli.run(),
+        Err(error) => cli::misunderstood(&error),
+    };
+    outcome.unwrap_or_else(|failure| failure.report()).into()
+}

@@ -1,0 +1,217 @@
+//! What the broker says of locks, as rows for people and programs.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use gate_api::wire::{Line, LinePlace, LineState, Locks};
+use gate_core::lock::want::Access;
+use gate_core::path::ViewPath;
+use serde::Serialize;
+
+use crate::duration;
+use crate::output::Table;
+use crate::processes;
+
+/// The version of the JSON form.
+const VERSION: u32 = 1;
+
+/// All that holds and waits at one moment.
+#[derive(Debug, Serialize)]
+pub struct Board {
+    version: u32,
+    epoch: u64,
+    locks: Vec<Row>,
+}
+
+/// One name that is held or waited for.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    /// In its space; empty once an open file has lost its name.
+    pub path: String,
+    pub space: String,
+    pub mode: &'static str,
+    pub state: &'static str,
+    pub op: &'static str,
+    /// Who, as people know it: the owner it was given, else its agent.
+    pub owner: String,
+    pub pid: Option<u32>,
+    pub command: Option<String>,
+    /// The client that asked for it.
+    pub client: String,
+    pub token: Option<String>,
+    pub ticket: u64,
+    /// In its line, from 1.
+    pub place: Option<u64>,
+    /// Tickets in its way.
+    pub behind: Vec<u64>,
+    /// RFC 3339, UTC.
+    pub since: String,
+    pub reason: String,
+    /// Whether only kin let it pass.
+    pub by_kin: bool,
+    #[serde(skip)]
+    since_ms: u64,
+}
+
+impl Board {
+    /// Words what the broker said.
+    pub fn new(epoch: u64, locks: Locks) -> Board {
+        Board { version: VERSION, epoch, locks: locks.lines.into_iter().flat_map(rows).collect() }
+    }
+
+    /// Returns it as a table.
+    pub fn table(&self) -> String {
+        if self.locks.is_empty() {
+            return "nobody holds anything and nobody waits\n".to_owned();
+        }
+        let heading = ["STATE", "MODE", "OP", "PATH", "WHO", "PID", "SINCE", "TICKET", "REASON"];
+        let mut table = Table::new(heading);
+        for row in &self.locks {
+            table.row([
+                row.state_with_place(),
+                row.mode.to_owned(),
+                row.op.to_owned(),
+                row.shown_path().to_owned(),
+                row.who(),
+                row.pid.map(|pid| pid.to_string()).unwrap_or_default(),
+                row.age(),
+                row.ticket.to_string(),
+                row.reason.clone(),
+            ]);
+        }
+        table.text()
+    }
+}
+
+impl Row {
+    /// Returns the path for people.
+    pub fn shown_path(&self) -> &str {
+        if self.path.is_empty() { "(removed)" } else { &self.path }
+    }
+
+    /// Returns who it is: an owner and what it runs, as far as known.
+    pub fn who(&self) -> String {
+        match (self.owner.as_str(), &self.command) {
+            ("", Some(command)) => command.clone(),
+            ("", None) => self.client.clone(),
+            (owner, Some(command)) => format!("{owner} ({command})"),
+            (owner, None) => owner.to_owned(),
+        }
+    }
+
+    /// Returns how long it has held or waited.
+    pub fn age(&self) -> String {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        duration::rough(now.saturating_sub(Duration::from_millis(self.since_ms)))
+    }
+
+    fn state_with_place(&self) -> String {
+        match (self.place, self.by_kin) {
+            (Some(place), _) => format!("{} #{place}", self.state),
+            (None, true) => format!("{} (kin)", self.state),
+            (None, false) => self.state.to_owned(),
+        }
+    }
+}
+
+/// Returns one row for each name of a claim.
+pub fn rows(line: Line) -> Vec<Row> {
+    let (state, token, place, behind, by_kin) = match line.state {
+        LineState::Held { token, by_kin, .. } => {
+            ("held", Some(token.to_string()), None, Vec::new(), by_kin)
+        }
+        LineState::Waiting { place, behind } => ("waiting", None, Some(place), behind, false),
+    };
+    let agent = || line.process.and_then(processes::agent).unwrap_or_default();
+    let row = Row {
+        path: String::new(),
+        space: line.space,
+        mode: mode(line.access),
+        state,
+        op: line.op.as_str(),
+        owner: if line.owner.is_empty() { agent() } else { line.owner },
+        pid: line.process.map(|process| process.pid),
+        command: line.process.and_then(processes::command),
+        client: line.client,
+        token,
+        ticket: line.ticket,
+        place,
+        behind,
+        since: utc(line.since_ms),
+        reason: line.reason,
+        by_kin,
+        since_ms: line.since_ms,
+    };
+    line.places.iter().map(|place| Row { path: shown(place), ..row.clone() }).collect()
+}
+
+/// Returns `read` or `write`.
+pub fn mode(access: Access) -> &'static str {
+    match access {
+        Access::Read => "read",
+        Access::Write => "write",
+    }
+}
+
+/// Returns a time in RFC 3339, UTC.
+pub fn utc(ms: u64) -> String {
+    let ms = i64::try_from(ms).unwrap_or(i64::MAX);
+    jiff::Timestamp::from_millisecond(ms).unwrap_or(jiff::Timestamp::MAX).to_string()
+}
+
+fn shown(place: &LinePlace) -> String {
+    place.path.as_ref().map(ViewPath::to_string).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use gate_core::id::{Epoch, Token};
+    use gate_core::lock::want::Op;
+
+    use super::*;
+
+    fn line(state: LineState, paths: &[Option<&str>]) -> Line {
+        let place = |path: &Option<&str>| LinePlace {
+            path: path.map(|path| ViewPath::parse(path.as_bytes()).unwrap()),
+            directory: false,
+        };
+        Line {
+            ticket: 7,
+            space: "default".into(),
+            places: paths.iter().map(place).collect(),
+            op: Op::Open(Access::Write),
+            access: Access::Write,
+            state,
+            count: 1,
+            since_ms: 0,
+            owner: "ada".into(),
+            reason: String::new(),
+            process: None,
+            client: "mount /mnt".into(),
+        }
+    }
+
+    #[test]
+    fn a_claim_has_a_row_for_each_of_its_names() {
+        let waiting = LineState::Waiting { place: 2, behind: vec![3] };
+        let locks =
+            Locks { version: 1, lines: vec![line(waiting, &[Some("a"), None])], more: false };
+        let board = serde_json::to_value(Board::new(9, locks)).unwrap();
+        assert_eq!((&board["version"], &board["epoch"]), (&1.into(), &9.into()));
+        let [first, second] = board["locks"].as_array().unwrap().as_slice() else { panic!() };
+        assert_eq!((&first["path"], &second["path"]), (&"a".into(), &"".into()));
+        assert_eq!((&first["place"], &first["state"]), (&2.into(), &"waiting".into()));
+        assert_eq!(
+            (&first["since"], &first["ticket"]),
+            (&"1970-01-01T00:00:00Z".into(), &7.into())
+        );
+    }
+
+    #[test]
+    fn a_holder_shows_its_token() {
+        let token = Token { epoch: Epoch(2), counter: 5 };
+        let held = LineState::Held { token, by_kin: false, lease_expires_at_ms: None };
+        let rows = rows(line(held, &[Some(".")]));
+        assert_eq!((rows[0].token.as_deref(), rows[0].path.as_str()), (Some("2.5"), "."));
+        assert_eq!(rows[0].who(), "ada");
+    }
+}

@@ -1,0 +1,137 @@
+//! The command line: one file per command, each with its flags and a `run`.
+
+mod broker;
+mod completions;
+mod daemon;
+mod demo;
+mod hold;
+mod locks;
+mod mount;
+mod run;
+mod status;
+mod umount;
+mod version;
+mod why;
+
+use clap::error::ErrorKind;
+use clap::{Parser, Subcommand};
+
+use crate::failure::{Exit, Failure};
+
+/// Let people, editors, scripts and agents take turns on the same files
+#[derive(Debug, Parser)]
+#[command(name = "gate", version, arg_required_else_help = true, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Mount(mount::Args),
+    Umount(umount::Args),
+    Status(status::Args),
+    Locks(locks::Args),
+    Why(why::Args),
+    Hold(hold::Args),
+    Run(run::Args),
+    Demo(demo::Args),
+    Broker(broker::Args),
+    Daemon(daemon::Args),
+    Version(version::Args),
+    Completions(completions::Args),
+}
+
+impl Cli {
+    /// Does what it says.
+    pub fn run(self) -> Result<Exit, Failure> {
+        match self.command {
+            Command::Mount(args) => args.run(),
+            Command::Umount(args) => args.run(),
+            Command::Status(args) => args.run(),
+            Command::Locks(args) => args.run(),
+            Command::Why(args) => args.run(),
+            Command::Hold(args) => args.run(),
+            Command::Run(args) => args.run(),
+            Command::Demo(args) => args.run(),
+            Command::Broker(args) => args.run(),
+            Command::Daemon(args) => args.run(),
+            Command::Version(args) => args.run(),
+            Command::Completions(args) => args.run(),
+        }
+    }
+}
+
+/// Answers a command line that asks for help or makes no sense.
+pub fn misunderstood(error: &clap::Error) -> Result<Exit, Failure> {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            print_as_it_is(error);
+            Ok(Exit::Success)
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            print_as_it_is(error);
+            Ok(Exit::Unable)
+        }
+        _ => Err(usage(&error.to_string())),
+    }
+}
+
+fn print_as_it_is(error: &clap::Error) {
+    // Whoever asked for help and went away does not miss it.
+    let _ = error.print();
+}
+
+/// Puts what clap says into three lines: its first paragraph is the cause, its usage the hint.
+fn usage(text: &str) -> Failure {
+    let mut paragraphs = text.split("\n\n");
+    let cause = paragraphs.next().unwrap_or_default().trim_start_matches("error: ");
+    let usage = paragraphs.find_map(|paragraph| paragraph.trim().strip_prefix("Usage: "));
+    let hint = match usage {
+        Some(usage) => format!("write it as `{}`, or see --help", usage.trim()),
+        None => "see `gate --help`".to_owned(),
+    };
+    Failure::new("cannot understand the command line", cause, hint).exit(Exit::Unable)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_usage_error_is_three_lines() {
+        let error = Cli::try_parse_from(["gate", "locks", "--nonsense"]).unwrap_err();
+        let text = misunderstood(&error).unwrap_err().to_string();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 3, "{text}");
+        assert!(lines[1].contains("'--nonsense'"), "{text}");
+        assert!(lines[2].contains("gate locks"), "{text}");
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let error = Cli::try_parse_from(["gate", "umount"]).unwrap_err();
+        let text = misunderstood(&error).unwrap_err().to_string();
+        assert!(text.contains("<MOUNTPOINT>"), "{text}");
+    }
+
+    #[test]
+    fn every_command_and_flag_has_a_help_text() {
+        fn check(command: &clap::Command) {
+            assert!(command.get_about().is_some(), "{}", command.get_name());
+            for argument in command.get_arguments() {
+                let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
+                assert!(!help.is_empty() && !help.ends_with('.'), "{argument}: {help}");
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&Cli::command());
+    }
+}

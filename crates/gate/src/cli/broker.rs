@@ -1,0 +1,96 @@
+//! `gate broker`
+
+pub mod serve;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use gate_api::address::{PORT_DEFAULT, STATE_DIR_SYSTEM};
+use gate_broker::Options;
+
+use crate::config::Settings;
+use crate::failure::{Exit, Failure};
+use crate::reach::HOST_DEFAULT;
+
+/// Decide who holds and who waits, for this machine or for others
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Where it keeps its journal and its socket [default: /var/lib/gate]
+    #[arg(long, value_name = "DIR", env = "GATE_STATE_DIR")]
+    state_dir: Option<PathBuf>,
+    /// Host at which it listens for HTTP [default: 127.0.0.1]
+    #[arg(long, value_name = "HOST", env = "GATE_BROKER_HOST")]
+    host: Option<String>,
+    /// Port at which it listens for HTTP; 0: any that is free [default: 8787]
+    #[arg(long, value_name = "PORT", env = "GATE_BROKER_PORT")]
+    port: Option<u16>,
+    #[command(flatten)]
+    limits: Limits,
+}
+
+/// How long things may last, unless a client says otherwise.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct Limits {
+    /// Keep locks of stateless clients without a heartbeat for so long [default: 3600000]
+    #[arg(long, value_name = "MS", env = "GATE_LEASE_MS")]
+    lease_ms: Option<u64>,
+    /// Longest hold while others wait; 0: none [default: 3600000]
+    #[arg(long, value_name = "MS", env = "GATE_MAX_HOLD_MS")]
+    pub max_hold_ms: Option<u64>,
+    /// Longest wait of clients that name none; 0: for ever [default: 0]
+    #[arg(long, value_name = "MS", env = "GATE_ACQUIRE_TIMEOUT_MS")]
+    acquire_timeout_ms: Option<u64>,
+}
+
+impl Args {
+    pub fn run(self) -> Result<Exit, Failure> {
+        let settings = Settings::load()?;
+        let state_dir = self.state_dir.or_else(|| settings.state_dir.clone());
+        let host = self.host.or_else(|| settings.broker_host.clone());
+        let port = self.port.or(settings.broker_port);
+        let state_dir = state_dir.unwrap_or_else(|| PathBuf::from(STATE_DIR_SYSTEM));
+        let host = host.unwrap_or_else(|| HOST_DEFAULT.to_owned());
+        let listen = Some((host, port.unwrap_or(PORT_DEFAULT)));
+        serve::serve(Options { listen, ..self.limits.options(state_dir, &settings) }, |addresses| {
+            eprintln!("broker ready: {addresses}");
+            Ok(())
+        })
+    }
+}
+
+impl Limits {
+    /// Returns how a broker is to be run, with what the config file says.
+    pub fn options(self, state_dir: PathBuf, settings: &Settings) -> Options {
+        let defaults = Options::new(state_dir);
+        let unless_zero = |ms: u64| (ms > 0).then_some(Duration::from_millis(ms));
+        let lease_ms = self.lease_ms.or(settings.lease_ms);
+        let max_hold_ms = self.max_hold_ms.or(settings.max_hold_ms);
+        let acquire_timeout_ms = self.acquire_timeout_ms.or(settings.acquire_timeout_ms);
+        Options {
+            lease_stateless: lease_ms.map_or(defaults.lease_stateless, Duration::from_millis),
+            max_hold: max_hold_ms.map_or(defaults.max_hold, unless_zero),
+            acquire_timeout: acquire_timeout_ms.map_or(defaults.acquire_timeout, unless_zero),
+            ..defaults
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flag_wins_over_the_file_and_zero_is_no_limit() {
+        let settings = Settings {
+            lease_ms: Some(1),
+            max_hold_ms: Some(2),
+            acquire_timeout_ms: Some(3),
+            ..Settings::default()
+        };
+        let limits = Limits { lease_ms: Some(5), max_hold_ms: Some(0), acquire_timeout_ms: None };
+        let options = limits.options("/s".into(), &settings);
+        assert_eq!(options.lease_stateless, Duration::from_millis(5));
+        assert_eq!(options.max_hold, None);
+        assert_eq!(options.acquire_timeout, Some(Duration::from_millis(3)));
+    }
+}

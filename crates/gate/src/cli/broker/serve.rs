@@ -1,0 +1,69 @@
+//! A broker in this process, from its start to its orderly end.
+
+use std::io;
+
+use gate_broker::{Broker, JournalError, ListenError, Options, Running, StartError};
+use rustix::process::Signal;
+
+use crate::failure::{Exit, Failure};
+use crate::signals::Signals;
+
+/// Serves until a signal comes; `ready` hears where, once all doors are open.
+pub fn serve(
+    options: Options,
+    ready: impl FnOnce(&str) -> io::Result<()>,
+) -> Result<Exit, Failure> {
+    let signals = Signals::keep(&[Signal::TERM, Signal::INT, Signal::HUP])
+        .map_err(|error| came_to_an_end(&error))?;
+    let running = Broker::start(options).map_err(|error| not_started(&error))?;
+    ready(&addresses(&running)).map_err(|error| came_to_an_end(&error))?;
+    signals.next().map_err(|error| came_to_an_end(&error))?;
+    running.stop().map_err(|error| came_to_an_end(&error))?;
+    Ok(Exit::Success)
+}
+
+fn addresses(running: &Running) -> String {
+    match running.http_address() {
+        Some(http) => format!("{} and http://{http}", running.address()),
+        None => running.address().to_string(),
+    }
+}
+
+fn not_started(error: &StartError) -> Failure {
+    let state_elsewhere = "keep the state elsewhere: --state-dir, or GATE_STATE_DIR";
+    let hint = match error {
+        StartError::InUse { .. } => format!("use that broker, or stop it; or {state_elsewhere}"),
+        StartError::StateDir(..) => format!("mend its permissions, or {state_elsewhere}"),
+        StartError::Journal(JournalError::Version(path, _) | JournalError::Corrupt(path, _)) => {
+            let path = path.display();
+            format!("set it aside: `mv {path} {path}.aside`; what was held is then free")
+        }
+        StartError::Journal(JournalError::Unwritable(path, _)) => {
+            format!("make room on the disk of {}, or {state_elsewhere}", path.display())
+        }
+        StartError::Listen(ListenError::NotLoopback(_)) => "use --host 127.0.0.1".to_owned(),
+        StartError::Listen(ListenError::Bind(..)) => "choose another --port".to_owned(),
+        StartError::System(_) => "raise the limits of processes and open files".to_owned(),
+    };
+    Failure::new("cannot start the broker", error, hint)
+}
+
+fn came_to_an_end(error: &io::Error) -> Failure {
+    let hint = "start it again; what was held is in its journal";
+    Failure::new("the broker came to an end", error, hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    #[test]
+    fn a_journal_that_cannot_be_read_is_named_with_the_way_out() {
+        let error = JournalError::Corrupt(PathBuf::from("/s/journal"), "not a database".into());
+        let text = not_started(&StartError::Journal(error)).to_string();
+        assert!(text.contains("mv /s/journal /s/journal.aside"), "{text}");
+        assert_eq!(text.lines().count(), 3);
+    }
+}

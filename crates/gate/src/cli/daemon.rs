@@ -1,0 +1,133 @@
+//! `gate daemon`
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::ValueEnum;
+use gate_api::{ClientInfo, Watcher, process};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Signal, pidfd_send_signal};
+
+use super::broker::Limits;
+use super::broker::serve;
+use crate::background;
+use crate::config::Settings;
+use crate::failure::{Exit, Failure};
+use crate::output;
+use crate::reach::{BrokerFlags, DaemonFlags, Deaf, Reached, Wanted, start_daemon};
+
+/// How long a daemon may take to end in order.
+const END_PATIENCE: Timespec = Timespec { tv_sec: 30, tv_nsec: 0 };
+
+/// Run, start or stop the broker of this user; root's is the system's
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// What to do
+    #[arg(value_enum, default_value_t = Action::Run)]
+    action: Action,
+    /// Where it keeps its state and its socket [default: of root /var/lib/gate, else the user's
+    /// state directory]
+    #[arg(long, value_name = "DIR", env = "GATE_STATE_DIR")]
+    state_dir: Option<PathBuf>,
+    #[command(flatten)]
+    limits: Limits,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Action {
+    /// Run it in the foreground
+    Run,
+    /// Start it in the background
+    Start,
+    /// End it in order
+    Stop,
+    /// Tell whether it runs
+    Status,
+}
+
+impl Args {
+    pub fn run(self) -> Result<Exit, Failure> {
+        let settings = Settings::load()?;
+        let flags = BrokerFlags { state_dir: self.state_dir.clone(), ..BrokerFlags::default() };
+        let state_dir = flags.state_dir(&settings)?;
+        match self.action {
+            Action::Run => self.serve(&settings, state_dir),
+            Action::Start => self.start(&settings, &state_dir),
+            Action::Stop => stop(&state_dir),
+            Action::Status => status(&state_dir),
+        }
+    }
+
+    fn serve(self, settings: &Settings, state_dir: PathBuf) -> Result<Exit, Failure> {
+        if background::is_background() {
+            background::leave_terminal()?;
+        }
+        let log = background::log_file(&state_dir, "daemon");
+        let options = self.limits.options(state_dir, settings);
+        serve::serve(options, |addresses| match background::is_background() {
+            true => background::ready(&log),
+            false => {
+                eprintln!("broker ready: {addresses}");
+                Ok(())
+            }
+        })
+    }
+
+    fn start(self, settings: &Settings, state_dir: &Path) -> Result<Exit, Failure> {
+        if let Some(running) = find(state_dir)? {
+            let text = format!("it runs already, as process {}\n", running.session.broker().pid);
+            return output::print(&text).map(|()| Exit::Success);
+        }
+        let max_hold_ms = self.limits.max_hold_ms.or(settings.max_hold_ms);
+        start_daemon(state_dir, &DaemonFlags { max_hold_ms })?;
+        output::print(&format!("the daemon runs in {}\n", state_dir.display()))?;
+        Ok(Exit::Success)
+    }
+}
+
+/// Ends it and waits until it has ended; views wait for its return.
+fn stop(state_dir: &Path) -> Result<Exit, Failure> {
+    let Some(running) = find(state_dir)? else { return Err(not_running(state_dir)) };
+    let pid = running.session.broker().pid;
+    let cannot = |cause: &dyn std::fmt::Display| {
+        let hint = "`gate daemon status` tells how it is";
+        Failure::new(format!("cannot stop the daemon, process {pid}"), cause, hint)
+    };
+    let views = running.session.status().map_err(|error| cannot(&error))?;
+    let views: u64 = views.spaces.iter().map(|space| space.views).sum();
+    // Before it ends: a session that sees its broker go would try to come back.
+    drop(running);
+    let Some(daemon) = process::of_pid(pid).and_then(process::watch) else {
+        return Err(not_running(state_dir));
+    };
+    pidfd_send_signal(&daemon, Signal::TERM).map_err(|errno| cannot(&errno))?;
+    match poll(&mut [PollFd::new(&daemon, PollFlags::IN)], Some(&END_PATIENCE)) {
+        Ok(1..) => {}
+        Ok(0) => return Err(cannot(&"it takes longer than expected")),
+        Err(errno) => return Err(cannot(&errno)),
+    }
+    if views > 0 {
+        let hint = "calls that need a turn wait for it: `gate daemon start`, or unmount";
+        output::print(&format!("it served views ({views}); {hint}\n"))?;
+    }
+    Ok(Exit::Success)
+}
+
+fn status(state_dir: &Path) -> Result<Exit, Failure> {
+    let Some(running) = find(state_dir)? else { return Err(not_running(state_dir)) };
+    let (broker, address) = (running.session.broker(), &running.address);
+    let (pid, version) = (broker.pid, broker.version);
+    output::print(&format!("it runs at {address}, gate {version}, process {pid}\n"))?;
+    Ok(Exit::Success)
+}
+
+fn find(state_dir: &Path) -> Result<Option<Reached>, Failure> {
+    let client = ClientInfo { name: "gate daemon".to_owned(), lease: None };
+    let deaf: Arc<dyn Watcher> = Arc::new(Deaf);
+    Ok(Wanted::StateDir(state_dir.to_owned()).reach(&client, &deaf)?)
+}
+
+fn not_running(state_dir: &Path) -> Failure {
+    let what = format!("no daemon runs in {}", state_dir.display());
+    Failure::new(what, "nobody answers at its socket", "start it: `gate daemon start`")
+}

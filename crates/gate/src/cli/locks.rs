@@ -1,0 +1,110 @@
+//! `gate locks`
+
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use gate_api::wire::Scope;
+use gate_api::{ClientInfo, QueryError, Session, Watcher};
+
+use crate::board::Board;
+use crate::config::Settings;
+use crate::failure::{Exit, Failure};
+use crate::output;
+use crate::reach::{BrokerFlags, Deaf, Reached, Unreached, Wanted};
+use crate::seen::{About, resolve};
+
+/// How long one question for news may stay open before it is asked again.
+const NEWS_PATIENCE: Duration = Duration::from_secs(60);
+/// Moves the cursor to the top and clears the terminal.
+const CLEAR: &str = "\x1b[H\x1b[2J";
+
+/// Show who holds and who waits, in the order of their turns
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Only at and beneath this path
+    path: Option<PathBuf>,
+    /// Show it again whenever it changes, until interrupted
+    #[arg(long)]
+    watch: bool,
+    /// Write JSON, one line each time
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    broker: BrokerFlags,
+}
+
+impl Args {
+    pub fn run(self) -> Result<Exit, Failure> {
+        let (session, scope) = match &self.path {
+            Some(path) => broker_of(path, &self.broker)?,
+            None => (reach(&self.broker)?.session, Scope::Everything),
+        };
+        let mut version = None;
+        loop {
+            match session.locks(&scope, version, NEWS_PATIENCE) {
+                Ok(locks) => {
+                    version = Some(locks.version);
+                    self.show(&Board::new(session.broker().epoch, locks))?;
+                }
+                Err(QueryError::Unchanged) => {}
+                Err(error) => return Err(no_answer(error, self.path.as_deref())),
+            }
+            if !self.watch {
+                return Ok(Exit::Success);
+            }
+        }
+    }
+
+    fn show(&self, board: &Board) -> Result<(), Failure> {
+        if self.json {
+            return output::print_json(board);
+        }
+        if self.watch && std::io::stdout().is_terminal() {
+            output::print(CLEAR)?;
+        }
+        output::print(&board.table())
+    }
+}
+
+/// Reaches the broker that was named, or the one that runs here.
+pub fn reach(flags: &BrokerFlags) -> Result<Reached, Failure> {
+    let deaf: Arc<dyn Watcher> = Arc::new(Deaf);
+    Wanted::find(flags, &Settings::load()?)?.reach_one(&client(), &deaf)
+}
+
+/// Reaches the broker that decides about a path, in a view or behind one.
+pub fn broker_of(path: &Path, flags: &BrokerFlags) -> Result<(Session, Scope), Failure> {
+    use std::os::unix::ffi::OsStrExt as _;
+
+    let absolute = resolve(path).map_err(|error| {
+        Failure::new(format!("cannot look at {}", path.display()), error, "check the path")
+            .exit(Exit::Unable)
+    })?;
+    let Ok(about) = About::of(&absolute) else {
+        let scope = Scope::Absolute(absolute.as_os_str().as_bytes().to_vec());
+        return Ok((reach(flags)?.session, scope));
+    };
+    let address = about.address();
+    let session = Session::connect(address.clone(), client(), Arc::new(Deaf))
+        .map_err(|error| Unreached { address, error })?;
+    Ok((session, about.scope(&absolute, path)?))
+}
+
+/// Says why a question has no answer.
+pub fn no_answer(error: QueryError, path: Option<&Path>) -> Failure {
+    match (error, path) {
+        (QueryError::Unknown, Some(path)) => Failure::new(
+            format!("nothing is known of {}", path.display()),
+            "it is neither in a gated view nor behind one",
+            "`gate status` lists the views",
+        ),
+        (error, _) => Failure::new("the broker did not answer", error, "try again"),
+    }
+    .exit(Exit::Unable)
+}
+
+fn client() -> ClientInfo {
+    ClientInfo { name: "gate locks".to_owned(), lease: None }
+}

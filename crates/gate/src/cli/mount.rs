@@ -1,0 +1,406 @@
+//! `gate mount`
+
+mod site;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::ValueEnum;
+use clap::builder::FalseyValueParser;
+use gate_api::wire::{Origin, Rules, Source as Served};
+use gate_api::{Address, AttachError, Attachment, ClientInfo, Session};
+use gate_fuse::MountError;
+use gate_view::mount::{About, Ears, Source};
+use gate_view::policy::{BadGlob, Policies, READ_WAIT_DEFAULT, Rule};
+use gate_view::{Identity, Options, OwnerScope, Ready, ServeError};
+use rustix::process::Signal;
+
+use super::umount;
+use crate::background;
+use crate::config::{Settings, SourceSettings};
+use crate::duration;
+use crate::failure::{Exit, Failure};
+use crate::reach::{BrokerFlags, DaemonFlags, Reached, Wanted};
+use crate::signals::Signals;
+use site::Site;
+
+/// Show a directory as a gated view, in which every open takes its turn
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The directory behind the view
+    #[arg(value_name = "SOURCE", required_unless_present = "root", conflicts_with = "root")]
+    source: Option<PathBuf>,
+    /// Where the view is shown: an empty directory outside the source
+    #[arg(value_name = "MOUNTPOINT", conflicts_with = "mount")]
+    mountpoint: Option<PathBuf>,
+    /// The same as SOURCE
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
+    /// The same as MOUNTPOINT
+    #[arg(long, value_name = "DIR")]
+    mount: Option<PathBuf>,
+    /// Stay in the foreground: Ctrl-C unmounts
+    #[arg(long)]
+    foreground: bool,
+    /// Refuse all changes
+    #[arg(long)]
+    read_only: bool,
+    /// Let other users in
+    #[arg(long)]
+    allow_other: bool,
+    #[command(flatten)]
+    turns: Turns,
+    #[command(flatten)]
+    broker: BrokerFlags,
+}
+
+/// How turns are taken in a view.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Turns")]
+struct Turns {
+    /// How much is fenced; strict gates every name and lets nobody pass
+    #[arg(long, value_enum, default_value_t = Mode::Default)]
+    mode: Mode,
+    /// Gate names or not, as in '*.log=none' or 'build/=gated'; may be repeated, the last one wins
+    #[arg(long = "policy", value_name = "GLOB=none", value_parser = rule)]
+    policies: Vec<Rule>,
+    /// Let readers pass open files that were idle for so long; 0: never [default: 30s]
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    read_wait: Option<Duration>,
+    /// Who may always open what it has open already
+    #[arg(long, value_enum, default_value_t = Scope::Process)]
+    owner_scope: Scope,
+    /// Name all owners of this view so [default: by their process]
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
+    owner: String,
+    /// Name of the space of the source's paths at the broker
+    #[arg(long, value_name = "NAME")]
+    space: Option<String>,
+    /// End each turn when the file is flushed, not when it is released
+    #[arg(long, env = "GATE_RELEASE_ON_FLUSH", value_parser = FalseyValueParser::new())]
+    release_on_flush: bool,
+    /// Fail calls with ETIMEDOUT that waited so long; 0: never [default: 0]
+    #[arg(long, value_name = "MS", env = "GATE_ACQUIRE_TIMEOUT_MS")]
+    acquire_timeout_ms: Option<u64>,
+    /// Keep what is held while broker and view do not reach each other for so long
+    /// [default: 10000]
+    #[arg(long, value_name = "MS", env = "GATE_LEASE_MS")]
+    lease_ms: Option<u64>,
+    /// Longest hold while others wait, for a broker that this command starts; 0: none
+    /// [default: 3600000]
+    #[arg(long, value_name = "MS", env = "GATE_MAX_HOLD_MS")]
+    max_hold_ms: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Mode {
+    /// Everyday work
+    Default,
+    /// Nobody passes, everything is gated
+    Strict,
+    /// As default, for speed
+    Fast,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Scope {
+    /// Each open file is on its own
+    Handle,
+    /// All that one process has open
+    Process,
+    /// All that the processes of one agent have open
+    Agent,
+    /// All that is open in this view: for file servers
+    Mount,
+}
+
+/// A view on its way to be mounted.
+struct Plan {
+    source: Source,
+    site: Site,
+    /// Where this user's logs go.
+    state_dir: PathBuf,
+    policies: Policies,
+    settings: Settings,
+    ears: Ears,
+}
+
+impl Args {
+    pub fn run(self) -> Result<Exit, Failure> {
+        match (self.foreground, background::is_background()) {
+            (true, _) => self.serve(),
+            (false, true) => {
+                background::leave_terminal()?;
+                self.serve()
+            }
+            (false, false) => {
+                background::start(std::env::args_os().skip(1)).map(|()| Exit::Success)
+            }
+        }
+    }
+
+    fn serve(self) -> Result<Exit, Failure> {
+        let signals = Signals::keep(&[Signal::TERM, Signal::INT, Signal::HUP])
+            .map_err(|error| Failure::new("cannot listen to signals", error, "try again"))?;
+        let plan = self.plan()?;
+        let wanted = Wanted::find(&self.broker, &plan.settings)?;
+        let reached = self.reach(&wanted, &plan)?;
+        if let Some(theirs) = reached.state_dir_here() {
+            plan.site.check_state(&theirs)?;
+        }
+        let attachment = self.attach(&reached, &plan)?;
+        if let Some(notice) = &attachment.notice {
+            eprintln!("{notice}");
+        }
+        let (site, state_dir) = (plan.site.clone(), plan.state_dir.clone());
+        let ready = self.mount(reached, &attachment, plan)?;
+        site.unmount_on(signals);
+        self.tell_ready(&site, &state_dir)?;
+        match ready.serve() {
+            Ok(()) => Ok(Exit::Success),
+            Err(error) => {
+                let what = format!("the view at {} came to an end", site.mountpoint.display());
+                let hint = "`gate umount` it, then mount again";
+                Err(Failure::new(what, error, hint))
+            }
+        }
+    }
+
+    fn plan(&self) -> Result<Plan, Failure> {
+        let named = |positional: &Option<PathBuf>, flag: &Option<PathBuf>| {
+            positional.clone().or_else(|| flag.clone())
+        };
+        let source = named(&self.source, &self.root).expect("clap demands a source");
+        let mountpoint = named(&self.mountpoint, &self.mount);
+        let site = Site::find(&source, mountpoint.as_deref())?;
+        let settings = Settings::load()?;
+        let state_dir = self.broker.state_dir(&settings)?;
+        site.check_state(&state_dir)?;
+        site.check()?;
+        let source = Source::open(&site.source).map_err(|error| {
+            let what = format!("cannot show {}", site.source.display());
+            Failure::new(what, error, "check the directory's mode")
+        })?;
+        let policies = self.turns.policies(&settings, SourceSettings::load(&site.source)?)?;
+        Ok(Plan { source, site, state_dir, policies, settings, ears: Ears::new() })
+    }
+
+    fn reach(&self, wanted: &Wanted, plan: &Plan) -> Result<Reached, Failure> {
+        let lease_ms = self.turns.lease_ms.or(plan.settings.lease_ms);
+        let client = ClientInfo {
+            name: format!("gate mount {}", plan.site.mountpoint.display()),
+            lease: lease_ms.map(Duration::from_millis),
+        };
+        let max_hold_ms = self.turns.max_hold_ms.or(plan.settings.max_hold_ms);
+        let daemon = DaemonFlags { max_hold_ms };
+        wanted.reach_or_start(&client, &(Arc::new(plan.ears.clone()) as _), &daemon)
+    }
+
+    fn attach(&self, reached: &Reached, plan: &Plan) -> Result<Attachment, Failure> {
+        let what = || format!("cannot mount {}", plan.site.source.display());
+        let directory = plan.source.describe().map_err(|error| {
+            Failure::new(what(), error, "all directories above the source must be searchable")
+        })?;
+        let source = Served {
+            origin: Origin::Directory(directory),
+            space: self.turns.space.clone(),
+            by_host_and_port: matches!(reached.address, Address::Tcp { .. }),
+            rules: Rules {
+                read_wait: plan.policies.read_wait(),
+                policies: plan.policies.canonical(),
+            },
+        };
+        reached.session.attach(source).map_err(|error| match error {
+            AttachError::Refused(refusal) => Failure::new(what(), refusal.reason, refusal.fix),
+            AttachError::BrokerGone => {
+                Failure::new(what(), error, "`gate status` tells how the broker is")
+                    .exit(Exit::Unable)
+            }
+        })
+    }
+
+    fn mount(
+        &self,
+        reached: Reached,
+        attachment: &Attachment,
+        plan: Plan,
+    ) -> Result<Ready, Failure> {
+        let Plan { source, site, policies, settings, ears, .. } = plan;
+        let acquire_timeout_ms = self.turns.acquire_timeout_ms.or(settings.acquire_timeout_ms);
+        let options = Options {
+            mountpoint: site.mountpoint.clone(),
+            policies,
+            identity: Identity {
+                scope: self.turns.owner_scope.into(),
+                owner: self.turns.owner.clone(),
+                acquire_timeout: limit(acquire_timeout_ms),
+            },
+            release_on_flush: self.turns.release_on_flush
+                || settings.release_on_flush.unwrap_or(false),
+            allow_other: self.allow_other,
+            read_only: self.read_only,
+            about: About { broker: reached.address.to_string() },
+        };
+        let broker: (Session, &Attachment) = (reached.session, attachment);
+        Ready::mount(source, broker, &ears, options).map_err(|error| not_mounted(&site, &error))
+    }
+
+    fn tell_ready(&self, site: &Site, state_dir: &Path) -> Result<(), Failure> {
+        let (point, source) = (site.mountpoint.display(), site.source.display());
+        if self.foreground {
+            eprintln!("view ready: {point} shows {source}");
+            return Ok(());
+        }
+        let name = format!("mount-{}", background::name_of(&site.mountpoint));
+        background::ready(&background::log_file(state_dir, &name)).map_err(|error| {
+            // Nobody waits for this view any more, or its log cannot be written.
+            let _ = gate_fuse::unmount(&site.mountpoint);
+            let what = format!("cannot keep {point} mounted");
+            Failure::new(what, error, "try again with --foreground")
+        })
+    }
+}
+
+impl Turns {
+    /// Returns the rules, weakest first: shipped, system, user, source, flags.
+    fn policies(&self, settings: &Settings, source: SourceSettings) -> Result<Policies, Failure> {
+        let mut rules = match self.mode {
+            Mode::Strict => Vec::new(),
+            Mode::Default | Mode::Fast => Rule::shipped(),
+        };
+        for text in settings.policy.iter().chain(&source.policy) {
+            rules.push(Rule::parse(text).map_err(|bad| bad_glob(&bad))?);
+        }
+        rules.extend(self.policies.iter().cloned());
+        let read_wait = match self.mode {
+            Mode::Strict => Duration::ZERO,
+            Mode::Default | Mode::Fast => self
+                .read_wait
+                .or(source.read_wait)
+                .or(settings.read_wait)
+                .unwrap_or(READ_WAIT_DEFAULT),
+        };
+        let read_wait = (!read_wait.is_zero()).then_some(read_wait);
+        Policies::new(rules, read_wait).map_err(|bad| bad_glob(&bad))
+    }
+}
+
+impl From<Scope> for OwnerScope {
+    fn from(scope: Scope) -> OwnerScope {
+        match scope {
+            Scope::Handle => OwnerScope::Handle,
+            Scope::Process => OwnerScope::Process,
+            Scope::Agent => OwnerScope::Agent,
+            Scope::Mount => OwnerScope::Mount,
+        }
+    }
+}
+
+/// Parses the value of `--policy`.
+fn rule(text: &str) -> Result<Rule, String> {
+    Rule::parse(text).map_err(|bad| bad.reason)
+}
+
+fn bad_glob(bad: &BadGlob) -> Failure {
+    let what = format!("cannot understand the policy `{}`", bad.glob);
+    Failure::new(what, &bad.reason, "write it as in '*.log=none'").exit(Exit::Unable)
+}
+
+fn limit(ms: Option<u64>) -> Option<Duration> {
+    ms.filter(|ms| *ms > 0).map(Duration::from_millis)
+}
+
+fn not_mounted(site: &Site, error: &ServeError) -> Failure {
+    let hint = match error {
+        ServeError::Mount(MountError::NoMountpoint(_) | MountError::NotDirectory(_)) => {
+            "give an existing, empty directory"
+        }
+        ServeError::Mount(MountError::Dead(_)) => "a dead view is there: `gate umount` it first",
+        ServeError::Mount(MountError::NoDevice(_)) => {
+            "load the module: `modprobe fuse`; in a container, pass the device /dev/fuse in"
+        }
+        ServeError::Mount(MountError::NoFusermount(_)) => "install fuse3, or mount as root",
+        ServeError::Mount(MountError::AllowOther(_)) => {
+            "put user_allow_other into /etc/fuse.conf, or leave --allow-other out"
+        }
+        ServeError::Mount(MountError::NotPermitted(_)) => {
+            "choose a mount point that is yours, or mount as root"
+        }
+        ServeError::Mount(MountError::Failed(_)) | ServeError::Io(_) => "see `dmesg`, or try again",
+        ServeError::Start(_) => "Gate needs Linux 5.15 or later",
+        ServeError::Source(_) => "check that the source can be read",
+    };
+    let cause = match error {
+        ServeError::Mount(error) => match std::error::Error::source(error) {
+            Some(source) => format!("{error}: {source}"),
+            None => error.to_string(),
+        },
+        error => error.to_string(),
+    };
+    let (source, point) = (site.source.display(), site.mountpoint.display());
+    Failure::new(format!("cannot mount {source} at {point}"), cause, hint)
+}
+
+impl Site {
+    /// Unmounts when a signal comes, unless somebody uses the view: then that is said and the
+    /// view stays.
+    fn unmount_on(&self, signals: Signals) {
+        let point = self.mountpoint.clone();
+        std::thread::spawn(move || {
+            while signals.next().is_ok() {
+                match gate_fuse::unmount(&point) {
+                    Ok(()) => return,
+                    Err(error) => drop(umount::refused(&point, &error).report()),
+                }
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use gate_view::policy::Gating;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn parse(words: &[&str]) -> Result<Args, clap::Error> {
+        Line::try_parse_from([&["mount"], words].concat()).map(|line| line.args)
+    }
+
+    #[test]
+    fn both_forms_name_source_and_mountpoint() {
+        let positional = parse(&["/r", "/m"]).unwrap();
+        assert_eq!(positional.source, Some("/r".into()));
+        let flags = parse(&["--root", "/r", "--mount", "/m"]).unwrap();
+        assert_eq!((flags.root, flags.mount), (Some("/r".into()), Some("/m".into())));
+        assert!(parse(&[]).is_err());
+        assert!(parse(&["/r", "--root", "/r"]).is_err());
+    }
+
+    #[track_caller]
+    fn check(words: &[&str], path: &str, gating: Gating, read_wait: Option<u64>) {
+        let args = parse(&[&["/r", "/m"], words].concat()).unwrap();
+        let settings = Settings { policy: vec!["*.user=none".into()], ..Settings::default() };
+        let source = SourceSettings { policy: vec!["*.user=gated".into()], read_wait: None };
+        let policies = args.turns.policies(&settings, source).unwrap();
+        assert_eq!(policies.gating(path.as_bytes()), gating, "{words:?} {path}");
+        assert_eq!(policies.read_wait(), read_wait.map(Duration::from_secs), "{words:?}");
+    }
+
+    #[test]
+    fn the_nearest_rule_wins() {
+        check(&[], "x.log", Gating::None, Some(30));
+        check(&[], "x.user", Gating::Gated, Some(30));
+        check(&["--policy", "*.user=none", "--read-wait", "2s"], "x.user", Gating::None, Some(2));
+        check(&["--read-wait", "0"], "x", Gating::Gated, None);
+        check(&["--mode", "strict"], "x.log", Gating::Gated, None);
+    }
+}

@@ -1,0 +1,183 @@
+//! Where a view is to be, and what stands against it.
+
+use std::fmt::Display;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::failure::{Exit, Failure};
+use crate::mounts;
+
+/// A source and a mount point that go together; both absolute and free of links.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Site {
+    pub source: PathBuf,
+    pub mountpoint: PathBuf,
+}
+
+impl Site {
+    /// Finds both.
+    pub fn find(source: &Path, mountpoint: Option<&Path>) -> Result<Site, Failure> {
+        let source = check_source(source)?;
+        let Some(mountpoint) = mountpoint else { return Err(in_place(&source)) };
+        Ok(Site { source, mountpoint: check_mountpoint(mountpoint)? })
+    }
+
+    /// Checks that the one does not lie in the other and that nothing is there yet.
+    pub fn check(&self) -> Result<(), Failure> {
+        self.check_overlap()?;
+        self.check_vacant()
+    }
+
+    /// Checks that the view would not show what Gate itself writes.
+    pub fn check_state(&self, state_dir: &Path) -> Result<(), Failure> {
+        // A directory that does not exist yet lies where its parent says.
+        let state_dir = crate::seen::resolve(state_dir).unwrap_or_else(|_| state_dir.to_owned());
+        let cause = match (state_dir.starts_with(&self.source), self.source.starts_with(&state_dir))
+        {
+            (false, false) => return Ok(()),
+            (true, _) => format!("it holds Gate's own state, {}", state_dir.display()),
+            (false, true) => format!("it lies in Gate's own state, {}", state_dir.display()),
+        };
+        let hint = "choose another source, or keep the state elsewhere: --state-dir";
+        Err(cannot_show(&self.source, cause, hint))
+    }
+
+    fn check_overlap(&self) -> Result<(), Failure> {
+        let Site { source, mountpoint } = self;
+        let cause = match (mountpoint.starts_with(source), source.starts_with(mountpoint)) {
+            (false, false) => return Ok(()),
+            (true, true) => return Err(in_place(source)),
+            (true, false) => format!("it lies in the source, {}", source.display()),
+            (false, true) => format!("the source, {}, lies in it", source.display()),
+        };
+        Err(cannot_mount_at(mountpoint, cause, "choose a mount point beside the source"))
+    }
+
+    fn check_vacant(&self) -> Result<(), Failure> {
+        let point = &self.mountpoint;
+        let mounted = mounts::at(point)
+            .map_err(|error| cannot_mount_at(point, error, "is /proc mounted?"))?;
+        if let Some(mount) = mounted {
+            let hint = match mount.is_gated {
+                true => format!("use it, or `gate umount {}`", point.display()),
+                false => "choose an empty directory".to_owned(),
+            };
+            let cause = format!("{} is mounted there already", mount.source.display());
+            return Err(cannot_mount_at(point, cause, hint));
+        }
+        match fs::read_dir(point).map(|mut entries| entries.next().is_some()) {
+            Ok(true) => {
+                let hint = "choose an empty directory: the view would hide what is there";
+                Err(cannot_mount_at(point, "it is not empty", hint))
+            }
+            // Whether this user may mount there is for the kernel to say.
+            Ok(false) | Err(_) => Ok(()),
+        }
+    }
+}
+
+fn check_source(source: &Path) -> Result<PathBuf, Failure> {
+    let absolute = source
+        .canonicalize()
+        .map_err(|error| cannot_show(source, error, "give an existing directory"))?;
+    match absolute.is_dir() {
+        true => Ok(absolute),
+        false => Err(cannot_show(source, "it is no directory", "give a directory")),
+    }
+}
+
+fn check_mountpoint(point: &Path) -> Result<PathBuf, Failure> {
+    let absolute = point.canonicalize().map_err(|error| {
+        let hint = match error.kind() {
+            io::ErrorKind::NotFound => format!("make it: `mkdir -p {}`", point.display()),
+            io::ErrorKind::NotConnected => {
+                format!("a dead view is there: `gate umount {}`", point.display())
+            }
+            _ => "check the path".to_owned(),
+        };
+        cannot_mount_at(point, error, hint)
+    })?;
+    match absolute.is_dir() {
+        true => Ok(absolute),
+        false => Err(cannot_mount_at(point, "it is no directory", "give an empty directory")),
+    }
+}
+
+fn in_place(source: &Path) -> Failure {
+    let cause = "a view cannot yet be mounted over its own source";
+    let hint = format!("choose another mount point: `gate mount {} DIR`", source.display());
+    cannot_show(source, cause, hint)
+}
+
+fn cannot_show(source: &Path, cause: impl Display, hint: impl Display) -> Failure {
+    Failure::new(format!("cannot mount {}", source.display()), cause, hint).exit(Exit::Unable)
+}
+
+fn cannot_mount_at(point: &Path, cause: impl Display, hint: impl Display) -> Failure {
+    Failure::new(format!("cannot mount at {}", point.display()), cause, hint).exit(Exit::Unable)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A fresh directory with `source/inner` and `view`.
+    struct Home(PathBuf);
+
+    impl Home {
+        fn new(name: &str) -> Home {
+            let home =
+                std::env::temp_dir().join(format!("gate-site-{}-{name}", std::process::id()));
+            fs::create_dir_all(home.join("source/inner")).unwrap();
+            fs::create_dir_all(home.join("view")).unwrap();
+            Home(home.canonicalize().unwrap())
+        }
+
+        fn site(&self, source: &str, point: &str) -> Result<Site, Failure> {
+            Site::find(&self.0.join(source), Some(&self.0.join(point)))
+        }
+
+        #[track_caller]
+        fn refused(&self, source: &str, point: &str) -> String {
+            self.site(source, point).and_then(|site| site.check()).unwrap_err().to_string()
+        }
+    }
+
+    impl Drop for Home {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_mounted_is_told_with_its_reason() {
+        let home = Home::new("told");
+        fs::write(home.0.join("file"), "").unwrap();
+        for (source, point, cause) in [
+            ("none", "view", "No such file"),
+            ("file", "view", "no directory"),
+            ("source", "none", "mkdir -p"),
+            ("source", "file", "no directory"),
+            ("source", "source", "its own source"),
+            ("source", "source/inner", "lies in the source"),
+            ("source/inner", "source", "lies in it"),
+            ("view", "source", "not empty"),
+        ] {
+            let text = home.refused(source, point);
+            assert!(text.contains(cause), "{source} at {point}: {text}");
+        }
+        assert!(home.site("source", "view").unwrap().check().is_ok());
+    }
+
+    #[test]
+    fn gates_own_state_is_not_shown() {
+        let home = Home::new("state");
+        let site = home.site("source", "view").unwrap();
+        assert!(site.check_state(&home.0.join("state")).is_ok());
+        for state_dir in ["source", "source/inner", "source/none", ""] {
+            let outcome = site.check_state(&home.0.join(state_dir));
+            assert!(outcome.unwrap_err().to_string().contains("own state"), "{state_dir}");
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! `gate run`
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::Command;
+
+use gate_core::lock::limits::TEXT_BYTES_MAX;
+
+use crate::failure::{Exit, Failure};
+use crate::processes::AGENT_VARIABLE;
+
+/// Run a command as one agent: its exit status is ours
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Name of the agent, shown wherever it holds or waits [default: the command's]
+    #[arg(long, value_name = "NAME", env = "GATE_AGENT", value_parser = agent)]
+    agent: Option<String>,
+    /// Directory to run it in
+    #[arg(long = "in", value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// The command and its arguments
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "CMD"
+    )]
+    command: Vec<OsString>,
+}
+
+impl Args {
+    pub fn run(self) -> Result<Exit, Failure> {
+        let agent = self.agent.unwrap_or_else(|| name_of(&self.command[0]));
+        let mut command = prepare(&self.command);
+        command.env(AGENT_VARIABLE, agent);
+        if let Some(dir) = &self.dir {
+            std::env::set_current_dir(dir).map_err(|error| {
+                let what = format!("cannot run in {}", dir.display());
+                Failure::new(what, error, "give a directory to --in").exit(Exit::Unable)
+            })?;
+        }
+        Err(cannot_run(&self.command, &command.exec()))
+    }
+}
+
+/// Makes a command of a program and its arguments; clap has seen to it that there is one.
+pub fn prepare(words: &[OsString]) -> Command {
+    let mut command = Command::new(&words[0]);
+    command.args(&words[1..]);
+    command
+}
+
+/// Says why a command was not run, in the exit codes of shells.
+pub fn cannot_run(words: &[OsString], error: &io::Error) -> Failure {
+    let exit = match error.kind() {
+        io::ErrorKind::NotFound => Exit::NotFound,
+        _ => Exit::NotExecutable,
+    };
+    let what = format!("cannot run {}", words[0].display());
+    Failure::new(what, error, "check its name and its mode").exit(exit)
+}
+
+/// Parses the name of an agent: the broker keeps no longer ones.
+fn agent(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.len() > TEXT_BYTES_MAX {
+        return Err(format!("a name has 1 to {TEXT_BYTES_MAX} bytes"));
+    }
+    if text.chars().any(char::is_control) {
+        return Err("a name has no control characters".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+fn name_of(program: &OsString) -> String {
+    let name = std::path::Path::new(program).file_name().unwrap_or(program);
+    let name = name.display().to_string();
+    name.chars().filter(|c| !c.is_control()).take(TEXT_BYTES_MAX / 4).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_bounded_and_printable() {
+        assert!(agent("ada").is_ok());
+        assert!(agent("").is_err());
+        assert!(agent("a\nb").is_err());
+        assert!(agent(&"x".repeat(257)).is_err());
+        assert_eq!(name_of(&"/usr/bin/claude".into()), "claude");
+    }
+}

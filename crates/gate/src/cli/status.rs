@@ -1,0 +1,194 @@
+//! `gate status`
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use gate_api::wire::Status;
+use gate_api::{ClientInfo, QueryError, Watcher};
+use gate_core::lock::limits::Limit;
+use serde::Serialize;
+
+use crate::board;
+use crate::config::Settings;
+use crate::failure::{Exit, Failure};
+use crate::mounts::{self, Mount};
+use crate::output::{self, Table};
+use crate::reach::{BrokerFlags, Deaf, Wanted};
+
+/// What prefixes commands that need root.
+const SUDO_VARIABLE: &str = "GATE_SUDO_CMD";
+const SUDO_DEFAULT: &str = "sudo";
+
+/// Show the broker and the views
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Write JSON
+    #[arg(long)]
+    json: bool,
+    /// Show every bound
+    #[arg(long)]
+    limits: bool,
+    #[command(flatten)]
+    broker: BrokerFlags,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    version: u32,
+    broker: Option<Broker>,
+    /// Why there is no broker, if that is not as it should be.
+    trouble: Option<String>,
+    mounts: Vec<View>,
+    limits: BTreeMap<String, u64>,
+    sudo: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Broker {
+    address: String,
+    state_dir: PathBuf,
+    pid: u32,
+    version: String,
+    epoch: u64,
+    started_at: String,
+    in_grace: bool,
+    sessions: u64,
+    held: u64,
+    waiting: u64,
+    counts: BTreeMap<String, u64>,
+    spaces: Vec<Space>,
+}
+
+#[derive(Debug, Serialize)]
+struct Space {
+    name: String,
+    source: String,
+    views: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct View {
+    mountpoint: String,
+    source: String,
+}
+
+impl Args {
+    pub fn run(self) -> Result<Exit, Failure> {
+        let report = Report::make(&self.broker)?;
+        match (self.json, self.limits) {
+            (true, _) => output::print_json(&report)?,
+            (false, true) => output::print(&report.limits())?,
+            (false, false) => output::print(&report.text())?,
+        }
+        Ok(Exit::Success)
+    }
+}
+
+impl Report {
+    fn make(flags: &BrokerFlags) -> Result<Report, Failure> {
+        let wanted = Wanted::find(flags, &Settings::load()?)?;
+        let client = ClientInfo { name: "gate status".to_owned(), lease: None };
+        let deaf: Arc<dyn Watcher> = Arc::new(Deaf);
+        let (broker, trouble) = match wanted.reach(&client, &deaf) {
+            Ok(None) => (None, None),
+            Err(unreached) => (None, Some(unreached.error.to_string())),
+            Ok(Some(reached)) => match reached.session.status() {
+                Ok(status) => (Some(Broker::new(reached.address.to_string(), status)), None),
+                Err(error) => (None, Some(QueryError::to_string(&error))),
+            },
+        };
+        let mounts = mounts::all()
+            .map_err(|error| Failure::new("cannot list the mounts", error, "is /proc mounted?"))?;
+        let is_ours = |mount: &Mount| {
+            mount.is_gated && broker.as_ref().is_none_or(|broker| broker.serves(&mount.source))
+        };
+        let limits = Limit::ALL.map(|(limit, most)| (limit.to_string(), most as u64)).into();
+        Ok(Report {
+            version: 1,
+            mounts: mounts.iter().filter(|mount| is_ours(mount)).map(View::new).collect(),
+            broker,
+            trouble,
+            limits,
+            sudo: std::env::var(SUDO_VARIABLE).unwrap_or_else(|_| SUDO_DEFAULT.to_owned()),
+        })
+    }
+
+    fn text(&self) -> String {
+        let mut text = match (&self.broker, &self.trouble) {
+            (Some(broker), _) => broker.text(),
+            (None, Some(trouble)) => format!("broker   none: {trouble}\n"),
+            (None, None) => "broker   none runs; `gate mount R M` starts one\n".to_owned(),
+        };
+        let mut table = Table::new(["VIEW", "SOURCE"]);
+        for view in &self.mounts {
+            table.row([view.mountpoint.clone(), view.source.clone()]);
+        }
+        match table.is_empty() {
+            true => text.push_str("views    none\n"),
+            false => text.push_str(&table.text()),
+        }
+        text
+    }
+
+    fn limits(&self) -> String {
+        let mut table = Table::new(["LIMIT", "AT MOST"]);
+        for (name, most) in &self.limits {
+            table.row([name.clone(), most.to_string()]);
+        }
+        table.text()
+    }
+}
+
+impl Broker {
+    fn new(address: String, status: Status) -> Broker {
+        use std::os::unix::ffi::OsStringExt as _;
+
+        let space = |line: gate_api::wire::SpaceLine| Space {
+            name: line.name,
+            source: line.source,
+            views: line.views,
+        };
+        Broker {
+            address,
+            state_dir: std::ffi::OsString::from_vec(status.broker.state_dir).into(),
+            pid: status.broker.pid,
+            version: status.broker.version,
+            epoch: status.broker.epoch,
+            started_at: board::utc(status.started_at_ms),
+            in_grace: status.in_grace,
+            sessions: status.sessions,
+            held: status.held,
+            waiting: status.waiting,
+            counts: status.counts.into_iter().collect(),
+            spaces: status.spaces.into_iter().map(space).collect(),
+        }
+    }
+
+    /// A mount's name is its source, which lies in one of the broker's.
+    fn serves(&self, source: &Path) -> bool {
+        let sources = self.spaces.iter().map(|space| Path::new(&space.source));
+        sources.filter(|served| !served.as_os_str().is_empty()).any(|at| source.starts_with(at))
+    }
+
+    fn text(&self) -> String {
+        let Broker { address, version, pid, epoch, started_at, .. } = self;
+        let mut text = format!("broker   {address}, gate {version}, process {pid}\n");
+        let _ = writeln!(text, "state    {}", self.state_dir.display());
+        let _ = writeln!(text, "since    {started_at}, epoch {epoch}");
+        let Broker { sessions, held, waiting, .. } = self;
+        let _ = writeln!(text, "locks    {held} held, {waiting} waiting, {sessions} sessions");
+        if self.in_grace {
+            text.push_str("grace    former sessions may still come back\n");
+        }
+        text
+    }
+}
+
+impl View {
+    fn new(mount: &Mount) -> View {
+        let text = |path: &Path| path.display().to_string();
+        View { mountpoint: text(&mount.point), source: text(&mount.source) }
+    }
+}

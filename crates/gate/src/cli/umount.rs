@@ -1,0 +1,176 @@
+//! `gate umount`
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use gate_api::process;
+use gate_fuse::UnmountError;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::failure::{Exit, Failure};
+use crate::mounts;
+use crate::processes::{self, User};
+use crate::seen::{About, Unseen};
+
+/// How long a view may take to say who serves it.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
+/// How long its process may take to end once it is unmounted.
+const END_PATIENCE: Timespec = Timespec { tv_sec: 30, tv_nsec: 0 };
+/// How many of those who keep a mount busy are named.
+const USERS_SHOWN_MAX: usize = 5;
+
+/// Unmount a gated view, unless somebody uses it
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Where it is mounted
+    mountpoint: PathBuf,
+}
+
+impl Args {
+    pub fn run(self) -> Result<Exit, Failure> {
+        let point = point_of(&self.mountpoint)
+            .map_err(|error| cannot(&self.mountpoint, error, "check the path"))?;
+        let mount = mounts::at(&point).map_err(|error| cannot(&point, error, "is /proc mounted?"));
+        match mount? {
+            Some(mount) if mount.is_gated => {}
+            Some(_) => {
+                let hint = format!("`umount {}` ends other mounts", point.display());
+                return Err(cannot(&point, "what is mounted there is no gated view", hint));
+            }
+            None => return Err(not_mounted(&point)),
+        }
+        let server = server_of(&point)?;
+        gate_fuse::unmount(&point).map_err(|error| refused(&point, &error))?;
+        if let Some(server) = server {
+            await_end(&server, &point)?;
+        }
+        Ok(Exit::Success)
+    }
+}
+
+/// Says why a view was not unmounted.
+pub fn refused(point: &Path, error: &UnmountError) -> Failure {
+    let cause = || io_cause(error);
+    match error {
+        UnmountError::Busy(_) => busy(point, &processes::users_of(point)),
+        UnmountError::NotMounted(_) => not_mounted(point),
+        UnmountError::NotPermitted(_) => {
+            cannot(point, cause(), "do it as the user who mounted it, or as root")
+        }
+        UnmountError::NoFusermount(_) => cannot(point, cause(), "install fuse3"),
+        UnmountError::Failed(_) => cannot(point, cause(), "try again"),
+    }
+}
+
+fn busy(point: &Path, users: &[User]) -> Failure {
+    if users.is_empty() {
+        let cause = "it is busy, and who uses it may not be seen by this user";
+        return cannot(point, cause, "look as root: `gate umount` then names them");
+    }
+    let name = |user: &User| {
+        let User { pid, command, has, path } = user;
+        format!("{command} (process {pid}: {} {})", has.as_str(), path.display())
+    };
+    let mut names: Vec<String> = users.iter().take(USERS_SHOWN_MAX).map(name).collect();
+    if users.len() > USERS_SHOWN_MAX {
+        names.push(format!("{} more", users.len() - USERS_SHOWN_MAX));
+    }
+    let cause = format!("it is in use by {}", names.join(", "));
+    cannot(point, cause, "close these files, leave the directory, then try again")
+}
+
+fn not_mounted(point: &Path) -> Failure {
+    let inside = About::of(point).ok().filter(|about| about.mountpoint != point);
+    let hint = match inside {
+        Some(about) => format!("it lies in a view: `gate umount {}`", about.mountpoint.display()),
+        None => "`gate status` lists the views".to_owned(),
+    };
+    cannot(point, "no gated view is mounted there", hint)
+}
+
+/// Returns the mount point in the words of the mount table. A dead view cannot be looked at, but
+/// the directory around it can.
+fn point_of(path: &Path) -> io::Result<PathBuf> {
+    let error = match path.canonicalize() {
+        Ok(point) => return Ok(point),
+        Err(error) => error,
+    };
+    let absolute = std::path::absolute(path)?;
+    match (absolute.parent(), absolute.file_name()) {
+        (Some(parent), Some(name)) if error.kind() != io::ErrorKind::NotFound => {
+            Ok(parent.canonicalize()?.join(name))
+        }
+        _ => Err(error),
+    }
+}
+
+/// Returns the process that serves a view, so that its end can be waited for; `None` for a dead
+/// view. A view that hangs must not hang this command without a word.
+fn server_of(point: &Path) -> Result<Option<OwnedFd>, Failure> {
+    let (told, heard) = mpsc::channel();
+    let asked = point.to_owned();
+    // Who no longer listens has given up.
+    std::thread::spawn(move || drop(told.send(About::of(&asked))));
+    match heard.recv_timeout(ANSWER_PATIENCE) {
+        Ok(Ok(about)) => Ok(process::of_pid(about.pid).and_then(process::watch)),
+        Ok(Err(Unseen::NotGated | Unseen::Version(_) | Unseen::Io(_))) => Ok(None),
+        Err(_) => {
+            let hint = "end the process that serves it (`gate mount …`), then try again";
+            Err(cannot(point, "the view does not answer", hint))
+        }
+    }
+}
+
+fn await_end(server: &OwnedFd, point: &Path) -> Result<(), Failure> {
+    let mut ends = [PollFd::new(server, PollFlags::IN)];
+    loop {
+        return match poll(&mut ends, Some(&END_PATIENCE)) {
+            Err(rustix::io::Errno::INTR) => continue,
+            Ok(0) => {
+                let what = format!("{} is unmounted, but not yet at rest", point.display());
+                let cause = "the process that served it has not ended";
+                Err(Failure::new(what, cause, "look into its log before using the source"))
+            }
+            Ok(_) | Err(_) => Ok(()),
+        };
+    }
+}
+
+fn io_cause(error: &UnmountError) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
+
+fn cannot(point: &Path, cause: impl std::fmt::Display, hint: impl std::fmt::Display) -> Failure {
+    Failure::new(format!("cannot unmount {}", point.display()), cause, hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::processes::Use;
+
+    #[test]
+    fn those_who_keep_it_busy_are_named() {
+        let user = |pid| User {
+            pid,
+            command: "bash".into(),
+            has: Use::WorkingDirectory,
+            path: "/m/d".into(),
+        };
+        let text = busy(Path::new("/m"), &(1..=7).map(user).collect::<Vec<_>>()).to_string();
+        assert!(text.contains("bash (process 1: working directory /m/d)"), "{text}");
+        assert!(text.contains("2 more"), "{text}");
+    }
+
+    #[test]
+    fn a_mount_point_is_written_as_the_kernel_does() {
+        assert_eq!(point_of(Path::new("/proc/../proc")).unwrap(), Path::new("/proc"));
+        assert!(point_of(Path::new("/nothing/here")).is_err());
+    }
+}

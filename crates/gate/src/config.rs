@@ -1,0 +1,133 @@
+//! `gate.toml`: what holds unless a flag or a variable says otherwise.
+//!
+//! The system's and the user's file may set everything; the one at a source's root comes with
+//! the files, from whoever wrote them, and may set nothing but how they are gated.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
+
+use crate::duration;
+use crate::failure::{Exit, Failure};
+
+const NAME: &str = "gate.toml";
+const SYSTEM_DIR: &str = "/etc/gate";
+
+/// What a file of the system or of the user may set.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    pub state_dir: Option<PathBuf>,
+    pub broker_host: Option<String>,
+    pub broker_port: Option<u16>,
+    pub lease_ms: Option<u64>,
+    pub max_hold_ms: Option<u64>,
+    pub acquire_timeout_ms: Option<u64>,
+    pub release_on_flush: Option<bool>,
+    #[serde(deserialize_with = "maybe_duration")]
+    pub read_wait: Option<Duration>,
+    /// `GLOB=none` or `GLOB=gated`, weakest first.
+    pub policy: Vec<String>,
+}
+
+/// What a file at a source's root may set.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct SourceSettings {
+    #[serde(deserialize_with = "maybe_duration")]
+    pub read_wait: Option<Duration>,
+    /// `GLOB=none` or `GLOB=gated`, weakest first.
+    pub policy: Vec<String>,
+}
+
+impl Settings {
+    /// Reads the system's file and the user's, which wins.
+    pub fn load() -> Result<Settings, Failure> {
+        let system: Settings = read(&Path::new(SYSTEM_DIR).join(NAME))?;
+        match user_dir() {
+            Some(dir) => Ok(system.overlaid(read(&dir.join(NAME))?)),
+            None => Ok(system),
+        }
+    }
+
+    fn overlaid(mut self, over: Settings) -> Settings {
+        self.policy.extend(over.policy);
+        Settings {
+            state_dir: over.state_dir.or(self.state_dir),
+            broker_host: over.broker_host.or(self.broker_host),
+            broker_port: over.broker_port.or(self.broker_port),
+            lease_ms: over.lease_ms.or(self.lease_ms),
+            max_hold_ms: over.max_hold_ms.or(self.max_hold_ms),
+            acquire_timeout_ms: over.acquire_timeout_ms.or(self.acquire_timeout_ms),
+            release_on_flush: over.release_on_flush.or(self.release_on_flush),
+            read_wait: over.read_wait.or(self.read_wait),
+            policy: self.policy,
+        }
+    }
+}
+
+impl SourceSettings {
+    /// Reads the file at a source's root.
+    pub fn load(source: &Path) -> Result<SourceSettings, Failure> {
+        read(&source.join(NAME))
+    }
+}
+
+fn user_dir() -> Option<PathBuf> {
+    let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
+    let base = absolute("XDG_CONFIG_HOME").or_else(|| Some(absolute("HOME")?.join(".config")))?;
+    Some(base.join("gate"))
+}
+
+fn read<T: DeserializeOwned + Default>(path: &Path) -> Result<T, Failure> {
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if is_absence(&error) => return Ok(T::default()),
+        Err(error) => return Err(unreadable(path, &error)),
+    };
+    toml::from_str(&text).map_err(|error| {
+        let line = error.span().map_or(1, |span| text[..span.start].lines().count().max(1));
+        let place = format!("cannot understand {}, line {line}", path.display());
+        Failure::new(place, error.message(), "mend that line").exit(Exit::Unable)
+    })
+}
+
+fn is_absence(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> Failure {
+    let what = format!("cannot read {}", path.display());
+    Failure::new(what, error, "make it readable, or remove it").exit(Exit::Unable)
+}
+
+fn maybe_duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+    let text = String::deserialize(from)?;
+    duration::parse(&text).map(Some).map_err(serde::de::Error::custom)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_user_wins_and_policies_add_up() {
+        let system: Settings =
+            toml::from_str("lease_ms = 5\nread_wait = \"2s\"\npolicy = [\"*.a=none\"]").unwrap();
+        let user = toml::from_str("lease_ms = 7\npolicy = [\"*.a=gated\"]").unwrap();
+        let both = system.overlaid(user);
+        assert_eq!((both.lease_ms, both.read_wait), (Some(7), Some(Duration::from_secs(2))));
+        assert_eq!(both.policy, ["*.a=none", "*.a=gated"]);
+    }
+
+    #[test]
+    fn a_source_sets_how_it_is_gated_and_nothing_else() {
+        assert!(toml::from_str::<SourceSettings>("policy = [\"x=none\"]").is_ok());
+        assert!(toml::from_str::<SourceSettings>("broker_host = \"evil\"").is_err());
+        assert!(toml::from_str::<Settings>("lease_msec = 1").is_err());
+    }
+}

@@ -1,0 +1,80 @@
+//! The kernel's table of mounts.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+/// The type of a gated view in the table.
+const KIND: &[u8] = b"fuse.gate";
+
+/// One mount.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mount {
+    /// Where.
+    pub point: PathBuf,
+    /// What: of a gated view its source.
+    pub source: PathBuf,
+    /// Whether it is a gated view.
+    pub is_gated: bool,
+}
+
+/// Returns all mounts this process can see, oldest first.
+pub fn all() -> io::Result<Vec<Mount>> {
+    Ok(parse(&std::fs::read("/proc/self/mountinfo")?))
+}
+
+/// Returns the uppermost mount at exactly this path.
+pub fn at(point: &Path) -> io::Result<Option<Mount>> {
+    Ok(all()?.into_iter().rfind(|mount| mount.point == point))
+}
+
+fn parse(table: &[u8]) -> Vec<Mount> {
+    table.split(|byte| *byte == b'\n').filter_map(parse_line).collect()
+}
+
+/// `36 35 98:0 /root /point options optional… - type source options`
+fn parse_line(line: &[u8]) -> Option<Mount> {
+    let mut fields = line.split(|byte| *byte == b' ');
+    let point = unescape(fields.nth(4)?);
+    fields.find(|field| *field == b"-")?;
+    let is_gated = fields.next()? == KIND;
+    Some(Mount { point, source: unescape(fields.next()?), is_gated })
+}
+
+/// The kernel writes what would part fields as `\` and three octal digits.
+fn unescape(field: &[u8]) -> PathBuf {
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((first, tail)) = rest.split_first() {
+        let octal = tail.get(..3).and_then(|digits| str::from_utf8(digits).ok());
+        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) if *first == b'\\' => {
+                bytes.push(byte);
+                rest = &tail[3..];
+            }
+            _ => {
+                bytes.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    PathBuf::from(OsString::from_vec(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_with_blanks_in_its_names() {
+        let table = br"22 1 8:1 / / rw - ext4 /dev/sda1 rw
+36 22 0:98 / /tmp/a\040b rw,nosuid shared:1 - fuse.gate /s\134x rw,user_id=0
+";
+        let mounts = parse(table);
+        assert_eq!(mounts.len(), 2);
+        assert!(!mounts[0].is_gated);
+        let expected = Mount { point: "/tmp/a b".into(), source: r"/s\x".into(), is_gated: true };
+        assert_eq!(mounts[1], expected);
+    }
+}

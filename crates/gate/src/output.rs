@@ -1,0 +1,95 @@
+//! What commands write to standard output: tables for people, JSON for programs.
+
+use std::io::{self, Write as _};
+
+use serde::Serialize;
+
+use crate::failure::{Exit, Failure};
+
+/// What a process ends with whose reader went away.
+const BROKEN_PIPE: Exit = Exit::Signal(13);
+
+/// Writes to standard output.
+pub fn print(text: &str) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(|error| {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Failure::silent(BROKEN_PIPE),
+            _ => Failure::new("cannot write the output", error, "look at where it is sent to"),
+        }
+    })
+}
+
+/// Writes one value as a line of JSON.
+pub fn print_json(value: &impl Serialize) -> Result<(), Failure> {
+    let mut text =
+        serde_json::to_string(value).expect("our own values have string keys and no odd numbers");
+    text.push('\n');
+    print(&text)
+}
+
+/// Rows under a heading, as wide as they must be.
+#[derive(Debug)]
+pub struct Table<const COLUMNS: usize> {
+    rows: Vec<[String; COLUMNS]>,
+}
+
+impl<const COLUMNS: usize> Table<COLUMNS> {
+    /// Begins a table.
+    pub fn new(heading: [&str; COLUMNS]) -> Self {
+        Table { rows: vec![heading.map(str::to_owned)] }
+    }
+
+    /// Adds a row. Names are others' bytes: nothing in them may steer the terminal.
+    pub fn row(&mut self, cells: [String; COLUMNS]) {
+        self.rows.push(cells.map(|cell| printable(&cell)));
+    }
+
+    /// Returns whether there is nothing below the heading.
+    pub fn is_empty(&self) -> bool {
+        self.rows.len() == 1
+    }
+
+    /// Returns it as text.
+    pub fn text(&self) -> String {
+        let width = |column: usize| self.rows.iter().map(|row| row[column].chars().count()).max();
+        let widths: [usize; COLUMNS] = std::array::from_fn(|column| width(column).unwrap_or(0));
+        let line = |row: &[String; COLUMNS]| {
+            let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
+            let mut line = cells.collect::<Vec<_>>().join("  ").trim_end().to_owned();
+            line.push('\n');
+            line
+        };
+        self.rows.iter().map(line).collect()
+    }
+}
+
+/// Returns text in which control characters are spelt out.
+pub fn printable(text: &str) -> String {
+    let spell = |c: char| match c.is_control() {
+        true => c.escape_default().to_string(),
+        false => c.to_string(),
+    };
+    text.chars().map(spell).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_cell() {
+        let mut table = Table::new(["STATE", "PATH"]);
+        assert!(table.is_empty());
+        table.row(["held".into(), "a".into()]);
+        table.row(["waiting".into(), "src/b".into()]);
+        assert_eq!(table.text(), "STATE    PATH\nheld     a\nwaiting  src/b\n");
+    }
+
+    #[test]
+    fn a_name_cannot_steer_the_terminal() {
+        let mut table = Table::new(["PATH"]);
+        table.row(["a\x1b[2J\nb".into()]);
+        assert_eq!(table.text(), "PATH\na\\u{1b}[2J\\nb\n");
+    }
+}

@@ -1,0 +1,275 @@
+//! A path as a gated view shows it: which view, which broker, which place in which space.
+//!
+//! A view answers for any of its nodes what it is; so no registry is needed, and a path means
+//! the same through every link that leads to it.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use gate_api::wire::{Origin, Rules, Scope, Source};
+use gate_api::{Address, Attachment, Session};
+use gate_core::lock::key::FileKey;
+use gate_core::lock::want::Node;
+use gate_core::path::ViewPath;
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use crate::failure::{Exit, Failure};
+
+/// The attribute by which a view tells of itself.
+const ATTRIBUTE: &str = "user.gate.view";
+/// The version of its text that this release knows (N16).
+const VERSION: u32 = 1;
+/// Bytes of its text, at most.
+const ATTRIBUTE_BYTES_MAX: usize = 64 * 1024;
+
+/// What a view tells of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct About {
+    pub version: u32,
+    /// The directory behind it.
+    pub source: PathBuf,
+    /// Where it is.
+    pub mountpoint: PathBuf,
+    /// Where its broker listens.
+    pub broker: String,
+    /// The name of its space.
+    pub space: String,
+    /// Where the source's root lies in that.
+    pub prefix: String,
+    /// The file system of the node that was asked, as file keys have it.
+    pub volume: u64,
+    /// Who serves it.
+    pub pid: u32,
+    /// The policies, as the broker was told.
+    #[serde(default)]
+    pub policies: String,
+    /// After how long readers pass idle handles; `None`: never.
+    #[serde(default)]
+    pub read_wait_ms: Option<u64>,
+}
+
+/// A path in a view.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// The view.
+    pub about: About,
+    /// The path from the view's root.
+    pub path: ViewPath,
+    /// What is there.
+    pub node: Node,
+}
+
+/// Why nothing is known of a view.
+#[derive(Debug)]
+pub enum Unseen {
+    /// The path is in no view.
+    NotGated,
+    /// Its view is of another release.
+    Version(u32),
+    /// It cannot be looked at.
+    Io(io::Error),
+}
+
+impl About {
+    /// Asks the view that shows a path, or one of the directories above it.
+    pub fn of(path: &Path) -> Result<About, Unseen> {
+        // The caller may not be allowed to read the node itself.
+        for path in path.ancestors() {
+            match attribute(path) {
+                Ok(text) => return About::parse(&text),
+                Err(Errno::NODATA | Errno::OPNOTSUPP) => return Err(Unseen::NotGated),
+                Err(Errno::ACCESS | Errno::PERM | Errno::NOENT | Errno::NOTDIR) => {}
+                Err(errno) => return Err(Unseen::Io(errno.into())),
+            }
+        }
+        Err(Unseen::NotGated)
+    }
+
+    fn parse(text: &[u8]) -> Result<About, Unseen> {
+        #[derive(Deserialize)]
+        struct Versioned {
+            version: u32,
+        }
+        let nonsense = |error: serde_json::Error| Unseen::Io(error.into());
+        let Versioned { version } = serde_json::from_slice(text).map_err(nonsense)?;
+        if version != VERSION {
+            return Err(Unseen::Version(version));
+        }
+        serde_json::from_slice(text).map_err(nonsense)
+    }
+
+    /// Lets a session speak of the view's source, just as the view does.
+    pub fn attach(&self, session: &Session) -> Result<Attachment, Failure> {
+        let cannot = |cause: &dyn fmt::Display| {
+            let what = format!("cannot take turns in {}", self.mountpoint.display());
+            Failure::new(what, cause, "`gate status` tells how the broker is").exit(Exit::Unable)
+        };
+        let directory = gate_api::source::directory(&self.source).map_err(|e| cannot(&e))?;
+        let source = Source {
+            origin: Origin::Directory(directory),
+            space: Some(self.space.clone()),
+            by_host_and_port: false,
+            rules: Rules {
+                read_wait: self.read_wait_ms.map(Duration::from_millis),
+                policies: self.policies.clone(),
+            },
+        };
+        session.attach(source).map_err(|error| cannot(&error))
+    }
+
+    /// Returns what the broker calls an absolute path of this view; `path` is what the user wrote.
+    pub fn scope(&self, absolute: &Path, path: &Path) -> Result<Scope, Failure> {
+        let inner = self.inner(absolute).ok_or_else(|| Unseen::NotGated.failure(path))?;
+        let prefix = ViewPath::parse(self.prefix.as_bytes()).ok();
+        let found = prefix.and_then(|prefix| inner.below(&prefix).ok());
+        let too_long = || Unseen::Io(io::ErrorKind::InvalidFilename.into());
+        let path = found.ok_or_else(|| too_long().failure(path))?;
+        Ok(Scope::Within { space: self.space.clone(), path })
+    }
+
+    /// Returns an absolute path as seen from the view's root.
+    fn inner(&self, absolute: &Path) -> Option<ViewPath> {
+        let inner = absolute.strip_prefix(&self.mountpoint).ok()?;
+        ViewPath::parse(inner.as_os_str().as_bytes()).ok()
+    }
+
+    /// Returns where the view's broker listens.
+    pub fn address(&self) -> Address {
+        let tcp = self.broker.rsplit_once(':').filter(|_| !self.broker.starts_with('/'));
+        match tcp.and_then(|(host, port)| Some((host, port.parse().ok()?))) {
+            Some((host, port)) => {
+                let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+                Address::Tcp { host, port }
+            }
+            None => Address::Unix(PathBuf::from(&self.broker)),
+        }
+    }
+}
+
+impl Seen {
+    /// Finds out how a view shows a path, which need not exist.
+    pub fn find(path: &Path) -> Result<Seen, Failure> {
+        let failed = |error: io::Error| {
+            let what = format!("cannot look at {}", path.display());
+            Failure::new(what, error, "check the path").exit(Exit::Unable)
+        };
+        let absolute = resolve(path).map_err(failed)?;
+        let about = About::of(&absolute).map_err(|why| why.failure(path))?;
+        let inner = about.inner(&absolute).ok_or_else(|| Unseen::NotGated.failure(path))?;
+        let node = match fs::symlink_metadata(&absolute) {
+            Ok(found) if found.is_dir() => Node::Directory,
+            Ok(found) if found.is_file() => {
+                Node::File(FileKey { volume: about.volume, inode: found.ino(), generation: 0 })
+            }
+            Ok(_) => Node::None,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Node::None,
+            Err(error) => return Err(failed(error)),
+        };
+        Ok(Seen { about, path: inner, node })
+    }
+}
+
+impl Unseen {
+    /// Says why a command cannot do anything with a path.
+    pub fn failure(&self, path: &Path) -> Failure {
+        let path = path.display();
+        let failure = match self {
+            Unseen::NotGated => Failure::new(
+                format!("{path} takes no turns"),
+                "it is not in a gated view",
+                "give a path below a mount point: `gate status` lists them",
+            ),
+            Unseen::Version(theirs) => Failure::new(
+                format!("cannot understand the view that shows {path}"),
+                format!("it speaks version {theirs}, this gate version {VERSION}"),
+                "use the release that mounted it",
+            ),
+            Unseen::Io(error) => Failure::new(
+                format!("cannot ask the view that shows {path}"),
+                error,
+                "if it is dead, `gate umount` it and mount again",
+            ),
+        };
+        failure.exit(Exit::Unable)
+    }
+}
+
+/// Makes a path absolute and free of links; its last name need not exist.
+pub fn resolve(path: &Path) -> io::Result<PathBuf> {
+    match path.canonicalize() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        resolved => return resolved,
+    }
+    let name = path.file_name().ok_or(io::ErrorKind::NotFound)?;
+    let parent = match path.parent() {
+        Some(parent) if parent != OsStr::new("") => parent.canonicalize()?,
+        _ => std::env::current_dir()?,
+    };
+    Ok(parent.join(name))
+}
+
+fn attribute(path: &Path) -> Result<Vec<u8>, Errno> {
+    let mut text = vec![0; ATTRIBUTE_BYTES_MAX];
+    let length = rustix::fs::getxattr(path, ATTRIBUTE, &mut text[..])?;
+    text.truncate(length);
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn about(broker: &str) -> About {
+        About {
+            version: VERSION,
+            source: "/s".into(),
+            mountpoint: "/m".into(),
+            broker: broker.into(),
+            space: "default".into(),
+            prefix: ".".into(),
+            volume: 7,
+            pid: 1,
+            policies: String::new(),
+            read_wait_ms: None,
+        }
+    }
+
+    #[test]
+    fn an_address_is_read_as_it_was_written() {
+        for address in [
+            Address::Unix("/run/a:1/gate.sock".into()),
+            Address::Tcp { host: "localhost".into(), port: 8787 },
+            Address::Tcp { host: "::1".into(), port: 1 },
+        ] {
+            assert_eq!(about(&address.to_string()).address(), address);
+        }
+    }
+
+    #[test]
+    fn an_unknown_version_is_not_guessed_at() {
+        let text = serde_json::to_vec(&about("/s")).unwrap();
+        assert_eq!(About::parse(&text).unwrap(), about("/s"));
+        assert!(matches!(About::parse(br#"{"version":2}"#), Err(Unseen::Version(2))));
+        assert!(matches!(About::parse(b"{"), Err(Unseen::Io(_))));
+    }
+
+    #[test]
+    fn a_bare_directory_is_not_gated() {
+        assert!(matches!(About::of(Path::new("/proc/self")), Err(Unseen::NotGated)));
+    }
+
+    #[test]
+    fn a_path_need_not_exist_but_its_directory_must() {
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(resolve(Path::new("nothing-here")).unwrap(), here.join("nothing-here"));
+        assert_eq!(resolve(Path::new(".")).unwrap(), here);
+        assert!(resolve(Path::new("/nothing/here")).is_err());
+    }
+}

@@ -1,0 +1,69 @@
+//! Signals as messages, for processes that end in order.
+
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+use rustix::process::Signal;
+
+/// Signals that are kept for whoever reads them here.
+#[derive(Debug)]
+pub struct Signals(OwnedFd);
+
+/// One signal that came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// Which.
+    pub signal: Signal,
+    /// Whether the kernel sent it: of Ctrl-C all processes of the terminal's foreground hear.
+    pub by_kernel: bool,
+}
+
+impl Signals {
+    /// Keeps these signals from ending the process. To be called before the first thread starts:
+    /// threads inherit it; processes that are started do not.
+    pub fn keep(signals: &[Signal]) -> io::Result<Signals> {
+        // SAFETY: an all-zero set is valid storage, and sigemptyset makes it a set.
+        let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+        // SAFETY: `set` is ours, and every number comes from a `Signal`.
+        unsafe {
+            libc::sigemptyset(&mut set);
+            for signal in signals {
+                libc::sigaddset(&mut set, signal.as_raw());
+            }
+        }
+        // SAFETY: `set` is initialised; the former mask is not asked for.
+        let outcome = unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut()) };
+        if outcome != 0 {
+            return Err(io::Error::from_raw_os_error(outcome));
+        }
+        // SAFETY: `set` is initialised; -1 asks for a new descriptor.
+        let fd = unsafe { libc::signalfd(-1, &set, libc::SFD_CLOEXEC) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the descriptor is new, so nobody else owns it.
+        Ok(Signals(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    /// Waits for the next one.
+    pub fn next(&self) -> io::Result<Received> {
+        loop {
+            // SAFETY: all-zero bytes are a valid `signalfd_siginfo`.
+            let mut info: libc::signalfd_siginfo = unsafe { std::mem::zeroed() };
+            let size = size_of::<libc::signalfd_siginfo>();
+            // SAFETY: the buffer is ours and as long as is said.
+            let length = unsafe { libc::read(self.0.as_raw_fd(), (&raw mut info).cast(), size) };
+            if length < 0 {
+                let error = io::Error::last_os_error();
+                if error.kind() == io::ErrorKind::Interrupted {
+                    continue;
+                }
+                return Err(error);
+            }
+            let number = i32::try_from(info.ssi_signo).ok();
+            if let Some(signal) = number.and_then(Signal::from_named_raw) {
+                return Ok(Received { signal, by_kernel: info.ssi_code == libc::SI_KERNEL });
+            }
+        }
+    }
+}
