@@ -108,7 +108,7 @@ impl Decoder {
     }
 
     /// Takes the next message, if all of it is here.
-    pub fn next<M: DeserializeOwned>(&mut self) -> Result<Option<M>, FrameError> {
+    pub fn message<M: DeserializeOwned>(&mut self) -> Result<Option<M>, FrameError> {
         let rest = &self.bytes[self.start..];
         let Some(length) = rest.first_chunk::<LENGTH_BYTES>() else { return Ok(None) };
         let length = u32::from_le_bytes(*length) as usize;
@@ -141,7 +141,7 @@ mod tests {
             let mut words: Vec<String> = Vec::new();
             for piece in stream.chunks(cut) {
                 decoder.push(piece);
-                while let Some(word) = decoder.next().unwrap() {
+                while let Some(word) = decoder.message().unwrap() {
                     words.push(word);
                 }
             }
@@ -157,14 +157,14 @@ mod tests {
         assert_eq!(out, b"before");
         let mut decoder = Decoder::default();
         decoder.push(&u32::MAX.to_le_bytes());
-        assert_eq!(decoder.next::<String>(), Err(FrameError::TooLong));
+        assert_eq!(decoder.message::<String>(), Err(FrameError::TooLong));
     }
 
     #[test]
     fn a_frame_holds_exactly_one_message() {
         let mut decoder = Decoder::default();
         decoder.push(&[2, 0, 0, 0, 7, 7]);
-        assert_eq!(decoder.next::<u8>(), Err(FrameError::Malformed));
+        assert_eq!(decoder.message::<u8>(), Err(FrameError::Malformed));
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub mod link;
 pub mod mirror;
 pub mod process;
 pub mod session;
+pub mod source;
 mod stream;
 pub mod v1;
 pub mod wire;

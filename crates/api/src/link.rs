@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::address::Address;
 use crate::frame::FrameError;
 use crate::stream;
+pub use crate::stream::UPGRADE;
 use crate::wire::{ClientMessage, ServerMessage};
 
 /// Makes connections to one broker, one after the other.

@@ -15,6 +15,8 @@ pub struct Stat {
     pub state: u8,
     /// The parent process.
     pub parent: u32,
+    /// The process group.
+    pub group: u32,
     /// How many threads the process has.
     pub threads: u32,
     /// When it started, in ticks since boot.
@@ -105,7 +107,8 @@ impl Stat {
         Some(Stat {
             state: fields.next()?.bytes().next()?,
             parent: fields.next()?.parse().ok()?,
-            threads: fields.nth(15)?.parse().ok()?,
+            group: fields.next()?.parse().ok()?,
+            threads: fields.nth(14)?.parse().ok()?,
             start: fields.nth(1)?.parse().ok()?,
         })
     }
@@ -177,7 +180,7 @@ mod tests {
     #[test]
     fn a_name_may_hold_anything() {
         let stat = b"7 (a) R 1 (b)) S 3 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 9 0 1234 1 2\n";
-        let expected = Stat { state: b'S', parent: 3, threads: 9, start: 1234 };
+        let expected = Stat { state: b'S', parent: 3, group: 7, threads: 9, start: 1234 };
         assert_eq!(Stat::parse(stat), Some(expected));
         assert_eq!(Stat::parse(b"7 (a"), None);
     }

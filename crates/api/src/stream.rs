@@ -19,7 +19,7 @@ use crate::link::{Broken, ConnectError, Connection, Incoming, Outgoing};
 use crate::wire::{ClientMessage, ServerMessage};
 
 /// The name of the frames in an HTTP upgrade.
-pub(crate) const UPGRADE: &str = "gate-frames/1";
+pub const UPGRADE: &str = "gate-frames/1";
 /// How long a TCP connection may take to stand.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
 /// Bytes of an answer's head, at most.
@@ -225,7 +225,7 @@ impl Reader {
         if !self.greeted {
             self.greeted = self.decoder.preamble()?.is_some();
         }
-        if self.greeted { Ok(self.decoder.next()?) } else { Ok(None) }
+        if self.greeted { Ok(self.decoder.message()?) } else { Ok(None) }
     }
 
     fn has_bytes(&self, patience: Duration) -> Result<bool, Broken> {

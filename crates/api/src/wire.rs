@@ -489,8 +489,6 @@ pub struct Status {
     pub started_at_ms: u64,
     /// Whether former sessions may still come back.
     pub in_grace: bool,
-    /// Why nothing can be granted, while the journal cannot be written.
-    pub journal_trouble: Option<String>,
     /// Clients there are.
     pub sessions: u64,
     /// Claims that hold.

@@ -1,1 +1,31 @@
-//! placeholder
+//! The broker: decides who holds.
+//!
+//! One thread decides ([`actor`]), on the rules of core; what it decides is journaled ([`journal`])
+//! before anybody is told. Clients reach it by a Unix socket, over TCP, or from the same process
+//! ([`Door`]). Beside it stand threads that only look and translate: the prober ([`kin`]), the
+//! HTTP interface ([`http`]), the journal's checkpoints.
+//!
+//! Not here: the rules themselves (core), the messages (api), files behind a view.
+
+mod actor;
+mod clock;
+mod desk;
+mod door;
+mod doors;
+mod http;
+mod journal;
+mod kin;
+mod mail;
+mod past;
+mod sessions;
+mod source_lock;
+mod spaces;
+mod start;
+mod stateless;
+#[cfg(test)]
+mod tests;
+
+pub use door::Door;
+pub use http::ListenError;
+pub use journal::JournalError;
+pub use start::{Broker, Options, Running, StartError};

@@ -19,6 +19,9 @@ use crate::wire::{
     ServerMessage, Source, Welcome,
 };
 
+/// A broker drops a client that it has not heard for a few of these.
+const HEARTBEAT_MAX: Duration = Duration::from_secs(2);
+
 pub(super) type Then = Box<dyn FnMut(Answer) + Send>;
 type AttachAnswer = Result<Attached, AttachRefusal>;
 
@@ -108,7 +111,7 @@ impl State {
     /// Returns how often the broker must be heard, if silence means anything.
     pub fn heartbeat(&self) -> Option<Duration> {
         match &self.link {
-            Link::Up { heartbeat: true, .. } => Some(self.lease / 3),
+            Link::Up { heartbeat: true, .. } => Some((self.lease / 3).min(HEARTBEAT_MAX)),
             _ => None,
         }
     }

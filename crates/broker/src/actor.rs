@@ -1,0 +1,383 @@
+//! The one thread that decides. Five verbs: receive, decide, journal, apply, tell.
+//!
+//! It is itself the event loop of all connections, so a request costs no hop between threads. Each
+//! turn takes what came, decides it, commits all of it at once, and only then tells anybody (N3).
+//! Letting go needs no commit of its own: it waits a moment for one that somebody needs.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::sync::mpsc::{Receiver, Sender};
+use std::time::Duration;
+
+use gate_api::process;
+use gate_core::id::SessionId;
+use gate_core::lock::claim::Process;
+use gate_core::lock::limits::SESSIONS_MAX;
+use gate_core::time::Time;
+use mio::event::Event;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use rustc_hash::FxHashMap;
+
+use crate::clock;
+use crate::desk::{Desk, Letter};
+use crate::doors::{Doors, Read};
+use crate::journal::Journal;
+use crate::kin::ToProber;
+use crate::mail::{ConnectionId, Mail};
+use crate::stateless::{Outcome, Reply};
+
+pub(crate) const WAKER: Token = Token(0);
+const LISTENER: Token = Token(1);
+const FIRST_CONNECTION: usize = 2;
+/// Tokens with this bit belong to processes that are watched.
+const PROCESS_BIT: usize = 1 << 62;
+
+/// Connections at once: a session each, and some that have not said hello.
+const CONNECTIONS_MAX: usize = SESSIONS_MAX + 256;
+/// How long what nobody waits for may stay out of the journal.
+const COMMIT_DELAY: Duration = Duration::from_millis(4);
+/// The first pause after a commit that failed; it doubles.
+const RETRY_MIN: Duration = Duration::from_millis(50);
+/// The longest such pause.
+const RETRY_MAX: Duration = Duration::from_secs(2);
+/// How often silent clients are looked for.
+const SILENCE_CHECK: Duration = Duration::from_secs(2);
+/// Letters from other threads that are opened in one turn.
+const MAIL_PER_TURN_MAX: usize = 1_024;
+const EVENTS_MAX: usize = 256;
+
+pub(crate) struct Actor {
+    poll: Poll,
+    listener: UnixListener,
+    mail: Receiver<Mail>,
+    desk: Desk,
+    doors: Doors,
+    journal: Journal,
+    prober: Sender<ToProber>,
+    watched: FxHashMap<Token, (SessionId, OwnedFd)>,
+    next_watch: usize,
+    /// Connections that may have more to read, and mail that may have come meanwhile.
+    unread: BTreeSet<ConnectionId>,
+    unopened: bool,
+    commit_by: Option<Time>,
+    check_silence_at: Time,
+}
+
+/// What the thread begins with.
+pub(crate) struct Parts {
+    pub poll: Poll,
+    pub listener: UnixListener,
+    pub mail: Receiver<Mail>,
+    pub desk: Desk,
+    pub journal: Journal,
+    pub prober: Sender<ToProber>,
+}
+
+impl Actor {
+    pub fn new(parts: Parts) -> io::Result<Actor> {
+        let Parts { poll, listener, mail, desk, journal, prober } = parts;
+        listener.set_nonblocking(true)?;
+        let mut source = SourceFd(&listener.as_raw_fd());
+        poll.registry().register(&mut source, LISTENER, Interest::READABLE)?;
+        let doors = Doors::new(poll.registry().try_clone()?, FIRST_CONNECTION);
+        Ok(Actor {
+            poll,
+            listener,
+            mail,
+            desk,
+            doors,
+            journal,
+            prober,
+            watched: FxHashMap::default(),
+            next_watch: PROCESS_BIT,
+            unread: BTreeSet::new(),
+            unopened: true,
+            commit_by: None,
+            check_silence_at: clock::now() + SILENCE_CHECK,
+        })
+    }
+
+    /// Runs until it is told to stop.
+    pub fn run(mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(EVENTS_MAX);
+        let mut stopping = false;
+        while !stopping {
+            // What the last run left must be journaled and told first.
+            self.settle_accounts(false);
+            match self.poll.poll(&mut events, self.patience()) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                polled => polled?,
+            }
+            let now = clock::now();
+            for event in &events {
+                self.receive(event, now);
+            }
+            self.read_on(now);
+            stopping = self.open_mail(now);
+            self.end_the_silent(now);
+            self.desk.tick(now);
+        }
+        self.settle_accounts(true);
+        Ok(())
+    }
+
+    /// Returns how long nothing is to be done.
+    fn patience(&self) -> Option<Duration> {
+        if !self.unread.is_empty() || self.unopened {
+            return Some(Duration::ZERO);
+        }
+        let due = [self.desk.deadline(), self.commit_by, Some(self.check_silence_at)];
+        let next = due.into_iter().flatten().min()?;
+        Some(next.since(clock::now()))
+    }
+
+    fn receive(&mut self, event: &Event, now: Time) {
+        match event.token() {
+            WAKER => self.unopened = true,
+            LISTENER => self.accept(now),
+            Token(process) if process & PROCESS_BIT != 0 => self.bury(Token(process), now),
+            Token(connection) => {
+                let connection = ConnectionId(connection);
+                if event.is_writable() {
+                    self.doors.unblock(connection);
+                }
+                if event.is_readable() || event.is_read_closed() {
+                    self.unread.insert(connection);
+                }
+            }
+        }
+    }
+
+    fn accept(&mut self, now: Time) {
+        loop {
+            let stream = match self.listener.accept() {
+                Ok((stream, _)) => OwnedFd::from(stream),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => {
+                    if error.kind() != io::ErrorKind::WouldBlock {
+                        tracing::warn!(%error, "a client could not be let in");
+                    }
+                    return;
+                }
+            };
+            match peer_of(&stream) {
+                Some(peer) if peer.is_trusted() => {
+                    self.admit(stream, &[], None, process::of_pid(peer.pid), now);
+                }
+                _ => tracing::warn!("a client of another user was turned away"),
+            }
+        }
+    }
+
+    /// Lets a socket in. One that came by the socket file may do all, one by TCP has to prove
+    /// now and then that it is there.
+    fn admit(
+        &mut self,
+        socket: OwnedFd,
+        first_bytes: &[u8],
+        heard: Option<Time>,
+        peer: Option<Process>,
+        now: Time,
+    ) {
+        if self.doors.len() >= CONNECTIONS_MAX {
+            tracing::warn!("a client was turned away: too many connections");
+            return;
+        }
+        match self.doors.admit(socket, first_bytes, heard) {
+            Ok(id) => {
+                self.desk.enter(id, peer, heard.is_none());
+                self.read(id, now);
+            }
+            Err(error) => tracing::warn!(%error, "a client could not be let in"),
+        }
+    }
+
+    /// Reads a turn of every connection that may have something to say.
+    fn read_on(&mut self, now: Time) {
+        for id in std::mem::take(&mut self.unread) {
+            self.read(id, now);
+        }
+    }
+
+    fn read(&mut self, id: ConnectionId, now: Time) {
+        let desk = &mut self.desk;
+        match self.doors.read(id, now, |message| desk.hear(now, id, message)) {
+            Read::Drained => {}
+            Read::Partly => {
+                self.unread.insert(id);
+            }
+            Read::Gone => self.part(id, now),
+        }
+    }
+
+    fn part(&mut self, id: ConnectionId, now: Time) {
+        self.doors.close(id);
+        self.desk.leave(now, id);
+    }
+
+    /// Returns whether it is time to stop.
+    fn open_mail(&mut self, now: Time) -> bool {
+        for _ in 0..MAIL_PER_TURN_MAX {
+            match self.mail.try_recv() {
+                Ok(Mail::Stop) => return true,
+                Ok(mail) => self.open(mail, now),
+                Err(_) => {
+                    self.unopened = false;
+                    return false;
+                }
+            }
+        }
+        false
+    }
+
+    fn open(&mut self, mail: Mail, now: Time) {
+        match mail {
+            Mail::Enter { door, answers } => {
+                let id = self.doors.admit_inside(door, answers);
+                self.desk.enter(id, Some(process::own()), true);
+            }
+            Mail::Said { door, message } => {
+                if let Some(id) = self.doors.inside(door) {
+                    self.desk.hear(now, id, message);
+                }
+            }
+            Mail::Left { door } => {
+                if let Some(id) = self.doors.inside(door) {
+                    self.part(id, now);
+                }
+            }
+            Mail::Upgraded { socket, first_bytes } => {
+                self.admit(socket, &first_bytes, Some(now), None, now);
+            }
+            Mail::Stateless(call) => self.desk.call(now, call),
+            Mail::Kin { waiter, holder } => self.desk.kin(now, waiter, holder),
+            Mail::Probe(tickets) => self.desk.probe(&tickets),
+            Mail::Stop => {}
+        }
+    }
+
+    fn bury(&mut self, token: Token, now: Time) {
+        if let Some((session, pidfd)) = self.watched.remove(&token) {
+            let _ = self.poll.registry().deregister(&mut SourceFd(&pidfd.as_raw_fd()));
+            tracing::debug!(session = session.0, "a client's process ended");
+            self.desk.close(now, session);
+        }
+    }
+
+    fn end_the_silent(&mut self, now: Time) {
+        if now < self.check_silence_at {
+            return;
+        }
+        self.check_silence_at = now + SILENCE_CHECK;
+        for id in self.doors.silent(now) {
+            tracing::info!(connection = id.0, "a client was silent for too long");
+            self.part(id, now);
+        }
+    }
+
+    /// Journals what changed, and tells whoever is to be told; until nothing is left to tell.
+    fn settle_accounts(&mut self, all: bool) {
+        loop {
+            let now = clock::now();
+            let overdue = self.commit_by.is_some_and(|by| by <= now);
+            if self.desk.is_dirty() && (all || overdue || self.desk.has_letters()) {
+                self.commit();
+                self.commit_by = None;
+            } else if self.desk.is_dirty() {
+                self.commit_by.get_or_insert(now + COMMIT_DELAY);
+            }
+            self.deliver(now);
+            let lost = self.doors.flush();
+            for id in &lost {
+                self.part(*id, now);
+            }
+            if lost.is_empty() && !self.desk.has_letters() {
+                return;
+            }
+        }
+    }
+
+    /// Does not return before all is in the journal: nobody is told anything meanwhile.
+    fn commit(&mut self) {
+        let mut pause = RETRY_MIN;
+        while let Err(error) = self.journal.commit(self.desk.entries()) {
+            tracing::error!(%error, "the journal cannot be written; nothing is granted meanwhile");
+            // The journal has no event to wait for: a disk does not tell when it has room.
+            let until = rustix::time::Timespec::try_from(pause).ok();
+            let _ = rustix::event::poll(&mut [], until.as_ref());
+            pause = (pause * 2).min(RETRY_MAX);
+        }
+        if pause > RETRY_MIN {
+            tracing::info!("the journal is written again");
+        }
+        self.desk.committed();
+    }
+
+    fn deliver(&mut self, now: Time) {
+        for letter in self.desk.take_letters() {
+            match letter {
+                Letter::Client(id, message) => self.doors.send(id, &message),
+                Letter::HangUp(id) => self.doors.close(id),
+                Letter::Stateless(Reply { answer, outcome }) => {
+                    if let Err(Outcome::Granted(lock)) = answer.send(outcome) {
+                        self.desk.undelivered(now, &lock);
+                    }
+                }
+                Letter::Watch(session, process) => self.watch(session, process, now),
+                Letter::Probe(case) => {
+                    // Without the prober there are no kin, which costs patience alone.
+                    let _ = self.prober.send(ToProber::Case(case));
+                }
+            }
+        }
+    }
+
+    fn watch(&mut self, session: SessionId, process: Process, now: Time) {
+        let Some(pidfd) = process::watch(process) else {
+            if !process::is_alive(process) {
+                self.desk.close(now, session);
+            }
+            return;
+        };
+        let token = Token(self.next_watch);
+        self.next_watch += 1;
+        let mut source = SourceFd(&pidfd.as_raw_fd());
+        match self.poll.registry().register(&mut source, token, Interest::READABLE) {
+            Ok(()) => drop(self.watched.insert(token, (session, pidfd))),
+            Err(error) => tracing::warn!(%error, "a client's process cannot be watched"),
+        }
+    }
+}
+
+/// Who is at the other end of a Unix socket.
+struct Peer {
+    pid: u32,
+    uid: u32,
+}
+
+impl Peer {
+    /// Returns whether it may speak to this broker at all.
+    fn is_trusted(&self) -> bool {
+        self.uid == 0 || self.uid == rustix::process::geteuid().as_raw()
+    }
+}
+
+fn peer_of(stream: &OwnedFd) -> Option<Peer> {
+    let mut peer = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut length = libc::socklen_t::try_from(size_of::<libc::ucred>()).ok()?;
+    // SAFETY: the kernel writes at most `length` bytes, the size of `peer`, and nothing else.
+    let outcome = unsafe {
+        libc::getsockopt(
+            stream.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            (&raw mut peer).cast(),
+            &raw mut length,
+        )
+    };
+    // A peer beyond this pid namespace has the number 0.
+    (outcome == 0).then_some(Peer { pid: u32::try_from(peer.pid).ok()?, uid: peer.uid })
+}

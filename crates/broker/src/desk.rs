@@ -1,0 +1,409 @@
+//! Decides: what clients say goes in, what must be journaled and who must be told comes out.
+//!
+//! The desk does no I/O of its own but to lock sources and to look at processes. Whoever runs it
+//! journals its [`Desk::entries`], and only then delivers its [`Letter`]s (N3).
+
+mod attend;
+mod report;
+mod v1;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gate_api::process;
+use gate_api::wire::{BrokerInfo, Granted, ServerMessage};
+use gate_core::id::{OwnerId, SessionId, SpaceId, Ticket, Token};
+use gate_core::lock::claim::{Claim, Party, Process};
+use gate_core::lock::event::{Command, End, Event, Notice, Refusal};
+use gate_core::lock::table::{Record, Restore, Table};
+use gate_core::time::Time;
+use rustc_hash::FxHashMap;
+
+use crate::clock;
+use crate::journal::{Entry, Memory};
+use crate::kin::{Case, Suspect};
+use crate::mail::ConnectionId;
+use crate::past::Past;
+use crate::sessions::Sessions;
+use crate::spaces::Spaces;
+use crate::stateless::{Reply, Stateless};
+use gate_api::wire::Acquire;
+
+/// Holders that are looked at for one waiter.
+const SUSPECTS_MAX: usize = 64;
+
+/// What a broker grants to those who do not ask for something else.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Terms {
+    /// How long a connected client may be away.
+    pub lease_session: Duration,
+    /// How long a lock of the stateless interface lives without a heartbeat.
+    pub lease_stateless: Duration,
+    /// How long such a lock may be held in all.
+    pub max_hold: Option<Duration>,
+    /// How long a request waits.
+    pub acquire_timeout: Option<Duration>,
+}
+
+/// Something to be told or done, once all before it is journaled.
+pub(crate) enum Letter {
+    /// To a client.
+    Client(ConnectionId, ServerMessage),
+    /// End a connection.
+    HangUp(ConnectionId),
+    /// To a client of the stateless interface.
+    Stateless(Reply),
+    /// Tell when a client's process ends.
+    Watch(SessionId, Process),
+    /// Look whether a waiter is kin of those it waits for.
+    Probe(Case),
+}
+
+pub(crate) struct Desk {
+    table: Table,
+    sessions: Sessions,
+    spaces: Spaces,
+    stateless: Stateless,
+    past: Past,
+    visitors: FxHashMap<ConnectionId, Visitor>,
+    /// Questions that are answered once the table changed.
+    curious: Vec<report::Curious>,
+    letters: Vec<Letter>,
+    dirty_claims: BTreeSet<Ticket>,
+    dirty_sessions: BTreeSet<SessionId>,
+    dirty_spaces: BTreeSet<SpaceId>,
+    /// Rises with every batch that changed who holds or waits.
+    version: u64,
+    terms: Terms,
+    info: BrokerInfo,
+    started_at_ms: u64,
+}
+
+/// Who is behind a connection.
+struct Visitor {
+    /// Who the kernel says it is, where it can.
+    peer: Option<Process>,
+    /// Whether it may end the locks of others.
+    privileged: bool,
+    stage: Stage,
+}
+
+/// How far a connection has come.
+enum Stage {
+    /// It has not said hello.
+    New,
+    /// It lists what it has.
+    Listing { session: SessionId, held: Vec<(Arc<Acquire>, Token)>, waiting: Vec<Arc<Acquire>> },
+    /// It is at work.
+    Open { session: SessionId },
+}
+
+impl Desk {
+    /// Begins a run with what the former one remembered.
+    pub fn restore(memory: Memory, terms: Terms, info: BrokerInfo, now: Time) -> Desk {
+        let Memory { epoch, incomplete, claims, sessions, spaces } = memory;
+        let leases: Vec<_> = sessions.iter().map(|(id, client)| (*id, client.lease)).collect();
+        let known = |session: SessionId| leases.iter().any(|(id, _)| *id == session);
+        let (kept, forgotten): (Vec<_>, Vec<_>) =
+            claims.into_iter().partition(|(_, record)| match record {
+                // Who waited there was answered when the connection broke.
+                Record::Waiting(claim) => known(claim.owner.session),
+                Record::Held { claim, .. } => {
+                    claim.owner.session == SessionId::STATELESS || known(claim.owner.session)
+                }
+            });
+        let grace = leases.iter().map(|(_, lease)| *lease).max().unwrap_or(terms.lease_session);
+        let stateless = Stateless::restore(epoch, &kept);
+        let restore = Restore { sessions: leases, claims: kept, incomplete, grace };
+        let mut desk = Desk {
+            table: Table::restore(epoch, now, restore),
+            sessions: Sessions::restore(epoch, sessions),
+            spaces: Spaces::restore(spaces),
+            stateless,
+            past: Past::default(),
+            visitors: FxHashMap::default(),
+            curious: Vec::new(),
+            letters: Vec::new(),
+            dirty_claims: forgotten.into_iter().map(|(ticket, _)| ticket).collect(),
+            dirty_sessions: BTreeSet::new(),
+            dirty_spaces: BTreeSet::new(),
+            version: 1,
+            terms,
+            info,
+            started_at_ms: clock::wall_ms(),
+        };
+        desk.review_former_sessions(now);
+        desk
+    }
+
+    /// Ends former sessions whose process is dead, or whose source another broker has.
+    fn review_former_sessions(&mut self, now: Time) {
+        let taken = self.spaces.lock_again();
+        for (space, by) in &taken {
+            tracing::error!(?space, %by, "a source is served by another broker now");
+        }
+        let mut ended = Vec::new();
+        let mut seats = Vec::new();
+        for (id, client) in self.sessions.iter() {
+            seats.extend(client.seats.values().map(|seat| seat.space));
+            let lost =
+                client.seats.values().any(|seat| taken.iter().any(|(s, _)| *s == seat.space));
+            if lost || (client.is_visible() && !process::is_alive(client.process)) {
+                ended.push(id);
+            } else if client.is_visible() {
+                self.letters.push(Letter::Watch(id, client.process));
+            }
+        }
+        for space in seats {
+            self.spaces.count_view(space);
+        }
+        for session in ended {
+            self.close(now, session);
+        }
+        self.forget_unused_spaces();
+    }
+
+    /// Returns when [`Desk::tick`] is due, if ever.
+    pub fn deadline(&self) -> Option<Time> {
+        self.table.deadline()
+    }
+
+    /// Does what time brought about.
+    pub fn tick(&mut self, now: Time) {
+        if self.deadline().is_some_and(|at| at <= now) {
+            let ticked = self.run(now, Command::Tick);
+            debug_assert!(ticked.is_ok(), "time cannot be refused");
+        }
+    }
+
+    /// Returns everything that changed, as it now stands.
+    pub fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
+        let claims = self.dirty_claims.iter();
+        let sessions = self.dirty_sessions.iter();
+        let spaces = self.dirty_spaces.iter();
+        claims
+            .map(|ticket| Entry::Claim(*ticket, self.table.record(*ticket)))
+            .chain(sessions.map(|id| Entry::Session(*id, self.sessions.get(*id))))
+            .chain(spaces.map(|id| Entry::Space(*id, self.spaces.get(*id))))
+    }
+
+    /// Returns whether anything changed since the last commit.
+    pub fn is_dirty(&self) -> bool {
+        !(self.dirty_claims.is_empty()
+            && self.dirty_sessions.is_empty()
+            && self.dirty_spaces.is_empty())
+    }
+
+    /// Takes note that all entries are in the journal.
+    pub fn committed(&mut self) {
+        if !self.dirty_claims.is_empty() {
+            self.version += 1;
+            self.answer_curious();
+        }
+        self.dirty_claims.clear();
+        self.dirty_sessions.clear();
+        self.dirty_spaces.clear();
+    }
+
+    /// Returns whether anybody is to be told anything.
+    pub fn has_letters(&self) -> bool {
+        !self.letters.is_empty()
+    }
+
+    /// Hands out what is to be told.
+    pub fn take_letters(&mut self) -> Vec<Letter> {
+        std::mem::take(&mut self.letters)
+    }
+
+    /// Somebody looked: `holder` waits for the process of `waiter`, or leads it.
+    pub fn kin(&mut self, now: Time, waiter: OwnerId, holder: OwnerId) {
+        // Either may be gone by now.
+        let _ = self.run(now, Command::Kin { waiter, holder });
+    }
+
+    /// Returns the case of each that still waits.
+    pub fn probe(&mut self, tickets: &[Ticket]) {
+        for ticket in tickets {
+            self.open_case(*ticket);
+        }
+    }
+
+    /// A client's process is dead, or it said good-bye.
+    pub fn close(&mut self, now: Time, session: SessionId) {
+        // It may have ended by itself.
+        let _ = self.run(now, Command::Close { session });
+    }
+
+    /// Decides, applies and settles one command, as `Table::execute` does, and takes note.
+    fn run(&mut self, now: Time, command: Command) -> Result<(), Refusal> {
+        let events = self.table.decide(now, command)?;
+        self.carry_out(now, events);
+        while self.table.deadline().is_some_and(|at| at <= now) {
+            let due = self.table.decide(now, Command::Tick)?;
+            self.carry_out(now, due);
+        }
+        Ok(())
+    }
+
+    fn carry_out(&mut self, now: Time, events: Vec<Event>) {
+        for event in events {
+            self.apply(&event);
+        }
+        while let Some(event) = self.table.settle(now) {
+            self.apply(&event);
+        }
+    }
+
+    fn apply(&mut self, event: &Event) {
+        self.witness(event);
+        for notice in self.table.apply(event) {
+            self.address(notice);
+        }
+        match event {
+            Event::Closed { session } => self.forget(*session),
+            Event::Granted { ticket, claim, by_kin: true, .. } => {
+                // What a process has already costs nothing, and is no news.
+                let record = self.table.record(*ticket);
+                if matches!(record, Some(Record::Held { kin, .. }) if !kin.is_empty()) {
+                    self.past.passed(*ticket, claim);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Takes note of an event while what it is about still stands.
+    fn witness(&mut self, event: &Event) {
+        match event {
+            Event::Queued { ticket, .. }
+            | Event::Counted { ticket, .. }
+            | Event::Reshaped { ticket, .. }
+            | Event::Renewed { ticket, .. } => {
+                self.dirty_claims.insert(*ticket);
+            }
+            Event::Granted { ticket, .. } => {
+                self.dirty_claims.insert(*ticket);
+                self.past.count_granted();
+            }
+            Event::Ended { ticket, end } => {
+                self.dirty_claims.insert(*ticket);
+                if let Some(claim) = self.claim_of(*ticket) {
+                    self.past.ended(*ticket, &claim, *end);
+                    self.stateless.ended(claim.owner, *end, &mut self.letters);
+                }
+            }
+            Event::UpgradeEnded { ticket, why } => {
+                if let Some(claim) = self.claim_of(*ticket) {
+                    self.past.ended(*ticket, &claim, End::Refused(*why));
+                    self.stateless.ended_upgrade(claim.owner, *why, &mut self.letters);
+                }
+            }
+            Event::Opened { session, .. } => {
+                self.dirty_sessions.insert(*session);
+            }
+            Event::Lost { .. }
+            | Event::Back { .. }
+            | Event::Closed { .. }
+            | Event::Active { .. }
+            | Event::Deferred { .. }
+            | Event::Rechecked { .. }
+            | Event::Kin { .. }
+            | Event::GraceEnded => {}
+        }
+    }
+
+    fn claim_of(&self, ticket: Ticket) -> Option<Arc<Claim>> {
+        Some(match self.table.record(ticket)? {
+            Record::Waiting(claim) | Record::Held { claim, .. } => claim,
+        })
+    }
+
+    /// Turns a notice into a letter to whoever it is for.
+    fn address(&mut self, notice: Notice) {
+        let owner = match &notice {
+            Notice::Granted { owner, .. }
+            | Notice::Waiting { owner, .. }
+            | Notice::Refused { owner, .. }
+            | Notice::Ungated { owner }
+            | Notice::Revoked { owner, .. }
+            | Notice::Contended { owner } => *owner,
+            Notice::Restored { .. } => return,
+        };
+        if let Notice::Waiting { ticket, .. } = notice {
+            self.open_case(ticket);
+        }
+        if owner.session == SessionId::STATELESS {
+            if let Notice::Granted { ticket, .. } = notice {
+                let lock = report::v1_lock(&self.table, ticket);
+                self.stateless.granted(owner.number, lock, &mut self.letters);
+            }
+            return;
+        }
+        let client = self.sessions.get(owner.session);
+        let Some(connection) = client.and_then(|client| client.connection) else { return };
+        if let Some(message) = message_of(notice, owner.number) {
+            self.letters.push(Letter::Client(connection, message));
+        }
+    }
+
+    /// Asks whether a waiter is kin of those in its way, if that can be seen from here.
+    fn open_case(&mut self, ticket: Ticket) {
+        let Some(claim) = self.claim_of(ticket) else { return };
+        let Some(process) = visible_process(&claim) else { return };
+        let holders = self.table.holders_before(ticket, SUSPECTS_MAX);
+        let suspects: Vec<Suspect> = holders
+            .into_iter()
+            .filter_map(|holder| {
+                let claim = self.claim_of(holder)?;
+                let process = visible_process(&claim)?;
+                let leads = matches!(claim.want().op, gate_core::lock::want::Op::Hold(_));
+                Some(Suspect { owner: claim.owner, process, thread: claim.thread, leads })
+            })
+            .collect();
+        let case = Case { ticket, owner: claim.owner, process, suspects };
+        self.letters.push(Letter::Probe(case));
+    }
+
+    fn forget(&mut self, session: SessionId) {
+        self.dirty_sessions.insert(session);
+        let Some(client) = self.sessions.remove(session) else { return };
+        for seat in client.seats.values() {
+            self.spaces.detach(seat.space);
+        }
+        if let Some(connection) = client.connection {
+            self.visitors.remove(&connection);
+            self.letters.push(Letter::HangUp(connection));
+        }
+        self.forget_unused_spaces();
+    }
+
+    fn forget_unused_spaces(&mut self) {
+        let table = &self.table;
+        let root = gate_core::path::ViewPath::root();
+        let unused =
+            self.spaces.forget_unused(|space| !table.standings_at(space, &root).is_empty());
+        self.dirty_spaces.extend(unused);
+    }
+}
+
+fn visible_process(claim: &Claim) -> Option<Process> {
+    match &claim.party {
+        Party::Process(process) if process.namespace == process::namespace() => Some(*process),
+        _ => None,
+    }
+}
+
+fn message_of(notice: Notice, owner: u64) -> Option<ServerMessage> {
+    Some(match notice {
+        Notice::Granted { ticket, token, count, by_kin, .. } => {
+            ServerMessage::Granted(Granted { owner, ticket, token, count, by_kin })
+        }
+        Notice::Waiting { ticket, .. } => ServerMessage::Waiting { owner, ticket },
+        Notice::Refused { why, .. } => ServerMessage::Refused { owner, why },
+        Notice::Ungated { .. } => ServerMessage::Ungated { owner },
+        Notice::Revoked { why, .. } => ServerMessage::Revoked { owner, why },
+        Notice::Contended { .. } => ServerMessage::Contended { owner },
+        Notice::Restored { .. } => return None,
+    })
+}

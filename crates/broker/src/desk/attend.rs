@@ -1,0 +1,391 @@
+//! Attends to what clients say, message by message.
+
+use std::sync::Arc;
+
+use gate_api::process;
+use gate_api::wire::{
+    self, Acquire, ClientMessage, Granted, Hello, Query, Reply, Resume, ServerMessage, Source,
+    Welcome,
+};
+use gate_core::id::{OwnerId, SessionId, SpaceId};
+use gate_core::lock::claim::{Claim, Party, Patience, Process, Terms};
+use gate_core::lock::event::{Change, Command, Refusal, Revocation};
+use gate_core::lock::limits::{GRANTS_MAX, Limit};
+use gate_core::lock::table::Record;
+use gate_core::path::ViewPath;
+use gate_core::time::Time;
+
+use super::{Desk, Letter, Stage, Visitor};
+use crate::mail::ConnectionId;
+use crate::sessions::Client;
+
+/// Sources of one client.
+const SEATS_MAX: usize = 1_024;
+/// The longest lease a client may ask for.
+const LEASE_MAX: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
+/// Bytes of a client's name.
+const NAME_BYTES_MAX: usize = 256;
+
+impl Desk {
+    /// A connection begins; `peer` is who the kernel says it is.
+    pub fn enter(&mut self, connection: ConnectionId, peer: Option<Process>, privileged: bool) {
+        let visitor = Visitor { peer, privileged, stage: Stage::New };
+        self.visitors.insert(connection, visitor);
+    }
+
+    /// A connection is gone; its client may come back.
+    pub fn leave(&mut self, now: Time, connection: ConnectionId) {
+        let Some(visitor) = self.visitors.remove(&connection) else { return };
+        let session = match visitor.stage {
+            Stage::New => return,
+            Stage::Listing { session, .. } | Stage::Open { session } => session,
+        };
+        let Some(client) = self.sessions.get_mut(session) else { return };
+        if client.connection == Some(connection) {
+            client.connection = None;
+            // Fails only if the session is gone as well.
+            let _ = self.run(now, Command::Lose { session });
+        }
+    }
+
+    /// A client says something. Nonsense ends its connection.
+    pub fn hear(&mut self, now: Time, connection: ConnectionId, message: ClientMessage) {
+        let Some(visitor) = self.visitors.get_mut(&connection) else { return };
+        match (&mut visitor.stage, message) {
+            (Stage::Open { session }, message) => {
+                let session = *session;
+                self.serve(now, connection, session, message);
+            }
+            (Stage::New, ClientMessage::Hello(hello)) => self.greet(now, connection, hello),
+            (Stage::Listing { held, .. }, ClientMessage::Held { acquire, token })
+                if held.len() < GRANTS_MAX =>
+            {
+                held.push((acquire, token));
+            }
+            (Stage::Listing { waiting, .. }, ClientMessage::Waits { acquire })
+                if waiting.len() < GRANTS_MAX =>
+            {
+                waiting.push(acquire);
+            }
+            (Stage::Listing { .. }, ClientMessage::Listed) => self.reclaim(now, connection),
+            (_, message) => {
+                tracing::warn!(?connection, ?message, "a client speaks out of turn");
+                self.letters.push(Letter::HangUp(connection));
+            }
+        }
+    }
+
+    fn greet(&mut self, now: Time, connection: ConnectionId, hello: Hello) {
+        let resumed = hello.resume.and_then(|resume| self.sessions.claimed_by(resume));
+        let session = match resumed {
+            Some(session) => session,
+            None => match self.admit(now, connection, hello) {
+                Ok(session) => session,
+                Err(why) => {
+                    let unwelcome = ServerMessage::Unwelcome { why };
+                    self.letters.push(Letter::Client(connection, unwelcome));
+                    return self.letters.push(Letter::HangUp(connection));
+                }
+            },
+        };
+        let client = self.sessions.get_mut(session).expect("found or admitted above");
+        let former = client.connection.replace(connection);
+        let welcome = Welcome {
+            session: Resume { session: session.0, key: client.key },
+            resumed: resumed.is_some(),
+            lease: client.lease,
+            broker: self.info.clone(),
+        };
+        if let Some(former) = former {
+            self.visitors.remove(&former);
+            self.letters.push(Letter::HangUp(former));
+        }
+        let visitor = self.visitors.get_mut(&connection).expect("it just said hello");
+        visitor.stage = match resumed {
+            Some(session) => Stage::Listing { session, held: Vec::new(), waiting: Vec::new() },
+            None => Stage::Open { session },
+        };
+        self.letters.push(Letter::Client(connection, ServerMessage::Welcome(welcome)));
+    }
+
+    fn admit(
+        &mut self,
+        now: Time,
+        connection: ConnectionId,
+        hello: Hello,
+    ) -> Result<SessionId, String> {
+        if hello.client.len() > NAME_BYTES_MAX {
+            return Err(format!("limit: {}", Limit::TextBytes));
+        }
+        let lease = hello.lease.unwrap_or(self.terms.lease_session).min(LEASE_MAX);
+        let peer = self.visitors.get(&connection).and_then(|visitor| visitor.peer);
+        let session = self.sessions.admit(hello, lease, peer);
+        if let Err(refusal) = self.run(now, Command::Open { session, lease }) {
+            self.sessions.remove(session);
+            return Err(match refusal {
+                Refusal::Limit(limit) => format!("limit: {limit}"),
+                _ => "no session can begin".to_owned(),
+            });
+        }
+        let client = self.sessions.get(session).expect("admitted above");
+        if client.is_visible() {
+            self.letters.push(Letter::Watch(session, client.process));
+        }
+        Ok(session)
+    }
+
+    /// Takes a client back with all it listed, and tells what became of each.
+    fn reclaim(&mut self, now: Time, connection: ConnectionId) {
+        let Some(visitor) = self.visitors.get_mut(&connection) else { return };
+        let Stage::Listing { session, held, waiting } =
+            std::mem::replace(&mut visitor.stage, Stage::New)
+        else {
+            return;
+        };
+        visitor.stage = Stage::Open { session };
+        let held: Vec<_> = held
+            .into_iter()
+            .map(|(acquire, token)| (acquire.owner, self.claim(session, acquire), token))
+            .collect();
+        let waiting: Vec<_> =
+            waiting.into_iter().map(|asked| (asked.owner, self.claim(session, asked))).collect();
+        let listed: Vec<u64> =
+            held.iter().map(|(o, ..)| *o).chain(waiting.iter().map(|(o, _)| *o)).collect();
+        let reclaim = Command::Reclaim {
+            session,
+            held: held
+                .into_iter()
+                .filter_map(|(_, claim, token)| Some((claim.ok()?, token)))
+                .collect(),
+            waiting: waiting.into_iter().filter_map(|(_, claim)| claim.ok()).collect(),
+        };
+        if self.run(now, reclaim).is_err() {
+            // The session ended under it: the client begins anew.
+            return self.letters.push(Letter::HangUp(connection));
+        }
+        for number in listed {
+            let message = self.whereabouts(OwnerId { session, number });
+            self.letters.push(Letter::Client(connection, message));
+        }
+        self.letters.push(Letter::Client(connection, ServerMessage::Restored));
+    }
+
+    /// Says what an owner has.
+    fn whereabouts(&mut self, owner: OwnerId) -> ServerMessage {
+        let ticket = self.table.ticket_of(owner);
+        let stands = ticket.and_then(|ticket| Some((ticket, self.table.record(ticket)?)));
+        match stands {
+            Some((ticket, Record::Held { token, count, by_kin, .. })) => {
+                ServerMessage::Granted(Granted {
+                    owner: owner.number,
+                    ticket,
+                    token,
+                    count,
+                    by_kin,
+                })
+            }
+            Some((ticket, Record::Waiting(_))) => {
+                self.open_case(ticket);
+                ServerMessage::Waiting { owner: owner.number, ticket }
+            }
+            None => ServerMessage::Revoked { owner: owner.number, why: Revocation::LeaseLost },
+        }
+    }
+
+    fn serve(
+        &mut self,
+        now: Time,
+        connection: ConnectionId,
+        session: SessionId,
+        message: ClientMessage,
+    ) {
+        let id = |number: u64| OwnerId { session, number };
+        // A command about an owner that is gone meanwhile has nothing left to do.
+        let _ = match message {
+            ClientMessage::Acquire(acquire) => {
+                return self.acquire(now, connection, session, acquire);
+            }
+            ClientMessage::Release { owner, change } => {
+                let change = change.and_then(|change| self.change(session, change));
+                self.run(now, Command::Release { owner: id(owner), change })
+            }
+            ClientMessage::Withdraw { owner, why } => {
+                self.run(now, Command::Withdraw { owner: id(owner), why })
+            }
+            ClientMessage::Created { owner, file } => {
+                self.run(now, Command::Created { owner: id(owner), file })
+            }
+            ClientMessage::Active { owner } => self.run(now, Command::Active { owner: id(owner) }),
+            ClientMessage::Attach { space, source } => {
+                return self.attach(connection, session, space, source);
+            }
+            ClientMessage::Query { id, query } => {
+                return self.answer(now, connection, id, query);
+            }
+            ClientMessage::Ping => {
+                return self.letters.push(Letter::Client(connection, ServerMessage::Pong));
+            }
+            ClientMessage::Goodbye => return self.close(now, session),
+            ClientMessage::Hello(_)
+            | ClientMessage::Held { .. }
+            | ClientMessage::Waits { .. }
+            | ClientMessage::Listed => {
+                return self.letters.push(Letter::HangUp(connection));
+            }
+        };
+    }
+
+    fn acquire(
+        &mut self,
+        now: Time,
+        connection: ConnectionId,
+        session: SessionId,
+        acquire: Arc<Acquire>,
+    ) {
+        let owner = acquire.owner;
+        let outcome = self
+            .claim(session, acquire)
+            .and_then(|claim| self.run(now, Command::Acquire { claim: self.look_up(claim) }));
+        if let Err(why) = outcome {
+            let refused = ServerMessage::Refused { owner, why };
+            self.letters.push(Letter::Client(connection, refused));
+        }
+    }
+
+    /// Learns of a process what only matters once it waits.
+    fn look_up(&self, claim: Arc<Claim>) -> Arc<Claim> {
+        let Some(process) = super::visible_process(&claim) else { return claim };
+        if claim.single_threaded || !self.table.would_wait(&claim) {
+            return claim;
+        }
+        let mut claim = claim;
+        let stat = process::Stat::read(process.pid);
+        Arc::make_mut(&mut claim).single_threaded = stat.is_some_and(|stat| stat.threads == 1);
+        claim
+    }
+
+    /// Makes a claim of a request: the session's spaces become the broker's.
+    fn claim(&self, session: SessionId, acquire: Arc<Acquire>) -> Result<Arc<Claim>, Refusal> {
+        let client = self.sessions.get(session).ok_or(Refusal::Unknown)?;
+        let acquire = Arc::unwrap_or_clone(acquire);
+        let owner = OwnerId { session, number: acquire.owner };
+        let mut want = acquire.want;
+        for place in &mut want.places {
+            let seat = client.seats.get(&place.space).ok_or(Refusal::Unknown)?;
+            if let Some(path) = &place.path {
+                let path =
+                    path.below(&seat.prefix).map_err(|_| Refusal::Limit(Limit::PathBytes))?;
+                place.path = Some(path);
+            }
+            place.space = seat.space;
+        }
+        let patience = match (acquire.patience, self.terms.acquire_timeout) {
+            (Patience::Endless, Some(limit)) => Patience::Limited(limit),
+            (patience, _) => patience,
+        };
+        let terms = Terms {
+            owner,
+            party: party_of(acquire.party, owner),
+            thread: acquire.thread,
+            single_threaded: acquire.single_threaded,
+            patience,
+            read_wait: acquire.read_wait,
+            leash: None,
+            label: acquire.label,
+        };
+        Ok(Arc::new(Claim::new(terms, want)))
+    }
+
+    fn change(&self, session: SessionId, change: Change) -> Option<Change> {
+        let client = self.sessions.get(session)?;
+        Some(match change {
+            Change::Removed { space, path } => {
+                let (space, path) = broker_path(client, space, &path)?;
+                Change::Removed { space, path }
+            }
+            Change::Renamed { space, from, to } => {
+                let (_, to) = broker_path(client, space, &to)?;
+                let (space, from) = broker_path(client, space, &from)?;
+                Change::Renamed { space, from, to }
+            }
+            Change::Exchanged { space, one, other } => {
+                let (_, other) = broker_path(client, space, &other)?;
+                let (space, one) = broker_path(client, space, &one)?;
+                Change::Exchanged { space, one, other }
+            }
+        })
+    }
+
+    fn attach(
+        &mut self,
+        connection: ConnectionId,
+        session: SessionId,
+        spoken: SpaceId,
+        source: Source,
+    ) {
+        let Some(client) = self.sessions.get_mut(session) else { return };
+        let full = client.seats.len() >= SEATS_MAX || client.seats.contains_key(&spoken);
+        let attached = if full {
+            Err(wire::AttachRefusal {
+                reason: format!("this client has {SEATS_MAX} sources, or this one already"),
+                fix: "use a client for each source".to_owned(),
+            })
+        } else {
+            self.spaces.attach(source)
+        };
+        let message = match attached {
+            Ok((seat, attached)) => {
+                self.dirty_spaces.insert(seat.space);
+                self.dirty_sessions.insert(session);
+                client.seats.insert(spoken, seat);
+                ServerMessage::Attached { space: spoken, attached }
+            }
+            Err(refusal) => ServerMessage::AttachRefused { space: spoken, refusal },
+        };
+        self.letters.push(Letter::Client(connection, message));
+    }
+
+    fn answer(&mut self, now: Time, connection: ConnectionId, id: u64, query: Query) {
+        let reply = match query {
+            Query::Locks { scope, newer_than, after } => {
+                return self.answer_locks(connection, id, scope, newer_than, after);
+            }
+            Query::Why { scope } => self.why(&scope),
+            Query::Status => Reply::Status(self.status()),
+            Query::Break { ticket, reason } => self.break_lock(now, connection, ticket, reason),
+        };
+        self.letters.push(Letter::Client(connection, ServerMessage::Reply { id, reply }));
+    }
+
+    fn break_lock(
+        &mut self,
+        now: Time,
+        connection: ConnectionId,
+        ticket: u64,
+        reason: String,
+    ) -> Reply {
+        if !self.visitors.get(&connection).is_some_and(|visitor| visitor.privileged) {
+            return Reply::Forbidden;
+        }
+        let ticket = gate_core::id::Ticket(ticket);
+        self.past.give_reason(reason);
+        match self.run(now, Command::Break { ticket, why: Revocation::Broken }) {
+            Ok(()) => Reply::Broken,
+            Err(_) => Reply::Unknown,
+        }
+    }
+}
+
+fn broker_path(client: &Client, space: SpaceId, path: &ViewPath) -> Option<(SpaceId, ViewPath)> {
+    let seat = client.seats.get(&space)?;
+    Some((seat.space, path.below(&seat.prefix).ok()?))
+}
+
+fn party_of(party: wire::Party, owner: OwnerId) -> Party {
+    match party {
+        wire::Party::Process(process) => Party::Process(process),
+        wire::Party::Named(name) => Party::Named(name.into()),
+        wire::Party::Session => Party::Session(owner.session),
+        wire::Party::Owner => Party::Owner(owner),
+    }
+}

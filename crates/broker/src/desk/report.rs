@@ -1,0 +1,211 @@
+//! Who holds, who waits and why, for people and programs.
+
+use gate_api::wire::{
+    Line, LinePlace, LineState, Locks, Reply, Scope, ServerMessage, SpaceLine, Status, Why,
+};
+use gate_core::id::{SpaceId, Ticket};
+use gate_core::lock::claim::Party;
+use gate_core::lock::limits::Limit;
+use gate_core::lock::table::{Standing, State, Table};
+use gate_core::path::ViewPath;
+
+use super::{Desk, Letter};
+use crate::clock::Reading;
+use crate::mail::ConnectionId;
+use crate::spaces;
+use crate::stateless;
+
+/// Lines in one answer.
+const LINES_MAX: usize = 512;
+/// Bytes of text in one answer, about; far enough from the bound of a frame.
+const LINES_BYTES_MAX: usize = 128 * 1024;
+/// Names shown of one claim.
+const PLACES_SHOWN_MAX: usize = 16;
+/// Questions that wait for a change.
+const CURIOUS_MAX: usize = 1_024;
+
+/// Who asked to be told of changes.
+pub(super) struct Curious {
+    connection: ConnectionId,
+    id: u64,
+    scope: Scope,
+}
+
+impl Desk {
+    pub(super) fn answer_locks(
+        &mut self,
+        connection: ConnectionId,
+        id: u64,
+        scope: Scope,
+        newer_than: Option<u64>,
+        after: u64,
+    ) {
+        let wait = newer_than.is_some_and(|known| known >= self.version);
+        if wait && self.curious.len() < CURIOUS_MAX {
+            return self.curious.push(Curious { connection, id, scope });
+        }
+        let reply = self.locks(&scope, Ticket(after));
+        self.letters.push(Letter::Client(connection, ServerMessage::Reply { id, reply }));
+    }
+
+    pub(super) fn answer_curious(&mut self) {
+        for Curious { connection, id, scope } in std::mem::take(&mut self.curious) {
+            let reply = self.locks(&scope, Ticket(0));
+            self.letters.push(Letter::Client(connection, ServerMessage::Reply { id, reply }));
+        }
+    }
+
+    fn locks(&self, scope: &Scope, after: Ticket) -> Reply {
+        let tickets = match scope {
+            Scope::Everything => self.table.tickets_after(after),
+            Scope::Within { .. } | Scope::Absolute(_) => {
+                let Some((space, path)) = self.resolve(scope) else { return Reply::Unknown };
+                let standings = self.table.standings_at(space, &path);
+                let mut tickets: Vec<Ticket> = standings.iter().map(|s| s.ticket).collect();
+                tickets.retain(|ticket| *ticket > after);
+                tickets.dedup();
+                tickets
+            }
+        };
+        let mut lines = Vec::new();
+        let mut bytes = 0;
+        let reading = Reading::take();
+        let mut more = false;
+        for ticket in tickets {
+            if lines.len() >= LINES_MAX || bytes >= LINES_BYTES_MAX {
+                more = true;
+                break;
+            }
+            for standing in self.table.standings_of(ticket) {
+                let line = self.line(&standing, reading);
+                bytes += bytes_of(&line);
+                lines.push(line);
+            }
+        }
+        Reply::Locks(Locks { version: self.version, lines, more })
+    }
+
+    pub(super) fn why(&self, scope: &Scope) -> Reply {
+        let Some((space, path)) = self.resolve(scope) else { return Reply::Unknown };
+        let above = path.ancestors().flat_map(|above| {
+            let mut standings = self.table.standings_at(space, &above);
+            standings.retain(|standing| {
+                let want = standing.claim.want();
+                want.op.is_hold() && want.places.iter().any(|p| p.path.as_ref() == Some(&above))
+            });
+            standings
+        });
+        let mut standings = self.table.standings_at(space, &path);
+        standings.extend(above);
+        standings.sort_by_key(|standing| standing.ticket);
+        standings.dedup_by_key(|standing| (standing.ticket, is_held(standing)));
+        let reading = Reading::take();
+        let mut bytes = 0;
+        let lines = standings.iter().map(|standing| self.line(standing, reading));
+        let lines = lines.take(LINES_MAX).take_while(|line| {
+            bytes += bytes_of(line);
+            bytes < LINES_BYTES_MAX
+        });
+        let name = self.spaces.get(space).map(|space| space.name.clone()).unwrap_or_default();
+        let lines = lines.collect();
+        Reply::Why(Why { space: name, lines, past: self.past.at(space, &path), path })
+    }
+
+    pub(super) fn status(&self) -> Status {
+        let (held, waiting) = self.table.load();
+        let spaces = self.spaces.iter().map(|(_, space)| SpaceLine {
+            name: space.name.clone(),
+            source: space
+                .source
+                .as_ref()
+                .map(|source| spaces::shown(&source.origin))
+                .unwrap_or_default(),
+            views: count(space.views),
+        });
+        Status {
+            broker: self.info.clone(),
+            started_at_ms: self.started_at_ms,
+            in_grace: self.table.in_grace(),
+            sessions: count(self.sessions.len()),
+            held: count(held),
+            waiting: count(waiting),
+            spaces: spaces.take(LINES_MAX).collect(),
+            limits: Limit::ALL.map(|(limit, most)| (limit.to_string(), count(most))).into(),
+            counts: self.past.counts(),
+        }
+    }
+
+    fn resolve(&self, scope: &Scope) -> Option<(SpaceId, ViewPath)> {
+        match scope {
+            Scope::Everything => None,
+            Scope::Within { space, path } => {
+                let (id, _) = self.spaces.iter().find(|(_, known)| known.name == *space)?;
+                Some((id, path.clone()))
+            }
+            Scope::Absolute(path) => self.spaces.of_absolute(path),
+        }
+    }
+
+    fn line(&self, standing: &Standing, reading: Reading) -> Line {
+        let claim = &standing.claim;
+        let want = claim.want();
+        let space = want.places.first().and_then(|place| self.spaces.get(place.space));
+        let client = self.sessions.get(claim.owner.session);
+        let places = want.places.iter().take(PLACES_SHOWN_MAX).map(|place| LinePlace {
+            path: place.path.clone(),
+            directory: place.node == gate_core::lock::want::Node::Directory,
+        });
+        Line {
+            ticket: standing.ticket.0,
+            space: space.map(|space| space.name.clone()).unwrap_or_default(),
+            places: places.collect(),
+            op: want.op,
+            access: want.op.access(),
+            state: line_state(&standing.state, reading),
+            count: standing.count,
+            since_ms: reading.wall_ms_of(standing.since),
+            owner: claim.label.owner.clone(),
+            reason: claim.label.reason.clone(),
+            process: match &claim.party {
+                Party::Process(process) => Some(*process),
+                Party::Named(_) | Party::Session(_) | Party::Owner(_) => None,
+            },
+            client: client.map(|client| client.name.clone()).unwrap_or_default(),
+        }
+    }
+}
+
+/// Returns a held claim as the stateless interface shows it.
+pub(super) fn v1_lock(table: &Table, ticket: Ticket) -> Option<gate_api::v1::Lock> {
+    let standings = table.standings_of(ticket);
+    let held = standings.iter().find(|standing| is_held(standing))?;
+    stateless::show_lock(held, Reading::take())
+}
+
+fn is_held(standing: &Standing) -> bool {
+    matches!(standing.state, State::Held { .. })
+}
+
+fn line_state(state: &State, reading: Reading) -> LineState {
+    match state {
+        State::Held { token, by_kin, lease_ends_at } => LineState::Held {
+            token: *token,
+            by_kin: *by_kin,
+            lease_expires_at_ms: lease_ends_at.map(|at| reading.wall_ms_of(at)),
+        },
+        State::Waiting { place, behind } => LineState::Waiting {
+            place: count(*place),
+            behind: behind.iter().map(|ticket| ticket.0).collect(),
+        },
+    }
+}
+
+fn bytes_of(line: &Line) -> usize {
+    let places = line.places.iter().flat_map(|place| &place.path);
+    let paths: usize = places.map(|path| path.as_bytes().len() + 8).sum();
+    paths + line.space.len() + line.owner.len() + line.reason.len() + line.client.len() + 256
+}
+
+fn count(number: usize) -> u64 {
+    u64::try_from(number).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,188 @@
+//! Requests of the stateless interface: decode, call, answer.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, QueryRejection};
+use axum::extract::{DefaultBodyLimit, Query, Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use gate_api::v1;
+use gate_core::lock::event::Refusal;
+use serde::de::DeserializeOwned;
+use tokio::sync::oneshot;
+
+use crate::mail::{Inbox, Mail};
+use crate::stateless::{Call, Outcome, RequestId};
+
+pub(super) fn router(inbox: Inbox) -> Router {
+    Router::new()
+        .route("/v1/locks/acquire", post(acquire))
+        .route("/v1/locks/release", post(release))
+        .route("/v1/locks/heartbeat", post(heartbeat))
+        .route("/v1/locks/status", get(status))
+        .route("/gate/frames", get(super::upgrade::frames))
+        .fallback(|| async { error(StatusCode::NOT_FOUND, "no such resource") })
+        .layer(DefaultBodyLimit::max(v1::BODY_BYTES_MAX))
+        .layer(middleware::from_fn(only_local))
+        .with_state(inbox)
+}
+
+/// Turns away what another site's page sends.
+async fn only_local(request: Request, next: Next) -> Response {
+    match foreign(&request) {
+        Some(why) => error(StatusCode::FORBIDDEN, why),
+        None => next.run(request).await,
+    }
+}
+
+fn foreign(request: &Request) -> Option<&'static str> {
+    let text = |name| request.headers().get(name).map(|value| value.to_str().unwrap_or(""));
+    let host = text(header::HOST).or_else(|| Some(request.uri().authority()?.as_str()));
+    if !host.is_some_and(super::is_loopback) {
+        return Some("the Host is not this machine");
+    }
+    let origin_is_local = text(header::ORIGIN).is_none_or(super::is_loopback_origin);
+    (!origin_is_local).then_some("the Origin is not this machine")
+}
+
+async fn acquire(State(inbox): State<Inbox>, body: Result<Bytes, BytesRejection>) -> Response {
+    let body: v1::AcquireRequest = match parse(body) {
+        Ok(body) => body,
+        Err(response) => return response,
+    };
+    let patience = body.timeout_ms.filter(|ms| *ms > 0).map(Duration::from_millis);
+    let mut waiting = Waiting::begin(inbox, body);
+    let outcome = match patience {
+        None => waiting.outcome().await,
+        Some(patience) => match tokio::time::timeout(patience, waiting.outcome()).await {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                waiting.give_up();
+                waiting.outcome().await
+            }
+        },
+    };
+    waiting.heard = true;
+    respond(outcome)
+}
+
+async fn release(State(inbox): State<Inbox>, body: Result<Bytes, BytesRejection>) -> Response {
+    match parse(body) {
+        Ok(body) => ask(&inbox, |answer| Call::Release { body, answer }).await,
+        Err(response) => response,
+    }
+}
+
+async fn heartbeat(State(inbox): State<Inbox>, body: Result<Bytes, BytesRejection>) -> Response {
+    match parse(body) {
+        Ok(body) => ask(&inbox, |answer| Call::Heartbeat { body, answer }).await,
+        Err(response) => response,
+    }
+}
+
+async fn status(
+    State(inbox): State<Inbox>,
+    query: Result<Query<v1::StatusRequest>, QueryRejection>,
+) -> Response {
+    match query {
+        Ok(Query(body)) => ask(&inbox, |answer| Call::Status { body, answer }).await,
+        Err(rejection) => error(StatusCode::BAD_REQUEST, &rejection.body_text()),
+    }
+}
+
+async fn ask(inbox: &Inbox, call: impl FnOnce(oneshot::Sender<Outcome>) -> Call) -> Response {
+    let (answer, answered) = oneshot::channel();
+    inbox.send(Mail::Stateless(call(answer)));
+    respond(answered.await.ok())
+}
+
+/// A request for a lock. Dropped before its answer was heard, its client is gone: it leaves the
+/// line, and lets go of what it was given and did not hear of.
+struct Waiting {
+    inbox: Inbox,
+    request: RequestId,
+    answered: oneshot::Receiver<Outcome>,
+    heard: bool,
+}
+
+impl Waiting {
+    fn begin(inbox: Inbox, body: v1::AcquireRequest) -> Waiting {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let request = NEXT.fetch_add(1, Ordering::Relaxed);
+        let (answer, answered) = oneshot::channel();
+        inbox.send(Mail::Stateless(Call::Acquire { request, body, answer }));
+        Waiting { inbox, request, answered, heard: false }
+    }
+
+    /// Waits for the answer; `None` if the broker ends.
+    async fn outcome(&mut self) -> Option<Outcome> {
+        (&mut self.answered).await.ok()
+    }
+
+    fn give_up(&self) {
+        self.inbox.send(Mail::Stateless(Call::GiveUp { request: self.request }));
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if self.heard {
+            return;
+        }
+        self.answered.close();
+        let call = match self.answered.try_recv() {
+            Ok(Outcome::Granted(lock)) => {
+                let body = v1::ReleaseRequest { lock_id: lock.lock_id, owner: lock.owner };
+                Call::Release { body, answer: oneshot::channel().0 }
+            }
+            _ => Call::Abandon { request: self.request },
+        };
+        self.inbox.send(Mail::Stateless(call));
+    }
+}
+
+fn parse<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>) -> Result<T, Response> {
+    let body = body.map_err(|rejection| error(rejection.status(), &rejection.body_text()))?;
+    serde_json::from_slice(&body)
+        .map_err(|nonsense| error(StatusCode::BAD_REQUEST, &nonsense.to_string()))
+}
+
+fn respond(outcome: Option<Outcome>) -> Response {
+    match outcome {
+        Some(Outcome::Granted(lock)) => {
+            Json(v1::GrantedAnswer { status: "granted".to_owned(), lock }).into_response()
+        }
+        Some(Outcome::Released) => word(StatusCode::OK, "released"),
+        Some(Outcome::Renewed) => word(StatusCode::OK, "ok"),
+        Some(Outcome::Board(board)) => Json(board).into_response(),
+        Some(Outcome::Refused(refusal)) => refuse(refusal),
+        Some(Outcome::WrongOwner) => error(StatusCode::FORBIDDEN, "the lock is another owner's"),
+        Some(Outcome::Unknown) => error(StatusCode::NOT_FOUND, "no such lock"),
+        Some(Outcome::Nonsense(why)) => error(StatusCode::BAD_REQUEST, &why),
+        None => error(StatusCode::SERVICE_UNAVAILABLE, "the broker is ending"),
+    }
+}
+
+fn refuse(refusal: Refusal) -> Response {
+    match refusal {
+        Refusal::TimedOut | Refusal::WouldBlock => word(StatusCode::REQUEST_TIMEOUT, "timeout"),
+        Refusal::Deadlock => error(StatusCode::CONFLICT, "deadlock"),
+        Refusal::OwnerBusy => error(StatusCode::CONFLICT, "the owner waits for this path already"),
+        Refusal::Interrupted => error(StatusCode::CONFLICT, "the request was ended"),
+        Refusal::Limit(limit) => error(StatusCode::TOO_MANY_REQUESTS, &format!("limit: {limit}")),
+        Refusal::Unknown => error(StatusCode::NOT_FOUND, "no such lock"),
+    }
+}
+
+fn word(status: StatusCode, word: &str) -> Response {
+    (status, Json(v1::StatusAnswer { status: word.to_owned() })).into_response()
+}
+
+pub(super) fn error(status: StatusCode, why: &str) -> Response {
+    (status, Json(v1::ErrorAnswer { error: why.to_owned() })).into_response()
+}

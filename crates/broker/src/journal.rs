@@ -1,0 +1,284 @@
+//! The broker's memory: what must outlive it, in SQLite.
+//!
+//! A row holds a thing as it stands, not its story: claims by ticket, sessions, spaces. A batch is
+//! one transaction in write-ahead mode: it survives the death of the process as soon as it is
+//! committed, that of the machine once it is synced. The run's epoch is synced before anything
+//! else is written (N4); if the machine went down since, the tail may be missing, and the boot id
+//! tells.
+//!
+//! Checkpoints are made by a thread of their own, so that no grant waits for a disk.
+
+mod checkpoint;
+mod rows;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashSet;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use gate_core::id::{Epoch, SessionId, SpaceId, Ticket};
+use gate_core::lock::table::Record;
+use rusqlite::{Connection, OpenFlags, Transaction, params};
+
+use crate::sessions::Client;
+use crate::spaces::Space;
+use checkpoint::Checkpointer;
+
+/// The name of the journal in the state directory.
+pub(crate) const JOURNAL_NAME: &str = "journal.sqlite";
+/// The version of what the rows hold.
+const FORMAT_VERSION: i64 = 1;
+/// Transactions after which the write-ahead log is folded into the file.
+const CHECKPOINT_COMMITS: u32 = 1_000;
+
+const SCHEMA: &str = "
+    CREATE TABLE run (only INTEGER PRIMARY KEY CHECK (only = 0), epoch INTEGER NOT NULL, boot TEXT NOT NULL);
+    CREATE TABLE claim (ticket INTEGER PRIMARY KEY, row BLOB NOT NULL);
+    CREATE TABLE session (id INTEGER PRIMARY KEY, row BLOB NOT NULL);
+    CREATE TABLE space (id INTEGER PRIMARY KEY, row BLOB NOT NULL);
+    INSERT INTO run VALUES (0, 0, '');
+";
+
+/// An open journal.
+pub(crate) struct Journal {
+    connection: Connection,
+    /// The tickets that have a row: most claims come and go between two commits.
+    stored: HashSet<Ticket>,
+    commits: u32,
+    checkpointer: Checkpointer,
+}
+
+/// What a former run left.
+pub(crate) struct Memory {
+    /// The run that begins.
+    pub epoch: Epoch,
+    /// Whether the machine went down since: the last of what was granted may be missing.
+    pub incomplete: bool,
+    pub claims: Vec<(Ticket, Record)>,
+    pub sessions: Vec<(SessionId, Client)>,
+    pub spaces: Vec<(SpaceId, Space)>,
+}
+
+/// One thing as it now stands: `None` if it is gone.
+pub(crate) enum Entry<'a> {
+    Claim(Ticket, Option<Record>),
+    Session(SessionId, Option<&'a Client>),
+    Space(SpaceId, Option<&'a Space>),
+}
+
+/// Why a journal cannot be used.
+#[derive(Debug)]
+pub enum JournalError {
+    /// It was written by another release (N16): use that, or set the file aside.
+    Version(PathBuf, i64),
+    /// It cannot be read: set the file aside, and with it what was held.
+    Corrupt(PathBuf, String),
+    /// It cannot be written: make room or mend the permissions.
+    Unwritable(PathBuf, String),
+}
+
+impl fmt::Display for JournalError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            JournalError::Version(path, version) => write!(
+                f,
+                "{} has format version {version}, this release knows {FORMAT_VERSION}; use the \
+                 release that wrote it, or move the file away",
+                path.display()
+            ),
+            JournalError::Corrupt(path, why) => write!(
+                f,
+                "{0} cannot be read: {why}; move it and {0}-wal away to start without what was held",
+                path.display()
+            ),
+            JournalError::Unwritable(path, why) => {
+                write!(f, "{} cannot be written: {why}", path.display())
+            }
+        }
+    }
+}
+
+impl std::error::Error for JournalError {}
+
+impl Journal {
+    /// Opens or makes the journal of a state directory and begins a new run in it.
+    pub fn open(state_dir: &Path, boot: &str) -> Result<(Journal, Memory), JournalError> {
+        let path = state_dir.join(JOURNAL_NAME);
+        let connection = Connection::open(&path).map_err(|error| trouble(&path, &error))?;
+        let mut journal = Journal {
+            connection,
+            stored: HashSet::new(),
+            commits: 0,
+            checkpointer: Checkpointer::start(path.clone()),
+        };
+        let memory = journal.begin(&path, boot)?;
+        journal.stored = memory.claims.iter().map(|(ticket, _)| *ticket).collect();
+        Ok((journal, memory))
+    }
+
+    fn begin(&mut self, path: &Path, boot: &str) -> Result<Memory, JournalError> {
+        let trouble = |error: rusqlite::Error| trouble(path, &error);
+        self.prepare(path)?;
+        let (former, former_boot) = self
+            .connection
+            .query_row("SELECT epoch, boot FROM run", (), |row| {
+                Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?))
+            })
+            .map_err(trouble)?;
+        let epoch = former + 1;
+        let corrupt = |why: &str| JournalError::Corrupt(path.to_owned(), why.to_owned());
+        let memory = Memory {
+            epoch: Epoch(u64::try_from(epoch).map_err(|_| corrupt("a negative epoch"))?),
+            incomplete: former > 0 && former_boot != boot,
+            claims: self
+                .load("claim", path, |id, row| Some((Ticket(id), rows::decode_claim(row)?)))?,
+            sessions: self.load("session", path, |id, row| {
+                Some((SessionId(id), rows::decode_session(row)?))
+            })?,
+            spaces: self.load("space", path, |id, row| {
+                Some((SpaceId(u32::try_from(id).ok()?), rows::decode_space(row)?))
+            })?,
+        };
+        let unwritable =
+            |error: rusqlite::Error| JournalError::Unwritable(path.to_owned(), error.to_string());
+        self.connection
+            .execute("UPDATE run SET epoch = ?1, boot = ?2", params![epoch, boot])
+            .map_err(unwritable)?;
+        self.connection.pragma_update(None, "synchronous", "NORMAL").map_err(unwritable)?;
+        Ok(memory)
+    }
+
+    /// Checks the format, or makes it.
+    fn prepare(&mut self, path: &Path) -> Result<(), JournalError> {
+        let trouble = |error: rusqlite::Error| trouble(path, &error);
+        let version: i64 = self
+            .connection
+            .pragma_query_value(None, "user_version", |row| row.get(0))
+            .map_err(trouble)?;
+        let tables: i64 = self
+            .connection
+            .query_row("SELECT count(*) FROM sqlite_schema", (), |row| row.get(0))
+            .map_err(trouble)?;
+        if (version, tables) != (0, 0) && version != FORMAT_VERSION {
+            return Err(JournalError::Version(path.to_owned(), version));
+        }
+        // Everything until the epoch is written is synced.
+        self.connection
+            .execute_batch(
+                "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
+                 PRAGMA wal_autocheckpoint = 0; PRAGMA busy_timeout = 5000;",
+            )
+            .map_err(trouble)?;
+        if tables == 0 {
+            let made = self.connection.transaction().and_then(|make| {
+                make.execute_batch(SCHEMA)?;
+                make.pragma_update(None, "user_version", FORMAT_VERSION)?;
+                make.commit()
+            });
+            made.map_err(|e| JournalError::Unwritable(path.to_owned(), e.to_string()))?;
+        }
+        Ok(())
+    }
+
+    fn load<T>(
+        &self,
+        table: &str,
+        path: &Path,
+        decode: impl Fn(u64, &[u8]) -> Option<T>,
+    ) -> Result<Vec<T>, JournalError> {
+        let trouble = |error: rusqlite::Error| trouble(path, &error);
+        let select = format!("SELECT {}, row FROM {table}", id_column(table));
+        let mut select = self.connection.prepare(&select).map_err(trouble)?;
+        let mut rows = select.query(()).map_err(trouble)?;
+        let mut loaded = Vec::new();
+        while let Some(row) = rows.next().map_err(trouble)? {
+            let id: i64 = row.get(0).map_err(trouble)?;
+            let bytes = row.get_ref(1).map_err(trouble)?;
+            let bytes = bytes.as_blob().unwrap_or_default();
+            let decoded = u64::try_from(id).ok().and_then(|id| decode(id, bytes));
+            loaded.push(decoded.ok_or_else(|| {
+                JournalError::Corrupt(path.to_owned(), format!("{table} {id} makes no sense"))
+            })?);
+        }
+        Ok(loaded)
+    }
+
+    /// Writes a batch, all or nothing. Only then may anybody be told of it (N3).
+    pub fn commit<'a>(
+        &mut self,
+        entries: impl Iterator<Item = Entry<'a>>,
+    ) -> Result<(), rusqlite::Error> {
+        let mut touched = Vec::new();
+        let transaction = self.connection.transaction()?;
+        for entry in entries {
+            write(&transaction, &entry, &self.stored)?;
+            if let Entry::Claim(ticket, record) = entry {
+                touched.push((ticket, record.is_some()));
+            }
+        }
+        transaction.commit()?;
+        for (ticket, stands) in touched {
+            if stands {
+                self.stored.insert(ticket)
+            } else {
+                self.stored.remove(&ticket)
+            };
+        }
+        self.commits += 1;
+        if self.commits >= CHECKPOINT_COMMITS {
+            self.commits = 0;
+            self.checkpointer.request();
+        }
+        Ok(())
+    }
+}
+
+fn write(
+    transaction: &Transaction<'_>,
+    entry: &Entry<'_>,
+    stored: &HashSet<Ticket>,
+) -> Result<(), rusqlite::Error> {
+    let (table, id, row) = match entry {
+        Entry::Claim(ticket, None) if !stored.contains(ticket) => return Ok(()),
+        Entry::Claim(ticket, record) => {
+            ("claim", ticket.0, record.as_ref().map(rows::encode_claim))
+        }
+        Entry::Session(session, client) => ("session", session.0, client.map(rows::encode_session)),
+        Entry::Space(space, known) => ("space", u64::from(space.0), known.map(rows::encode_space)),
+    };
+    let column = id_column(table);
+    let id = i64::try_from(id).expect("ids rise from 1, one by one");
+    match row {
+        Some(row) => {
+            let put = format!("INSERT OR REPLACE INTO {table} ({column}, row) VALUES (?1, ?2)");
+            transaction.prepare_cached(&put)?.execute(params![id, row])?;
+        }
+        None => {
+            let delete = format!("DELETE FROM {table} WHERE {column} = ?1");
+            transaction.prepare_cached(&delete)?.execute(params![id])?;
+        }
+    }
+    Ok(())
+}
+
+fn id_column(table: &str) -> &'static str {
+    if table == "claim" { "ticket" } else { "id" }
+}
+
+/// Tells a file that makes no sense from one that cannot be reached.
+fn trouble(path: &Path, error: &rusqlite::Error) -> JournalError {
+    use rusqlite::ErrorCode::{CannotOpen, DiskFull, PermissionDenied, ReadOnly, SystemIoFailure};
+    let path = path.to_owned();
+    match error.sqlite_error_code() {
+        Some(CannotOpen | DiskFull | PermissionDenied | ReadOnly | SystemIoFailure) => {
+            JournalError::Unwritable(path, error.to_string())
+        }
+        _ => JournalError::Corrupt(path, error.to_string()),
+    }
+}
+
+/// Opens the same file for checkpoints.
+fn open_beside(path: &Path) -> Result<Connection, rusqlite::Error> {
+    Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)
+}

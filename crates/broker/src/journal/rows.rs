@@ -1,0 +1,231 @@
+//! What a row of the journal holds: postcard of mirrors of what the broker knows.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gate_api::mirror::{
+    LabelDef, PatienceDef, ProcessDef, SessionIdDef, SpaceIdDef, TicketDef, TokenDef, WantDef,
+    maybe_leash, path,
+};
+use gate_api::wire::Source;
+use gate_core::id::{OwnerId, SessionId, SpaceId, Ticket, Token};
+use gate_core::lock::claim::{Claim, Label, Leash, Party, Patience, Process, Terms};
+use gate_core::lock::table::Record;
+use gate_core::lock::want::Want;
+use gate_core::path::ViewPath;
+use serde::{Deserialize, Serialize};
+
+use crate::sessions::Client;
+use crate::spaces::{Seat, Space};
+
+#[derive(Serialize, Deserialize)]
+enum ClaimRow {
+    Waiting(ClaimBody),
+    Held {
+        claim: ClaimBody,
+        #[serde(with = "TokenDef")]
+        token: Token,
+        count: u32,
+        by_kin: bool,
+        kin: Vec<KinRow>,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+struct KinRow {
+    #[serde(with = "TicketDef")]
+    holder: Ticket,
+    party: PartyRow,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ClaimBody {
+    owner: OwnerRow,
+    party: PartyRow,
+    thread: u32,
+    single_threaded: bool,
+    #[serde(with = "PatienceDef")]
+    patience: Patience,
+    read_wait: Option<Duration>,
+    #[serde(with = "maybe_leash")]
+    leash: Option<Leash>,
+    #[serde(with = "LabelDef")]
+    label: Label,
+    #[serde(with = "WantDef")]
+    want: Want,
+}
+
+#[derive(Serialize, Deserialize)]
+struct OwnerRow {
+    #[serde(with = "SessionIdDef")]
+    session: SessionId,
+    number: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+enum PartyRow {
+    Process(#[serde(with = "ProcessDef")] Process),
+    Named(String),
+    Session(#[serde(with = "SessionIdDef")] SessionId),
+    Owner(OwnerRow),
+}
+
+#[derive(Serialize, Deserialize)]
+struct SessionRow {
+    key: u128,
+    name: String,
+    #[serde(with = "ProcessDef")]
+    process: Process,
+    machine: u64,
+    lease: Duration,
+    seats: Vec<SeatRow>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SeatRow {
+    #[serde(with = "SpaceIdDef")]
+    spoken: SpaceId,
+    #[serde(with = "SpaceIdDef")]
+    space: SpaceId,
+    #[serde(with = "path")]
+    prefix: ViewPath,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SpaceRow {
+    name: String,
+    source: Option<Source>,
+}
+
+pub(super) fn encode_claim(record: &Record) -> Vec<u8> {
+    encode(&match record {
+        Record::Waiting(claim) => ClaimRow::Waiting(ClaimBody::of(claim)),
+        Record::Held { claim, token, count, by_kin, kin } => ClaimRow::Held {
+            claim: ClaimBody::of(claim),
+            token: *token,
+            count: *count,
+            by_kin: *by_kin,
+            kin: kin
+                .iter()
+                .map(|(holder, party)| KinRow { holder: *holder, party: PartyRow::of(party) })
+                .collect(),
+        },
+    })
+}
+
+pub(super) fn decode_claim(bytes: &[u8]) -> Option<Record> {
+    Some(match postcard::from_bytes(bytes).ok()? {
+        ClaimRow::Waiting(body) => Record::Waiting(body.into_claim()),
+        ClaimRow::Held { claim, token, count, by_kin, kin } => {
+            let kin: BTreeMap<_, _> =
+                kin.into_iter().map(|row| (row.holder, row.party.into_party())).collect();
+            Record::Held { claim: claim.into_claim(), token, count, by_kin, kin }
+        }
+    })
+}
+
+pub(super) fn encode_session(client: &Client) -> Vec<u8> {
+    let seats = client.seats.iter().map(|(spoken, seat)| SeatRow {
+        spoken: *spoken,
+        space: seat.space,
+        prefix: seat.prefix.clone(),
+    });
+    encode(&SessionRow {
+        key: client.key,
+        name: client.name.clone(),
+        process: client.process,
+        machine: client.machine,
+        lease: client.lease,
+        seats: seats.collect(),
+    })
+}
+
+pub(super) fn decode_session(bytes: &[u8]) -> Option<Client> {
+    let row: SessionRow = postcard::from_bytes(bytes).ok()?;
+    let seats = row.seats.into_iter();
+    Some(Client {
+        key: row.key,
+        name: row.name,
+        process: row.process,
+        machine: row.machine,
+        lease: row.lease,
+        seats: seats
+            .map(|seat| (seat.spoken, Seat { space: seat.space, prefix: seat.prefix }))
+            .collect(),
+        connection: None,
+    })
+}
+
+pub(super) fn encode_space(space: &Space) -> Vec<u8> {
+    encode(&SpaceRow { name: space.name.clone(), source: space.source.clone() })
+}
+
+pub(super) fn decode_space(bytes: &[u8]) -> Option<Space> {
+    let row: SpaceRow = postcard::from_bytes(bytes).ok()?;
+    Some(Space::new(row.name, row.source))
+}
+
+fn encode(row: &impl Serialize) -> Vec<u8> {
+    postcard::to_stdvec(row).expect("rows are made of plain data")
+}
+
+impl ClaimBody {
+    fn of(claim: &Claim) -> ClaimBody {
+        ClaimBody {
+            owner: OwnerRow::of(claim.owner),
+            party: PartyRow::of(&claim.party),
+            thread: claim.thread,
+            single_threaded: claim.single_threaded,
+            patience: claim.patience,
+            read_wait: claim.read_wait,
+            leash: claim.leash,
+            label: claim.label.clone(),
+            want: claim.want().clone(),
+        }
+    }
+
+    fn into_claim(self) -> Arc<Claim> {
+        let terms = Terms {
+            owner: self.owner.into_owner(),
+            party: self.party.into_party(),
+            thread: self.thread,
+            single_threaded: self.single_threaded,
+            patience: self.patience,
+            read_wait: self.read_wait,
+            leash: self.leash,
+            label: self.label,
+        };
+        Arc::new(Claim::new(terms, self.want))
+    }
+}
+
+impl OwnerRow {
+    fn of(owner: OwnerId) -> OwnerRow {
+        OwnerRow { session: owner.session, number: owner.number }
+    }
+
+    fn into_owner(self) -> OwnerId {
+        OwnerId { session: self.session, number: self.number }
+    }
+}
+
+impl PartyRow {
+    fn of(party: &Party) -> PartyRow {
+        match party {
+            Party::Process(process) => PartyRow::Process(*process),
+            Party::Named(name) => PartyRow::Named(name.to_string()),
+            Party::Session(session) => PartyRow::Session(*session),
+            Party::Owner(owner) => PartyRow::Owner(OwnerRow::of(*owner)),
+        }
+    }
+
+    fn into_party(self) -> Party {
+        match self {
+            PartyRow::Process(process) => Party::Process(process),
+            PartyRow::Named(name) => Party::Named(name.into()),
+            PartyRow::Session(session) => Party::Session(session),
+            PartyRow::Owner(owner) => Party::Owner(owner.into_owner()),
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! The prober: finds holders that wait for the very process they block.
+//!
+//! A thread of its own, for looking at processes takes time. It is told of each waiter and of the
+//! holders in its way, looks at once whether the waiter works below a hold, and after a while, then
+//! ever less often, whether a holder sleeps for it. What it finds is a command like any other.
+
+pub(crate) mod look;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use gate_api::process::Stat;
+use gate_core::id::{OwnerId, Ticket};
+use gate_core::lock::claim::Process;
+
+use crate::mail::{Inbox, Mail};
+use look::{Family, Sleep};
+
+/// How long a waiter waits before anybody looks who sleeps for it.
+const PATIENCE: Duration = Duration::from_millis(250);
+/// How long a thread among several must sleep for a waiter.
+const PATIENCE_THREADS: Duration = Duration::from_secs(2);
+/// The longest pause between two looks.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// How long the deciding thread may take to say that a waiter still waits.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+/// Waiters that are looked at.
+const CASES_MAX: usize = 4_096;
+
+/// What the prober asks: the cases of these, if they still wait.
+pub(crate) type Question = Vec<Ticket>;
+
+/// What the prober is told.
+pub(crate) enum ToProber {
+    Case(Case),
+}
+
+/// A waiter and the holders in its way.
+#[derive(Clone, Debug)]
+pub(crate) struct Case {
+    pub ticket: Ticket,
+    pub owner: OwnerId,
+    pub process: Process,
+    pub suspects: Vec<Suspect>,
+}
+
+/// A holder that may wait for the process it blocks.
+#[derive(Clone, Debug)]
+pub(crate) struct Suspect {
+    pub owner: OwnerId,
+    pub process: Process,
+    /// The thread that asked; 0 if not known.
+    pub thread: u32,
+    /// Whether all below its process are its kin.
+    pub leads: bool,
+}
+
+struct Watched {
+    case: Case,
+    pause: Duration,
+    look_at: Instant,
+    /// Whether the deciding thread was asked if it still waits.
+    asked: bool,
+}
+
+struct Prober {
+    inbox: Inbox,
+    watched: BTreeMap<Ticket, Watched>,
+    /// Since when threads among several were seen asleep for a waiter.
+    asleep: HashMap<(OwnerId, OwnerId), Instant>,
+}
+
+/// Probes until the deciding thread ends.
+pub(crate) fn run(inbox: Inbox, cases: &Receiver<ToProber>) {
+    let mut prober = Prober { inbox, watched: BTreeMap::new(), asleep: HashMap::new() };
+    loop {
+        let next = prober.watched.values().map(|watched| watched.look_at).min();
+        let received = match next {
+            None => cases.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(at) => cases.recv_timeout(at.saturating_duration_since(Instant::now())),
+        };
+        match received {
+            Ok(ToProber::Case(case)) => prober.take(case, Instant::now()),
+            Err(RecvTimeoutError::Timeout) => prober.ask(Instant::now()),
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+    }
+}
+
+impl Prober {
+    fn take(&mut self, case: Case, now: Instant) {
+        self.look_below_holds(&case);
+        let Some(watched) = self.watched.get_mut(&case.ticket) else {
+            if self.watched.len() < CASES_MAX {
+                let ticket = case.ticket;
+                let look_at = now + PATIENCE;
+                let fresh = Watched { case, pause: PATIENCE, look_at, asked: false };
+                self.watched.insert(ticket, fresh);
+            }
+            return;
+        };
+        watched.case = case.clone();
+        if std::mem::take(&mut watched.asked) {
+            watched.look_at = now + watched.pause;
+            watched.pause = (watched.pause * 2).min(PAUSE_MAX);
+            self.look_for_sleepers(&case, now);
+        }
+    }
+
+    /// Asks which of those that are due still wait; forgets those of which nothing came.
+    fn ask(&mut self, now: Instant) {
+        self.watched.retain(|_, watched| !watched.asked || watched.look_at > now);
+        let mut due = Vec::new();
+        for (ticket, watched) in &mut self.watched {
+            if !watched.asked && watched.look_at <= now {
+                watched.asked = true;
+                watched.look_at = now + ANSWER_MAX;
+                due.push(*ticket);
+            }
+        }
+        let living = &self.watched;
+        self.asleep.retain(|(waiter, _), _| living.values().any(|w| w.case.owner == *waiter));
+        if !due.is_empty() {
+            self.inbox.send(Mail::Probe(due));
+        }
+    }
+
+    fn look_below_holds(&self, case: &Case) {
+        let mut family = None;
+        for suspect in case.suspects.iter().filter(|suspect| suspect.leads) {
+            let family = family.get_or_insert_with(|| Family::of(case.process));
+            if family.is_below(suspect.process) {
+                self.tell(case.owner, suspect.owner);
+            }
+        }
+    }
+
+    /// Looks for whom the holders in a waiter's way sleep: for it, or for another that waits.
+    fn look_for_sleepers(&mut self, case: &Case, now: Instant) {
+        for suspect in &case.suspects {
+            let Some(stat) = Stat::read(suspect.process.pid) else { continue };
+            if stat.start != suspect.process.start {
+                continue;
+            }
+            let alone = stat.threads == 1;
+            let thread = if alone { suspect.process.pid } else { suspect.thread };
+            let Some(sleep) = Sleep::of(suspect.process.pid, thread) else {
+                self.asleep.retain(|(_, holder), _| *holder != suspect.owner);
+                continue;
+            };
+            let waiters = self.watched.values().map(|watched| &watched.case);
+            let waiters: Vec<(OwnerId, Process)> =
+                waiters.map(|other| (other.owner, other.process)).collect();
+            for (waiter, process) in waiters {
+                self.weigh(waiter, process, suspect, &sleep, alone, now);
+            }
+        }
+    }
+
+    fn weigh(
+        &mut self,
+        waiter: OwnerId,
+        process: Process,
+        suspect: &Suspect,
+        sleep: &Sleep,
+        alone: bool,
+        now: Instant,
+    ) {
+        let pair = (waiter, suspect.owner);
+        if process == suspect.process || !sleep.is_for(process, suspect.process) {
+            self.asleep.remove(&pair);
+            return;
+        }
+        let since = *self.asleep.entry(pair).or_insert(now);
+        if alone || now.saturating_duration_since(since) >= PATIENCE_THREADS {
+            self.tell(waiter, suspect.owner);
+        }
+    }
+
+    fn tell(&self, waiter: OwnerId, holder: OwnerId) {
+        self.inbox.send(Mail::Kin { waiter, holder });
+    }
+}

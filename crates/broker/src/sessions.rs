@@ -1,0 +1,111 @@
+//! The clients there are, and how they are told from others who say so.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use gate_api::process;
+use gate_api::wire::{Hello, Resume};
+use gate_core::id::{Epoch, SessionId, SpaceId};
+use gate_core::lock::claim::Process;
+use rustc_hash::FxHashMap;
+
+use crate::mail::ConnectionId;
+use crate::spaces::Seat;
+
+/// One client.
+pub(crate) struct Client {
+    /// What it must know to come back.
+    pub key: u128,
+    /// What it calls itself.
+    pub name: String,
+    /// Its process.
+    pub process: Process,
+    /// The boot of its machine.
+    pub machine: u64,
+    /// How long it may be away.
+    pub lease: Duration,
+    /// What it attached, by the numbers it speaks of.
+    pub seats: BTreeMap<SpaceId, Seat>,
+    /// Where it is heard, while it is there.
+    pub connection: Option<ConnectionId>,
+}
+
+/// All clients.
+#[derive(Default)]
+pub(crate) struct Sessions {
+    clients: FxHashMap<SessionId, Client>,
+    epoch: u64,
+    next: u64,
+}
+
+impl Sessions {
+    /// Takes over those of a former run.
+    pub fn restore(epoch: Epoch, clients: Vec<(SessionId, Client)>) -> Sessions {
+        Sessions { clients: clients.into_iter().collect(), epoch: epoch.0, next: 1 }
+    }
+
+    /// Makes a client of who says hello; `peer` is who the kernel says it is.
+    pub fn admit(&mut self, hello: Hello, lease: Duration, peer: Option<Process>) -> SessionId {
+        // Ids of one run never meet those of another, which journals and clients may remember.
+        let id = SessionId(self.epoch << 32 | self.next);
+        self.next += 1;
+        let foreign = hello.process.namespace != process::namespace();
+        let process = peer.filter(|_| foreign).unwrap_or(hello.process);
+        let client = Client {
+            key: random_key(),
+            name: hello.client,
+            process,
+            machine: hello.machine,
+            lease,
+            seats: BTreeMap::new(),
+            connection: None,
+        };
+        self.clients.insert(id, client);
+        id
+    }
+
+    /// Returns the session that a client proves to be its own.
+    pub fn claimed_by(&self, resume: Resume) -> Option<SessionId> {
+        let id = SessionId(resume.session);
+        self.clients.get(&id).filter(|client| client.key == resume.key).map(|_| id)
+    }
+
+    pub fn get(&self, id: SessionId) -> Option<&Client> {
+        self.clients.get(&id)
+    }
+
+    pub fn get_mut(&mut self, id: SessionId) -> Option<&mut Client> {
+        self.clients.get_mut(&id)
+    }
+
+    pub fn remove(&mut self, id: SessionId) -> Option<Client> {
+        self.clients.remove(&id)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (SessionId, &Client)> {
+        self.clients.iter().map(|(id, client)| (*id, client))
+    }
+
+    pub fn len(&self) -> usize {
+        self.clients.len()
+    }
+}
+
+impl Client {
+    /// Returns whether its process runs where this broker can see it.
+    pub fn is_visible(&self) -> bool {
+        self.process.namespace == process::namespace()
+    }
+}
+
+fn random_key() -> u128 {
+    let mut bytes = [0; 16];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        let flags = rustix::rand::GetRandomFlags::empty();
+        // Without secrets sessions could be stolen; the kernel has them from early boot on.
+        filled += rustix::rand::getrandom(&mut bytes[filled..], flags)
+            .expect("the kernel draws random numbers");
+    }
+    u128::from_le_bytes(bytes)
+}

@@ -1,0 +1,249 @@
+//! Starting a broker, and ending it in order.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::channel;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use gate_api::Address;
+use gate_api::address::{SOCKET_NAME, with_short_path};
+use gate_api::wire::BrokerInfo;
+use mio::Poll;
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
+
+use crate::actor::{Actor, Parts, WAKER};
+use crate::clock;
+use crate::desk::{Desk, Terms};
+use crate::door::Door;
+use crate::http::{Http, ListenError};
+use crate::journal::{Journal, JournalError};
+use crate::kin;
+use crate::mail::{Inbox, Mail};
+
+/// The file in the state directory that its broker locks and writes its process id to.
+const LOCK_NAME: &str = "broker.pid";
+
+/// How a broker is to be run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where it keeps its journal and its socket.
+    pub state_dir: PathBuf,
+    /// Where it offers HTTP, if at all; port 0 takes any.
+    pub listen: Option<(String, u16)>,
+    /// How long a connected client may be away.
+    pub lease_session: Duration,
+    /// How long a lock of the stateless interface lives without a heartbeat.
+    pub lease_stateless: Duration,
+    /// How long such a lock may be held in all.
+    pub max_hold: Option<Duration>,
+    /// How long a request waits that does not say.
+    pub acquire_timeout: Option<Duration>,
+}
+
+/// The broker, to be started.
+pub struct Broker;
+
+/// A broker that runs; it is ended in order when this is dropped.
+pub struct Running {
+    inbox: Inbox,
+    socket: PathBuf,
+    http: Option<Http>,
+    thread: Option<JoinHandle<io::Result<()>>>,
+    /// Held as long as the state directory is ours.
+    _lock: File,
+}
+
+/// Why a broker cannot start.
+#[derive(Debug)]
+pub enum StartError {
+    /// Another broker runs there: use that, or stop it.
+    InUse { state_dir: PathBuf, pid: Option<u32> },
+    /// The state directory cannot be made or used: choose another, or mend its permissions.
+    StateDir(PathBuf, io::Error),
+    /// See the journal's error for what to do.
+    Journal(JournalError),
+    /// Choose another host or port.
+    Listen(ListenError),
+    /// The system has no room for its threads or descriptors.
+    System(io::Error),
+}
+
+impl Options {
+    /// Returns the defaults for a state directory: no HTTP.
+    pub fn new(state_dir: PathBuf) -> Options {
+        Options {
+            state_dir,
+            listen: None,
+            lease_session: Duration::from_secs(10),
+            lease_stateless: Duration::from_secs(3600),
+            max_hold: Some(Duration::from_secs(3600)),
+            acquire_timeout: None,
+        }
+    }
+}
+
+impl Broker {
+    /// Starts a broker; it listens when this returns.
+    pub fn start(options: Options) -> Result<Running, StartError> {
+        let state_dir = prepare_state_dir(&options.state_dir)?;
+        let lock = lock_state_dir(&state_dir)?;
+        let boot = boot_id().map_err(StartError::System)?;
+        let (journal, memory) = Journal::open(&state_dir, &boot).map_err(StartError::Journal)?;
+        let poll = Poll::new().map_err(StartError::System)?;
+        let (inbox, mail) = Inbox::new(poll.registry(), WAKER).map_err(StartError::System)?;
+        let http = options.listen.as_ref();
+        let http = http.map(|(host, port)| Http::start(host, *port, inbox.clone())).transpose();
+        let http = http.map_err(StartError::Listen)?;
+        let socket = state_dir.join(SOCKET_NAME);
+        let listener = listen(&socket)
+            .map_err(|error| StartError::StateDir(options.state_dir.clone(), error))?;
+        let (prober, cases) = channel();
+        let probing = inbox.clone();
+        spawn("gate-prober", move || kin::run(probing, &cases)).map_err(StartError::System)?;
+        let info = BrokerInfo {
+            epoch: memory.epoch.0,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            state_dir: std::os::unix::ffi::OsStrExt::as_bytes(state_dir.as_os_str()).to_vec(),
+        };
+        let desk = Desk::restore(memory, terms(&options), info, clock::now());
+        let actor = Actor::new(Parts { poll, listener, mail, desk, journal, prober });
+        let actor = actor.map_err(StartError::System)?;
+        let thread = spawn("gate-broker", move || actor.run()).map_err(StartError::System)?;
+        Ok(Running { inbox, socket, http, thread: Some(thread), _lock: lock })
+    }
+}
+
+impl Running {
+    /// Returns the way in for clients of this process (N11).
+    pub fn door(&self) -> Door {
+        Door::new(self.inbox.clone())
+    }
+
+    /// Returns where other processes of this machine reach it.
+    pub fn address(&self) -> Address {
+        Address::Unix(self.socket.clone())
+    }
+
+    /// Returns where it offers HTTP, if it does.
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        self.http.as_ref().map(Http::address)
+    }
+
+    /// Ends it: what was decided is journaled, clients may come back to the next.
+    pub fn stop(mut self) -> io::Result<()> {
+        self.inbox.send(Mail::Stop);
+        self.join()
+    }
+
+    /// Waits until it ends; it does so by itself only if it cannot go on.
+    pub fn wait(mut self) -> io::Result<()> {
+        self.join()
+    }
+
+    fn join(&mut self) -> io::Result<()> {
+        let Some(thread) = self.thread.take() else { return Ok(()) };
+        let ended = thread.join().unwrap_or_else(|_| Err(io::Error::other("the broker panicked")));
+        drop(self.http.take());
+        // Whoever finds no socket knows at once that nobody listens.
+        let _ = std::fs::remove_file(&self.socket);
+        ended
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.inbox.send(Mail::Stop);
+        if let Err(error) = self.join() {
+            tracing::error!(%error, "the broker did not end in order");
+        }
+    }
+}
+
+fn terms(options: &Options) -> Terms {
+    Terms {
+        lease_session: options.lease_session,
+        lease_stateless: options.lease_stateless,
+        max_hold: options.max_hold,
+        acquire_timeout: options.acquire_timeout,
+    }
+}
+
+fn prepare_state_dir(state_dir: &Path) -> Result<PathBuf, StartError> {
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(state_dir);
+    made.and_then(|()| state_dir.canonicalize())
+        .map_err(|error| StartError::StateDir(state_dir.to_owned(), error))
+}
+
+fn lock_state_dir(state_dir: &Path) -> Result<File, StartError> {
+    let failed = |error: io::Error| StartError::StateDir(state_dir.to_owned(), error);
+    let path = state_dir.join(LOCK_NAME);
+    let mut options = File::options();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    let mut file = options.open(&path).map_err(failed)?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(Errno::WOULDBLOCK) => {
+            let mut pid = String::new();
+            // Without it the person has one hint less.
+            let _ = file.read_to_string(&mut pid);
+            let state_dir = state_dir.to_owned();
+            return Err(StartError::InUse { state_dir, pid: pid.trim().parse().ok() });
+        }
+        Err(error) => return Err(failed(error.into())),
+    }
+    file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(failed)?;
+    Ok(file)
+}
+
+/// Listens on a socket file that only this user may use. The lock on the state directory says
+/// that a file found there is a dead broker's.
+fn listen(socket: &Path) -> io::Result<UnixListener> {
+    match std::fs::remove_file(socket) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = with_short_path(socket, |path| UnixListener::bind(path))?;
+    // Nobody is let in before this: the deciding thread has not begun, and it looks at the peer.
+    std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+fn boot_id() -> io::Result<String> {
+    Ok(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+}
+
+fn spawn<T: Send + 'static>(
+    name: &str,
+    run: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<JoinHandle<T>> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(run)
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::InUse { state_dir, pid: Some(pid) } => {
+                write!(f, "process {pid} is the broker of {}", state_dir.display())
+            }
+            StartError::InUse { state_dir, pid: None } => {
+                write!(f, "another process is the broker of {}", state_dir.display())
+            }
+            StartError::StateDir(path, error) => {
+                write!(f, "the state directory {} cannot be used: {error}", path.display())
+            }
+            StartError::Journal(error) => error.fmt(f),
+            StartError::Listen(error) => error.fmt(f),
+            StartError::System(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
