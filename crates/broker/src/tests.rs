@@ -3,10 +3,11 @@
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use gate_api::wire::{Origin, Party, Rules, Source};
+use gate_api::link::Connector;
+use gate_api::wire::{LineState, Origin, Party, Rules, Scope, Source};
 use gate_api::{Address, Answer, Ask, Attachment, ClientInfo, Grant, Session, Watcher};
 use gate_core::lock::claim::{Label, Patience};
-use gate_core::lock::event::Revocation;
+use gate_core::lock::event::{Refusal, Revocation};
 use gate_core::lock::want::{Access, Node, Op, Place, Want};
 use gate_core::path::ViewPath;
 use tempfile::TempDir;
@@ -69,10 +70,18 @@ pub(crate) fn bucket() -> Source {
 }
 
 pub(crate) fn connect(address: &Address, name: &str) -> Client {
+    connect_to(address, name, bucket())
+}
+
+pub(crate) fn connect_to(
+    connector: &(impl Connector + Clone + 'static),
+    name: &str,
+    source: Source,
+) -> Client {
     let (ears, heard) = mpsc::channel();
     let info = ClientInfo { name: name.to_owned(), lease: None };
-    let session = Session::connect(address.clone(), info, Arc::new(Ears(ears))).unwrap();
-    let attachment = session.attach(bucket()).unwrap();
+    let session = Session::connect(connector.clone(), info, Arc::new(Ears(ears))).unwrap();
+    let attachment = session.attach(source).unwrap();
     Client { session, attachment, heard }
 }
 
@@ -149,4 +158,257 @@ fn owners_take_turns() {
     assert!(third.has_heard_nothing(), "N2");
     b.session.release(second.number, None);
     third.is_granted();
+}
+
+/// A broker that a crash ended: its state, as it was at that moment, and nothing running.
+fn crash(broker: Running, state: &TempDir) -> TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for name in ["journal.sqlite", "journal.sqlite-wal"] {
+        std::fs::copy(state.path().join(name), copy.path().join(name)).unwrap();
+    }
+    drop(broker);
+    copy
+}
+
+/// Leads to whichever broker is there now.
+#[derive(Clone)]
+struct Wandering(Arc<std::sync::Mutex<Address>>);
+
+impl Connector for Wandering {
+    fn connect(&self) -> Result<gate_api::link::Connection, gate_api::ConnectError> {
+        let address = self.0.lock().unwrap().clone();
+        address.connect()
+    }
+}
+
+#[test]
+fn n4_after_a_crash_clients_reclaim_and_tokens_still_rise() {
+    let state = tempfile::tempdir().unwrap();
+    let broker = start(&state);
+    let to = Wandering(Arc::new(std::sync::Mutex::new(broker.address())));
+    let [a, b] = ["a", "b"].map(|name| connect_to(&to, name, bucket()));
+    let held = a.hold("f");
+    let before = held.is_granted();
+    let waiting = b.hold("f");
+    waiting.waits();
+
+    let copy = crash(broker, &state);
+    assert_eq!([a.hears(), b.hears()], [Heard::Away, Heard::Away]);
+    // Whoever asks meanwhile waits; whoever lets go meanwhile has let go.
+    let later = a.hold("g");
+    later.waits();
+    let broker = start(&copy);
+    *to.0.lock().unwrap() = broker.address();
+    assert_eq!([a.hears(), b.hears()], [Heard::Back, Heard::Back]);
+    later.is_granted();
+    assert!(waiting.has_heard_nothing(), "N1: the grant still stands");
+    a.session.release(held.number, None);
+    let after = waiting.is_granted();
+    assert!(after.token > before.token, "{after:?} after {before:?}");
+    assert_eq!(after.token.epoch.0, before.token.epoch.0 + 1);
+    assert!(a.heard.try_recv().is_err(), "nothing was revoked");
+}
+
+#[test]
+fn what_was_let_go_of_during_an_outage_is_free_afterwards() {
+    let state = tempfile::tempdir().unwrap();
+    let broker = start(&state);
+    let to = Wandering(Arc::new(std::sync::Mutex::new(broker.address())));
+    let [a, b] = ["a", "b"].map(|name| connect_to(&to, name, bucket()));
+    let held = a.hold("f");
+    held.is_granted();
+    let copy = crash(broker, &state);
+    assert_eq!([a.hears(), b.hears()], [Heard::Away, Heard::Away]);
+    a.session.release(held.number, None);
+    let broker = start(&copy);
+    *to.0.lock().unwrap() = broker.address();
+    assert_eq!([a.hears(), b.hears()], [Heard::Back, Heard::Back]);
+    b.hold("f").is_granted();
+}
+
+#[test]
+fn a_broker_without_its_journal_revokes_what_it_does_not_know() {
+    let [state, other] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let broker = start(&state);
+    let to = Wandering(Arc::new(std::sync::Mutex::new(broker.address())));
+    let [a, b] = ["a", "b"].map(|name| connect_to(&to, name, bucket()));
+    let held = a.hold("f");
+    held.is_granted();
+    let waiting = b.hold("f");
+    waiting.waits();
+    drop(broker);
+    assert_eq!([a.hears(), b.hears()], [Heard::Away, Heard::Away]);
+    let broker = start(&other);
+    *to.0.lock().unwrap() = broker.address();
+    assert_eq!(a.hears(), Heard::Revoked(held.number, Revocation::LeaseLost));
+    waiting.is_granted();
+    // The source is attached anew under the number the client speaks of.
+    a.hold("g").is_granted();
+}
+
+#[test]
+fn a_second_broker_is_refused_naming_the_first() {
+    let state = tempfile::tempdir().unwrap();
+    let _first = start(&state);
+    match Broker::start(Options::new(state.path().to_owned())) {
+        Err(crate::StartError::InUse { pid, .. }) => assert_eq!(pid, Some(std::process::id())),
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("two brokers of one state directory"),
+    }
+}
+
+#[test]
+fn a_state_directory_may_lie_deeper_than_a_socket_address_is_long() {
+    let home = tempfile::tempdir().unwrap();
+    let state = home.path().join("d".repeat(100)).join("e".repeat(100));
+    let broker = Broker::start(Options::new(state)).unwrap();
+    connect(&broker.address(), "far").hold("f").is_granted();
+}
+
+#[test]
+fn n11_a_client_of_the_same_process_takes_turns_with_the_others() {
+    let state = tempfile::tempdir().unwrap();
+    let broker = start(&state);
+    let outside = connect(&broker.address(), "outside");
+    let inside = connect_to(&broker.door(), "inside", bucket());
+    let first = inside.hold("f");
+    first.is_granted();
+    let second = outside.hold("f");
+    second.waits();
+    // The end of the session frees what it had.
+    drop(inside);
+    second.is_granted();
+}
+
+#[test]
+fn withdrawing_ends_a_wait_and_leaves_no_grant() {
+    let state = tempfile::tempdir().unwrap();
+    let broker = start(&state);
+    let [a, b] = ["a", "b"].map(|name| connect(&broker.address(), name));
+    let held = a.hold("f");
+    held.is_granted();
+    let waiting = b.hold("f");
+    waiting.waits();
+    b.session.withdraw(waiting.number, Refusal::Interrupted);
+    assert_eq!(waiting.hears(), Answer::Refused(Refusal::Interrupted));
+    a.session.release(held.number, None);
+    a.hold("f").is_granted();
+}
+
+#[test]
+fn locks_why_status_and_break_tell_of_what_is() {
+    let state = tempfile::tempdir().unwrap();
+    let broker = start(&state);
+    let [a, b] = ["a", "b"].map(|name| connect(&broker.address(), name));
+    let held = a.hold("d/f");
+    let grant = held.is_granted();
+    let waiting = b.hold("d/f");
+    waiting.waits();
+    let all = b.session.locks(&Scope::Everything, None, SOON).unwrap();
+    assert_eq!(all.lines.len(), 2);
+    assert!(matches!(all.lines[0].state, LineState::Held { token, .. } if token == grant.token));
+    let LineState::Waiting { place, behind } = &all.lines[1].state else { panic!("{all:?}") };
+    assert_eq!((*place, behind), (1, &vec![grant.ticket.0]));
+
+    let watching = b.session.clone();
+    let watch = std::thread::spawn(move || {
+        watching.locks(&Scope::Everything, Some(all.version), SOON).unwrap()
+    });
+    a.session.break_lock(grant.ticket.0, "it is stuck".to_owned()).unwrap();
+    assert_eq!(a.hears(), Heard::Revoked(held.number, Revocation::Broken));
+    waiting.is_granted();
+    assert!(watch.join().unwrap().version > all.version);
+
+    let path = ViewPath::parse(b"d/f").unwrap();
+    let scope = Scope::Within { space: a.attachment.name.clone(), path };
+    let why = a.session.why(scope).unwrap();
+    assert_eq!(why.lines.len(), 1);
+    assert_eq!(why.past.len(), 1);
+    assert_eq!(why.past[0].reason, "it is stuck");
+    let status = a.session.status().unwrap();
+    assert_eq!((status.sessions, status.held, status.waiting), (2, 1, 0));
+    assert!(a.session.break_lock(grant.ticket.0, String::new()).is_err(), "it is gone");
+}
+
+#[test]
+fn a_long_board_is_told_page_by_page() {
+    let state = tempfile::tempdir().unwrap();
+    let broker = start(&state);
+    let client = connect(&broker.address(), "a");
+    let owners: Vec<Owner> = (0..1_300).map(|number| client.hold(&format!("f{number}"))).collect();
+    for owner in &owners {
+        owner.is_granted();
+    }
+    let all = client.session.locks(&Scope::Everything, None, SOON).unwrap();
+    let mut tickets: Vec<u64> = all.lines.iter().map(|line| line.ticket).collect();
+    tickets.dedup();
+    assert_eq!((tickets.len(), all.more), (1_300, false));
+}
+
+#[test]
+fn nonsense_ends_a_connection_and_nothing_else() {
+    use std::io::{Read, Write};
+    let state = tempfile::tempdir().unwrap();
+    let broker = start(&state);
+    let Address::Unix(socket) = broker.address() else { panic!("a socket file") };
+    let nonsense: [&[u8]; 5] = [
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"GATE\x09\0\0\0",
+        b"GATE\x01\0\0\0\xff\xff\xff\xff",
+        b"GATE\x01\0\0\0\x02\0\0\0\xee\xee",
+        // Speaks before it said hello.
+        b"GATE\x01\0\0\0\x02\0\0\0\x09\x01",
+    ];
+    for bytes in nonsense {
+        let mut stream = std::os::unix::net::UnixStream::connect(&socket).unwrap();
+        stream.set_read_timeout(Some(SOON)).unwrap();
+        stream.write_all(bytes).unwrap();
+        let mut said = Vec::new();
+        // The preamble, then the end.
+        stream.read_to_end(&mut said).unwrap();
+        assert_eq!(said, gate_api::frame::PREAMBLE, "{bytes:?}");
+    }
+    connect(&broker.address(), "sane").hold("f").is_granted();
+}
+
+#[test]
+fn n5_a_dead_clients_session_ends_at_once() {
+    let state = tempfile::tempdir().unwrap();
+    let broker = start(&state);
+    let living = connect(&broker.address(), "living");
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "tests::client_that_is_killed", "--nocapture"])
+        .env(CHILD, state.path())
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let said = std::io::BufReader::new(child.stdout.take().unwrap());
+    let said = std::io::BufRead::lines(said).map_while(Result::ok);
+    assert!(said.into_iter().any(|line| line.contains("holds")), "the child holds");
+    let waiting = living.hold("f");
+    waiting.waits();
+    child.kill().unwrap();
+    // Far less than its lease of ten minutes.
+    waiting.is_granted();
+    child.wait().unwrap();
+}
+
+const CHILD: &str = "GATE_TEST_CHILD";
+
+/// Not a test of its own: the client that the test above kills.
+#[test]
+fn client_that_is_killed() {
+    let Some(state) = std::env::var_os(CHILD) else { return };
+    let (ears, _heard) = mpsc::channel();
+    let lease = Some(Duration::from_secs(600));
+    let info = ClientInfo { name: "child".to_owned(), lease };
+    let address = Address::of_state_dir(state.as_ref());
+    let session = Session::connect(address, info, Arc::new(Ears(ears))).unwrap();
+    let attachment = session.attach(bucket()).unwrap();
+    let client = Client { session, attachment, heard: mpsc::channel().1 };
+    client.hold("f").is_granted();
+    println!("holds");
+    // Until it is killed, or its parent is gone.
+    std::io::Read::read(&mut std::io::stdin(), &mut [0]).unwrap();
 }

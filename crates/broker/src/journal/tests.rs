@@ -1,1 +1,189 @@
+//! Crashes and damage. What is lost at worst is what nobody was told of.
 
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gate_core::id::{Epoch, OwnerId, SessionId, SpaceId, Ticket, Token};
+use gate_core::lock::claim::{Claim, Label, Leash, Party, Patience, Process, Terms};
+use gate_core::lock::key::FileKey;
+use gate_core::lock::table::{Record, Restore, Table};
+use gate_core::lock::want::{Access, Node, Op, Place, Want};
+use gate_core::path::ViewPath;
+use gate_core::time::Time;
+
+use super::rows;
+use super::{Entry, JOURNAL_NAME, Journal, JournalError};
+
+const BOOT: &str = "this boot";
+
+fn record(number: u64) -> Record {
+    let owner = OwnerId { session: SessionId::STATELESS, number };
+    let terms = Terms {
+        owner,
+        party: Party::Process(Process { namespace: 1, pid: 2, start: 3 }),
+        thread: 4,
+        single_threaded: true,
+        patience: Patience::Limited(Duration::from_millis(5)),
+        read_wait: Some(Duration::from_secs(6)),
+        leash: Some(Leash { lease: Duration::from_secs(7), max_hold: None }),
+        label: Label { owner: "o".to_owned(), reason: "r".to_owned(), asked_at_ms: 8 },
+    };
+    let path = Some(ViewPath::parse(format!("f{number}").as_bytes()).unwrap());
+    let node = Node::File(FileKey { volume: 9, inode: number, generation: 11 });
+    let want =
+        Want { op: Op::Open(Access::Write), places: vec![Place { space: SpaceId(0), path, node }] };
+    Record::Held {
+        claim: Arc::new(Claim::new(terms, want)),
+        token: Token { epoch: Epoch(1), counter: number },
+        count: 1,
+        by_kin: true,
+        kin: BTreeMap::from([(Ticket(1), Party::Named("k".into()))]),
+    }
+}
+
+fn held(ticket: u64) -> Entry<'static> {
+    Entry::Claim(Ticket(ticket), Some(record(ticket)))
+}
+
+fn gone(ticket: u64) -> Entry<'static> {
+    Entry::Claim(Ticket(ticket), None)
+}
+
+fn tickets(dir: &Path) -> Result<Vec<u64>, JournalError> {
+    let (_, memory) = Journal::open(dir, BOOT)?;
+    let mut tickets: Vec<u64> = memory.claims.iter().map(|(ticket, _)| ticket.0).collect();
+    tickets.sort_unstable();
+    Ok(tickets)
+}
+
+fn refusal(dir: &Path) -> JournalError {
+    match Journal::open(dir, BOOT) {
+        Err(error) => error,
+        Ok(_) => panic!("the journal was opened"),
+    }
+}
+
+#[test]
+fn a_claim_is_remembered_as_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut journal, memory) = Journal::open(dir.path(), BOOT).unwrap();
+    assert_eq!((memory.epoch, memory.incomplete), (Epoch(1), false));
+    journal.commit([held(1), held(2), gone(3)].into_iter()).unwrap();
+    journal.commit([gone(1)].into_iter()).unwrap();
+    drop(journal);
+    let (_, memory) = Journal::open(dir.path(), BOOT).unwrap();
+    assert_eq!((memory.epoch, memory.incomplete), (Epoch(2), false));
+    assert_eq!(memory.claims, [(Ticket(2), record(2))]);
+}
+
+#[test]
+fn another_boot_may_have_lost_the_tail() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(Journal::open(dir.path(), BOOT).unwrap());
+    let (_, memory) = Journal::open(dir.path(), "another").unwrap();
+    assert!(memory.incomplete);
+}
+
+/// Cuts the log of a crashed broker wherever it may matter. Each cut must open, and remember a state that
+/// was committed once: never half a batch, and never an epoch that was used before (N4).
+#[test]
+fn a_log_cut_anywhere_yields_what_some_commit_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut journal, _) = Journal::open(dir.path(), BOOT).unwrap();
+    let log = dir.path().join(format!("{JOURNAL_NAME}-wal"));
+    let begun = fs::metadata(&log).unwrap().len();
+    let batches = [
+        (vec![held(1), held(2)], vec![1, 2]),
+        (vec![gone(1), held(3)], vec![2, 3]),
+        (vec![gone(2), gone(3), held(4)], vec![4]),
+    ];
+    let mut states = vec![vec![]];
+    for (batch, state) in batches {
+        journal.commit(batch.into_iter()).unwrap();
+        states.push(state);
+    }
+    let [file, log] = [JOURNAL_NAME.to_owned(), format!("{JOURNAL_NAME}-wal")]
+        .map(|name| fs::read(dir.path().join(name)).unwrap());
+    let begun = usize::try_from(begun).unwrap();
+    let cut_dir = tempfile::tempdir().unwrap();
+    let mut last = 0;
+    for cut in (begun..=log.len()).filter(|cut| is_telling(*cut)) {
+        for entry in fs::read_dir(cut_dir.path()).unwrap() {
+            fs::remove_file(entry.unwrap().path()).unwrap();
+        }
+        fs::write(cut_dir.path().join(JOURNAL_NAME), &file).unwrap();
+        fs::write(cut_dir.path().join(format!("{JOURNAL_NAME}-wal")), &log[..cut]).unwrap();
+        let (_, memory) = Journal::open(cut_dir.path(), BOOT).unwrap();
+        assert_eq!(memory.epoch, Epoch(2), "the first epoch was synced before any grant");
+        let mut tickets: Vec<u64> = memory.claims.iter().map(|(ticket, _)| ticket.0).collect();
+        tickets.sort_unstable();
+        let state = states.iter().position(|state| *state == tickets);
+        let state = state.unwrap_or_else(|| panic!("cut at {cut}: {tickets:?}"));
+        assert!(state >= last, "a longer log remembers no less: {last}, then {state} at {cut}");
+        last = state;
+        let restore = Restore { claims: memory.claims, ..Restore::default() };
+        Table::restore(memory.epoch, Time(1), restore);
+    }
+    assert_eq!(last, states.len() - 1, "the whole log remembers all");
+}
+
+/// Every byte near the seams of a log's frames, and some of those between.
+fn is_telling(cut: usize) -> bool {
+    const HEADER: usize = 32;
+    const FRAME: usize = 24 + 4096;
+    let within = (cut - HEADER) % FRAME;
+    !(64..FRAME - 64).contains(&within) || within % 61 == 0
+}
+
+#[test]
+fn n16_an_unknown_version_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(Journal::open(dir.path(), BOOT).unwrap());
+    let file = rusqlite::Connection::open(dir.path().join(JOURNAL_NAME)).unwrap();
+    file.pragma_update(None, "user_version", 99).unwrap();
+    drop(file);
+    assert!(matches!(refusal(dir.path()), JournalError::Version(_, 99)));
+}
+
+#[test]
+fn a_damaged_journal_is_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut journal, _) = Journal::open(dir.path(), BOOT).unwrap();
+    journal.commit([held(1)].into_iter()).unwrap();
+    journal.connection.execute("UPDATE claim SET row = x'ff'", ()).unwrap();
+    drop(journal);
+    let text = refusal(dir.path()).to_string();
+    assert!(text.contains(JOURNAL_NAME) && text.contains("move"), "{text}");
+    fs::write(dir.path().join(JOURNAL_NAME), vec![b'x'; 8192]).unwrap();
+    assert!(matches!(refusal(dir.path()), JournalError::Corrupt(..)));
+}
+
+#[test]
+fn a_batch_that_fails_leaves_nothing_and_may_be_tried_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut journal, _) = Journal::open(dir.path(), BOOT).unwrap();
+    journal.commit([held(1)].into_iter()).unwrap();
+    // A full disk, as SQLite sees it.
+    let pages: i64 =
+        journal.connection.pragma_query_value(None, "page_count", |r| r.get(0)).unwrap();
+    journal.connection.pragma_update(None, "max_page_count", pages).unwrap();
+    let batch = || (2..500).map(held).chain([gone(1)]);
+    assert!(journal.commit(batch()).is_err());
+    assert!(journal.stored.contains(&Ticket(1)) && !journal.stored.contains(&Ticket(2)));
+    journal.connection.pragma_update(None, "max_page_count", 1 << 20).unwrap();
+    journal.commit(batch()).unwrap();
+    drop(journal);
+    assert_eq!(tickets(dir.path()).unwrap(), Vec::from_iter(2..500));
+}
+
+/// A row of format 1. If this fails, the format changed: raise its version.
+#[test]
+fn the_format_of_a_row_is_fixed() {
+    let expected = "0100070001020304010100c096b10201060001070000016f017208000101000102\
+                    66370109070b01070101010101016b";
+    let hex: String = rows::encode_claim(&record(7)).iter().map(|b| format!("{b:02x}")).collect();
+    assert_eq!(hex, expected);
+}
