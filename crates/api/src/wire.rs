@@ -8,6 +8,8 @@
 //! the list with `Listed` before it says anything else; whatever became of the listed owners is
 //! told by ordinary messages, then comes `Restored`.
 
+mod report;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,13 +17,17 @@ use gate_core::id::{SpaceId, Ticket, Token};
 use gate_core::lock::claim::{Label, Patience, Process};
 use gate_core::lock::event::{Change, Refusal, Revocation};
 use gate_core::lock::key::FileKey;
-use gate_core::lock::want::{Access, Op, Want};
+use gate_core::lock::want::Want;
 use gate_core::path::ViewPath;
 use serde::{Deserialize, Serialize};
 
 use crate::mirror::{
-    AccessDef, FileKeyDef, LabelDef, OpDef, PatienceDef, ProcessDef, RefusalDef, RevocationDef,
-    SpaceIdDef, TicketDef, TokenDef, WantDef, maybe_change, maybe_path, maybe_process, path,
+    FileKeyDef, LabelDef, PatienceDef, ProcessDef, RefusalDef, RevocationDef, SpaceIdDef,
+    TicketDef, TokenDef, WantDef, maybe_change, path,
+};
+
+pub use report::{
+    Line, LinePlace, LineState, Locks, Past, PastEvent, Query, Reply, Scope, SpaceLine, Status, Why,
 };
 
 /// What a client says.
@@ -305,211 +311,31 @@ pub struct AttachRefusal {
     pub fix: String,
 }
 
-/// A question.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub enum Query {
-    /// Who holds and who waits. With `newer_than`, answered once the table changed since then.
-    Locks {
-        scope: Scope,
-        newer_than: Option<u64>,
-        /// Only those with a later ticket: the next page.
-        after: u64,
-    },
-    /// All about one path.
-    Why { scope: Scope },
-    /// How the broker is.
-    Status,
-    /// End a claim.
-    Break { ticket: u64, reason: String },
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gate_core::lock::want::{Access, Node, Op, Place};
 
-/// The paths a question is about.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Scope {
-    /// All there are.
-    Everything,
-    /// A path in a space, and all beneath it.
-    Within {
-        space: String,
-        #[serde(with = "path")]
-        path: ViewPath,
-    },
-    /// A path of the broker's machine, as bytes, at or below the root of a source.
-    Absolute(Vec<u8>),
-}
-
-/// An answer.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub enum Reply {
-    /// To `Locks`.
-    Locks(Locks),
-    /// To `Why`.
-    Why(Why),
-    /// To `Status`.
-    Status(Status),
-    /// To `Break`: done.
-    Broken,
-    /// There is no such path, space or ticket.
-    Unknown,
-    /// This client may not ask that.
-    Forbidden,
-}
-
-/// Who holds and who waits.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Locks {
-    /// The state of the table this is of.
-    pub version: u64,
-    /// Oldest first.
-    pub lines: Vec<Line>,
-    /// Whether there are more, with later tickets.
-    pub more: bool,
-}
-
-/// One claim, for people.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Line {
-    /// Its place in the global order.
-    pub ticket: u64,
-    /// The space of its first place.
-    pub space: String,
-    /// Its names there.
-    pub places: Vec<LinePlace>,
-    /// What is done.
-    #[serde(with = "OpDef")]
-    pub op: Op,
-    /// Whether it shares.
-    #[serde(with = "AccessDef")]
-    pub access: Access,
-    /// Whether it holds or waits.
-    pub state: LineState,
-    /// How many acquires stand behind it.
-    pub count: u32,
-    /// Since when: milliseconds since 1970, UTC.
-    pub since_ms: u64,
-    /// Whose it is, as people know it.
-    pub owner: String,
-    /// Why, if somebody said so.
-    pub reason: String,
-    /// The process it belongs to, if one does.
-    #[serde(with = "maybe_process")]
-    pub process: Option<Process>,
-    /// The client that asked, as it calls itself.
-    pub client: String,
-}
-
-/// A name of a claim, as far as it has one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LinePlace {
-    /// The path in its space.
-    #[serde(with = "maybe_path")]
-    pub path: Option<ViewPath>,
-    /// Whether it is a directory.
-    pub directory: bool,
-}
-
-/// Whether a claim holds or waits.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum LineState {
-    /// It was let in.
-    Held {
-        #[serde(with = "TokenDef")]
-        token: Token,
-        /// Whether only kin let it pass.
-        by_kin: bool,
-        /// When its lease ends, if it lives by one: milliseconds since 1970, UTC.
-        lease_expires_at_ms: Option<u64>,
-    },
-    /// It stands in line.
-    Waiting {
-        /// Its place there, from 1.
-        place: u64,
-        /// The tickets of some of those in its way, holders first.
-        behind: Vec<u64>,
-    },
-}
-
-/// All about one path.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Why {
-    /// The space.
-    pub space: String,
-    /// The path in it.
-    #[serde(with = "path")]
-    pub path: ViewPath,
-    /// Who uses it, what is beneath it, or holds a directory above it.
-    pub lines: Vec<Line>,
-    /// What happened there lately that somebody may ask about, oldest first.
-    pub past: Vec<Past>,
-}
-
-/// Something that happened to a claim.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Past {
-    /// When: milliseconds since 1970, UTC.
-    pub at_ms: u64,
-    /// What.
-    pub what: PastEvent,
-    /// Its ticket.
-    pub ticket: u64,
-    /// Its first name.
-    #[serde(with = "maybe_path")]
-    pub path: Option<ViewPath>,
-    /// What was asked.
-    #[serde(with = "OpDef")]
-    pub op: Op,
-    /// Whose it was.
-    pub owner: String,
-    /// The process it belonged to, if one did.
-    #[serde(with = "maybe_process")]
-    pub process: Option<Process>,
-    /// Why it was broken, if somebody said so.
-    pub reason: String,
-}
-
-/// What happened to a claim.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum PastEvent {
-    /// It was told no.
-    Refused(#[serde(with = "RefusalDef")] Refusal),
-    /// It was taken away.
-    Revoked(#[serde(with = "RevocationDef")] Revocation),
-    /// It went on without a grant.
-    Ungated,
-    /// It was let in because a holder waits for it.
-    PassedByKin,
-}
-
-/// How the broker is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Status {
-    /// Who answers.
-    pub broker: BrokerInfo,
-    /// Since when it runs: milliseconds since 1970, UTC.
-    pub started_at_ms: u64,
-    /// Whether former sessions may still come back.
-    pub in_grace: bool,
-    /// Clients there are.
-    pub sessions: u64,
-    /// Claims that hold.
-    pub held: u64,
-    /// Claims that wait.
-    pub waiting: u64,
-    /// Sources served.
-    pub spaces: Vec<SpaceLine>,
-    /// Bounds, by name.
-    pub limits: Vec<(String, u64)>,
-    /// What was counted since the start, by name.
-    pub counts: Vec<(String, u64)>,
-}
-
-/// A space, for people.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SpaceLine {
-    /// Its name.
-    pub name: String,
-    /// Its source, for people; empty while it has none.
-    pub source: String,
-    /// How often it is attached.
-    pub views: u64,
+    /// If this fails the wire changed: raise [`crate::frame::PROTOCOL_VERSION`].
+    #[test]
+    fn the_bytes_of_a_request_are_fixed() {
+        let file = FileKey { volume: 1, inode: 2, generation: 3 };
+        let path = ViewPath::parse(b"a/b").expect("a path");
+        let place = Place { space: SpaceId(4), path: Some(path), node: Node::File(file) };
+        let acquire = Acquire {
+            owner: 5,
+            party: Party::Process(Process { namespace: 6, pid: 7, start: 8 }),
+            thread: 9,
+            single_threaded: true,
+            patience: Patience::Limited(Duration::from_secs(10)),
+            read_wait: None,
+            label: Label { owner: "o".to_owned(), reason: "r".to_owned(), asked_at_ms: 11 },
+            want: Want { op: Op::Open(Access::Write), places: vec![place] },
+        };
+        let mut bytes = Vec::new();
+        let message = ClientMessage::Acquire(Arc::new(acquire));
+        crate::frame::encode(&message, &mut bytes).expect("it fits");
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, "1e0000000505000607080901010a0000016f01720b000101040103612f6201010203");
+    }
 }

@@ -13,13 +13,13 @@ mod rows;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use gate_core::id::{Epoch, SessionId, SpaceId, Ticket};
 use gate_core::lock::table::Record;
 use rusqlite::{Connection, OpenFlags, Transaction, params};
+use rustc_hash::FxHashSet;
 
 use crate::sessions::Client;
 use crate::spaces::Space;
@@ -34,7 +34,7 @@ const CHECKPOINT_COMMITS: u32 = 1_000;
 
 const SCHEMA: &str = "
     CREATE TABLE run (only INTEGER PRIMARY KEY CHECK (only = 0), epoch INTEGER NOT NULL, boot TEXT NOT NULL);
-    CREATE TABLE claim (ticket INTEGER PRIMARY KEY, row BLOB NOT NULL);
+    CREATE TABLE claim (id INTEGER PRIMARY KEY, row BLOB NOT NULL);
     CREATE TABLE session (id INTEGER PRIMARY KEY, row BLOB NOT NULL);
     CREATE TABLE space (id INTEGER PRIMARY KEY, row BLOB NOT NULL);
     INSERT INTO run VALUES (0, 0, '');
@@ -44,7 +44,7 @@ const SCHEMA: &str = "
 pub(crate) struct Journal {
     connection: Connection,
     /// The tickets that have a row: most claims come and go between two commits.
-    stored: HashSet<Ticket>,
+    stored: FxHashSet<Ticket>,
     commits: u32,
     checkpointer: Checkpointer,
 }
@@ -108,7 +108,7 @@ impl Journal {
         let connection = Connection::open(&path).map_err(|error| trouble(&path, &error))?;
         let mut journal = Journal {
             connection,
-            stored: HashSet::new(),
+            stored: FxHashSet::default(),
             commits: 0,
             checkpointer: Checkpointer::start(path.clone()),
         };
@@ -133,10 +133,10 @@ impl Journal {
             incomplete: former > 0 && former_boot != boot,
             claims: self
                 .load("claim", path, |id, row| Some((Ticket(id), rows::decode_claim(row)?)))?,
-            sessions: self.load("session", path, |id, row| {
+            sessions: self.load(&SESSION, path, |id, row| {
                 Some((SessionId(id), rows::decode_session(row)?))
             })?,
-            spaces: self.load("space", path, |id, row| {
+            spaces: self.load(&SPACE, path, |id, row| {
                 Some((SpaceId(u32::try_from(id).ok()?), rows::decode_space(row)?))
             })?,
         };
@@ -167,7 +167,7 @@ impl Journal {
         self.connection
             .execute_batch(
                 "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
-                 PRAGMA wal_autocheckpoint = 0; PRAGMA busy_timeout = 5000;",
+                 PRAGMA wal_autocheckpoint = 0; PRAGMA busy_timeout = 200;",
             )
             .map_err(trouble)?;
         if tables == 0 {
@@ -183,13 +183,12 @@ impl Journal {
 
     fn load<T>(
         &self,
-        table: &str,
+        table: &Table,
         path: &Path,
         decode: impl Fn(u64, &[u8]) -> Option<T>,
     ) -> Result<Vec<T>, JournalError> {
         let trouble = |error: rusqlite::Error| trouble(path, &error);
-        let select = format!("SELECT {}, row FROM {table}", id_column(table));
-        let mut select = self.connection.prepare(&select).map_err(trouble)?;
+        let mut select = self.connection.prepare(table.select).map_err(trouble)?;
         let mut rows = select.query(()).map_err(trouble)?;
         let mut loaded = Vec::new();
         while let Some(row) = rows.next().map_err(trouble)? {
@@ -198,7 +197,8 @@ impl Journal {
             let bytes = bytes.as_blob().unwrap_or_default();
             let decoded = u64::try_from(id).ok().and_then(|id| decode(id, bytes));
             loaded.push(decoded.ok_or_else(|| {
-                JournalError::Corrupt(path.to_owned(), format!("{table} {id} makes no sense"))
+                let why = format!("{} {id} makes no sense", table.name);
+                JournalError::Corrupt(path.to_owned(), why)
             })?);
         }
         Ok(loaded)
@@ -237,34 +237,48 @@ impl Journal {
 fn write(
     transaction: &Transaction<'_>,
     entry: &Entry<'_>,
-    stored: &HashSet<Ticket>,
+    stored: &FxHashSet<Ticket>,
 ) -> Result<(), rusqlite::Error> {
     let (table, id, row) = match entry {
         Entry::Claim(ticket, None) if !stored.contains(ticket) => return Ok(()),
-        Entry::Claim(ticket, record) => {
-            ("claim", ticket.0, record.as_ref().map(rows::encode_claim))
-        }
-        Entry::Session(session, client) => ("session", session.0, client.map(rows::encode_session)),
-        Entry::Space(space, known) => ("space", u64::from(space.0), known.map(rows::encode_space)),
+        Entry::Claim(ticket, record) => (&CLAIM, ticket.0, record.as_ref().map(rows::encode_claim)),
+        Entry::Session(id, client) => (&SESSION, id.0, client.map(rows::encode_session)),
+        Entry::Space(id, space) => (&SPACE, u64::from(id.0), space.map(rows::encode_space)),
     };
-    let column = id_column(table);
     let id = i64::try_from(id).expect("ids rise from 1, one by one");
     match row {
-        Some(row) => {
-            let put = format!("INSERT OR REPLACE INTO {table} ({column}, row) VALUES (?1, ?2)");
-            transaction.prepare_cached(&put)?.execute(params![id, row])?;
-        }
-        None => {
-            let delete = format!("DELETE FROM {table} WHERE {column} = ?1");
-            transaction.prepare_cached(&delete)?.execute(params![id])?;
-        }
-    }
+        Some(row) => transaction.prepare_cached(table.put)?.execute(params![id, row])?,
+        None => transaction.prepare_cached(table.delete)?.execute(params![id])?,
+    };
     Ok(())
 }
 
-fn id_column(table: &str) -> &'static str {
-    if table == "claim" { "ticket" } else { "id" }
+/// The statements of one kind of row.
+struct Table {
+    name: &'static str,
+    select: &'static str,
+    put: &'static str,
+    delete: &'static str,
 }
+
+const CLAIM: Table = Table {
+    name: "claim",
+    select: "SELECT id, row FROM claim",
+    put: "INSERT OR REPLACE INTO claim (id, row) VALUES (?1, ?2)",
+    delete: "DELETE FROM claim WHERE id = ?1",
+};
+const SESSION: Table = Table {
+    name: "session",
+    select: "SELECT id, row FROM session",
+    put: "INSERT OR REPLACE INTO session (id, row) VALUES (?1, ?2)",
+    delete: "DELETE FROM session WHERE id = ?1",
+};
+const SPACE: Table = Table {
+    name: "space",
+    select: "SELECT id, row FROM space",
+    put: "INSERT OR REPLACE INTO space (id, row) VALUES (?1, ?2)",
+    delete: "DELETE FROM space WHERE id = ?1",
+};
 
 /// Tells a file that makes no sense from one that cannot be reached.
 fn trouble(path: &Path, error: &rusqlite::Error) -> JournalError {

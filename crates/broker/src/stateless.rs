@@ -53,7 +53,7 @@ pub(crate) enum Call {
 /// What it is told.
 #[derive(Debug)]
 pub(crate) enum Outcome {
-    Granted(v1::Lock),
+    Granted(Box<v1::Lock>),
     Released,
     Renewed,
     Board(v1::BoardAnswer),
@@ -159,7 +159,7 @@ impl Stateless {
         for (request, answer) in self.pending.remove(&number).unwrap_or_default() {
             self.requests.remove(&request);
             let outcome = match &lock {
-                Some(lock) => Outcome::Granted(lock.clone()),
+                Some(lock) => Outcome::Granted(Box::new(lock.clone())),
                 None => Outcome::Unknown,
             };
             letters.push(Letter::Stateless(Reply { answer, outcome }));

@@ -246,6 +246,24 @@ fn a_broker_without_its_journal_revokes_what_it_does_not_know() {
     a.hold("g").is_granted();
 }
 
+/// Somebody else writes to the journal for a while: to the broker that is a disk that fails.
+#[test]
+fn n3_nobody_is_told_of_what_the_journal_does_not_have() {
+    /// Longer than the broker lets SQLite try by itself.
+    const OUTAGE: Duration = Duration::from_millis(400);
+    let state = tempfile::tempdir().unwrap();
+    let broker = start(&state);
+    let [a, b] = ["a", "b"].map(|name| connect(&broker.address(), name));
+    let journal = rusqlite::Connection::open(state.path().join("journal.sqlite")).unwrap();
+    journal.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let [first, second] = [a.hold("f"), b.hold("g")];
+    assert!(first.answers.recv_timeout(OUTAGE).is_err(), "told before it was journaled");
+    assert!(second.has_heard_nothing());
+    journal.execute_batch("ROLLBACK").unwrap();
+    first.is_granted();
+    second.is_granted();
+}
+
 #[test]
 fn a_second_broker_is_refused_naming_the_first() {
     let state = tempfile::tempdir().unwrap();

@@ -4,12 +4,13 @@
 //! [`Call`]. Asking and letting go happen on any thread and only send, or, while the broker is
 //! away, leave an errand for the session's thread.
 
+mod outage;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use gate_core::id::{SpaceId, Ticket, Token};
-use gate_core::lock::claim::Patience;
 use gate_core::lock::event::{Change, Refusal, Revocation};
 
 use super::{Answer, Ask, Grant, Waiters};
@@ -247,152 +248,6 @@ impl State {
         }
     }
 
-    /// The connection is gone; all who wait are errands now.
-    pub fn lose(&mut self, now: Instant) {
-        if self.is_closed() {
-            return;
-        }
-        self.link = Link::Away { since: now };
-        self.attaching.clear();
-        self.queries.clear();
-        let asked = self.owners.iter().filter(|(_, owner)| matches!(owner, Owner::Asked(_)));
-        self.errands = asked.map(|(number, _)| *number).collect();
-    }
-
-    /// Returns whom to call now that the broker is away, one at a time.
-    pub fn next_errand(&mut self, now: Instant) -> Option<Call> {
-        while let Some(owner) = self.errands.pop() {
-            let Some(Owner::Asked(asked)) = self.owners.get(&owner) else { continue };
-            let call = match self.answer_while_away(asked, now) {
-                Some(answer) => self.finish(owner, answer),
-                None => self.tell_waiting(owner, None),
-            };
-            if call.is_some() {
-                return call;
-            }
-        }
-        None
-    }
-
-    /// Returns when somebody who waits must be told something, and makes them errands then.
-    pub fn next_deadline(&mut self, now: Instant) -> Option<Instant> {
-        let mut next: Option<Instant> = None;
-        for (number, owner) in &self.owners {
-            let Owner::Asked(asked) = owner else { continue };
-            if self.answer_while_away(asked, now).is_some() {
-                self.errands.push(*number);
-            }
-            let gone = self.gone_at();
-            let out_of_patience = asked.patience_ends_at();
-            let at = gone.into_iter().chain(out_of_patience).filter(|at| *at > now).min();
-            next = next.into_iter().chain(at).min();
-        }
-        if self.errands.is_empty() { next } else { Some(now) }
-    }
-
-    /// The broker answered again; returns what was lost meanwhile.
-    pub fn come_back(
-        &mut self,
-        outgoing: Box<dyn Outgoing>,
-        heartbeat: bool,
-        welcome: Welcome,
-        now: Instant,
-    ) -> Vec<Call> {
-        if self.is_closed() {
-            return Vec::new();
-        }
-        self.link = Link::Up { outgoing, heartbeat };
-        self.resume = welcome.session;
-        self.lease = welcome.lease;
-        self.broker = welcome.broker;
-        // Whoever could not be told yet is still asked for, and is told by the broker.
-        self.errands.clear();
-        let lost = if welcome.resumed {
-            self.list_all();
-            Vec::new()
-        } else {
-            self.begin_again()
-        };
-        let (waiting, anew): (Vec<_>, Vec<_>) = self
-            .asked(now)
-            .into_iter()
-            .partition(|acquire| welcome.resumed && acquire.patience != Patience::Try);
-        for acquire in waiting {
-            self.say(&ClientMessage::Waits { acquire });
-        }
-        if welcome.resumed {
-            self.say(&ClientMessage::Listed);
-            self.tell_leaving();
-        }
-        for acquire in anew {
-            self.say(&ClientMessage::Acquire(acquire));
-        }
-        self.withdraw_again();
-        lost
-    }
-
-    fn list_all(&mut self) {
-        let held: Vec<_> = self
-            .owners
-            .values()
-            .filter_map(|owner| match owner {
-                Owner::Held { acquire, token } | Owner::Leaving { acquire, token, .. } => {
-                    Some(ClientMessage::Held { acquire: acquire.clone(), token: *token })
-                }
-                Owner::Asked(_) => None,
-            })
-            .collect();
-        for message in held {
-            self.say(&message);
-        }
-    }
-
-    /// Nothing that was held stands; what is waited for is asked for anew.
-    fn begin_again(&mut self) -> Vec<Call> {
-        let sources: Vec<_> = self.sources.clone().into_iter().collect();
-        for (space, source) in sources {
-            self.say(&ClientMessage::Attach { space, source });
-        }
-        let gone = self.owners.extract_if(|_, owner| !matches!(owner, Owner::Asked(_)));
-        gone.filter(|(_, owner)| matches!(owner, Owner::Held { .. }))
-            .map(|(owner, _)| Call::Revoked { owner, why: Revocation::LeaseLost })
-            .collect()
-    }
-
-    /// Returns what is waited for, in the order it was asked, with the patience that is left.
-    fn asked(&self, now: Instant) -> Vec<Arc<Acquire>> {
-        let asked = self.owners.values().filter_map(|owner| match owner {
-            Owner::Asked(asked) => {
-                let waited = now.saturating_duration_since(asked.since);
-                Some(asked.acquire.clone().with_patience_left(waited))
-            }
-            Owner::Held { .. } | Owner::Leaving { .. } => None,
-        });
-        let mut asked: Vec<_> = asked.collect();
-        asked.sort_unstable_by_key(|acquire| acquire.owner);
-        asked
-    }
-
-    fn tell_leaving(&mut self) {
-        let leaving = self.owners.extract_if(|_, owner| matches!(owner, Owner::Leaving { .. }));
-        for (owner, leaving) in leaving.collect::<Vec<_>>() {
-            if let Owner::Leaving { change, .. } = leaving {
-                self.say(&ClientMessage::Release { owner, change: Some(change) });
-            }
-        }
-    }
-
-    /// Who was withdrawn while the session's thread had not yet got to it.
-    fn withdraw_again(&mut self) {
-        let withdrawn = self.owners.iter().filter_map(|(number, owner)| match owner {
-            Owner::Asked(Asked { withdrawn: Some(why), .. }) => Some((*number, *why)),
-            _ => None,
-        });
-        for (owner, why) in withdrawn.collect::<Vec<_>>() {
-            self.say(&ClientMessage::Withdraw { owner, why });
-        }
-    }
-
     fn tell_waiting(&mut self, owner: u64, ticket: Option<Ticket>) -> Option<Call> {
         let Some(Owner::Asked(asked)) = self.owners.get_mut(&owner) else { return None };
         if asked.told_waiting || asked.withdrawn.is_some() {
@@ -459,27 +314,6 @@ impl State {
         Some(Call::Final { then: asked.then?, answer })
     }
 
-    fn answer_while_away(&self, asked: &Asked, now: Instant) -> Option<Answer> {
-        if let Some(why) = asked.withdrawn {
-            return Some(Answer::Refused(why));
-        }
-        if asked.acquire.patience == Patience::Try {
-            return Some(Answer::Refused(Refusal::WouldBlock));
-        }
-        if self.gone_at().is_some_and(|at| at <= now) {
-            return Some(Answer::BrokerGone);
-        }
-        let timed_out = asked.patience_ends_at().is_some_and(|at| at <= now);
-        timed_out.then_some(Answer::Refused(Refusal::TimedOut))
-    }
-
-    fn gone_at(&self) -> Option<Instant> {
-        match self.link {
-            Link::Away { since } => Some(since + self.lease),
-            Link::Up { .. } | Link::Closed => None,
-        }
-    }
-
     fn number(&mut self) -> u64 {
         let number = self.next_number;
         self.next_number += 1;
@@ -487,31 +321,9 @@ impl State {
     }
 }
 
-impl Asked {
-    fn patience_ends_at(&self) -> Option<Instant> {
-        match self.acquire.patience {
-            Patience::Limited(limit) => self.since.checked_add(limit),
-            Patience::Try | Patience::Endless => None,
-        }
-    }
-}
-
 impl Ask {
     fn into_acquire(self, owner: u64) -> Acquire {
         let Ask { party, thread, single_threaded, patience, read_wait, label, want } = self;
         Acquire { owner, party, thread, single_threaded, patience, read_wait, label, want }
-    }
-}
-
-impl Acquire {
-    /// Returns the same request after it waited so long already.
-    fn with_patience_left(self: Arc<Self>, waited: Duration) -> Arc<Acquire> {
-        match self.patience {
-            Patience::Limited(limit) => {
-                let patience = Patience::Limited(limit.saturating_sub(waited));
-                Arc::new(Acquire { patience, ..Acquire::clone(&self) })
-            }
-            Patience::Try | Patience::Endless => self,
-        }
     }
 }

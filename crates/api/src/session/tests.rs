@@ -1,1 +1,318 @@
+//! The session without a broker: what is said on a fake connection, and what owners are told.
 
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use gate_core::id::{Epoch, SpaceId, Ticket, Token};
+use gate_core::lock::claim::{Label, Patience};
+use gate_core::lock::event::{Change, Refusal, Revocation};
+use gate_core::lock::want::{Access, Op, Want};
+use gate_core::path::ViewPath;
+
+use super::state::{Call, State};
+use super::{Answer, Ask, Grant};
+use crate::link::Outgoing;
+use crate::wire::{BrokerInfo, ClientMessage, Granted, Party, Resume, ServerMessage, Welcome};
+
+const LEASE: Duration = Duration::from_secs(10);
+
+/// A connection that only remembers what was said, one word for each message.
+#[derive(Clone, Default)]
+struct Tape(Arc<Mutex<Vec<String>>>);
+
+impl Outgoing for Tape {
+    fn send(&mut self, message: &ClientMessage) {
+        let word = match message {
+            ClientMessage::Acquire(acquire) => format!("acquire {}", acquire.owner),
+            ClientMessage::Held { acquire, .. } => format!("held {}", acquire.owner),
+            ClientMessage::Waits { acquire } => format!("waits {}", acquire.owner),
+            ClientMessage::Listed => "listed".to_owned(),
+            ClientMessage::Release { owner, change: None } => format!("release {owner}"),
+            ClientMessage::Release { owner, change: Some(_) } => format!("release+ {owner}"),
+            ClientMessage::Withdraw { owner, .. } => format!("withdraw {owner}"),
+            other => format!("{other:?}"),
+        };
+        self.0.lock().unwrap().push(word);
+    }
+}
+
+impl Tape {
+    fn said(&self) -> String {
+        std::mem::take(&mut *self.0.lock().unwrap()).join(", ")
+    }
+}
+
+/// A session whose thread is the test.
+struct Stage {
+    state: State,
+    tape: Tape,
+    told: Arc<Mutex<Vec<String>>>,
+    now: Instant,
+}
+
+fn welcome(resumed: bool) -> Welcome {
+    let broker = BrokerInfo { epoch: 1, version: String::new(), pid: 1, state_dir: Vec::new() };
+    Welcome { session: Resume { session: 7, key: 8 }, resumed, lease: LEASE, broker }
+}
+
+fn stage() -> Stage {
+    let tape = Tape::default();
+    let state = State::new(Box::new(tape.clone()), welcome(false), false);
+    Stage { state, tape, told: Arc::default(), now: Instant::now() }
+}
+
+fn word(answer: Answer) -> &'static str {
+    match answer {
+        Answer::Waiting { .. } => "waits",
+        Answer::Granted(Grant { .. }) => "granted",
+        Answer::Ungated => "ungated",
+        Answer::Refused(Refusal::Interrupted) => "interrupted",
+        Answer::Refused(Refusal::WouldBlock) => "would block",
+        Answer::Refused(Refusal::TimedOut) => "timed out",
+        Answer::Refused(_) => "refused",
+        Answer::BrokerGone => "broker gone",
+    }
+}
+
+impl Stage {
+    fn ask(&mut self, patience: Patience) -> u64 {
+        let ask = Ask {
+            party: Party::Owner,
+            thread: 0,
+            single_threaded: false,
+            patience,
+            read_wait: None,
+            label: Label::default(),
+            want: Want { op: Op::Open(Access::Write), places: Vec::new() },
+        };
+        let told = self.told.clone();
+        let number = Arc::new(Mutex::new(0));
+        let known = number.clone();
+        let then = move |answer| {
+            let line = format!("{} {}", known.lock().unwrap(), word(answer));
+            told.lock().unwrap().push(line);
+        };
+        let (owner, _) = self.state.acquire(ask, Box::new(then), self.now);
+        *number.lock().unwrap() = owner;
+        owner
+    }
+
+    fn hears(&mut self, message: ServerMessage) {
+        let call = self.state.receive(message);
+        self.carry_out(call);
+    }
+
+    fn granted(&mut self, owner: u64) {
+        let token = Token { epoch: Epoch(1), counter: owner };
+        let ticket = Ticket(owner);
+        self.hears(ServerMessage::Granted(Granted {
+            owner,
+            ticket,
+            token,
+            count: 1,
+            by_kin: false,
+        }));
+    }
+
+    fn breaks(&mut self) {
+        self.state.lose(self.now);
+        self.run_errands();
+    }
+
+    fn run_errands(&mut self) {
+        while let Some(call) = self.state.next_errand(self.now) {
+            self.carry_out(Some(call));
+        }
+    }
+
+    fn later(&mut self, by: Duration) {
+        self.now += by;
+        self.state.next_deadline(self.now);
+        self.run_errands();
+    }
+
+    fn returns(&mut self, resumed: bool) {
+        let tape = Box::new(self.tape.clone());
+        for call in self.state.come_back(tape, false, welcome(resumed), self.now) {
+            self.carry_out(Some(call));
+        }
+    }
+
+    fn carry_out(&mut self, call: Option<Call>) {
+        let line = match call {
+            None => return,
+            Some(Call::Final { mut then, answer }) => return then(answer),
+            Some(Call::Waiting { owner, mut then, ticket }) => {
+                then(Answer::Waiting { ticket });
+                return self.state.give_back(owner, then);
+            }
+            Some(Call::Revoked { owner, .. }) => format!("{owner} revoked"),
+            Some(Call::Contended { owner }) => format!("{owner} contended"),
+        };
+        self.told.lock().unwrap().push(line);
+    }
+
+    /// Compares what was told and said since the last look.
+    #[track_caller]
+    fn check(&mut self, told: &str, said: &str) {
+        let heard = std::mem::take(&mut *self.told.lock().unwrap()).join(", ");
+        assert_eq!((heard.as_str(), self.tape.said().as_str()), (told, said));
+    }
+}
+
+#[test]
+fn an_owner_hears_waiting_once_and_then_one_final_answer() {
+    let mut stage = stage();
+    let owner = stage.ask(Patience::Endless);
+    for _ in 0..2 {
+        stage.hears(ServerMessage::Waiting { owner, ticket: Ticket(1) });
+    }
+    stage.granted(owner);
+    stage.hears(ServerMessage::Refused { owner, why: Refusal::Deadlock });
+    stage.state.release(owner, None);
+    stage.hears(ServerMessage::Revoked { owner, why: Revocation::Broken });
+    stage.check("1 waits, 1 granted", "acquire 1, release 1");
+}
+
+#[test]
+fn a_grant_that_crosses_its_withdrawal_is_not_told() {
+    let mut stage = stage();
+    let owner = stage.ask(Patience::Endless);
+    stage.state.withdraw(owner, Refusal::Interrupted);
+    stage.granted(owner);
+    // The broker lets go of it without a word.
+    stage.check("1 interrupted", "acquire 1, withdraw 1");
+    stage.state.withdraw(owner, Refusal::Interrupted);
+    stage.check("", "");
+}
+
+#[test]
+fn a_withdrawal_after_the_grant_was_told_does_nothing() {
+    let mut stage = stage();
+    let owner = stage.ask(Patience::Endless);
+    stage.granted(owner);
+    stage.state.withdraw(owner, Refusal::Interrupted);
+    stage.check("1 granted", "acquire 1");
+}
+
+#[test]
+fn to_owners_an_outage_is_contention() {
+    let mut stage = stage();
+    let [held, waiting] = [(); 2].map(|()| stage.ask(Patience::Endless));
+    stage.granted(held);
+    stage.check("1 granted", "acquire 1, acquire 2");
+    stage.breaks();
+    let later = stage.ask(Patience::Endless);
+    stage.run_errands();
+    stage.check("2 waits, 3 waits", "");
+    stage.returns(true);
+    stage.check("", "held 1, waits 2, waits 3, listed");
+    stage.hears(ServerMessage::Granted(Granted {
+        owner: held,
+        ticket: Ticket(1),
+        token: Token { epoch: Epoch(1), counter: 1 },
+        count: 1,
+        by_kin: false,
+    }));
+    stage.granted(waiting);
+    stage.granted(later);
+    stage.check("2 granted, 3 granted", "");
+}
+
+#[test]
+fn a_grant_that_was_lost_with_the_connection_is_told_on_return() {
+    let mut stage = stage();
+    let owner = stage.ask(Patience::Endless);
+    stage.breaks();
+    stage.returns(true);
+    stage.granted(owner);
+    stage.check("1 waits, 1 granted", "acquire 1, waits 1, listed");
+}
+
+#[test]
+fn after_a_lease_without_a_broker_who_waits_is_told_and_what_is_held_stays() {
+    let mut stage = stage();
+    let [held, _waiting] = [(); 2].map(|()| stage.ask(Patience::Endless));
+    stage.granted(held);
+    stage.breaks();
+    stage.later(LEASE);
+    stage.ask(Patience::Endless);
+    stage.run_errands();
+    stage.check("1 granted, 2 waits, 2 broker gone, 3 broker gone", "acquire 1, acquire 2");
+    stage.returns(true);
+    stage.check("", "held 1, listed");
+}
+
+#[test]
+fn tries_and_time_outs_do_not_wait_for_a_broker_that_is_away() {
+    let mut stage = stage();
+    stage.ask(Patience::Try);
+    stage.ask(Patience::Limited(Duration::from_secs(3)));
+    stage.breaks();
+    stage.ask(Patience::Try);
+    stage.run_errands();
+    stage.check("1 would block, 2 waits, 3 would block", "acquire 1, acquire 2");
+    stage.later(Duration::from_secs(3));
+    stage.check("2 timed out", "");
+    stage.returns(true);
+    stage.check("", "listed");
+}
+
+#[test]
+fn who_is_withdrawn_during_an_outage_is_answered_and_not_listed() {
+    let mut stage = stage();
+    let owner = stage.ask(Patience::Endless);
+    stage.breaks();
+    assert!(stage.state.withdraw(owner, Refusal::Interrupted));
+    stage.run_errands();
+    stage.returns(true);
+    stage.check("1 waits, 1 interrupted", "acquire 1, listed");
+}
+
+#[test]
+fn a_withdrawal_that_was_under_way_when_the_connection_broke_is_answered() {
+    let mut stage = stage();
+    let owner = stage.ask(Patience::Endless);
+    stage.state.withdraw(owner, Refusal::Interrupted);
+    stage.breaks();
+    stage.returns(true);
+    stage.check("1 interrupted", "acquire 1, withdraw 1, listed");
+}
+
+#[test]
+fn what_is_let_go_of_during_an_outage_is_not_listed_but_its_names_are_told() {
+    let mut stage = stage();
+    let [plain, renamed] = [(); 2].map(|()| stage.ask(Patience::Endless));
+    stage.granted(plain);
+    stage.granted(renamed);
+    stage.check("1 granted, 2 granted", "acquire 1, acquire 2");
+    stage.breaks();
+    stage.state.release(plain, None);
+    let change = Change::Removed { space: SpaceId(1), path: ViewPath::root() };
+    stage.state.release(renamed, Some(change));
+    stage.returns(true);
+    stage.check("", "held 2, listed, release+ 2");
+}
+
+#[test]
+fn a_broker_that_does_not_know_the_session_took_all_that_was_held() {
+    let mut stage = stage();
+    let [held, waiting] = [(); 2].map(|()| stage.ask(Patience::Endless));
+    stage.granted(held);
+    stage.breaks();
+    stage.check("1 granted, 2 waits", "acquire 1, acquire 2");
+    stage.returns(false);
+    stage.check("1 revoked", "acquire 2");
+    stage.granted(waiting);
+    stage.check("2 granted", "");
+}
+
+#[test]
+fn a_try_that_was_asked_while_the_broker_returned_is_no_place_in_line() {
+    let mut stage = stage();
+    stage.breaks();
+    stage.ask(Patience::Try);
+    // The session's thread was busy greeting: nobody ran the errand.
+    stage.returns(true);
+    stage.check("", "listed, acquire 1");
+}

@@ -53,7 +53,7 @@ fn foreign(request: &Request) -> Option<&'static str> {
 async fn acquire(State(inbox): State<Inbox>, body: Result<Bytes, BytesRejection>) -> Response {
     let body: v1::AcquireRequest = match parse(body) {
         Ok(body) => body,
-        Err(response) => return response,
+        Err((status, why)) => return error(status, &why),
     };
     let patience = body.timeout_ms.filter(|ms| *ms > 0).map(Duration::from_millis);
     let mut waiting = Waiting::begin(inbox, body);
@@ -74,14 +74,14 @@ async fn acquire(State(inbox): State<Inbox>, body: Result<Bytes, BytesRejection>
 async fn release(State(inbox): State<Inbox>, body: Result<Bytes, BytesRejection>) -> Response {
     match parse(body) {
         Ok(body) => ask(&inbox, |answer| Call::Release { body, answer }).await,
-        Err(response) => response,
+        Err((status, why)) => error(status, &why),
     }
 }
 
 async fn heartbeat(State(inbox): State<Inbox>, body: Result<Bytes, BytesRejection>) -> Response {
     match parse(body) {
         Ok(body) => ask(&inbox, |answer| Call::Heartbeat { body, answer }).await,
-        Err(response) => response,
+        Err((status, why)) => error(status, &why),
     }
 }
 
@@ -146,16 +146,19 @@ impl Drop for Waiting {
     }
 }
 
-fn parse<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>) -> Result<T, Response> {
-    let body = body.map_err(|rejection| error(rejection.status(), &rejection.body_text()))?;
-    serde_json::from_slice(&body)
-        .map_err(|nonsense| error(StatusCode::BAD_REQUEST, &nonsense.to_string()))
+/// Why a body is no request.
+type Nonsense = (StatusCode, String);
+
+fn parse<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>) -> Result<T, Nonsense> {
+    let body = body.map_err(|rejection| (rejection.status(), rejection.body_text()))?;
+    serde_json::from_slice(&body).map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))
 }
 
 fn respond(outcome: Option<Outcome>) -> Response {
     match outcome {
         Some(Outcome::Granted(lock)) => {
-            Json(v1::GrantedAnswer { status: "granted".to_owned(), lock }).into_response()
+            let (status, lock) = ("granted".to_owned(), *lock);
+            Json(v1::GrantedAnswer { status, lock }).into_response()
         }
         Some(Outcome::Released) => word(StatusCode::OK, "released"),
         Some(Outcome::Renewed) => word(StatusCode::OK, "ok"),

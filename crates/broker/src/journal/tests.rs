@@ -135,7 +135,7 @@ fn is_telling(cut: usize) -> bool {
     const HEADER: usize = 32;
     const FRAME: usize = 24 + 4096;
     let within = (cut - HEADER) % FRAME;
-    !(64..FRAME - 64).contains(&within) || within % 61 == 0
+    !(64..FRAME - 64).contains(&within) || within.is_multiple_of(61)
 }
 
 #[test]

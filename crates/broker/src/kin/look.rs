@@ -1,13 +1,15 @@
 //! Looks at processes: who is below whom, and for whom a thread sleeps.
 
 use std::fs;
-use std::path::Path;
 
 use gate_api::process::Stat;
 use gate_core::lock::claim::Process;
 
 /// How far up a family is followed.
 const DEPTH_MAX: usize = 256;
+/// Children that are looked at, and how many links a chain of them has at most.
+const CHILDREN_MAX: usize = 64;
+const LINKS_MAX: usize = 4;
 /// Descriptors of a process that are looked at.
 const DESCRIPTORS_MAX: usize = 4_096;
 
@@ -33,10 +35,17 @@ pub(crate) enum Sleep {
     /// For the other end of a pipe.
     Pipe {
         /// The pipe; `None` if only the kind of sleep could be seen.
-        inode: Option<u64>,
+        pipe: Option<Pipe>,
         /// Which end the other one has.
         other_end: End,
     },
+}
+
+/// A pipe or FIFO: told apart without asking its file system, which may be the view that waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Pipe {
+    mount: u64,
+    inode: u64,
 }
 
 /// Which children end a wait.
@@ -104,14 +113,27 @@ impl Sleep {
 
     /// Returns whether what `waiter` does could end this sleep of `holder`.
     pub fn is_for(&self, waiter: Process, holder: Process) -> bool {
+        self.leads_to(waiter, holder, LINKS_MAX)
+    }
+
+    /// As [`Sleep::is_for`]: a child that is waited for and sleeps for the waiter is a link of the
+    /// chain, as in `{ echo a >&2; yes; } 2>>log | head 2>>log`.
+    fn leads_to(&self, waiter: Process, holder: Process, links: usize) -> bool {
         match self {
-            Sleep::Wait(child) => Family::of(waiter).could_end(*child, holder),
-            Sleep::Pipe { inode: Some(inode), other_end } => {
-                pipes(waiter.pid, *other_end).any(|pipe| pipe == *inode)
+            Sleep::Wait(child) => {
+                Family::of(waiter).could_end(*child, holder)
+                    || (links > 0
+                        && children(holder, *child).any(|child| {
+                            Sleep::of(child.pid, child.pid)
+                                .is_some_and(|sleep| sleep.leads_to(waiter, child, links - 1))
+                        }))
             }
-            Sleep::Pipe { inode: None, other_end } => {
-                let ours: Vec<u64> = pipes(holder.pid, other_end.opposite()).collect();
-                pipes(waiter.pid, *other_end).any(|pipe| ours.contains(&pipe))
+            Sleep::Pipe { pipe: Some(pipe), other_end } => {
+                open_ends(waiter.pid, *other_end).any(|open| open == *pipe)
+            }
+            Sleep::Pipe { pipe: None, other_end } => {
+                let ours: Vec<Pipe> = open_ends(holder.pid, other_end.opposite()).collect();
+                open_ends(waiter.pid, *other_end).any(|pipe| ours.contains(&pipe))
             }
         }
     }
@@ -131,14 +153,15 @@ impl Sleep {
         }
     }
 
+    /// A file that is no pipe is not slept for here: nobody has another end of it.
     fn in_pipe(pid: u32, descriptor: u64, other_end: End) -> Option<Sleep> {
-        let inode = pipe_inode(Path::new(&format!("/proc/{pid}/fd/{descriptor}")))?;
-        Some(Sleep::Pipe { inode: Some(inode), other_end })
+        let opened = OpenFile::of(pid, &descriptor.to_string())?;
+        Some(Sleep::Pipe { pipe: Some(opened.pipe), other_end })
     }
 
     /// Where the kernel shows no more than the function a thread sleeps in.
     fn in_channel(channel: &str) -> Option<Sleep> {
-        let pipe = |other_end| Some(Sleep::Pipe { inode: None, other_end });
+        let pipe = |other_end| Some(Sleep::Pipe { pipe: None, other_end });
         match channel.trim() {
             "do_wait" | "__do_wait" => Some(Sleep::Wait(Child::Any)),
             "pipe_read" | "anon_pipe_read" => pipe(End::Writing),
@@ -186,26 +209,53 @@ fn waitid_child(caller: u32, kind: u64, id: u64) -> Option<Child> {
     })
 }
 
-/// Returns the pipes of which a process has that end open.
-fn pipes(pid: u32, end: End) -> impl Iterator<Item = u64> {
+/// What the kernel tells of an open file without looking at its file system.
+struct OpenFile {
+    pipe: Pipe,
+    access: i32,
+}
+
+impl OpenFile {
+    fn of(pid: u32, descriptor: &str) -> Option<OpenFile> {
+        let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{descriptor}")).ok()?;
+        let field = |name| info.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+        let flags = i32::from_str_radix(field("flags:")?, 8).ok()?;
+        let pipe =
+            Pipe { mount: field("mnt_id:")?.parse().ok()?, inode: field("ino:")?.parse().ok()? };
+        Some(OpenFile { pipe, access: flags & libc::O_ACCMODE })
+    }
+
+    fn has(&self, end: End) -> bool {
+        match end {
+            _ if self.access == libc::O_RDWR => true,
+            End::Reading => self.access == libc::O_RDONLY,
+            End::Writing => self.access == libc::O_WRONLY,
+        }
+    }
+}
+
+/// Returns the pipes, among other files, of which a process has that end open.
+fn open_ends(pid: u32, end: End) -> impl Iterator<Item = Pipe> {
     let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
     descriptors.take(DESCRIPTORS_MAX).filter_map(move |descriptor| {
-        let inode = pipe_inode(&descriptor.path())?;
-        let number = descriptor.file_name();
-        let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{}", number.to_str()?)).ok()?;
-        let flags = info.lines().find_map(|line| line.strip_prefix("flags:"))?;
-        let flags = i32::from_str_radix(flags.trim(), 8).ok()?;
-        let has_end = match (flags & libc::O_ACCMODE, end) {
-            (libc::O_RDWR, _) => true,
-            (access, End::Reading) => access == libc::O_RDONLY,
-            (access, End::Writing) => access == libc::O_WRONLY,
-        };
-        has_end.then_some(inode)
+        let opened = OpenFile::of(pid, descriptor.file_name().to_str()?)?;
+        opened.has(end).then_some(opened.pipe)
     })
 }
 
-/// Returns the inode of a descriptor's pipe: its link reads `pipe:[4711]`.
-fn pipe_inode(descriptor: &Path) -> Option<u64> {
-    let target = fs::read_link(descriptor).ok()?;
-    target.to_str()?.strip_prefix("pipe:[")?.strip_suffix(']')?.parse().ok()
+/// Returns the children of a process, with one thread each, whose end could end such a wait.
+fn children(parent: Process, awaited: Child) -> impl Iterator<Item = Process> {
+    let list = format!("/proc/{0}/task/{0}/children", parent.pid);
+    let list = fs::read_to_string(list).unwrap_or_default();
+    let pids: Vec<u32> = list.split_ascii_whitespace().flat_map(str::parse).collect();
+    pids.into_iter().take(CHILDREN_MAX).filter_map(move |pid| {
+        let stat = Stat::read(pid)?;
+        let meant = match awaited {
+            Child::Any => true,
+            Child::Pid(awaited) => pid == awaited,
+            Child::Group(group) => stat.group == group,
+        };
+        let process = Process { namespace: parent.namespace, pid, start: stat.start };
+        (meant && stat.threads == 1).then_some(process)
+    })
 }

@@ -1,1 +1,161 @@
+//! Looks at real processes.
 
+use std::process::{Child as Process, Command, Stdio};
+use std::time::Instant;
+
+use gate_api::process;
+use gate_api::wire::{Party, PastEvent, Scope};
+use gate_core::lock::claim;
+use gate_core::lock::event::Refusal;
+use gate_core::lock::key::FileKey;
+use gate_core::lock::want::{Access, Node, Op};
+
+use super::look::{Child, End, Family, Sleep};
+use crate::tests::{SOON, connect, start};
+
+/// A shell whose end is the end of all it started.
+struct Shell(Process);
+
+impl Shell {
+    fn start(script: &str) -> Shell {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        Shell(command.spawn().unwrap())
+    }
+
+    fn process(&self) -> claim::Process {
+        process::of_pid(self.0.id()).unwrap()
+    }
+
+    /// Waits for the one child that the shell starts.
+    fn child(&self) -> claim::Process {
+        let children = format!("/proc/{0}/task/{0}/children", self.0.id());
+        until("a child", || {
+            let pids = std::fs::read_to_string(&children).unwrap();
+            process::of_pid(pids.split_whitespace().next()?.parse().ok()?)
+        })
+    }
+
+    fn sleep(&self) -> Sleep {
+        until("sleep", || Sleep::of(self.0.id(), self.0.id()))
+    }
+}
+
+impl Drop for Shell {
+    fn drop(&mut self) {
+        // Children read the pipe from us, or write to one: its end is theirs.
+        drop((self.0.stdin.take(), self.0.stdout.take()));
+        self.0.wait().unwrap();
+    }
+}
+
+fn until<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + SOON;
+    loop {
+        if let Some(found) = found() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_shell_sleeps_for_its_child_and_for_what_is_below() {
+    let shell = Shell::start("sh -c 'cat; :'; :");
+    let child = shell.child();
+    let grandchild = until("a grandchild", || {
+        let pids = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", child.pid));
+        process::of_pid(pids.ok()?.split_whitespace().next()?.parse().ok()?)
+    });
+    let sleep = shell.sleep();
+    assert!(matches!(sleep, Sleep::Wait(_)), "{sleep:?}");
+    assert!(sleep.is_for(child, shell.process()));
+    assert!(sleep.is_for(grandchild, shell.process()));
+    assert!(!sleep.is_for(process::own(), shell.process()), "a parent is no child");
+    assert!(Family::of(grandchild).is_below(shell.process()));
+    assert!(!Family::of(shell.process()).is_below(grandchild));
+    assert!(!Family::of(child).is_below(child), "nobody is below itself");
+}
+
+#[test]
+fn a_reader_sleeps_for_who_has_the_other_end() {
+    let [cat, other] = [Shell::start("exec cat"), Shell::start("exec cat")];
+    let sleep = until("a read", || match Sleep::of(cat.0.id(), cat.0.id()) {
+        Some(sleep @ Sleep::Pipe { other_end: End::Writing, .. }) => Some(sleep),
+        _ => None,
+    });
+    assert!(sleep.is_for(process::own(), cat.process()));
+    assert!(!sleep.is_for(other.process(), cat.process()));
+}
+
+#[test]
+fn a_writer_sleeps_for_who_reads() {
+    let [yes, other] = [Shell::start("exec yes"), Shell::start("exec cat")];
+    let sleep = until("a write", || match Sleep::of(yes.0.id(), yes.0.id()) {
+        Some(sleep @ Sleep::Pipe { other_end: End::Reading, .. }) => Some(sleep),
+        _ => None,
+    });
+    assert!(sleep.is_for(process::own(), yes.process()));
+    assert!(!sleep.is_for(other.process(), yes.process()));
+}
+
+#[test]
+fn a_wait_for_one_child_is_not_one_for_another() {
+    let shell = Shell::start("cat; :");
+    let child = shell.child();
+    assert!(Sleep::Wait(Child::Pid(child.pid)).is_for(child, shell.process()));
+    assert!(!Sleep::Wait(Child::Pid(child.pid + 1)).is_for(child, shell.process()));
+    let group = process::Stat::read(child.pid).unwrap().group;
+    assert!(Sleep::Wait(Child::Group(group)).is_for(child, shell.process()));
+    assert!(!Sleep::Wait(Child::Group(group + 1)).is_for(child, shell.process()));
+}
+
+#[test]
+fn a_thread_that_runs_sleeps_for_nobody() {
+    let thread = rustix::thread::gettid().as_raw_pid().cast_unsigned();
+    assert_eq!(Sleep::of(std::process::id(), thread), None);
+}
+
+#[test]
+fn a_holder_does_not_block_the_child_it_waits_for() {
+    let state = tempfile::tempdir().unwrap();
+    let broker = start(&state);
+    let client = connect(&broker.address(), "view");
+    let shell = Shell::start("cat; :");
+    let as_process = |process| {
+        let mut ask = client.ask(Op::Open(Access::Write), "f");
+        ask.party = Party::Process(process);
+        ask.want.places[0].node = Node::File(FileKey { volume: 1, inode: 2, generation: 3 });
+        ask
+    };
+    client.acquire(as_process(shell.process())).is_granted();
+    let stranger = client.acquire(as_process(process::own()));
+    stranger.waits();
+    let child = client.acquire(as_process(shell.child()));
+    child.waits();
+    assert!(child.is_granted().by_kin);
+    assert!(stranger.has_heard_nothing(), "who is no kin waits on");
+    client.session.withdraw(stranger.number, Refusal::Interrupted);
+    let space = client.attachment.name.clone();
+    let path = gate_core::path::ViewPath::parse(b"f").unwrap();
+    let why = client.session.why(Scope::Within { space, path }).unwrap();
+    assert_eq!(why.past[0].what, PastEvent::PassedByKin);
+}
+
+#[test]
+fn all_below_a_hold_are_its_kin() {
+    let state = tempfile::tempdir().unwrap();
+    let broker = start(&state);
+    let client = connect(&broker.address(), "hold");
+    // Not asleep for its child: the hold alone makes it kin.
+    let shell = Shell::start("cat & exec yes");
+    let mut hold = client.ask(Op::Hold(Access::Write), "f");
+    hold.party = Party::Process(shell.process());
+    client.acquire(hold).is_granted();
+    let mut open = client.ask(Op::Open(Access::Write), "f");
+    open.party = Party::Process(shell.child());
+    let open = client.acquire(open);
+    open.waits();
+    assert!(open.is_granted().by_kin);
+}

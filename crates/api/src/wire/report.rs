@@ -1,0 +1,222 @@
+//! Questions, and answers for people: who holds, who waits, why, how the broker is.
+
+use gate_core::id::Token;
+use gate_core::lock::claim::Process;
+use gate_core::lock::event::{Refusal, Revocation};
+use gate_core::lock::want::{Access, Op};
+use gate_core::path::ViewPath;
+use serde::{Deserialize, Serialize};
+
+use super::BrokerInfo;
+use crate::mirror::{
+    AccessDef, OpDef, RefusalDef, RevocationDef, TokenDef, maybe_path, maybe_process, path,
+};
+
+/// A question.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Query {
+    /// Who holds and who waits. With `newer_than`, answered once the table changed since then.
+    Locks {
+        scope: Scope,
+        newer_than: Option<u64>,
+        /// Only those with a later ticket: the next page.
+        after: u64,
+    },
+    /// All about one path.
+    Why { scope: Scope },
+    /// How the broker is.
+    Status,
+    /// End a claim.
+    Break { ticket: u64, reason: String },
+}
+
+/// The paths a question is about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Scope {
+    /// All there are.
+    Everything,
+    /// A path in a space, and all beneath it.
+    Within {
+        space: String,
+        #[serde(with = "path")]
+        path: ViewPath,
+    },
+    /// A path of the broker's machine, as bytes, at or below the root of a source.
+    Absolute(Vec<u8>),
+}
+
+/// An answer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Reply {
+    /// To `Locks`.
+    Locks(Locks),
+    /// To `Why`.
+    Why(Why),
+    /// To `Status`.
+    Status(Status),
+    /// To `Break`: done.
+    Broken,
+    /// There is no such path, space or ticket.
+    Unknown,
+    /// This client may not ask that.
+    Forbidden,
+}
+
+/// Who holds and who waits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Locks {
+    /// The state of the table this is of.
+    pub version: u64,
+    /// Oldest first.
+    pub lines: Vec<Line>,
+    /// Whether there are more, with later tickets.
+    pub more: bool,
+}
+
+/// One claim, for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Line {
+    /// Its place in the global order.
+    pub ticket: u64,
+    /// The space of its first place.
+    pub space: String,
+    /// Its names there.
+    pub places: Vec<LinePlace>,
+    /// What is done.
+    #[serde(with = "OpDef")]
+    pub op: Op,
+    /// Whether it shares.
+    #[serde(with = "AccessDef")]
+    pub access: Access,
+    /// Whether it holds or waits.
+    pub state: LineState,
+    /// How many acquires stand behind it.
+    pub count: u32,
+    /// Since when: milliseconds since 1970, UTC.
+    pub since_ms: u64,
+    /// Whose it is, as people know it.
+    pub owner: String,
+    /// Why, if somebody said so.
+    pub reason: String,
+    /// The process it belongs to, if one does.
+    #[serde(with = "maybe_process")]
+    pub process: Option<Process>,
+    /// The client that asked, as it calls itself.
+    pub client: String,
+}
+
+/// A name of a claim, as far as it has one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinePlace {
+    /// The path in its space.
+    #[serde(with = "maybe_path")]
+    pub path: Option<ViewPath>,
+    /// Whether it is a directory.
+    pub directory: bool,
+}
+
+/// Whether a claim holds or waits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LineState {
+    /// It was let in.
+    Held {
+        #[serde(with = "TokenDef")]
+        token: Token,
+        /// Whether only kin let it pass.
+        by_kin: bool,
+        /// When its lease ends, if it lives by one: milliseconds since 1970, UTC.
+        lease_expires_at_ms: Option<u64>,
+    },
+    /// It stands in line.
+    Waiting {
+        /// Its place there, from 1.
+        place: u64,
+        /// The tickets of some of those in its way, holders first.
+        behind: Vec<u64>,
+    },
+}
+
+/// All about one path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Why {
+    /// The space.
+    pub space: String,
+    /// The path in it.
+    #[serde(with = "path")]
+    pub path: ViewPath,
+    /// Who uses it, what is beneath it, or holds a directory above it.
+    pub lines: Vec<Line>,
+    /// What happened there lately that somebody may ask about, oldest first.
+    pub past: Vec<Past>,
+}
+
+/// Something that happened to a claim.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Past {
+    /// When: milliseconds since 1970, UTC.
+    pub at_ms: u64,
+    /// What.
+    pub what: PastEvent,
+    /// Its ticket.
+    pub ticket: u64,
+    /// Its first name.
+    #[serde(with = "maybe_path")]
+    pub path: Option<ViewPath>,
+    /// What was asked.
+    #[serde(with = "OpDef")]
+    pub op: Op,
+    /// Whose it was.
+    pub owner: String,
+    /// The process it belonged to, if one did.
+    #[serde(with = "maybe_process")]
+    pub process: Option<Process>,
+    /// Why it was broken, if somebody said so.
+    pub reason: String,
+}
+
+/// What happened to a claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PastEvent {
+    /// It was told no.
+    Refused(#[serde(with = "RefusalDef")] Refusal),
+    /// It was taken away.
+    Revoked(#[serde(with = "RevocationDef")] Revocation),
+    /// It went on without a grant.
+    Ungated,
+    /// It was let in because a holder waits for it.
+    PassedByKin,
+}
+
+/// How the broker is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Who answers.
+    pub broker: BrokerInfo,
+    /// Since when it runs: milliseconds since 1970, UTC.
+    pub started_at_ms: u64,
+    /// Whether former sessions may still come back.
+    pub in_grace: bool,
+    /// Clients there are.
+    pub sessions: u64,
+    /// Claims that hold.
+    pub held: u64,
+    /// Claims that wait.
+    pub waiting: u64,
+    /// Sources served.
+    pub spaces: Vec<SpaceLine>,
+    /// Bounds, by name.
+    pub limits: Vec<(String, u64)>,
+    /// What was counted since the start, by name.
+    pub counts: Vec<(String, u64)>,
+}
+
+/// A space, for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpaceLine {
+    /// Its name.
+    pub name: String,
+    /// Its source, for people; empty while it has none.
+    pub source: String,
+    /// How often it is attached.
+    pub views: u64,
+}
