@@ -132,7 +132,7 @@ impl Journal {
             epoch: Epoch(u64::try_from(epoch).map_err(|_| corrupt("a negative epoch"))?),
             incomplete: former > 0 && former_boot != boot,
             claims: self
-                .load("claim", path, |id, row| Some((Ticket(id), rows::decode_claim(row)?)))?,
+                .load(&CLAIM, path, |id, row| Some((Ticket(id), rows::decode_claim(row)?)))?,
             sessions: self.load(&SESSION, path, |id, row| {
                 Some((SessionId(id), rows::decode_session(row)?))
             })?,

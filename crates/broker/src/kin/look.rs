@@ -103,7 +103,7 @@ impl Sleep {
     pub fn of(pid: u32, thread: u32) -> Option<Sleep> {
         let task = format!("/proc/{pid}/task/{thread}");
         match fs::read_to_string(format!("{task}/syscall")) {
-            Ok(syscall) => Sleep::in_call(pid, &syscall),
+            Ok(syscall) => Sleep::in_call(pid, thread, &syscall),
             Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
                 Sleep::in_channel(&fs::read_to_string(format!("{task}/wchan")).ok()?)
             }
@@ -139,7 +139,7 @@ impl Sleep {
     }
 
     /// Reads `NUMBER ARG0 ARG1 … SP PC`; a thread that runs is just `running`.
-    fn in_call(pid: u32, syscall: &str) -> Option<Sleep> {
+    fn in_call(pid: u32, thread: u32, syscall: &str) -> Option<Sleep> {
         let mut words = syscall.split_ascii_whitespace();
         let number: i64 = words.next()?.parse().ok()?;
         let mut argument = || u64::from_str_radix(words.next()?.strip_prefix("0x")?, 16).ok();
@@ -147,14 +147,22 @@ impl Sleep {
         match number {
             libc::SYS_wait4 => Some(Sleep::Wait(wait4_child(pid, first)?)),
             libc::SYS_waitid => Some(Sleep::Wait(waitid_child(pid, first, second)?)),
-            libc::SYS_read | libc::SYS_readv => Sleep::in_pipe(pid, first, End::Writing),
-            libc::SYS_write | libc::SYS_writev => Sleep::in_pipe(pid, first, End::Reading),
+            libc::SYS_read | libc::SYS_readv => Sleep::in_pipe((pid, thread), first, End::Writing),
+            libc::SYS_write | libc::SYS_writev => {
+                Sleep::in_pipe((pid, thread), first, End::Reading)
+            }
             _ => None,
         }
     }
 
-    /// A file that is no pipe is not slept for here: nobody has another end of it.
-    fn in_pipe(pid: u32, descriptor: u64, other_end: End) -> Option<Sleep> {
+    /// A FIFO looks like any file by its descriptor, and asking its file system could wait for a
+    /// view; so the function that the thread sleeps in tells.
+    fn in_pipe((pid, thread): (u32, u32), descriptor: u64, other_end: End) -> Option<Sleep> {
+        let link = fs::read_link(format!("/proc/{pid}/fd/{descriptor}")).ok()?;
+        if !link.as_os_str().as_encoded_bytes().starts_with(b"pipe:[") {
+            let channel = fs::read_to_string(format!("/proc/{pid}/task/{thread}/wchan")).ok()?;
+            Sleep::in_channel(&channel)?;
+        }
         let opened = OpenFile::of(pid, &descriptor.to_string())?;
         Some(Sleep::Pipe { pipe: Some(opened.pipe), other_end })
     }
@@ -164,8 +172,8 @@ impl Sleep {
         let pipe = |other_end| Some(Sleep::Pipe { pipe: None, other_end });
         match channel.trim() {
             "do_wait" | "__do_wait" => Some(Sleep::Wait(Child::Any)),
-            "pipe_read" | "anon_pipe_read" => pipe(End::Writing),
-            "pipe_write" | "anon_pipe_write" => pipe(End::Reading),
+            "pipe_read" | "anon_pipe_read" | "fifo_pipe_read" => pipe(End::Writing),
+            "pipe_write" | "anon_pipe_write" | "fifo_pipe_write" => pipe(End::Reading),
             _ => None,
         }
     }
