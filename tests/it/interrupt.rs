@@ -1,6 +1,7 @@
 //! N6: a waiting call can be interrupted, freezes its directory for nobody, and holds no kernel
 //! lock that the holder needs.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use gate_tests::actor::{Actor, Fd};
@@ -138,8 +139,11 @@ impl Scene {
         actor
     }
 
+    /// An operation on two names is one place in the line, listed under both.
     fn waiting(&self) -> usize {
-        self.world.board().locks.iter().filter(|lock| lock.state == "waiting").count()
+        let board = self.world.board();
+        let waiting = board.locks.iter().filter(|lock| lock.state == "waiting");
+        waiting.map(|lock| lock.ticket).collect::<BTreeSet<u64>>().len()
     }
 
     fn end_by(&mut self, words: &[&str], signal: Signal) {

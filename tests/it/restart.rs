@@ -141,7 +141,8 @@ fn an_outage_longer_than_a_lease_is_an_error_and_not_a_hang() {
 #[test]
 fn a_make_in_the_view_spans_a_restart() {
     let mut world = World::new();
-    let makefile = "all: $(foreach i,$(shell seq 60),$(i).o)\n\
+    let makefile = ".PHONY: all\n\
+                    all: $(foreach i,$(shell seq 60),$(i).o)\n\
                     %.c:\n\techo 'int f$*(void) { return $*; }' > $@\n\
                     .SECONDARY:\n";
     world.seed("Makefile", makefile);

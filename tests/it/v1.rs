@@ -144,13 +144,19 @@ fn refusals_have_their_status_and_their_shape() {
         json!({"path": "f", "mode": "steal", "owner": "ada"}),
         json!({"path": "f", "mode": "write", "owner": ""}),
         json!({"path": "../f", "mode": "write", "owner": "ada"}),
-        json!({"path": long, "mode": "write", "owner": "ada"}),
-        json!({"path": "f", "mode": "write", "owner": long}),
         json!({"path": "f", "mode": "write", "owner": "ada", "timeout_ms": -1}),
     ] {
         let reply = http.post("/v1/locks/acquire", &body);
         assert_eq!(reply.status, 400, "{body}: {reply:?}");
         assert!(reply.body["error"].is_string(), "{body}: {reply:?}");
+    }
+    for (body, limit) in [
+        (json!({"path": long, "mode": "write", "owner": "ada"}), "path-bytes"),
+        (json!({"path": "f", "mode": "write", "owner": long}), "text-bytes"),
+    ] {
+        let reply = http.post("/v1/locks/acquire", &body);
+        assert_eq!(reply.status, 429, "{body}: {reply:?}");
+        assert_eq!(reply.body["error"], format!("limit: {limit}"));
     }
     for nonsense in ["", "{", "[]"] {
         let reply = http.send("POST", "/v1/locks/acquire", nonsense.as_bytes()).reply(SOON);

@@ -116,6 +116,15 @@ impl World {
         self.home().join("state")
     }
 
+    /// Returns the process id of the broker that runs.
+    ///
+    /// # Panics
+    /// If none does.
+    #[must_use]
+    pub fn broker_pid(&self) -> i32 {
+        self.broker.as_ref().expect("a broker runs").pid()
+    }
+
     /// Returns the broker's HTTP door.
     #[must_use]
     pub fn http(&self) -> Http {
