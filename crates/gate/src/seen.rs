@@ -10,9 +10,8 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use gate_api::wire::{Origin, Rules, Scope, Source};
+use gate_api::wire::{Origin, Scope, Source};
 use gate_api::{Address, Attachment, Session};
 use gate_core::lock::key::FileKey;
 use gate_core::lock::want::Node;
@@ -47,12 +46,6 @@ pub struct About {
     pub volume: u64,
     /// Who serves it.
     pub pid: u32,
-    /// The policies, as the broker was told.
-    #[serde(default)]
-    pub policies: String,
-    /// After how long readers pass idle handles; `None`: never.
-    #[serde(default)]
-    pub read_wait_ms: Option<u64>,
 }
 
 /// A path in a view.
@@ -116,10 +109,7 @@ impl About {
             origin: Origin::Directory(directory),
             space: Some(self.space.clone()),
             by_host_and_port: false,
-            rules: Rules {
-                read_wait: self.read_wait_ms.map(Duration::from_millis),
-                policies: self.policies.clone(),
-            },
+            rules: None,
         };
         session.attach(source).map_err(|error| cannot(&error))
     }
@@ -236,8 +226,6 @@ mod tests {
             prefix: ".".into(),
             volume: 7,
             pid: 1,
-            policies: String::new(),
-            read_wait_ms: None,
         }
     }
 

@@ -2,6 +2,8 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
 
 use rustix::process::Signal;
 
@@ -18,9 +20,25 @@ pub struct Received {
     pub by_kernel: bool,
 }
 
+/// Lets a command be ended by signals that this process keeps for itself.
+pub fn unmasked(command: &mut Command) -> &mut Command {
+    let unmask = || {
+        // SAFETY: an all-zero set is valid storage, sigemptyset makes it a set, and the former
+        // mask is not asked for; both calls are safe between fork and exec.
+        let outcome = unsafe {
+            let mut none: libc::sigset_t = std::mem::zeroed();
+            libc::sigemptyset(&mut none);
+            libc::pthread_sigmask(libc::SIG_SETMASK, &none, std::ptr::null_mut())
+        };
+        if outcome == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(outcome)) }
+    };
+    // SAFETY: the closure allocates nothing and takes no lock.
+    unsafe { command.pre_exec(unmask) }
+}
+
 impl Signals {
     /// Keeps these signals from ending the process. To be called before the first thread starts:
-    /// threads inherit it; processes that are started do not.
+    /// threads inherit it, and so do processes that are not started through [`unmasked`].
     pub fn keep(signals: &[Signal]) -> io::Result<Signals> {
         // SAFETY: an all-zero set is valid storage, and sigemptyset makes it a set.
         let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
@@ -65,5 +83,27 @@ impl Signals {
                 return Ok(Received { signal, by_kernel: info.ssi_code == libc::SI_KERNEL });
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The mask is the thread's, and each test has its own.
+    #[test]
+    fn what_is_kept_here_still_ends_a_command() {
+        let signals = Signals::keep(&[Signal::USR1]).unwrap();
+        let kill = |pid: &str| format!("kill -USR1 {pid}; exit 7");
+        let mut command = Command::new("sh");
+        let status = unmasked(command.args(["-c", &kill("$$")])).status().unwrap();
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(libc::SIGUSR1));
+        let own = rustix::thread::gettid().as_raw_pid();
+        // SAFETY: tgkill takes three integers; the thread is this one.
+        let sent =
+            unsafe { libc::syscall(libc::SYS_tgkill, std::process::id(), own, libc::SIGUSR1) };
+        assert_eq!(sent, 0);
+        let received = signals.next().unwrap();
+        assert_eq!(received, Received { signal: Signal::USR1, by_kernel: false });
     }
 }

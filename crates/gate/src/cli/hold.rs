@@ -22,7 +22,7 @@ use crate::failure::{Exit, Failure};
 use crate::processes::AGENT_VARIABLE;
 use crate::reach::Unreached;
 use crate::seen::{About, Seen};
-use crate::signals::{Received, Signals};
+use crate::signals::{Received, Signals, unmasked};
 
 /// Signals that are for the command: it ends by them, and this process after it.
 const PASSED_ON: [Signal; 4] = [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT];
@@ -160,7 +160,7 @@ impl Hold {
         let cannot = |error| cannot_run(command, &error);
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
             .map_err(|errno| cannot(errno.into()))?;
-        let child = prepare(command).spawn().map_err(cannot)?;
+        let child = unmasked(&mut prepare(command)).spawn().map_err(cannot)?;
         let mut outcome = None;
         while let Ok(event) = self.events.recv() {
             match event {

@@ -206,10 +206,10 @@ impl Args {
             origin: Origin::Directory(directory),
             space: self.turns.space.clone(),
             by_host_and_port: matches!(reached.address, Address::Tcp { .. }),
-            rules: Rules {
+            rules: Some(Rules {
                 read_wait: plan.policies.read_wait(),
                 policies: plan.policies.canonical(),
-            },
+            }),
         };
         reached.session.attach(source).map_err(|error| match error {
             AttachError::Refused(refusal) => Failure::new(what(), refusal.reason, refusal.fix),
