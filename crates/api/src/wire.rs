@@ -246,8 +246,8 @@ pub struct Source {
     pub space: Option<String>,
     /// Whether the client found the broker by host and port: then the default space is meant.
     pub by_host_and_port: bool,
-    /// How it is to be served.
-    pub rules: Rules,
+    /// How it is to be served; `None` for a client that shows no view of it and takes what is.
+    pub rules: Option<Rules>,
 }
 
 /// What a source is.

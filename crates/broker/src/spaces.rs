@@ -201,20 +201,21 @@ impl Spaces {
                 fix: format!("use `--space {}`, or leave it out", space.name),
             });
         }
-        if served.rules == source.rules {
-            return Ok(());
-        }
-        if space.views == 0 {
-            // Nobody sees it under the former rules any more.
-            served.rules = source.rules.clone();
-            return Ok(());
-        }
+        let (there, here) = match (&served.rules, &source.rules) {
+            (_, None) => return Ok(()),
+            (Some(there), Some(here)) if there != here && space.views > 0 => (there, here),
+            // Nobody sees it under other rules, now or any more.
+            (_, Some(here)) => {
+                served.rules = Some(here.clone());
+                return Ok(());
+            }
+        };
         Err(AttachRefusal {
             reason: format!(
                 "{} is served by other rules: there {}; here {}",
                 shown(&source.origin),
-                shown_rules(&served.rules),
-                shown_rules(&source.rules)
+                shown_rules(there),
+                shown_rules(here)
             ),
             fix: "use the same policies and `--read-wait`, or unmount its other views first"
                 .to_owned(),

@@ -65,7 +65,7 @@ pub(crate) fn bucket() -> Source {
         origin: Origin::Bucket("test".to_owned()),
         space: None,
         by_host_and_port: false,
-        rules: Rules { read_wait: None, policies: String::new() },
+        rules: None,
     }
 }
 

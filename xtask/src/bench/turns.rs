@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use gate_api::session::{Party, Session};
-use gate_api::wire::{Directory, Inode, Origin, Rules, Source};
+use gate_api::wire::{Directory, Inode, Origin, Source};
 use gate_api::{Address, Answer, Ask, ClientInfo, Watcher, process};
 use gate_core::id::SpaceId;
 use gate_core::lock::claim::{Label, Patience};
@@ -50,7 +50,7 @@ impl Turns {
             origin: Origin::Directory(directory),
             space: None,
             by_host_and_port: false,
-            rules: Rules { read_wait: None, policies: String::new() },
+            rules: None,
         };
         let attached = session.attach(source).map_err(|error| fail(error.to_string()))?;
         Ok(Self { session, space: attached.space, number })

@@ -7,8 +7,9 @@ use gate_api::v1;
 use gate_core::id::{OwnerId, SessionId, SpaceId};
 use gate_core::lock::claim::{Claim, Label, Leash, Party, Patience, Terms};
 use gate_core::lock::event::{Command, Refusal};
+use gate_core::lock::limits::Limit;
 use gate_core::lock::want::{Access, Node, Op, Place, Want};
-use gate_core::path::ViewPath;
+use gate_core::path::{PathError, ViewPath};
 use gate_core::time::Time;
 use tokio::sync::oneshot;
 
@@ -192,5 +193,8 @@ fn parse_path(path: &str) -> Result<ViewPath, Outcome> {
     if path.is_empty() {
         return Err(Outcome::Nonsense("path is empty; the root is `.`".to_owned()));
     }
-    ViewPath::parse(path.as_bytes()).map_err(|error| Outcome::Nonsense(error.to_string()))
+    ViewPath::parse(path.as_bytes()).map_err(|error| match error {
+        PathError::TooLong => Outcome::Refused(Refusal::Limit(Limit::PathBytes)),
+        PathError::Nul | PathError::Parent => Outcome::Nonsense(error.to_string()),
+    })
 }

@@ -19,6 +19,9 @@ use tokio::sync::oneshot;
 use crate::mail::{Inbox, Mail};
 use crate::stateless::{Call, Outcome, RequestId};
 
+/// How long a decision may take that waits for nobody.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
+
 pub(super) fn router(inbox: Inbox) -> Router {
     Router::new()
         .route("/v1/locks/acquire", post(acquire))
@@ -55,16 +58,14 @@ async fn acquire(State(inbox): State<Inbox>, body: Result<Bytes, BytesRejection>
         Ok(body) => body,
         Err((status, why)) => return error(status, &why),
     };
-    let patience = body.timeout_ms.filter(|ms| *ms > 0).map(Duration::from_millis);
+    let patience = body.timeout_ms.map(Duration::from_millis);
     let mut waiting = Waiting::begin(inbox, body);
     let outcome = match patience {
         None => waiting.outcome().await,
-        Some(patience) => match tokio::time::timeout(patience, waiting.outcome()).await {
-            Ok(outcome) => outcome,
-            Err(_) => {
-                waiting.give_up();
-                waiting.outcome().await
-            }
+        Some(patience) => match waiting.outcome_within(patience).await {
+            Some(outcome) => outcome,
+            // Whatever is decided later was not heard of, and is undone.
+            None => return undecided(),
         },
     };
     waiting.heard = true;
@@ -98,7 +99,16 @@ async fn status(
 async fn ask(inbox: &Inbox, call: impl FnOnce(oneshot::Sender<Outcome>) -> Call) -> Response {
     let (answer, answered) = oneshot::channel();
     inbox.send(Mail::Stateless(call(answer)));
-    respond(answered.await.ok())
+    match tokio::time::timeout(ANSWER_MAX, answered).await {
+        Ok(outcome) => respond(outcome.ok()),
+        Err(_) => undecided(),
+    }
+}
+
+fn undecided() -> Response {
+    let why =
+        "nothing can be decided now: the journal cannot be written, or the broker is overloaded";
+    error(StatusCode::SERVICE_UNAVAILABLE, why)
 }
 
 /// A request for a lock. Dropped before its answer was heard, its client is gone: it leaves the
@@ -122,6 +132,17 @@ impl Waiting {
     /// Waits for the answer; `None` if the broker ends.
     async fn outcome(&mut self) -> Option<Outcome> {
         (&mut self.answered).await.ok()
+    }
+
+    /// Waits for a lock as long as its client is willing to; `None` if nothing is decided then.
+    async fn outcome_within(&mut self, patience: Duration) -> Option<Option<Outcome>> {
+        if !patience.is_zero() {
+            if let Ok(outcome) = tokio::time::timeout(patience, self.outcome()).await {
+                return Some(outcome);
+            }
+            self.give_up();
+        }
+        tokio::time::timeout(ANSWER_MAX, self.outcome()).await.ok()
     }
 
     fn give_up(&self) {

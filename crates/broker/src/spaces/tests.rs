@@ -15,7 +15,7 @@ fn of(path: &Path) -> Source {
         origin: Origin::Directory(source::directory(path).unwrap()),
         space: None,
         by_host_and_port: false,
-        rules: Rules { read_wait: Some(Duration::from_secs(30)), policies: String::new() },
+        rules: Some(Rules { read_wait: Some(Duration::from_secs(30)), policies: String::new() }),
     }
 }
 
@@ -60,7 +60,7 @@ fn rules_that_differ_are_refused_with_both_shown() {
     let mut spaces = spaces();
     let (seat, _) = spaces.attach(of(home.path())).unwrap();
     let mut other = of(home.path());
-    other.rules.read_wait = None;
+    other.rules = Some(Rules { read_wait: None, policies: String::new() });
     let refusal = spaces.attach(other.clone()).unwrap_err();
     assert!(refusal.reason.contains("30s") && refusal.reason.contains("for ever"), "{refusal:?}");
     spaces.detach(seat.space);
