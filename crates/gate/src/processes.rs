@@ -112,6 +112,8 @@ fn first_mapping_below(of: &Path, top: &Path) -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read as _, Write as _};
+
     use super::*;
 
     #[test]
@@ -131,8 +133,12 @@ mod tests {
             .current_dir(&dir)
             .env(AGENT_VARIABLE, "ada")
             .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
             .spawn()
             .unwrap();
+        // Once it answers it is the program that was started, with its environment.
+        child.stdin.as_mut().unwrap().write_all(b"x").unwrap();
+        child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
         let user = use_of(child.id(), &dir).unwrap();
         assert_eq!((user.has, user.path), (Use::WorkingDirectory, dir));
         let process = process::of_pid(child.id()).unwrap();
