@@ -88,12 +88,15 @@ impl Row {
         if self.path.is_empty() { "(removed)" } else { &self.path }
     }
 
-    /// Returns who it is: an owner and what it runs, as far as known.
+    /// Returns who it is: an owner and what it runs, as far as known. A client that holds for
+    /// another command knows best what that is.
     pub fn who(&self) -> String {
-        match (self.owner.as_str(), &self.command) {
+        let command = self.command.as_ref().filter(|_| self.op != "hold");
+        match (self.owner.as_str(), command) {
             ("", Some(command)) => command.clone(),
             ("", None) => self.client.clone(),
             (owner, Some(command)) => format!("{owner} ({command})"),
+            (owner, None) if self.op == "hold" => format!("{owner} ({})", self.client),
             (owner, None) => owner.to_owned(),
         }
     }

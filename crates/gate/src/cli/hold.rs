@@ -15,7 +15,7 @@ use gate_core::lock::limits::TEXT_BYTES_MAX;
 use gate_core::lock::want::{Access, Op, Place, Want};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 
-use super::run::{cannot_run, prepare};
+use super::run::{cannot_run, name_of, prepare};
 use super::why::revocation;
 use crate::duration;
 use crate::failure::{Exit, Failure};
@@ -87,7 +87,8 @@ impl Args {
         listen_to_signals(tell.clone())?;
         let seen = self.paths.iter().map(|path| Seen::find(path)).collect::<Result<Vec<_>, _>>()?;
         let address = one_broker(&seen)?;
-        let client = ClientInfo { name: "gate hold".to_owned(), lease: None };
+        let name = format!("gate hold … -- {}", name_of(&self.command[0]));
+        let client = ClientInfo { name, lease: None };
         let ear = Arc::new(Ear(tell.clone()));
         let session = Session::connect(address.clone(), client, ear)
             .map_err(|error| Unreached { address, error })?;

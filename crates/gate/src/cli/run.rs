@@ -1,6 +1,6 @@
 //! `gate run`
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
@@ -73,7 +73,8 @@ fn agent(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-fn name_of(program: &OsString) -> String {
+/// Returns the name of a program, for people.
+pub fn name_of(program: &OsStr) -> String {
     let name = std::path::Path::new(program).file_name().unwrap_or(program);
     let name = name.display().to_string();
     name.chars().filter(|c| !c.is_control()).take(TEXT_BYTES_MAX / 4).collect()
@@ -89,6 +90,6 @@ mod tests {
         assert!(agent("").is_err());
         assert!(agent("a\nb").is_err());
         assert!(agent(&"x".repeat(257)).is_err());
-        assert_eq!(name_of(&"/usr/bin/claude".into()), "claude");
+        assert_eq!(name_of("/usr/bin/claude".as_ref()), "claude");
     }
 }
