@@ -166,7 +166,7 @@ fn a_full_disk_under_the_journal_loses_nothing() {
     world.start_broker([""; 0]);
     let status = world.http().get("/v1/locks/status?path=kept").body;
     assert_eq!(status["locks"][0]["lock_id"], json!(id), "{status}");
-    drop(other);
+    drop((holder, other));
     world.umount(&view);
     world.stop_broker();
     world.script(world.home(), "umount state").run().success();

@@ -122,9 +122,12 @@ fn a_hold_of_several_paths_takes_all_or_none() {
     let mut other = world.actor(&world.view());
     let _both = world.gate(["hold", "b", "a", "--", "true"]).dir(world.view()).start();
     world.await_waiting("a", 1);
-    other.open("w", "b");
+    other.tell(["open", "w", "b"]);
+    world.await_waiting("b", 2);
+    assert_eq!(world.board().held("b").count(), 0, "who waits for all holds none of them");
     assert!(holder.ask(["append", "d/c", "x"]).is_ok(), "below the hold its own work goes on");
-    other.tell(["open", "w", "d/c"]);
+    let mut third = world.actor(&world.view());
+    third.tell(["open", "w", "d/c"]);
     world.await_waiting("d/c", 1);
 }
 

@@ -43,8 +43,8 @@ const COMMIT_DELAY: Duration = Duration::from_millis(4);
 const RETRY_MIN: Duration = Duration::from_millis(50);
 /// The longest such pause.
 const RETRY_MAX: Duration = Duration::from_secs(2);
-/// How often silent clients are looked for.
-const SILENCE_CHECK: Duration = Duration::from_secs(2);
+/// How often silent clients are looked for, and clients let in that could not be before.
+const ROUNDS_PAUSE: Duration = Duration::from_secs(1);
 /// Letters from other threads that are opened in one turn.
 const MAIL_PER_TURN_MAX: usize = 1_024;
 const EVENTS_MAX: usize = 256;
@@ -63,7 +63,8 @@ pub(crate) struct Actor {
     unread: BTreeSet<ConnectionId>,
     unopened: bool,
     commit_by: Option<Time>,
-    check_silence_at: Time,
+    /// When to look after what no event tells of, if there is such a thing.
+    rounds_at: Option<Time>,
 }
 
 /// What the thread begins with.
@@ -96,7 +97,7 @@ impl Actor {
             unread: BTreeSet::new(),
             unopened: true,
             commit_by: None,
-            check_silence_at: clock::now() + SILENCE_CHECK,
+            rounds_at: None,
         })
     }
 
@@ -117,7 +118,7 @@ impl Actor {
             }
             self.read_on(now);
             stopping = self.open_mail(now);
-            self.end_the_silent(now);
+            self.make_rounds(now);
             self.desk.tick(now);
         }
         self.settle_accounts(true);
@@ -129,7 +130,7 @@ impl Actor {
         if !self.unread.is_empty() || self.unopened {
             return Some(Duration::ZERO);
         }
-        let due = [self.desk.deadline(), self.commit_by, Some(self.check_silence_at)];
+        let due = [self.desk.deadline(), self.commit_by, self.rounds_at];
         let next = due.into_iter().flatten().min()?;
         Some(next.since(clock::now()))
     }
@@ -159,6 +160,7 @@ impl Actor {
                 Err(error) => {
                     if error.kind() != io::ErrorKind::WouldBlock {
                         tracing::warn!(%error, "a client could not be let in");
+                        self.rounds_at.get_or_insert(now + ROUNDS_PAUSE);
                     }
                     return;
                 }
@@ -189,6 +191,9 @@ impl Actor {
         match self.doors.admit(socket, first_bytes, heard) {
             Ok(id) => {
                 self.desk.enter(id, peer, heard.is_none());
+                if heard.is_some() {
+                    self.rounds_at.get_or_insert(now + ROUNDS_PAUSE);
+                }
                 self.read(id, now);
             }
             Err(error) => tracing::warn!(%error, "a client could not be let in"),
@@ -267,14 +272,20 @@ impl Actor {
         }
     }
 
-    fn end_the_silent(&mut self, now: Time) {
-        if now < self.check_silence_at {
+    /// Ends the sessions of clients that were silent for a lease, where silence means anything.
+    fn make_rounds(&mut self, now: Time) {
+        if self.rounds_at.is_none_or(|at| now < at) {
             return;
         }
-        self.check_silence_at = now + SILENCE_CHECK;
-        for id in self.doors.silent(now) {
-            tracing::info!(connection = id.0, "a client was silent for too long");
-            self.part(id, now);
+        self.rounds_at = None;
+        self.accept(now);
+        for (id, silence) in self.doors.silences(now) {
+            self.rounds_at = Some(now + ROUNDS_PAUSE);
+            if silence > self.desk.silence_allowed(id) {
+                tracing::info!(connection = id.0, "a client was silent for its lease");
+                self.desk.end(now, id);
+                self.part(id, now);
+            }
         }
     }
 
@@ -320,7 +331,7 @@ impl Actor {
         for letter in self.desk.take_letters() {
             match letter {
                 Letter::Client(id, message) => self.doors.send(id, &message),
-                Letter::HangUp(id) => self.doors.close(id),
+                Letter::HangUp(id) => self.part(id, now),
                 Letter::Stateless(Reply { answer, outcome }) => {
                     if let Err(Outcome::Granted(lock)) = answer.send(outcome) {
                         self.desk.undelivered(now, &lock);

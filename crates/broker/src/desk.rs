@@ -12,11 +12,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gate_api::process;
-use gate_api::wire::{BrokerInfo, Granted, ServerMessage};
+use gate_api::wire::{Acquire, BrokerInfo, Granted, ServerMessage};
 use gate_core::id::{OwnerId, SessionId, SpaceId, Ticket, Token};
 use gate_core::lock::claim::{Claim, Party, Process};
 use gate_core::lock::event::{Command, End, Event, Notice, Refusal};
 use gate_core::lock::table::{Record, Restore, Table};
+use gate_core::lock::want::Op;
 use gate_core::time::Time;
 use rustc_hash::FxHashMap;
 
@@ -28,7 +29,6 @@ use crate::past::Past;
 use crate::sessions::Sessions;
 use crate::spaces::Spaces;
 use crate::stateless::{Reply, Stateless};
-use gate_api::wire::Acquire;
 
 /// Holders that are looked at for one waiter.
 const SUSPECTS_MAX: usize = 64;
@@ -97,6 +97,15 @@ enum Stage {
     Listing { session: SessionId, held: Vec<(Arc<Acquire>, Token)>, waiting: Vec<Arc<Acquire>> },
     /// It is at work.
     Open { session: SessionId },
+}
+
+impl Stage {
+    fn session(&self) -> Option<SessionId> {
+        match self {
+            Stage::New => None,
+            Stage::Listing { session, .. } | Stage::Open { session } => Some(*session),
+        }
+    }
 }
 
 impl Desk {
@@ -357,8 +366,7 @@ impl Desk {
             .filter_map(|holder| {
                 let claim = self.claim_of(holder)?;
                 let process = visible_process(&claim)?;
-                let leads = matches!(claim.want().op, gate_core::lock::want::Op::Hold(_));
-                Some(Suspect { owner: claim.owner, process, thread: claim.thread, leads })
+                Some(Suspect { owner: claim.owner, process, thread: claim.thread })
             })
             .collect();
         let case = Case { ticket, owner: claim.owner, process, suspects };
@@ -392,6 +400,11 @@ fn visible_process(claim: &Claim) -> Option<Process> {
         Party::Process(process) if process.namespace == process::namespace() => Some(*process),
         _ => None,
     }
+}
+
+/// Returns the process below which all are kin of a holder.
+fn leading_process(holder: &Claim) -> Option<Process> {
+    visible_process(holder).filter(|_| matches!(holder.want().op, Op::Hold(_)))
 }
 
 fn message_of(notice: Notice, owner: u64) -> Option<ServerMessage> {

@@ -22,8 +22,6 @@ use crate::mail::{ConnectionId, DoorId};
 const UNREAD_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Bytes read of one client before the next has its turn.
 const READ_BYTES: usize = 64 * 1024;
-/// How long a client may be silent where only its words prove that it is there.
-const SILENCE_MAX: Duration = Duration::from_secs(10);
 
 /// All connections.
 pub(crate) struct Doors {
@@ -200,13 +198,13 @@ impl Doors {
         }
     }
 
-    /// Returns the connections that were silent for too long.
-    pub fn silent(&self, now: Time) -> Vec<ConnectionId> {
-        let silent = |door: &Door| match door {
-            Door::Socket(Socket { heard: Some(heard), .. }) => now.since(*heard) > SILENCE_MAX,
-            Door::Socket(_) | Door::Inside(_) => false,
+    /// Returns for how long clients were silent whose silence means anything.
+    pub fn silences(&self, now: Time) -> Vec<(ConnectionId, Duration)> {
+        let silence = |(id, door): (&ConnectionId, &Door)| match door {
+            Door::Socket(Socket { heard: Some(heard), .. }) => Some((*id, now.since(*heard))),
+            Door::Socket(_) | Door::Inside(_) => None,
         };
-        self.doors.iter().filter(|(_, door)| silent(door)).map(|(id, _)| *id).collect()
+        self.doors.iter().filter_map(silence).collect()
     }
 
     fn fresh(&mut self) -> ConnectionId {

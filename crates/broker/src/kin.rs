@@ -1,8 +1,8 @@
 //! The prober: finds holders that wait for the very process they block.
 //!
 //! A thread of its own, for looking at processes takes time. It is told of each waiter and of the
-//! holders in its way, looks at once whether the waiter works below a hold, and after a while, then
-//! ever less often, whether a holder sleeps for it. What it finds is a command like any other.
+//! holders in its way, and looks after a while, then ever less often, whether a holder sleeps for
+//! it. What it finds is a command like any other.
 
 pub(crate) mod look;
 #[cfg(test)]
@@ -17,7 +17,7 @@ use gate_core::id::{OwnerId, Ticket};
 use gate_core::lock::claim::Process;
 
 use crate::mail::{Inbox, Mail};
-use look::{Family, Sleep};
+use look::Sleep;
 
 /// How long a waiter waits before anybody looks who sleeps for it.
 const PATIENCE: Duration = Duration::from_millis(250);
@@ -54,8 +54,6 @@ pub(crate) struct Suspect {
     pub process: Process,
     /// The thread that asked; 0 if not known.
     pub thread: u32,
-    /// Whether all below its process are its kin.
-    pub leads: bool,
 }
 
 struct Watched {
@@ -92,7 +90,6 @@ pub(crate) fn run(inbox: Inbox, cases: &Receiver<ToProber>) {
 
 impl Prober {
     fn take(&mut self, case: Case, now: Instant) {
-        self.look_below_holds(&case);
         let Some(watched) = self.watched.get_mut(&case.ticket) else {
             if self.watched.len() < CASES_MAX {
                 let ticket = case.ticket;
@@ -125,16 +122,6 @@ impl Prober {
         self.asleep.retain(|(waiter, _), _| living.values().any(|w| w.case.owner == *waiter));
         if !due.is_empty() {
             self.inbox.send(Mail::Probe(due));
-        }
-    }
-
-    fn look_below_holds(&self, case: &Case) {
-        let mut family = None;
-        for suspect in case.suspects.iter().filter(|suspect| suspect.leads) {
-            let family = family.get_or_insert_with(|| Family::of(case.process));
-            if family.is_below(suspect.process) {
-                self.tell(case.owner, suspect.owner);
-            }
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use gate_api::link::Connector;
-use gate_api::wire::{LineState, Origin, Party, Rules, Scope, Source};
+use gate_api::wire::{LineState, Origin, Party, Scope, Source};
 use gate_api::{Address, Answer, Ask, Attachment, ClientInfo, Grant, Session, Watcher};
 use gate_core::lock::claim::{Label, Patience};
 use gate_core::lock::event::{Refusal, Revocation};
@@ -387,6 +387,38 @@ fn nonsense_ends_a_connection_and_nothing_else() {
         assert_eq!(said, gate_api::frame::PREAMBLE, "{bytes:?}");
     }
     connect(&broker.address(), "sane").hold("f").is_granted();
+}
+
+#[test]
+fn n5_a_client_that_falls_silent_on_tcp_loses_its_session_with_its_lease() {
+    use std::io::{Read, Write};
+    let state = tempfile::tempdir().unwrap();
+    let mut options = Options::new(state.path().to_owned());
+    options.listen = Some(("127.0.0.1".to_owned(), 0));
+    let broker = Broker::start(options).unwrap();
+    let at = broker.http_address().unwrap();
+    let mut silent = std::net::TcpStream::connect(at).unwrap();
+    silent.set_read_timeout(Some(SOON)).unwrap();
+    let upgrade = "GET /gate/frames HTTP/1.1\r\nHost: localhost\r\nConnection: upgrade\r\n\
+                   Upgrade: gate-frames/1\r\n\r\n";
+    let mut said = upgrade.as_bytes().to_vec();
+    said.extend_from_slice(&gate_api::frame::PREAMBLE);
+    let hello = gate_api::wire::Hello {
+        client: "silent".to_owned(),
+        process: gate_api::process::own(),
+        machine: gate_api::process::machine(),
+        lease: Some(Duration::from_millis(100)),
+        resume: None,
+    };
+    let hello = gate_api::wire::ClientMessage::Hello(hello);
+    gate_api::frame::encode(&hello, &mut said).unwrap();
+    silent.write_all(&said).unwrap();
+    let mut heard = Vec::new();
+    // It is welcomed, and later hung up on.
+    silent.read_to_end(&mut heard).unwrap();
+    assert!(heard.starts_with(b"HTTP/1.1 101"));
+    let status = connect(&broker.address(), "living").session.status().unwrap();
+    assert_eq!(status.sessions, 1, "only the one that asks");
 }
 
 #[test]

@@ -24,7 +24,7 @@ use crate::directory::{self, Directory};
 use crate::handles::Handles;
 use crate::policy::Policies;
 use crate::timer::Timer;
-use crate::view::{Parts, Served, Settings, View, volume};
+use crate::view::{Parts, Served, Settings, View};
 
 /// How many requests of one mount are worked on at once.
 const WORKERS: NonZeroUsize = NonZeroUsize::new(4).expect("4 is not 0");
@@ -160,7 +160,7 @@ impl Ready {
         if let Err(errno) = directory::raise_descriptor_limit() {
             tracing::debug!(%errno, "the limit of open files stays");
         }
-        let about = about(&source, &broker, attachment, &options)?;
+        let about = about(&source, &broker, attachment, &options);
         let mount_options = MountOptions {
             fsname: source.path.clone().into_os_string(),
             subtype: "gate".into(),
@@ -198,27 +198,24 @@ impl Ready {
     }
 }
 
+/// Returns what the view tells of itself; see `View::about` for the rest.
 fn about(
     source: &Source,
     broker: &Session,
     attachment: &Attachment,
     options: &Options,
-) -> Result<Vec<u8>, ServeError> {
-    let stat = rustix::fs::fstat(&source.root).map_err(|e| ServeError::Source(e.into()))?;
-    let (major, minor) = (rustix::fs::major(stat.st_dev), rustix::fs::minor(stat.st_dev));
-    let text = |path: &Path| path.display().to_string();
-    let about = serde_json::json!({
-        "version": 1,
-        "source": text(&source.path),
-        "mountpoint": text(&options.mountpoint),
-        "broker": options.about.broker,
-        "space": attachment.name,
-        "prefix": attachment.prefix.to_string(),
-        "volume": volume(process::machine(), major, minor),
-        "pid": std::process::id(),
-        "epoch": broker.broker().epoch,
-    });
-    Ok(about.to_string().into_bytes())
+) -> serde_json::Map<String, serde_json::Value> {
+    let text = |path: &Path| path.display().to_string().into();
+    serde_json::Map::from_iter([
+        ("version".to_owned(), 1.into()),
+        ("source".to_owned(), text(&source.path)),
+        ("mountpoint".to_owned(), text(&options.mountpoint)),
+        ("broker".to_owned(), options.about.broker.clone().into()),
+        ("space".to_owned(), attachment.name.clone().into()),
+        ("prefix".to_owned(), attachment.prefix.to_string().into()),
+        ("pid".to_owned(), std::process::id().into()),
+        ("epoch".to_owned(), broker.broker().epoch.into()),
+    ])
 }
 
 impl fmt::Display for ServeError {

@@ -12,7 +12,6 @@ mod names;
 mod wants;
 
 pub(crate) use dispatch::Served;
-pub(crate) use wants::volume;
 
 use std::ffi::CStr;
 use std::sync::{Arc, OnceLock, Weak};
@@ -56,7 +55,7 @@ pub(crate) struct Settings {
     pub identity: Identity,
     pub release_on_flush: bool,
     /// What `user.gate.view` tells of the view, so that commands find its broker.
-    pub about: Vec<u8>,
+    pub about: serde_json::Map<String, serde_json::Value>,
 }
 
 /// Everything a view is made of.

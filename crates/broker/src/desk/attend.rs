@@ -1,8 +1,8 @@
 //! Attends to what clients say, message by message.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use gate_api::process;
 use gate_api::wire::{
     self, Acquire, ClientMessage, Granted, Hello, Query, Reply, Resume, ServerMessage, Source,
     Welcome,
@@ -16,13 +16,16 @@ use gate_core::path::ViewPath;
 use gate_core::time::Time;
 
 use super::{Desk, Letter, Stage, Visitor};
+use crate::kin::look::Family;
 use crate::mail::ConnectionId;
 use crate::sessions::Client;
 
 /// Sources of one client.
 const SEATS_MAX: usize = 1_024;
 /// The longest lease a client may ask for.
-const LEASE_MAX: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
+const LEASE_MAX: Duration = Duration::from_secs(24 * 3600);
+/// How long a client may take to say hello.
+const GREETING_PATIENCE: Duration = Duration::from_secs(10);
 /// Bytes of a client's name.
 const NAME_BYTES_MAX: usize = 256;
 
@@ -33,13 +36,25 @@ impl Desk {
         self.visitors.insert(connection, visitor);
     }
 
+    /// Returns how long a client may say nothing where only its words prove that it is there.
+    pub fn silence_allowed(&self, connection: ConnectionId) -> Duration {
+        let session = self.visitors.get(&connection).and_then(|visitor| visitor.stage.session());
+        let client = session.and_then(|session| self.sessions.get(session));
+        client.map_or(GREETING_PATIENCE, |client| client.lease)
+    }
+
+    /// Ends the session behind a connection: its lease is over.
+    pub fn end(&mut self, now: Time, connection: ConnectionId) {
+        let session = self.visitors.get(&connection).and_then(|visitor| visitor.stage.session());
+        if let Some(session) = session {
+            self.close(now, session);
+        }
+    }
+
     /// A connection is gone; its client may come back.
     pub fn leave(&mut self, now: Time, connection: ConnectionId) {
         let Some(visitor) = self.visitors.remove(&connection) else { return };
-        let session = match visitor.stage {
-            Stage::New => return,
-            Stage::Listing { session, .. } | Stage::Open { session } => session,
-        };
+        let Some(session) = visitor.stage.session() else { return };
         let Some(client) = self.sessions.get_mut(session) else { return };
         if client.connection == Some(connection) {
             client.connection = None;
@@ -243,25 +258,33 @@ impl Desk {
         acquire: Arc<Acquire>,
     ) {
         let owner = acquire.owner;
-        let outcome = self
-            .claim(session, acquire)
-            .and_then(|claim| self.run(now, Command::Acquire { claim: self.look_up(claim) }));
+        let outcome =
+            self.claim(session, acquire).and_then(|claim| self.run(now, self.look_up(claim)));
         if let Err(why) = outcome {
             let refused = ServerMessage::Refused { owner, why };
             self.letters.push(Letter::Client(connection, refused));
         }
     }
 
-    /// Learns of a process what only matters once it waits.
-    fn look_up(&self, claim: Arc<Claim>) -> Arc<Claim> {
-        let Some(process) = super::visible_process(&claim) else { return claim };
-        if claim.single_threaded || !self.table.would_wait(&claim) {
-            return claim;
+    /// Learns of a process what only matters if it would wait: whether it works below a hold that
+    /// is in its way. That has to be known before it waits, for behind others that wait for the
+    /// hold it would seem to be part of a deadlock.
+    fn look_up(&self, claim: Arc<Claim>) -> Command {
+        let mut leaders = Vec::new();
+        if let Some(process) = super::visible_process(&claim)
+            && self.table.would_wait(&claim)
+        {
+            let mut family = None;
+            for ticket in self.table.holders_in_the_way(&claim, super::SUSPECTS_MAX) {
+                let Some(holder) = self.claim_of(ticket) else { continue };
+                let Some(above) = super::leading_process(&holder) else { continue };
+                let family = family.get_or_insert_with(|| Family::of(process));
+                if family.is_below(above) {
+                    leaders.push(holder.owner);
+                }
+            }
         }
-        let mut claim = claim;
-        let stat = process::Stat::read(process.pid);
-        Arc::make_mut(&mut claim).single_threaded = stat.is_some_and(|stat| stat.threads == 1);
-        claim
+        Command::Acquire { claim, leaders }
     }
 
     /// Makes a claim of a request: the session's spaces become the broker's.

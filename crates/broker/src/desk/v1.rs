@@ -62,7 +62,7 @@ impl Desk {
         };
         let owner = claim.owner;
         self.stateless.expect(request, owner.number, answer);
-        match self.run(now, Command::Acquire { claim }) {
+        match self.run(now, Command::Acquire { claim, leaders: Vec::new() }) {
             // It joined its own place in line, which waits.
             Ok(()) if tries => self.give_up(now, request, Refusal::WouldBlock),
             Ok(()) => {}
@@ -88,10 +88,10 @@ impl Desk {
             return Err(Outcome::Nonsense("owner is empty".to_owned()));
         }
         let space = body.space.as_deref().unwrap_or(DEFAULT);
-        let Some(space) = self.spaces.named(space, true) else {
-            return Err(Outcome::Nonsense(format!("no room for the space {space}")));
+        let space = match self.space_named(space) {
+            Some(known) => known,
+            None => self.make_space(space)?,
         };
-        self.dirty_spaces.insert(space);
         let access = match body.mode {
             v1::Mode::Read => Access::Read,
             v1::Mode::Write => Access::Write,
@@ -112,6 +112,15 @@ impl Desk {
         };
         let places = vec![Place { space, path: Some(path), node: Node::None }];
         Ok(Arc::new(Claim::new(terms, Want { op: Op::Lock(access), places })))
+    }
+
+    fn make_space(&mut self, name: &str) -> Result<SpaceId, Outcome> {
+        self.forget_unused_spaces();
+        let made = self.spaces.named(name, true);
+        let space =
+            made.ok_or_else(|| Outcome::Nonsense(format!("no room for the space {name}")))?;
+        self.dirty_spaces.insert(space);
+        Ok(space)
     }
 
     /// A request waits no longer.

@@ -69,10 +69,13 @@ fn a_shell_sleeps_for_its_child_and_for_what_is_below() {
         process::of_pid(pids.ok()?.split_whitespace().next()?.parse().ok()?)
     });
     let sleep = shell.sleep();
+    let other = Shell::start("exec cat");
     assert!(matches!(sleep, Sleep::Wait(_)), "{sleep:?}");
     assert!(sleep.is_for(child, shell.process()));
     assert!(sleep.is_for(grandchild, shell.process()));
-    assert!(!sleep.is_for(process::own(), shell.process()), "a parent is no child");
+    assert!(!sleep.is_for(other.process(), shell.process()), "a stranger is no child");
+    // The grandchild reads a pipe of which the other end is ours.
+    until("a chain of sleeps", || sleep.is_for(process::own(), shell.process()).then_some(()));
     assert!(Family::of(grandchild).is_below(shell.process()));
     assert!(!Family::of(shell.process()).is_below(grandchild));
     assert!(!Family::of(child).is_below(child), "nobody is below itself");
@@ -130,7 +133,8 @@ fn a_holder_does_not_block_the_child_it_waits_for() {
         ask
     };
     client.acquire(as_process(shell.process())).is_granted();
-    let stranger = client.acquire(as_process(process::own()));
+    let other = Shell::start("exec cat");
+    let stranger = client.acquire(as_process(other.process()));
     stranger.waits();
     let child = client.acquire(as_process(shell.child()));
     child.waits();

@@ -1,9 +1,10 @@
 //! What goes into the lock table, what it decides, and what must be told.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::claim::Claim;
+use super::claim::{Claim, Party};
 use super::key::FileKey;
 use super::limits::Limit;
 use super::want::Want;
@@ -23,7 +24,8 @@ pub enum Command {
     /// A client said good-bye, or its process is known to be dead.
     Close { session: SessionId },
     /// An owner asks. One that already holds the same counts up; one that holds less upgrades.
-    Acquire { claim: Arc<Claim> },
+    /// `leaders` are holders that its process is known to be kin of, as [`Command::Kin`] tells.
+    Acquire { claim: Arc<Claim>, leaders: Vec<OwnerId> },
     /// An owner lets go of one count; with the last, of all. What it did to names moves with it.
     Release { owner: OwnerId, change: Option<Change> },
     /// A waiting owner no longer wants it; if it was granted meanwhile, it is released.
@@ -41,6 +43,9 @@ pub enum Command {
     /// Time went by.
     Tick,
 }
+
+/// The holders that a claim is kin of, each with its party.
+pub type Kin = BTreeMap<Ticket, Party>;
 
 /// What an operation did to names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,9 +70,17 @@ pub enum Event {
     /// A session ended, with all that was its.
     Closed { session: SessionId },
     /// A claim stands in line.
-    Queued { ticket: Ticket, claim: Arc<Claim>, at: Time },
+    Queued { ticket: Ticket, claim: Arc<Claim>, kin: Kin, at: Time },
     /// A claim is let in. `by_kin`: only because a holder is kin.
-    Granted { ticket: Ticket, claim: Arc<Claim>, token: Token, count: u32, by_kin: bool, at: Time },
+    Granted {
+        ticket: Ticket,
+        claim: Arc<Claim>,
+        token: Token,
+        count: u32,
+        by_kin: bool,
+        kin: Kin,
+        at: Time,
+    },
     /// A claim is held so many times.
     Counted { ticket: Ticket, count: u32 },
     /// A claim now has other names.

@@ -1,9 +1,10 @@
 //! What the table keeps of one claim.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::claim::{Claim, Party, Patience};
+use super::claim::{Claim, Patience};
+use super::event::Kin;
 use super::mode::Mode;
 use crate::id::{Ticket, Token};
 use crate::time::Time;
@@ -19,7 +20,7 @@ pub(super) struct Slot {
     /// How many acquires of the owner stand behind the claim.
     pub count: u32,
     /// Holders that this claim's process is kin of, told by somebody who looked.
-    pub kin: BTreeMap<Ticket, Party>,
+    pub kin: Kin,
     /// The instant the table must look at this claim again, as armed.
     pub alarm: Option<Time>,
 }
@@ -59,7 +60,7 @@ pub(super) struct Held {
 impl Slot {
     /// Makes a slot that is about to wait or hold.
     pub fn new() -> Slot {
-        Slot { waiting: None, held: None, count: 1, kin: BTreeMap::new(), alarm: None }
+        Slot { waiting: None, held: None, count: 1, kin: Kin::new(), alarm: None }
     }
 
     /// Returns the claim as it stands: what is held, or else what is waited for.

@@ -95,6 +95,8 @@ struct Grace {
 struct Tickets {
     held: BTreeSet<Ticket>,
     waiting: BTreeSet<Ticket>,
+    /// Those of both that are kin of somebody else's.
+    led: BTreeSet<Ticket>,
 }
 
 impl Table {

@@ -92,7 +92,7 @@ impl View {
 
     pub(super) fn getxattr(&self, node: NodeId, name: &CStr, size: u32, reply: Reply) {
         let value = if name == ABOUT {
-            Ok(self.settings.about.clone())
+            self.about(node)
         } else if size == 0 {
             return answer_size(self.directory.xattr_size(node, name), reply);
         } else {
@@ -114,6 +114,14 @@ impl View {
             Ok(list) => reply.data(&list),
             Err(errno) => reply.error(errno),
         }
+    }
+
+    /// Tells of the view, and in which volume the node is: a source may span several.
+    fn about(&self, node: NodeId) -> Result<Vec<u8>, Errno> {
+        let mut about = self.settings.about.clone();
+        let volume = self.file_key(self.directory.file_key(node)?).volume;
+        about.insert("volume".to_owned(), volume.into());
+        Ok(serde_json::Value::Object(about).to_string().into_bytes())
     }
 
     fn attribute_in_turn(&self, caller: &Caller, node: NodeId, op: Op, reply: Reply, run: Run) {

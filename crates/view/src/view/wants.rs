@@ -90,7 +90,7 @@ impl View {
 }
 
 /// Returns the number of a machine's file system: FNV-1a over both.
-pub(crate) fn volume(machine: u64, major: u32, minor: u32) -> u64 {
+fn volume(machine: u64, major: u32, minor: u32) -> u64 {
     let device = (u64::from(major) << 32) | u64::from(minor);
     device.to_le_bytes().iter().fold(machine ^ 0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rustc_hash::FxHashSet;
 
 use super::super::claim::Claim;
-use super::super::event::{End, Event, Notice};
+use super::super::event::{End, Event, Kin, Notice};
 use super::super::key::Key;
 use super::super::mode::Mode;
 use super::super::queue::Queue;
@@ -25,6 +25,7 @@ struct Grant<'a> {
     token: Token,
     count: u32,
     by_kin: bool,
+    kin: &'a Kin,
     at: Time,
 }
 
@@ -36,10 +37,13 @@ impl Table {
             Event::Lost { session, until } => self.lose(*session, *until),
             Event::Back { session } => return self.come_back(*session),
             Event::Closed { session } => self.close(*session),
-            Event::Queued { ticket, claim, at } => return self.queue_up(*ticket, claim, *at),
-            Event::Granted { ticket, claim, token, count, by_kin, at } => {
+            Event::Queued { ticket, claim, kin, at } => {
+                return self.queue_up(*ticket, claim, kin, *at);
+            }
+            Event::Granted { ticket, claim, token, count, by_kin, kin, at } => {
                 let (ticket, token, count) = (*ticket, *token, *count);
-                return self.grant(Grant { ticket, claim, token, count, by_kin: *by_kin, at: *at });
+                let (by_kin, at) = (*by_kin, *at);
+                return self.grant(Grant { ticket, claim, token, count, by_kin, kin, at });
             }
             Event::Counted { ticket, count } => return self.recount(*ticket, *count),
             Event::Reshaped { ticket, claim } => self.reshape(*ticket, claim),
@@ -64,8 +68,7 @@ impl Table {
             }
             Event::Kin { waiter, holder } => {
                 let party = self.held_mut(*holder).claim.party.clone();
-                self.slot_mut(*waiter).kin.insert(*holder, party);
-                self.held_mut(*holder).leads.insert(*waiter);
+                self.lead(*waiter, &Kin::from([(*holder, party)]));
                 self.ripe.insert(*waiter);
             }
             Event::GraceEnded => self.end_grace(),
@@ -116,7 +119,13 @@ impl Table {
         }
     }
 
-    pub(super) fn queue_up(&mut self, ticket: Ticket, claim: &Arc<Claim>, at: Time) -> Vec<Notice> {
+    pub(super) fn queue_up(
+        &mut self,
+        ticket: Ticket,
+        claim: &Arc<Claim>,
+        kin: &Kin,
+        at: Time,
+    ) -> Vec<Notice> {
         let keys = self.intern(claim);
         for (queue, mode) in &keys {
             self.queues[*queue].wait(ticket, *mode);
@@ -132,6 +141,7 @@ impl Table {
             fresh: true,
         };
         self.enlist(ticket, claim).waiting = Some(waiting);
+        self.lead(ticket, kin);
         self.party_mut(claim).waiting.insert(ticket);
         self.session_mut(claim.owner.session).waiting += 1;
         self.waiting += 1;
@@ -163,7 +173,7 @@ impl Table {
     }
 
     fn grant(&mut self, grant: Grant<'_>) -> Vec<Notice> {
-        let Grant { ticket, claim, token, count, by_kin, at } = grant;
+        let Grant { ticket, claim, token, count, by_kin, kin, at } = grant;
         let token_is_new = token.epoch < self.epoch || token.counter >= self.next_token;
         assert!(token_is_new, "N4: tokens only rise");
         if token.epoch == self.epoch {
@@ -173,11 +183,13 @@ impl Table {
             self.leave_line(ticket);
         }
         self.hold(ticket, claim, token, by_kin, at);
+        self.lead(ticket, kin);
         if by_kin {
-            self.inherit_kin(ticket, claim);
+            // It may have been let in for what its process had.
+            let inherited = self.kin_of_party(&claim.party);
+            self.lead(ticket, &inherited);
         }
-        let slot = self.slot_mut(ticket);
-        slot.count = count;
+        self.slot_mut(ticket).count = count;
         let slot = self.slot(ticket);
         let asker = Asker { ticket, party: &claim.party, kin: &slot.kin };
         assert!(self.fits(asker, claim), "N1: a grant conflicts with nobody but kin");
@@ -193,11 +205,19 @@ impl Table {
         notices
     }
 
-    /// Whom a process is kin of, all its claims are: it may have been let in for what it had.
-    fn inherit_kin(&mut self, ticket: Ticket, claim: &Claim) {
-        let held = self.parties[&claim.party].held.iter();
-        let kin: Vec<_> = held.flat_map(|other| self.slot(*other).kin.clone()).collect();
-        self.slot_mut(ticket).kin.extend(kin);
+    /// Notes whom a claim is kin of; some of them may be gone by now.
+    pub(super) fn lead(&mut self, ticket: Ticket, kin: &Kin) {
+        if kin.is_empty() {
+            return;
+        }
+        let claim = self.slot(ticket).claim().clone();
+        self.party_mut(&claim).led.insert(ticket);
+        for (leader, party) in kin.iter().filter(|(leader, _)| **leader != ticket) {
+            self.slot_mut(ticket).kin.insert(*leader, party.clone());
+            if let Some(held) = self.slots.get_mut(leader).and_then(|slot| slot.held.as_mut()) {
+                held.leads.insert(ticket);
+            }
+        }
     }
 
     pub(super) fn hold(
@@ -279,7 +299,7 @@ impl Table {
         if self.slot(ticket).waiting.is_some() {
             let since = self.waiting_mut(ticket).since;
             self.leave_line(ticket);
-            self.queue_up(ticket, claim, since);
+            self.queue_up(ticket, claim, &Kin::new(), since);
             return;
         }
         let keys = self.intern(claim);
@@ -392,7 +412,8 @@ impl Table {
     fn delist(&mut self, ticket: Ticket, claim: &Claim) {
         self.owners.remove(&claim.owner);
         self.session_mut(claim.owner.session).tickets.remove(&ticket);
-        let party = &self.parties[&claim.party];
+        let party = self.party_mut(claim);
+        party.led.remove(&ticket);
         if party.held.is_empty() && party.waiting.is_empty() {
             self.parties.remove(&claim.party);
         }

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::super::claim::{Claim, Patience};
-use super::super::event::{Command, End, Event, Refusal, Revocation};
+use super::super::claim::{Claim, Party, Patience};
+use super::super::event::{Command, End, Event, Kin, Refusal, Revocation};
 use super::super::key::FileKey;
 use super::super::limits::{
     GRANTS_MAX, KEYS_PER_REQUEST_MAX, Limit, SESSIONS_MAX, TEXT_BYTES_MAX, WAITERS_MAX,
@@ -33,7 +33,7 @@ impl Table {
             Command::Reclaim { session, held, waiting } => {
                 self.decide_reclaim(session, &held, &waiting, now)
             }
-            Command::Acquire { claim } => self.decide_acquire(claim, now),
+            Command::Acquire { claim, leaders } => self.decide_acquire(claim, &leaders, now),
             Command::Release { owner, change } => self.decide_release(owner, change.as_ref()),
             Command::Withdraw { owner, why } => self.decide_withdraw(owner, why),
             Command::Created { owner, file } => self.decide_created(owner, file),
@@ -87,7 +87,8 @@ impl Table {
             fresh += 1;
         }
         for claim in waiting.iter().filter(|claim| unknown(claim)) {
-            events.push(Event::Queued { ticket: Ticket(fresh), claim: claim.clone(), at: now });
+            let (ticket, claim) = (Ticket(fresh), claim.clone());
+            events.push(Event::Queued { ticket, claim, kin: Kin::new(), at: now });
             fresh += 1;
         }
         if known.presence == Presence::Former {
@@ -104,14 +105,19 @@ impl Table {
         token: Token,
         now: Time,
     ) -> Option<Event> {
-        let kin = Default::default();
+        let kin = Kin::new();
         let asker = Asker { ticket, party: &claim.party, kin: &kin };
         let lost = self.grace.is_some() && token.epoch < self.epoch && self.fits(asker, claim);
         let (claim, by_kin) = (claim.clone(), false);
-        lost.then_some(Event::Granted { ticket, claim, token, count: 1, by_kin, at: now })
+        lost.then_some(Event::Granted { ticket, claim, token, count: 1, by_kin, kin, at: now })
     }
 
-    fn decide_acquire(&self, claim: Arc<Claim>, now: Time) -> Result<Vec<Event>, Refusal> {
+    fn decide_acquire(
+        &self,
+        claim: Arc<Claim>,
+        leaders: &[OwnerId],
+        now: Time,
+    ) -> Result<Vec<Event>, Refusal> {
         self.check_bounds(&claim)?;
         let session = self.sessions.get(&claim.owner.session).ok_or(Refusal::Unknown)?;
         let before = self.owners.get(&claim.owner).map(|ticket| (*ticket, self.slot(*ticket)));
@@ -121,15 +127,15 @@ impl Table {
             return Ok(events);
         }
         let ticket = before.map_or(Ticket(self.next_ticket), |(ticket, _)| ticket);
-        let no_kin = Default::default();
-        let kin = before.map_or(&no_kin, |(_, slot)| &slot.kin);
+        let mut kin = self.kin_of_party(&claim.party);
+        kin.extend(leaders.iter().filter_map(|leader| self.as_leader(*leader)));
         let sealed = self.grace.is_some_and(|grace| grace.sealed);
-        let verdict = self.judge(Asker { ticket, party: &claim.party, kin }, &claim);
+        let verdict = self.judge(Asker { ticket, party: &claim.party, kin: &kin }, &claim);
         match verdict {
             Verdict::Free { by_kin } if !sealed => {
                 let token = Token { epoch: self.epoch, counter: self.next_token };
                 let count = before.map_or(1, |(_, slot)| slot.count + 1);
-                Ok(vec![Event::Granted { ticket, claim, token, count, by_kin, at: now }])
+                Ok(vec![Event::Granted { ticket, claim, token, count, by_kin, kin, at: now }])
             }
             _ if claim.patience == Patience::Try => Err(Refusal::WouldBlock),
             _ if self.waiting >= WAITERS_MAX => Err(Refusal::Limit(Limit::Waiters)),
@@ -138,7 +144,7 @@ impl Table {
             {
                 Err(Refusal::Limit(Limit::WaitersPerSession))
             }
-            _ => Ok(vec![Event::Queued { ticket, claim, at: now }]),
+            _ => Ok(vec![Event::Queued { ticket, claim, kin, at: now }]),
         }
     }
 
@@ -254,6 +260,18 @@ impl Table {
             return Err(Refusal::Unknown);
         }
         Ok(vec![Event::Ended { ticket, end: End::Revoked(why) }])
+    }
+
+    /// Whom a process is kin of, all its claims are.
+    pub(super) fn kin_of_party(&self, party: &Party) -> Kin {
+        let led = self.parties.get(party).into_iter().flat_map(|tickets| &tickets.led);
+        led.flat_map(|ticket| self.slot(*ticket).kin.clone()).collect()
+    }
+
+    fn as_leader(&self, owner: OwnerId) -> Option<(Ticket, Party)> {
+        let ticket = *self.owners.get(&owner)?;
+        let held = self.slot(ticket).held.as_ref()?;
+        Some((ticket, held.claim.party.clone()))
     }
 
     fn holds(&self, ticket: Ticket) -> bool {

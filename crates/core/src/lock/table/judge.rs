@@ -1,9 +1,7 @@
 //! Whether a claim may go in, and what is in its way.
 
-use std::collections::BTreeMap;
-
 use super::super::claim::{Claim, Party};
-use super::super::event::{End, Event, Refusal};
+use super::super::event::{End, Event, Kin, Refusal};
 use super::super::mode::Mode;
 use super::super::queue::Queue;
 use super::super::slot::QueueId;
@@ -25,7 +23,7 @@ pub(super) enum Verdict {
 pub(super) struct Asker<'a> {
     pub ticket: Ticket,
     pub party: &'a Party,
-    pub kin: &'a BTreeMap<Ticket, Party>,
+    pub kin: &'a Kin,
 }
 
 impl Table {
@@ -59,7 +57,8 @@ impl Table {
             Verdict::Free { by_kin } => {
                 let token = Token { epoch: self.epoch, counter: self.next_token };
                 let count = slot.count + u32::from(slot.held.is_some());
-                Some(Event::Granted { ticket, claim, token, count, by_kin, at: now })
+                let kin = slot.kin.clone();
+                Some(Event::Granted { ticket, claim, token, count, by_kin, kin, at: now })
             }
             Verdict::Stopped { queue, mode } => {
                 let may_be_kin = !slot.kin.is_empty() || self.party_holds(&claim.party, ticket);
@@ -106,9 +105,21 @@ impl Table {
 
     /// Returns whether a new claim would have to wait: the time to learn what costs a look-up.
     pub fn would_wait(&self, claim: &Claim) -> bool {
-        let (ticket, kin) = (Ticket(self.next_ticket), BTreeMap::new());
+        let (ticket, kin) = (Ticket(self.next_ticket), self.kin_of_party(&claim.party));
         let asker = Asker { ticket, party: &claim.party, kin: &kin };
         matches!(self.judge(asker, claim), Verdict::Stopped { .. })
+    }
+
+    /// Returns the holders that a new claim would wait for, at most `most` of each key.
+    pub fn holders_in_the_way(&self, claim: &Claim, most: usize) -> Vec<Ticket> {
+        let (ticket, kin) = (Ticket(self.next_ticket), self.kin_of_party(&claim.party));
+        let asker = Asker { ticket, party: &claim.party, kin: &kin };
+        let of_key = |(key, mode)| {
+            let queue = self.queue(key);
+            let holders = queue.into_iter().flat_map(move |queue| queue.holders_against(mode));
+            holders.filter(|holder| !self.is_kin(asker, *holder)).take(most)
+        };
+        claim.keys().iter().flat_map(of_key).collect()
     }
 
     /// Judges a claim by all its keys.

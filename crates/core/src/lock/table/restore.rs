@@ -1,10 +1,10 @@
 //! What outlives the broker, and how a table is made of it again.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::claim::{Claim, Party};
+use super::super::claim::Claim;
+use super::super::event::Kin;
 use super::timers::Alarm;
 use super::{Grace, Presence, Table};
 use crate::id::{Epoch, SessionId, Ticket, Token};
@@ -26,7 +26,7 @@ pub enum Record {
         /// Whether only kin let it pass.
         by_kin: bool,
         /// The holders it was told to be kin of, and their parties.
-        kin: BTreeMap<Ticket, Party>,
+        kin: Kin,
     },
 }
 
@@ -82,13 +82,13 @@ impl Table {
     fn restore_claim(&mut self, ticket: Ticket, record: Record, now: Time) {
         match record {
             Record::Waiting(claim) => {
-                self.queue_up(ticket, &claim, now);
+                self.queue_up(ticket, &claim, &Kin::new(), now);
             }
             Record::Held { claim, token, count, by_kin, kin } => {
                 self.hold(ticket, &claim, token, by_kin, now);
                 let slot = self.slot_mut(ticket);
                 slot.count = count;
-                slot.kin = kin;
+                self.lead(ticket, &kin);
                 self.rearm(ticket);
             }
         }

@@ -172,10 +172,12 @@ impl Pair {
                     self.execute(Command::Open { session, lease });
                 }
                 let claim = self.claim(who, op, path);
-                let entry =
-                    Entry { claim: claim.clone(), held: false, by_kin: false, kin: Vec::new() };
+                // Whom a process is kin of, all its later claims are.
+                let same = self.model.0.values().filter(|e| e.claim.party == claim.party);
+                let kin = same.flat_map(|entry| entry.kin.clone()).collect();
+                let entry = Entry { claim: claim.clone(), held: false, by_kin: false, kin };
                 self.model.0.insert(claim.owner.number, entry);
-                self.execute(Command::Acquire { claim });
+                self.execute(Command::Acquire { claim, leaders: Vec::new() });
             }
             Step::End(n) if !self.model.0.is_empty() => {
                 let at = *self.model.0.keys().nth(n % self.model.0.len()).unwrap();

@@ -141,7 +141,7 @@ impl World {
         let claim = Arc::new(Claim::new(terms, want));
         let kept = Kept { claim: claim.clone(), token: None, one_shot };
         self.claims.insert(claim.owner, kept);
-        self.run(Command::Acquire { claim })
+        self.run(Command::Acquire { claim, leaders: Vec::new() })
     }
 
     fn terms(&mut self, session: SessionId) -> Terms {
@@ -209,7 +209,7 @@ impl World {
             want.op = Op::Open(Access::Write);
         }
         let claim = Arc::new(claim.with_want(want));
-        self.run(Command::Acquire { claim })
+        self.run(Command::Acquire { claim, leaders: Vec::new() })
     }
 
     fn release(&mut self, session: SessionId, which: Option<&str>) -> String {

@@ -582,3 +582,20 @@ fn a_request_with_too_many_keys_is_refused_by_name() {
     let deep = "d/".repeat(1_100);
     check(&format!("A R {deep}f  limit keys-per-request"));
 }
+
+/// Otherwise a child of a hold that reads a file and then writes it would wait behind a queued
+/// hold that waits for the read it has just closed.
+#[test]
+fn whom_a_process_is_kin_of_its_later_claims_are_too() {
+    check(
+        "
+        A hold W f     granted 1
+        B hold W f     waits
+        K R f          waits
+        K kin A        granted 2
+        K W f          granted 3
+        K release all
+        A release      B granted 4
+        ",
+    );
+}
