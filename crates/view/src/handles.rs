@@ -19,8 +19,7 @@ const TOLD_EVERY: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Handle {
     pub node: NodeId,
-    pub process: Option<Process>,
-    pub writes: bool,
+    pub user: User,
     /// Whether FLUSH already gave the turn back.
     pub turn_ended: AtomicBool,
     turn: Turn,
@@ -31,30 +30,32 @@ pub(crate) struct Handle {
     told_ms: AtomicU64,
 }
 
+/// Who opened a file, and for what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct User {
+    /// `None` if it lies beyond this pid namespace.
+    pub process: Option<Process>,
+    pub writes: bool,
+    pub executes: bool,
+}
+
 /// The handles of a view.
 pub(crate) struct Handles {
     files: RwLock<FxHashMap<HandleId, Arc<Handle>>>,
     directories: RwLock<FxHashMap<HandleId, Arc<OpenDirectory>>>,
     /// The handles of owners at the broker.
     owners: Mutex<FxHashMap<u64, Arc<Handle>>>,
-    /// Which processes have a file open, each as often as it has.
-    users: Mutex<FxHashMap<NodeId, Vec<Process>>>,
+    /// Who has a file open, each as often as it has.
+    users: Mutex<FxHashMap<NodeId, Vec<User>>>,
     next: AtomicU64,
     started: Instant,
 }
 
 impl Handle {
-    pub fn new(
-        node: NodeId,
-        process: Option<Process>,
-        writes: bool,
-        turn: Turn,
-        file: OpenFile,
-    ) -> Handle {
+    pub fn new(node: NodeId, user: User, turn: Turn, file: OpenFile) -> Handle {
         Handle {
             node,
-            process,
-            writes,
+            user,
             turn_ended: AtomicBool::new(false),
             turn,
             file,
@@ -97,9 +98,7 @@ impl Handles {
         if let Turn::Granted { owner } = handle.turn {
             lock(&self.owners).insert(owner, handle.clone());
         }
-        if let Some(process) = handle.process {
-            lock(&self.users).entry(handle.node).or_default().push(process);
-        }
+        lock(&self.users).entry(handle.node).or_default().push(handle.user);
         self.files.write().unwrap_or_else(PoisonError::into_inner).insert(id, handle);
         id
     }
@@ -124,17 +123,16 @@ impl Handles {
         if let Turn::Granted { owner } = handle.turn {
             lock(&self.owners).remove(&owner);
         }
-        if let Some(process) = handle.process {
-            let mut users = lock(&self.users);
-            if let Some(processes) = users.get_mut(&handle.node) {
-                if let Some(at) = processes.iter().position(|user| *user == process) {
-                    processes.swap_remove(at);
-                }
-                if processes.is_empty() {
-                    users.remove(&handle.node);
-                }
+        let mut users = lock(&self.users);
+        if let Some(of_node) = users.get_mut(&handle.node) {
+            if let Some(at) = of_node.iter().position(|user| *user == handle.user) {
+                of_node.swap_remove(at);
+            }
+            if of_node.is_empty() {
+                users.remove(&handle.node);
             }
         }
+        drop(users);
         Some(handle)
     }
 
@@ -177,7 +175,13 @@ impl Handles {
 
     /// Returns the processes that have a file open.
     pub fn users(&self, node: NodeId) -> Vec<Process> {
-        lock(&self.users).get(&node).cloned().unwrap_or_default()
+        let users = lock(&self.users);
+        users.get(&node).into_iter().flatten().filter_map(|user| user.process).collect()
+    }
+
+    /// Returns whether a file runs as a program.
+    pub fn is_executed(&self, node: NodeId) -> bool {
+        lock(&self.users).get(&node).is_some_and(|users| users.iter().any(|user| user.executes))
     }
 
     fn fresh(&self) -> HandleId {

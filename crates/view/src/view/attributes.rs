@@ -51,7 +51,7 @@ impl View {
         reply: Reply,
     ) {
         let changed = self.io(handle).and_then(|handle| {
-            if change.size.is_some() && !handle.writes {
+            if change.size.is_some() && !handle.user.writes {
                 return Err(Errno::INVAL);
             }
             self.directory.setattr(caller, node, Some(handle.file()?), change)

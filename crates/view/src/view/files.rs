@@ -9,7 +9,7 @@ use gate_fuse::{Caller, CopyFileRange, Errno, HandleId, NodeId, OpenFlags, Opene
 use super::View;
 use crate::asker::Asker;
 use crate::directory::{Found, Make, OpenFile};
-use crate::handles::Handle;
+use crate::handles::{Handle, User};
 use crate::line::Spot;
 use crate::park::Call;
 use crate::turn::{Round, Run, Turn};
@@ -26,6 +26,16 @@ fn is_exclusive(flags: u32) -> bool {
     flags.cast_signed() & libc::O_EXCL != 0
 }
 
+/// What the kernel adds to the flags of an open that is to execute the file.
+const EXECUTES: u32 = 0x20;
+
+/// Returns whether the kernel would let the program itself find out that the file is executed:
+/// without write access it does so only after we have truncated.
+fn truncates_unseen(flags: u32) -> bool {
+    let flags = flags.cast_signed();
+    flags & libc::O_ACCMODE == libc::O_RDONLY && flags & libc::O_TRUNC != 0
+}
+
 fn writes(flags: u32) -> bool {
     let flags = flags.cast_signed();
     flags & libc::O_ACCMODE != libc::O_RDONLY || flags & libc::O_TRUNC != 0
@@ -39,16 +49,20 @@ impl View {
         (flags, kill_suidgid): (u32, bool),
         reply: Reply,
     ) {
+        if truncates_unseen(flags) && self.handles.is_executed(node) {
+            return reply.error(Errno::TXTBSY);
+        }
         let access = if writes(flags) { Access::Write } else { Access::Read };
         let asker = self.settings.identity.asker(caller.tid);
-        let process = asker.process;
+        let user =
+            User { process: asker.process, writes: writes(flags), executes: flags & EXECUTES != 0 };
         let run = move |view: &View, reply: Reply, turn: Turn, _: Round| match view.directory.open(
             node,
             flags,
             kill_suidgid,
         ) {
             Ok(file) => {
-                let opened = view.opened(node, process, writes(flags), turn, file);
+                let opened = view.opened(node, user, turn, file);
                 reply.opened(&opened);
             }
             Err(errno) => {
@@ -77,15 +91,9 @@ impl View {
         }
     }
 
-    fn opened(
-        &self,
-        node: NodeId,
-        process: Option<gate_core::lock::claim::Process>,
-        writes: bool,
-        turn: Turn,
-        file: OpenFile,
-    ) -> Opened {
-        let handle = self.handles.insert(Handle::new(node, process, writes, turn, file));
+    fn opened(&self, node: NodeId, user: User, turn: Turn, file: OpenFile) -> Opened {
+        let writes = user.writes;
+        let handle = self.handles.insert(Handle::new(node, user, turn, file));
         // Without this each close of what was only read costs a call that does nothing.
         let flags = if writes || self.settings.release_on_flush {
             OpenFlags::empty()
@@ -111,8 +119,8 @@ impl View {
         let run = move |view: &View, reply: Reply, turn: Turn, round: Round| {
             match view.create_now(&caller, (parent, &file_name), creation, turn) {
                 Ok((found, file)) => {
-                    let writes = writes(creation.flags);
-                    let opened = view.opened(found.node, process, writes, turn, file);
+                    let user = User { process, writes: writes(creation.flags), executes: false };
+                    let opened = view.opened(found.node, user, turn, file);
                     reply.created(&view.entry(&found), &opened);
                 }
                 Err(errno) => {
@@ -163,7 +171,8 @@ impl View {
         let make = Make { caller: &caller, mode, umask };
         match self.directory.tmpfile(parent, &make, flags) {
             Ok((found, file)) => {
-                let opened = self.opened(found.node, process, true, Turn::Ungated, file);
+                let user = User { process, writes: true, executes: false };
+                let opened = self.opened(found.node, user, Turn::Ungated, file);
                 reply.created(&self.entry(&found), &opened);
             }
             Err(errno) => reply.error(errno),
