@@ -1,6 +1,6 @@
 //! How soon a process that waits for a writer is gone after SIGINT and after SIGKILL.
 
-use std::fs::OpenOptions;
+use std::io::Read;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -15,14 +15,16 @@ use crate::step::Failure;
 const ROUNDS: usize = 50;
 const BLOCKED_WITHIN: Duration = Duration::from_secs(5);
 
-/// Each waits for the writer of `f`.
-const WORKS: [(&str, &[&str]); 6] = [
+/// Each waits for the writer of `f`, or for the hold of `d`.
+const WORKS: [(&str, &[&str]); 8] = [
     ("open", &["cat", "f"]),
     ("unlink", &["unlink", "f"]),
     ("rename over", &["mv", "-f", "g", "f"]),
     ("truncate", &["truncate", "-s0", "f"]),
     ("chmod", &["chmod", "600", "f"]),
     ("setxattr", &["setfattr", "-n", "user.x", "-v", "y", "f"]),
+    ("mkdir under a hold", &["mkdir", "d/new"]),
+    ("create under a hold", &["touch", "d/new"]),
 ];
 
 /// Measures and prints.
@@ -30,12 +32,13 @@ pub fn run(places: &Places) -> Result<(), Failure> {
     let view = places.view();
     let fail = |error| Failure::new("cannot write into the view", error);
     std::fs::write(view.join("g"), "").map_err(fail)?;
-    let _writer = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .open(view.join("f"))
-        .map_err(fail)?;
+    std::fs::create_dir(view.join("d")).map_err(fail)?;
+    // Processes of their own: what is below a holder is not stopped by it.
+    let mut writer = Command::new("sh");
+    writer.args(["-c", "exec 9>>f && echo ready && read line"]);
+    let _writer = Holder::start(writer.current_dir(&view))?;
+    let mut hold = places.gate(&["hold", "d", "--", "sh", "-c", "echo ready && read line"]);
+    let _hold = Holder::start(hold.current_dir(&view))?;
     println!();
     print_heads(&["blocked, until gone", "SIGINT", "worst", "SIGKILL", "worst"]);
     for (name, words) in WORKS {
@@ -47,6 +50,30 @@ pub fn run(places: &Places) -> Result<(), Failure> {
         print_row(&cells.collect::<Vec<_>>());
     }
     Ok(())
+}
+
+/// A process that holds until its input ends.
+struct Holder(Child);
+
+impl Holder {
+    fn start(command: &mut Command) -> Result<Self, Failure> {
+        let fail = |error| Failure::new("cannot start a holder", error);
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(fail)?;
+        let ready = child.stdout.take().map(|mut out| out.read(&mut [0; 8]));
+        let holder = Self(child);
+        match ready {
+            Some(Ok(read)) if read > 0 => Ok(holder),
+            _ => Err(Failure::new("cannot start a holder", "it does not hold")),
+        }
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
+    }
 }
 
 fn samples(dir: &Path, words: &[&str], signal: Signal) -> Result<Samples, Failure> {
