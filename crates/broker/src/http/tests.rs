@@ -1,3 +1,5 @@
+//! The HTTP interface over real TCP.
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 

@@ -1,3 +1,5 @@
+//! Sources and spaces: who joins whom, and who is refused.
+
 use std::path::Path;
 use std::time::Duration;
 

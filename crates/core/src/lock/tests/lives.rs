@@ -1,0 +1,209 @@
+//! Timelines of time, death and restart: how claims end.
+
+use super::script::check;
+
+#[test]
+fn patience_ends() {
+    check(
+        "
+        A W f          granted 1
+        B wait 50 W f  waits
+        C R f          waits
+        tick 49
+        tick 1         B ETIMEDOUT
+        A release      C granted 2
+        ",
+    );
+}
+
+/// N5: a dead client holds up a queue no longer than its lease.
+#[test]
+fn n5_a_lost_session_is_freed_after_its_lease() {
+    check(
+        "
+        A W f          granted 1
+        B W f          waits
+        A lose
+        tick 9999
+        tick 1         B granted 2
+        ",
+    );
+}
+
+#[test]
+fn a_closed_session_leaves_the_line_at_once() {
+    check(
+        "
+        A W f          granted 1
+        B W f          waits
+        C W f          waits
+        B close
+        A close        C granted 2
+        ",
+    );
+}
+
+#[test]
+fn a_waiter_whose_session_is_away_keeps_its_place_until_it_is_back() {
+    check(
+        "
+        A W f          granted 1
+        B W f          waits
+        C W f          waits
+        B lose
+        A release
+        B reclaim      granted 2
+        B release      C granted 3
+        ",
+    );
+}
+
+#[test]
+fn a_leashed_lock_lives_by_its_heartbeat_and_ends_at_its_limit() {
+    check(
+        "
+        A leashed lock W f  granted 1
+        B W f          waits
+        tick 9000
+        A renew
+        tick 9000
+        A renew
+        tick 10000     A revoked; B granted 2
+        ",
+    );
+    check(
+        "
+        A leashed lock W f  granted 1
+        tick 9000
+        A renew
+        tick 9000
+        A renew
+        tick 9000
+        A renew
+        tick 9000
+        A renew
+        tick 9000
+        A renew
+        tick 9000
+        A renew
+        tick 5999
+        tick 1         A revoked
+        ",
+    );
+}
+
+#[test]
+fn a_patient_reader_passes_idle_handles_on_record() {
+    check(
+        "
+        A W f          granted 1
+        tick 1000
+        B patient R f  waits
+        tick 29999
+        tick 1         B ungated
+        A release
+        ",
+    );
+    check(
+        "
+        A W f          granted 1
+        B patient R f  waits
+        tick 20000
+        A active
+        tick 29999
+        tick 1         B ungated
+        ",
+    );
+}
+
+#[test]
+fn a_patient_reader_never_passes_a_hold() {
+    check(
+        "
+        A hold W f     granted 1
+        B patient R f  waits
+        tick 30000
+        tick 30000
+        A release      B granted 2
+        ",
+    );
+}
+
+#[test]
+fn a_broken_lock_is_taken_away() {
+    check(
+        "
+        A W f          granted 1
+        B W f          waits
+        A broken       revoked; B granted 2
+        ",
+    );
+}
+
+/// N4: tokens rise over restarts; what was granted stays granted.
+#[test]
+fn n4_a_restart_keeps_grants_and_places() {
+    check(
+        "
+        A W f          granted 1
+        B W f          waits
+        restart
+        A reclaim
+        C W g          granted 1 (of the next epoch)
+        D W f          waits
+        A release
+        B reclaim      granted 2
+        B release      D granted 3
+        ",
+    );
+}
+
+#[test]
+fn what_conflicts_with_nothing_is_granted_during_the_grace() {
+    check(
+        "
+        A W f          granted 1
+        restart
+        B W g          granted 1
+        B W f          waits
+        tick 10000     B granted 2
+        ",
+    );
+}
+
+#[test]
+fn what_a_former_session_does_not_list_is_freed() {
+    check(
+        "
+        A W f          granted 1
+        A W g          granted 2
+        restart
+        B W f          waits
+        A reclaim f    B granted 1
+        C W g          waits
+        ",
+    );
+}
+
+#[test]
+fn with_a_lost_tail_nothing_new_is_granted_before_the_grace_ends() {
+    check(
+        "
+        A W f          granted 1
+        B R h          granted 2
+        restart incomplete
+        C W g          waits
+        A reclaim
+        B reclaim      C granted 1
+        ",
+    );
+    check(
+        "
+        A W f          granted 1
+        restart incomplete
+        C W g          waits
+        tick 9999
+        tick 1         C granted 1
+        ",
+    );
+}
