@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use rustc_hash::FxHashSet;
+
 use super::super::claim::{Claim, Party, Patience};
 use super::super::event::{Command, End, Event, Kin, Refusal, Revocation};
 use super::super::key::FileKey;
@@ -70,14 +72,12 @@ impl Table {
         now: Time,
     ) -> Result<Vec<Event>, Refusal> {
         let known = self.sessions.get(&session).ok_or(Refusal::Unknown)?;
-        let listed = |owner: OwnerId| {
-            held.iter().any(|(claim, _)| claim.owner == owner)
-                || waiting.iter().any(|claim| claim.owner == owner)
-        };
+        let claims = held.iter().map(|(claim, _)| claim).chain(waiting);
+        let listed: FxHashSet<OwnerId> = claims.map(|claim| claim.owner).collect();
         let mut tickets: Vec<Ticket> = known.tickets.iter().copied().collect();
         tickets.sort_unstable();
         let mut events = vec![Event::Back { session }];
-        for ticket in tickets.iter().filter(|t| !listed(self.slot(**t).claim().owner)) {
+        for ticket in tickets.iter().filter(|t| !listed.contains(&self.slot(**t).claim().owner)) {
             events.push(Event::Ended { ticket: *ticket, end: End::Released });
         }
         let mut fresh = self.next_ticket;
