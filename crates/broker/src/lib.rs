@@ -28,4 +28,4 @@ mod tests;
 pub use door::Door;
 pub use http::ListenError;
 pub use journal::JournalError;
-pub use start::{Broker, Options, Running, StartError};
+pub use start::{Broker, Options, Running, StartError, Stopper};

@@ -60,6 +60,9 @@ pub struct Running {
     _lock: File,
 }
 
+/// Ends a broker in order, from any thread.
+pub struct Stopper(Inbox);
+
 /// Why a broker cannot start.
 #[derive(Debug)]
 pub enum StartError {
@@ -137,13 +140,18 @@ impl Running {
         self.http.as_ref().map(Http::address)
     }
 
+    /// Returns what ends it while somebody waits for its end.
+    pub fn stopper(&self) -> Stopper {
+        Stopper(self.inbox.clone())
+    }
+
     /// Ends it: what was decided is journaled, clients may come back to the next.
     pub fn stop(mut self) -> io::Result<()> {
-        self.inbox.send(Mail::Stop);
+        self.stopper().stop();
         self.join()
     }
 
-    /// Waits until it ends; it does so by itself only if it cannot go on.
+    /// Waits until it ends; it does so by itself only if it cannot go on, and then says why.
     pub fn wait(mut self) -> io::Result<()> {
         self.join()
     }
@@ -158,9 +166,16 @@ impl Running {
     }
 }
 
+impl Stopper {
+    /// Asks it to end; one that has ended already does not mind.
+    pub fn stop(&self) {
+        self.0.send(Mail::Stop);
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
-        self.inbox.send(Mail::Stop);
+        self.stopper().stop();
         if let Err(error) = self.join() {
             tracing::error!(%error, "the broker did not end in order");
         }
@@ -247,3 +262,33 @@ impl fmt::Display for StartError {
 }
 
 impl std::error::Error for StartError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn start() -> (Running, tempfile::TempDir) {
+        let state = tempfile::tempdir().unwrap();
+        let options = Options::new(state.path().to_owned());
+        (Broker::start(options).unwrap(), state)
+    }
+
+    #[test]
+    fn who_waits_for_the_end_sees_an_orderly_one() {
+        let (running, _state) = start();
+        let stopper = running.stopper();
+        let waiting = spawn("waiting", move || running.wait()).unwrap();
+        stopper.stop();
+        waiting.join().unwrap().unwrap();
+        stopper.stop();
+    }
+
+    #[test]
+    fn who_waits_for_the_end_sees_that_it_could_not_go_on() {
+        let (mut running, _state) = start();
+        let failing = spawn("failing", || Err(io::Error::other("no events"))).unwrap();
+        let deciding = running.thread.replace(failing);
+        assert_eq!(running.wait().unwrap_err().to_string(), "no events");
+        drop(deciding);
+    }
+}

@@ -8,7 +8,8 @@ use rustix::process::Signal;
 use crate::failure::{Exit, Failure};
 use crate::signals::Signals;
 
-/// Serves until a signal comes; `ready` hears where, once all doors are open.
+/// Serves until a signal comes or the broker cannot go on; `ready` hears where, once all doors are
+/// open.
 pub fn serve(
     options: Options,
     ready: impl FnOnce(&str) -> io::Result<()>,
@@ -17,8 +18,14 @@ pub fn serve(
         .map_err(|error| came_to_an_end(&error))?;
     let running = Broker::start(options).map_err(|error| not_started(&error))?;
     ready(&addresses(&running)).map_err(|error| came_to_an_end(&error))?;
-    signals.next().map_err(|error| came_to_an_end(&error))?;
-    running.stop().map_err(|error| came_to_an_end(&error))?;
+    let stopper = running.stopper();
+    std::thread::spawn(move || {
+        if let Err(error) = signals.next() {
+            tracing::error!(%error, "signals cannot be heard any more");
+        }
+        stopper.stop();
+    });
+    running.wait().map_err(|error| came_to_an_end(&error))?;
     Ok(Exit::Success)
 }
 
