@@ -141,7 +141,7 @@ fn sed_and_coreutils_change_files_in_place() {
         cat *.txt | md5sum
         cp -a 1.txt copy && mv copy moved && ln moved hard && ln -s moved soft
         install -m 755 2.txt tool && truncate -s 10000 sparse && dd if=/dev/zero of=sparse bs=1 count=1 seek=20000 status=none
-        touch -d 2001-02-03 moved && stat -c '%Y %s %h %a' moved sparse
+        touch -d 2001-02-03 moved && stat -c '%Y %s %h %a' moved && stat -c '%s %h %a' sparse
         chmod -R g+w . && mkdir -p a/b/c && mv a d && rmdir d/b/c && find . -type d | sort
         sort -o 1.txt 1.txt && shuf -n 0 1.txt && tee < 2.txt new.txt
         rm nothing 2>&1 || echo $?
