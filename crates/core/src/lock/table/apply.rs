@@ -89,11 +89,24 @@ impl Table {
     fn come_back(&mut self, session: SessionId) -> Vec<Notice> {
         self.disarm_session(session);
         self.session_mut(session).presence = Presence::Here;
-        let tickets = self.session_mut(session).tickets.clone();
-        let waiting = tickets.into_iter().filter(|t| self.slot(*t).waiting.is_some());
-        let waiting: Vec<Ticket> = waiting.collect();
-        self.ripe.extend(waiting);
-        vec![Notice::Restored { session }]
+        let mut tickets: Vec<Ticket> = self.sessions[&session].tickets.iter().copied().collect();
+        tickets.sort_unstable();
+        let mut notices = Vec::new();
+        for ticket in tickets {
+            let slot = self.slot_mut(ticket);
+            if let Some(held) = &mut slot.held {
+                // What it was told before it went away, it may have forgotten.
+                held.contended = false;
+            }
+            if slot.waiting.is_some() {
+                self.ripe.insert(ticket);
+            }
+            if self.slot(ticket).held.is_some() && self.is_waited_for(ticket) {
+                self.warn_holder(ticket, &mut notices);
+            }
+        }
+        notices.push(Notice::Restored { session });
+        notices
     }
 
     fn close(&mut self, session: SessionId) {

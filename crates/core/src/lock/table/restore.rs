@@ -73,8 +73,16 @@ impl Table {
             table.open(session, lease, Presence::Former);
         }
         claims.sort_by_key(|(ticket, _)| *ticket);
+        let mut led = Vec::new();
         for (ticket, record) in claims {
+            if let Record::Held { kin, .. } = &record {
+                led.push((ticket, kin.clone()));
+            }
             table.restore_claim(ticket, record, now);
+        }
+        // A leader may have a later ticket than those it leads.
+        for (ticket, kin) in led {
+            table.lead(ticket, &kin);
         }
         table
     }
@@ -84,11 +92,9 @@ impl Table {
             Record::Waiting(claim) => {
                 self.queue_up(ticket, &claim, &Kin::new(), now);
             }
-            Record::Held { claim, token, count, by_kin, kin } => {
+            Record::Held { claim, token, count, by_kin, .. } => {
                 self.hold(ticket, &claim, token, by_kin, now);
-                let slot = self.slot_mut(ticket);
-                slot.count = count;
-                self.lead(ticket, &kin);
+                self.slot_mut(ticket).count = count;
                 self.rearm(ticket);
             }
         }
