@@ -2,7 +2,9 @@
 
 use gate_tests::World;
 use gate_tests::http::{Http, Reply};
+use gate_tests::older::Older;
 use gate_tests::wait::{SOON, wait_until};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 #[test]
@@ -218,6 +220,133 @@ fn pages_of_other_origins_and_names_are_refused() {
         let line = run.run().success();
         assert!(line.starts_with("HTTP/1.1 403"), "{head}: {line}");
     }
+}
+
+#[test]
+fn views_at_an_older_broker_take_turns() {
+    let (world, older) = at_an_older_broker();
+    let mut one = world.actor(&world.view());
+    let mut other = world.actor(&world.twin());
+    let writing = one.open("w", "f");
+    other.tell(["open", "r", "f"]);
+    await_queue(world.http(), 1);
+    assert!(other.is_busy());
+    // What a process has already costs it nothing, though v1 knows no processes.
+    let reading = one.open("r", "f");
+    one.ask(["chmod", "f", "600"]).unwrap();
+    one.close(writing);
+    assert!(other.is_busy(), "the other handle is still open");
+    one.close(reading);
+    let reading = other.opened();
+
+    one.tell(["rename", "f", "g"]);
+    await_queue(world.http(), 1);
+    other.close(reading);
+    one.answer().unwrap();
+    assert_eq!(world.source_text("g"), "text");
+    await_locks(world.http(), 0);
+
+    let reading = one.open("r", "g");
+    let board = world.gate(["locks"]).args(older.flags()).run();
+    assert!(board.stderr.contains("older"), "it is said once: {board}");
+    let board = board.success();
+    assert!(board.contains(" g ") && board.contains("held"), "{board}");
+    one.close(reading);
+}
+
+#[test]
+fn a_v1_lock_blocks_an_open_at_an_older_broker() {
+    let (world, _older) = at_an_older_broker();
+    let http = world.http();
+    let id = acquire(http, "f", "write", "ada", &json!({})).lock_id();
+    let mut actor = world.actor(&world.view());
+    actor.tell(["open", "r", "f"]);
+    await_queue(http, 1);
+    release(http, &id, "ada");
+    let reading = actor.opened();
+    assert_eq!(acquire(http, "f", "write", "ada", &json!({"timeout_ms": 0})).status, 408);
+    actor.close(reading);
+
+    let id = acquire(http, "f", "read", "ada", &json!({})).lock_id();
+    actor.tell(["open", "w", "f"]);
+    await_queue(http, 1);
+    actor.signal(Signal::KILL);
+    await_queue(http, 0);
+    release(http, &id, "ada");
+    await_locks(http, 0);
+}
+
+#[test]
+fn a_lease_at_an_older_broker_is_renewed_while_its_view_lives() {
+    let mut world = World::bare();
+    world.start_broker([""; 0]);
+    world.seed("f", "text");
+    let [source, view] = [world.source(), world.view()];
+    let older = Older::before(world.http());
+    let flags = [older.flags().to_vec(), vec!["--lease-ms".into(), "500".into()]].concat();
+    world.mount(&source, &view, flags);
+    let mut actor = world.actor(&view);
+    let writing = actor.open("w", "f");
+    let http = world.http();
+    // Three leases long.
+    assert_eq!(acquire(http, "f", "read", "ada", &json!({"timeout_ms": 1500})).status, 408);
+    assert_eq!(actor.write(writing, "more").unwrap(), "4");
+    world.server_of(&view).signal(Signal::KILL);
+    let id = acquire(http, "f", "write", "ada", &json!({})).lock_id();
+    release(http, &id, "ada");
+    drop(actor);
+    world.bury(&view);
+}
+
+#[test]
+fn an_older_broker_may_go_and_come_back() {
+    let (mut world, _older) = at_an_older_broker();
+    let mut holder = world.actor(&world.view());
+    let mut waiter = world.actor(&world.twin());
+    let writing = holder.open("w", "f");
+    waiter.tell(["open", "r", "f"]);
+    await_queue(world.http(), 1);
+    world.kill_broker();
+    assert_eq!(holder.write(writing, "more").unwrap(), "4");
+    world.start_broker([""; 0]);
+    await_queue(world.http(), 1);
+    assert!(waiter.is_busy(), "what is held outlives the outage");
+    holder.close(writing);
+    let reading = waiter.opened();
+    assert_eq!(waiter.read(reading, 4).unwrap(), "more");
+    waiter.close(reading);
+    await_locks(world.http(), 0);
+}
+
+#[test]
+fn what_an_older_broker_cannot_do_is_refused_by_name() {
+    let mut world = World::bare();
+    world.start_broker([""; 0]);
+    let flags = Older::before(world.http()).flags();
+    let mount = ["mount", "--foreground", "source", "view", "--space", "mine"].map(str::to_owned);
+    let outcome = world.gate([mount.to_vec(), flags.to_vec()].concat()).run();
+    assert_ne!(outcome.code, Some(0), "{outcome}");
+    assert!(outcome.stderr.contains("no space `mine`"), "{outcome}");
+}
+
+/// Makes a world with two views of one source, at the view's and at the twin's place, whose
+/// broker seems to know v1 alone.
+fn at_an_older_broker() -> (World, Older) {
+    let mut world = World::bare();
+    world.start_broker([""; 0]);
+    world.seed("f", "text");
+    let older = Older::before(world.http());
+    let source = world.source();
+    for point in [world.view(), world.twin()] {
+        world.mount(&source, &point, older.flags());
+    }
+    (world, older)
+}
+
+fn await_locks(http: Http, count: usize) {
+    wait_until(SOON, &format!("{count} locks"), || {
+        http.get("/v1/locks/status").body["locks"].as_array().unwrap().len() == count
+    });
 }
 
 fn broker() -> (World, Http) {

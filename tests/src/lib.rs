@@ -11,6 +11,7 @@ pub mod actor;
 pub mod http;
 pub mod kernel;
 pub mod locks;
+pub mod older;
 pub mod run;
 pub mod tree;
 pub mod wait;

@@ -3,11 +3,13 @@
 //! [`wire`] are the messages, [`mirror`] how core's types look in them, [`frame`] how they lie in
 //! a stream; [`v1`] are the bodies of the stateless HTTP interface. A [`session::Session`] is a
 //! client's life at a broker over any [`link::Connector`]: it asks, holds, lets go, and comes
-//! back with all it has when the connection breaks. [`process`] says who a caller is.
+//! back with all it has when the connection breaks; [`fallback`] is a connector for brokers that
+//! speak v1 alone. [`process`] says who a caller is.
 //!
 //! Not here: who may open what, and in which order (core); the broker's side of the wire.
 
 pub mod address;
+pub mod fallback;
 pub mod frame;
 pub mod link;
 pub mod mirror;

@@ -52,7 +52,8 @@ pub(crate) fn connect(address: &Address) -> Result<Connection, ConnectError> {
     Ok(Connection { outgoing: Box::new(outgoing), incoming: Box::new(incoming), heartbeat })
 }
 
-fn connect_tcp(host: &str, port: u16) -> io::Result<TcpStream> {
+/// Connects, in a bounded time, and lets reads wait for as long at first.
+pub(crate) fn connect_tcp(host: &str, port: u16) -> io::Result<TcpStream> {
     let mut last = io::Error::from(io::ErrorKind::NotFound);
     for address in (host, port).to_socket_addrs()? {
         match TcpStream::connect_timeout(&address, CONNECT_PATIENCE) {

@@ -89,7 +89,8 @@ pub struct Lock {
     pub max_hold_ms: Option<u64>,
     /// How many acquires stand behind it.
     pub hold_count: u32,
-    /// The fencing token.
+    /// The fencing token; former systems had none.
+    #[serde(default)]
     pub token: String,
 }
 
@@ -106,7 +107,8 @@ pub struct Waiter {
     pub owner: String,
     /// Since when.
     pub requested_at: String,
-    /// Its place in the line, from 1.
+    /// Its place in the line, from 1; former systems did not say.
+    #[serde(default)]
     pub place: u64,
 }
 

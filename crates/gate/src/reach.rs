@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use gate_api::address::{PORT_DEFAULT, STATE_DIR_SYSTEM, state_dir_user};
+use gate_api::fallback::V1Broker;
 use gate_api::{Address, ClientInfo, ConnectError, Session, Watcher};
 use gate_core::lock::event::Revocation;
 
@@ -70,6 +71,20 @@ pub struct DaemonFlags {
     pub max_hold_ms: Option<u64>,
 }
 
+/// Connects to the broker at an address; to an older one by the interface that it knows.
+pub fn connect(
+    address: &Address,
+    client: &ClientInfo,
+    watcher: &Arc<dyn Watcher>,
+) -> Result<Session, ConnectError> {
+    let no_frames = match Session::connect(address.clone(), client.clone(), watcher.clone()) {
+        Err(error @ ConnectError::NoBroker(_)) => error,
+        outcome => return outcome,
+    };
+    let older = V1Broker::find(address).ok_or(no_frames)?;
+    Session::connect(older, client.clone(), watcher.clone())
+}
+
 /// Says nothing: for commands that only ask.
 pub struct Deaf;
 
@@ -127,7 +142,7 @@ impl Wanted {
         watcher: &Arc<dyn Watcher>,
     ) -> Result<Option<Reached>, Unreached> {
         for address in self.candidates() {
-            match Session::connect(address.clone(), client.clone(), watcher.clone()) {
+            match connect(&address, client, watcher) {
                 Ok(session) => return Ok(Some(Reached { session, address })),
                 Err(error) if self.may_look_on(&address, &error) => {}
                 Err(error) => return Err(Unreached { address, error }),
@@ -197,7 +212,7 @@ impl Wanted {
 }
 
 impl Reached {
-    /// Returns where the broker keeps its state, if that is on this machine.
+    /// Returns where the broker keeps its state, if that is on this machine and it says so.
     pub fn state_dir_here(&self) -> Option<PathBuf> {
         let is_here = match &self.address {
             Address::Unix(_) => true,
@@ -205,7 +220,8 @@ impl Reached {
                 host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
             }
         };
-        is_here.then(|| PathBuf::from(OsString::from_vec(self.session.broker().state_dir)))
+        let state_dir = PathBuf::from(OsString::from_vec(self.session.broker().state_dir));
+        (is_here && state_dir.is_absolute()).then_some(state_dir)
     }
 }
 

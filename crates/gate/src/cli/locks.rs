@@ -12,7 +12,7 @@ use crate::board::Board;
 use crate::config::Settings;
 use crate::failure::{Exit, Failure};
 use crate::output;
-use crate::reach::{BrokerFlags, Deaf, Reached, Unreached, Wanted};
+use crate::reach::{BrokerFlags, Deaf, Reached, Unreached, Wanted, connect};
 use crate::seen::{About, resolve};
 
 /// How long one question for news may stay open before it is asked again.
@@ -87,8 +87,9 @@ pub fn broker_of(path: &Path, flags: &BrokerFlags) -> Result<(Session, Scope), F
         return Ok((reach(flags)?.session, scope));
     };
     let address = about.address();
-    let session = Session::connect(address.clone(), client(), Arc::new(Deaf))
-        .map_err(|error| Unreached { address, error })?;
+    let deaf: Arc<dyn Watcher> = Arc::new(Deaf);
+    let session =
+        connect(&address, &client(), &deaf).map_err(|error| Unreached { address, error })?;
     Ok((session, about.scope(&absolute, path)?))
 }
 
