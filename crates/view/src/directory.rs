@@ -110,6 +110,27 @@ impl Directory {
         Ok(self.nodes.get(node)?.key.file)
     }
 
+    /// Notes that the kernel is told these attributes.
+    pub fn tell(&self, node: NodeId, attr: &Attr) {
+        if let Ok(node) = self.nodes.get(node) {
+            node.tell(attr);
+        }
+    }
+
+    /// Whether a node's attributes are others than the kernel was last told.
+    pub fn has_news(&self, node: NodeId) -> bool {
+        let Ok(node) = self.nodes.get(node) else { return false };
+        stat(&node.descriptor).is_ok_and(|stat| !node.was_told(&attributes::attr_of(&stat)))
+    }
+
+    /// Whether a name leads to a known node.
+    pub fn leads_to(&self, (parent, name): (NodeId, &CStr), node: NodeId) -> bool {
+        match (self.file_key(node), self.peek(parent, name)) {
+            (Ok(key), Ok((there, _))) => key == there,
+            (Err(_), _) | (_, Err(_)) => false,
+        }
+    }
+
     /// What bears a name now, known or not; counts as no lookup.
     pub fn peek(&self, parent: NodeId, name: &CStr) -> Result<(FileKey, Attr), Errno> {
         let parent = self.nodes.get(parent)?;

@@ -18,6 +18,7 @@ pub mod policy;
 mod timer;
 mod turn;
 mod view;
+mod walk;
 
 pub use asker::{Identity, OwnerScope};
 pub use mount::{Options, Ready, ServeError};

@@ -214,6 +214,7 @@ fn about(
         ("space".to_owned(), attachment.name.clone().into()),
         ("prefix".to_owned(), attachment.prefix.to_string().into()),
         ("pid".to_owned(), std::process::id().into()),
+        ("pid_namespace".to_owned(), process::namespace().into()),
         ("epoch".to_owned(), broker.broker().epoch.into()),
     ])
 }

@@ -3,7 +3,8 @@
 //! A request that only looks is answered from the [`directory`](crate::directory) at once. One
 //! that opens or changes something first asks the broker ([`wants`] says for what) and waits
 //! where that freezes nobody: opens in [`line`](crate::line), everything else in
-//! [`park`](crate::park).
+//! [`park`](crate::park). What happened to names while an open waited is dealt with in
+//! [`walk`](crate::walk).
 
 mod attributes;
 mod dispatch;
@@ -19,7 +20,7 @@ use std::time::Duration;
 
 use gate_api::Session;
 use gate_core::id::SpaceId;
-use gate_fuse::{Entry, NodeId, Notifier, Reply};
+use gate_fuse::{Attr, Entry, NodeId, Notifier, Reply, Stale};
 
 use crate::asker::Identity;
 use crate::directory::{Directory, Found};
@@ -28,6 +29,7 @@ use crate::line::Line;
 use crate::park::Parking;
 use crate::policy::{Gating, Policies};
 use crate::timer::Timer;
+use crate::walk::Walkers;
 
 /// How long the kernel may trust names and attributes: others may change the source beside us.
 const VALID: Duration = Duration::from_secs(1);
@@ -40,6 +42,7 @@ pub(crate) struct View {
     pub handles: Arc<Handles>,
     pub line: Line,
     pub parking: Parking,
+    pub walkers: Walkers,
     pub timer: Timer,
     pub settings: Settings,
     notifier: OnceLock<Notifier>,
@@ -76,6 +79,7 @@ impl View {
             handles: parts.handles,
             line: Line::default(),
             parking: Parking::default(),
+            walkers: Walkers::default(),
             timer: parts.timer,
             settings: parts.settings,
             notifier: OnceLock::new(),
@@ -114,7 +118,24 @@ impl View {
         if self.parking.is_in_use() { Duration::ZERO } else { VALID }
     }
 
+    fn answer_attr(&self, node: NodeId, attr: &Attr, reply: Reply) {
+        self.directory.tell(node, attr);
+        reply.attr(attr, self.attr_valid());
+    }
+
+    /// Lets an open see the file as it is: another view, or somebody beside this one, may have
+    /// changed it within the time for which the kernel trusts what it was told.
+    fn refresh(&self, node: NodeId) {
+        if !self.directory.has_news(node) {
+            return;
+        }
+        if let Err(errno) = self.notifier().inval_inode(node, Stale::Attributes) {
+            tracing::warn!(%errno, ?node, "attributes could not be declared stale");
+        }
+    }
+
     fn entry(&self, found: &Found) -> Entry {
+        self.directory.tell(found.node, &found.attr);
         Entry {
             node: found.node,
             generation: 0,

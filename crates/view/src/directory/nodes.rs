@@ -5,12 +5,13 @@
 //! so a file found under that number *is* this node. Node ids are never reused.
 
 use std::collections::hash_map::Entry;
+use std::hash::{Hash, Hasher};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use gate_fuse::{Errno, NodeId};
-use rustc_hash::FxHashMap;
+use gate_fuse::{Attr, Errno, NodeId};
+use rustc_hash::{FxHashMap, FxHasher};
 use rustix::fs::{FileType, Statx};
 
 use super::FileKey;
@@ -25,6 +26,8 @@ pub(super) struct Node {
     /// `O_PATH`: good for `*at` calls and for reopening, not for reading.
     pub descriptor: OwnedFd,
     lookups: AtomicU64,
+    /// A digest of the attributes that the kernel was last told.
+    told: AtomicU64,
 }
 
 /// The file, and the mount it was found on: a bind mount shows one directory in two places.
@@ -242,7 +245,16 @@ impl Node {
             kind: FileType::from_raw_mode(u32::from(stat.stx_mode)),
             descriptor,
             lookups: AtomicU64::new(lookups),
+            told: AtomicU64::new(0),
         }
+    }
+
+    pub fn tell(&self, attr: &Attr) {
+        self.told.store(digest(attr), Ordering::Relaxed);
+    }
+
+    pub fn was_told(&self, attr: &Attr) -> bool {
+        self.told.load(Ordering::Relaxed) == digest(attr)
     }
 
     fn names(&self) -> Names {
@@ -251,4 +263,12 @@ impl Node {
             _ => Names::Many,
         }
     }
+}
+
+/// Of all that changes with a file's content or mode; its last access tells nothing of either.
+fn digest(attr: &Attr) -> u64 {
+    let mut hasher = FxHasher::default();
+    (attr.size, attr.mode, attr.uid, attr.gid, attr.nlink).hash(&mut hasher);
+    (attr.mtime, attr.mtime_nsec, attr.ctime, attr.ctime_nsec).hash(&mut hasher);
+    hasher.finish()
 }

@@ -36,7 +36,7 @@ impl View {
             let changed = view.directory.setattr(&caller, node, None, &change);
             view.end_turn(turn, None);
             match changed {
-                Ok(attr) => reply.attr(&attr, view.attr_valid()),
+                Ok(attr) => view.answer_attr(node, &attr, reply),
                 Err(errno) => reply.error(errno),
             }
         };
@@ -57,7 +57,7 @@ impl View {
             self.directory.setattr(caller, node, Some(handle.file()?), change)
         });
         match changed {
-            Ok(attr) => reply.attr(&attr, self.attr_valid()),
+            Ok(attr) => self.answer_attr(node, &attr, reply),
             Err(errno) => reply.error(errno),
         }
     }

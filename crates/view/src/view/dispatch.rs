@@ -68,7 +68,7 @@ impl View {
             Operation::Getattr { .. } => {
                 let Some(reply) = self.wait_in_walk(caller.tid, node, reply) else { return };
                 match self.directory.getattr(node) {
-                    Ok(attr) => reply.attr(&attr, self.attr_valid()),
+                    Ok(attr) => self.answer_attr(node, &attr, reply),
                     Err(errno) => reply.error(errno),
                 }
             }

@@ -3,7 +3,7 @@
 use std::ffi::{CStr, CString};
 use std::sync::Arc;
 
-use gate_core::lock::want::{Access, Op};
+use gate_core::lock::want::{Access, Node, Op, Want};
 use gate_fuse::{Caller, CopyFileRange, Errno, HandleId, NodeId, OpenFlags, Opened, Reply, Write};
 
 use super::View;
@@ -13,6 +13,20 @@ use crate::handles::{Handle, User};
 use crate::line::Spot;
 use crate::park::Call;
 use crate::turn::{Round, Run, Turn};
+use crate::walk::{Kept, Walk};
+
+/// What OPEN asks for, and how the kernel came to it.
+struct Opening {
+    asker: Asker,
+    node: NodeId,
+    flags: u32,
+    kill_suidgid: bool,
+    access: Access,
+    user: User,
+    /// The name that it is opened by; `None` for a file that has lost its own.
+    name: Option<(NodeId, CString)>,
+    round: Round,
+}
 
 /// What CREATE and TMPFILE tell of the file to be.
 #[derive(Clone, Copy)]
@@ -56,39 +70,97 @@ impl View {
         let asker = self.settings.identity.asker(caller.tid);
         let user =
             User { process: asker.process, writes: writes(flags), executes: flags & EXECUTES != 0 };
-        let run = move |view: &View, reply: Reply, turn: Turn, _: Round| match view.directory.open(
+        let walk = self.walkers.back(caller.tid);
+        // Who is back without having found another node came by no name: /proc/PID/fd leads to
+        // files that have lost theirs.
+        let by_name = asker.thread != 0 && walk.is_none_or(|walk| walk.node != node);
+        let opening = Opening {
+            name: self.directory.link_of(node).filter(|_| by_name),
+            round: if walk.is_none() { Round::First } else { Round::Last },
+            asker,
             node,
             flags,
             kill_suidgid,
-        ) {
-            Ok(file) => {
-                let opened = view.opened(node, user, turn, file);
-                reply.opened(&opened);
-            }
-            Err(errno) => {
-                view.end_turn(turn, None);
-                reply.error(errno);
-            }
+            access,
+            user,
         };
+        if let Some(kept) = walk.and_then(|walk| walk.kept) {
+            let file = self.directory.file_key(node).map(|key| self.file_key(key));
+            if (file, access) == (Ok(kept.file), kept.access) {
+                return self.open_now(opening, reply, kept.turn);
+            }
+            self.end_turn(kept.turn, None);
+        }
         // A CREATE that waited and whose name exists by now comes back as this: its place is kept
         // until the open has one of its own.
         let made_before = self.take_ticket(caller.tid);
-        match self.want(Op::Open(access), vec![self.place_of_file(node)]) {
-            None => run(self, reply, Turn::Ungated, Round::First),
-            Some(want) => {
-                let ask = self.ask(&asker, want);
-                match asker.process {
-                    Some(process) => {
-                        let spot = Spot { process, node, access };
-                        self.wait_in_line(spot, ask, reply, Box::new(run));
-                    }
-                    None => self.ask_briefly(ask, reply, Round::First, Box::new(run)),
-                }
-            }
-        }
+        let want = self.want(Op::Open(access), vec![self.place_of_file(node)]);
+        self.open_in_turn(opening, want, reply, View::open_now);
         if let Some(turn) = made_before {
             self.end_turn(turn, None);
         }
+    }
+
+    fn open_in_turn(
+        &self,
+        opening: Opening,
+        want: Option<Want>,
+        reply: Reply,
+        then: impl FnOnce(&View, Opening, Reply, Turn) + Send + 'static,
+    ) {
+        let Some(want) = want else { return then(self, opening, reply, Turn::Ungated) };
+        let ask = self.ask(&opening.asker, want);
+        let Opening { node, access, .. } = opening;
+        let process = opening.asker.process;
+        let run: Run = Box::new(move |view, reply, turn, _| then(view, opening, reply, turn));
+        match process {
+            Some(process) => self.wait_in_line(Spot { process, node, access }, ask, reply, run),
+            None => self.ask_briefly(ask, reply, Round::First, run),
+        }
+    }
+
+    fn open_now(&self, opening: Opening, reply: Reply, turn: Turn) {
+        let Opening { node, flags, kill_suidgid, user, .. } = opening;
+        if let Some((parent, name)) = &opening.name
+            && !self.directory.leads_to((*parent, name), node)
+        {
+            let name = (*parent, name.clone());
+            return self.open_another(opening, name, reply, turn);
+        }
+        match self.directory.open(node, flags, kill_suidgid) {
+            Ok(file) => {
+                self.refresh(node);
+                let opened = self.opened(node, user, turn, file);
+                reply.opened(&opened);
+            }
+            Err(errno) => {
+                self.end_turn(turn, None);
+                reply.error(errno);
+            }
+        }
+    }
+
+    /// Another file bears the name by now, or none.
+    fn open_another(&self, opening: Opening, name: (NodeId, CString), reply: Reply, turn: Turn) {
+        self.end_turn(turn, None);
+        if opening.round == Round::Last {
+            return reply.error(Errno::AGAIN);
+        }
+        let place = self.place_of_name(name.0, &name.1);
+        let Some(Node::File(file)) = place.as_ref().map(|place| place.node) else {
+            self.send_to_walk(opening.asker.thread, Walk::new(opening.node, None));
+            return reply.error(Errno::STALE);
+        };
+        let want = self.want(Op::Open(opening.access), vec![place]);
+        self.open_in_turn(opening, want, reply, move |view, opening, reply, turn| {
+            let there = view.place_of_name(name.0, &name.1).map(|place| place.node);
+            if there != Some(Node::File(file)) {
+                return view.open_another(opening, name, reply, turn);
+            }
+            let kept = Kept { file, access: opening.access, turn };
+            view.send_to_walk(opening.asker.thread, Walk::new(opening.node, Some(kept)));
+            reply.error(Errno::STALE);
+        });
     }
 
     fn opened(&self, node: NodeId, user: User, turn: Turn, file: OpenFile) -> Opened {
@@ -249,6 +321,6 @@ impl View {
 pub(super) struct Named {
     pub parents: [NodeId; 2],
     pub name: CString,
-    pub want: Option<gate_core::lock::want::Want>,
+    pub want: Option<Want>,
     pub check: crate::park::Check,
 }

@@ -1,0 +1,82 @@
+//! An open by name is an open of the file that bears the name when it is let in.
+//!
+//! While an open waits those before it may replace the file, as a save by rename does; but the
+//! kernel has long found its node. So in its turn the name is looked at once more. If another file
+//! bears it the open takes a turn on that one, and ESTALE makes the kernel walk the path anew; the
+//! turn is kept for the open that comes back from the walk. That is said once only: a second
+//! ESTALE would reach the program.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use gate_core::lock::key::FileKey;
+use gate_core::lock::want::Access;
+use gate_fuse::NodeId;
+
+use crate::turn::Turn;
+use crate::view::View;
+
+/// How soon the kernel is back from a walk.
+const WALKED_WITHIN: Duration = Duration::from_secs(1);
+
+/// The threads whose opens were sent to walk their path once more.
+#[derive(Default)]
+pub(crate) struct Walkers(Mutex<HashMap<u32, Walk>>);
+
+/// A walk.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Walk {
+    /// The node that had lost its name.
+    pub node: NodeId,
+    /// The turn for who comes back.
+    pub kept: Option<Kept>,
+    since: Instant,
+}
+
+/// A turn on the file that bears the name.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kept {
+    pub file: FileKey,
+    pub access: Access,
+    pub turn: Turn,
+}
+
+impl Walk {
+    pub fn new(node: NodeId, kept: Option<Kept>) -> Walk {
+        Walk { node, kept, since: Instant::now() }
+    }
+}
+
+impl Walkers {
+    /// Returns the walk from which a thread comes, if it was on one.
+    pub fn back(&self, thread: u32) -> Option<Walk> {
+        self.lock().remove(&thread)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<u32, Walk>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl View {
+    /// Notes that a thread will walk; if it finds nothing to open its turn ends soon.
+    pub fn send_to_walk(&self, thread: u32, walk: Walk) {
+        let before = self.walkers.lock().insert(thread, walk);
+        if let Some(kept) = before.and_then(|before| before.kept) {
+            self.end_turn(kept.turn, None);
+        }
+        let view = self.itself();
+        self.timer.after(WALKED_WITHIN, move || {
+            let mut walkers = view.walkers.lock();
+            if walkers.get(&thread).is_none_or(|known| known.since != walk.since) {
+                return;
+            }
+            walkers.remove(&thread);
+            drop(walkers);
+            if let Some(kept) = walk.kept {
+                view.end_turn(kept.turn, None);
+            }
+        });
+    }
+}
