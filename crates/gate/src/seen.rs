@@ -5,10 +5,9 @@
 
 use std::ffi::OsStr;
 use std::fmt;
-use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use gate_api::wire::{Origin, Scope, Source};
@@ -16,6 +15,7 @@ use gate_api::{Address, Attachment, Session};
 use gate_core::lock::key::FileKey;
 use gate_core::lock::want::Node;
 use gate_core::path::ViewPath;
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -44,12 +44,14 @@ pub struct About {
     pub prefix: String,
     /// The file system of the node that was asked, as file keys have it.
     pub volume: u64,
-    /// Who serves it.
+    /// Who serves it, in its own pid namespace.
     pub pid: u32,
+    /// Which that is.
+    pub pid_namespace: u64,
 }
 
 /// A path in a view.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Seen {
     /// The view.
     pub about: About,
@@ -57,6 +59,8 @@ pub struct Seen {
     pub path: ViewPath,
     /// What is there.
     pub node: Node,
+    /// Keeps the file's number from becoming another file's, after the file is gone.
+    _pin: Option<OwnedFd>,
 }
 
 /// Why nothing is known of a view.
@@ -130,6 +134,17 @@ impl About {
         ViewPath::parse(inner.as_os_str().as_bytes()).ok()
     }
 
+    fn node_of(&self, pin: &OwnedFd) -> Result<Node, Errno> {
+        let stat = rustix::fs::fstat(pin)?;
+        Ok(match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => Node::Directory,
+            FileType::RegularFile => {
+                Node::File(FileKey { volume: self.volume, inode: stat.st_ino, generation: 0 })
+            }
+            _ => Node::None,
+        })
+    }
+
     /// Returns where the view's broker listens.
     pub fn address(&self) -> Address {
         let tcp = self.broker.rsplit_once(':').filter(|_| !self.broker.starts_with('/'));
@@ -153,16 +168,15 @@ impl Seen {
         let absolute = resolve(path).map_err(failed)?;
         let about = About::of(&absolute).map_err(|why| why.failure(path))?;
         let inner = about.inner(&absolute).ok_or_else(|| Unseen::NotGated.failure(path))?;
-        let node = match fs::symlink_metadata(&absolute) {
-            Ok(found) if found.is_dir() => Node::Directory,
-            Ok(found) if found.is_file() => {
-                Node::File(FileKey { volume: about.volume, inode: found.ino(), generation: 0 })
-            }
-            Ok(_) => Node::None,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Node::None,
-            Err(error) => return Err(failed(error)),
+        // Only a reference: that takes no turn.
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let pin = match rustix::fs::open(&absolute, flags, Mode::empty()) {
+            Ok(pin) => Some(pin),
+            Err(Errno::NOENT) => None,
+            Err(errno) => return Err(failed(errno.into())),
         };
-        Ok(Seen { about, path: inner, node })
+        let node = pin.as_ref().map_or(Ok(Node::None), |pin| about.node_of(pin));
+        Ok(Seen { about, path: inner, node: node.map_err(|e| failed(e.into()))?, _pin: pin })
     }
 }
 
@@ -226,6 +240,7 @@ mod tests {
             prefix: ".".into(),
             volume: 7,
             pid: 1,
+            pid_namespace: 2,
         }
     }
 

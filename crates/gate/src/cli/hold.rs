@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use gate_api::session::Party;
 use gate_api::{Address, Answer, Ask, ClientInfo, Session, Watcher, process};
+use gate_core::id::SpaceId;
 use gate_core::lock::claim::{Label, Patience};
 use gate_core::lock::event::{Refusal, Revocation};
 use gate_core::lock::limits::TEXT_BYTES_MAX;
@@ -85,23 +86,39 @@ impl Args {
     pub fn run(self) -> Result<Exit, Failure> {
         let (tell, events) = mpsc::channel();
         listen_to_signals(tell.clone())?;
-        let seen = self.paths.iter().map(|path| Seen::find(path)).collect::<Result<Vec<_>, _>>()?;
+        let mut seen = self.look()?;
         let address = one_broker(&seen)?;
         let name = format!("gate hold … -- {}", name_of(&self.command[0]));
         let client = ClientInfo { name, lease: None };
         let ear = Arc::new(Ear(tell.clone()));
         let session = Session::connect(address.clone(), client, ear)
             .map_err(|error| Unreached { address, error })?;
-        let ask = self.ask(places(&session, seen)?);
-        let told = move |answer| drop(tell.send(Event::Told(answer)));
-        let owner = session.acquire(ask, Box::new(told));
-        let hold = Hold { session, owner, events };
-        if let Some(exit) = hold.await_turn(self.conflict_exit_code)? {
-            return Ok(exit);
+        let mut hold = Hold { session, owner: 0, events };
+        let mut attached = Vec::new();
+        loop {
+            let ask = self.ask(places(&hold.session, &mut attached, &seen)?);
+            let tell = tell.clone();
+            let told = move |answer| drop(tell.send(Event::Told(answer)));
+            hold.owner = hold.session.acquire(ask, Box::new(told));
+            if let Some(exit) = hold.await_turn(self.conflict_exit_code)? {
+                return Ok(exit);
+            }
+            // Those who were first may have replaced a file: then this turn is on the one that
+            // is gone, and others may be in line for the new one.
+            let now = self.look()?;
+            if seen.iter().map(|seen| seen.node).eq(now.iter().map(|now| now.node)) {
+                break;
+            }
+            hold.session.release(hold.owner, None);
+            seen = now;
         }
         let exit = hold.run(&self.command);
         hold.session.release(hold.owner, None);
         exit
+    }
+
+    fn look(&self) -> Result<Vec<Seen>, Failure> {
+        self.paths.iter().map(|path| Seen::find(path)).collect()
     }
 
     fn ask(&self, places: Vec<Place>) -> Ask {
@@ -215,20 +232,23 @@ fn one_broker(seen: &[Seen]) -> Result<Address, Failure> {
 }
 
 /// Attaches the source of each view once, and says where the paths lie in them.
-fn places(session: &Session, seen: Vec<Seen>) -> Result<Vec<Place>, Failure> {
-    let mut attached: Vec<(About, _)> = Vec::new();
+fn places(
+    session: &Session,
+    attached: &mut Vec<(About, SpaceId)>,
+    seen: &[Seen],
+) -> Result<Vec<Place>, Failure> {
     let mut places = Vec::new();
-    for Seen { about, path, node } in seen {
+    for Seen { about, path, node, .. } in seen {
         let known = attached.iter().find(|(other, _)| other.source == about.source);
         let space = match known {
             Some((_, space)) => *space,
             None => {
                 let space = about.attach(session)?.space;
-                attached.push((about, space));
+                attached.push((about.clone(), space));
                 space
             }
         };
-        places.push(Place { space, path: Some(path), node });
+        places.push(Place { space, path: Some(path.clone()), node: *node });
     }
     Ok(places)
 }
