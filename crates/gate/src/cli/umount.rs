@@ -108,14 +108,17 @@ fn point_of(path: &Path) -> io::Result<PathBuf> {
 }
 
 /// Returns the process that serves a view, so that its end can be waited for; `None` for a dead
-/// view. A view that hangs must not hang this command without a word.
+/// view, and for one that is served in another pid namespace. A view that hangs must not hang this command without a word.
 fn server_of(point: &Path) -> Result<Option<OwnedFd>, Failure> {
     let (told, heard) = mpsc::channel();
     let asked = point.to_owned();
     // Who no longer listens has given up.
     std::thread::spawn(move || drop(told.send(About::of(&asked))));
     match heard.recv_timeout(ANSWER_PATIENCE) {
-        Ok(Ok(about)) => Ok(process::of_pid(about.pid).and_then(process::watch)),
+        Ok(Ok(about)) => {
+            let pid = Some(about.pid).filter(|_| about.pid_namespace == process::namespace());
+            Ok(pid.and_then(process::of_pid).and_then(process::watch))
+        }
         Ok(Err(Unseen::NotGated | Unseen::Version(_) | Unseen::Io(_))) => Ok(None),
         Err(_) => {
             let hint = "end the process that serves it (`gate mount …`), then try again";
