@@ -90,7 +90,7 @@ fn read<T: DeserializeOwned + Default>(path: &Path) -> Result<T, Failure> {
         Err(error) => return Err(unreadable(path, &error)),
     };
     toml::from_str(&text).map_err(|error| {
-        let line = error.span().map_or(1, |span| text[..span.start].lines().count().max(1));
+        let line = error.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
         let place = format!("cannot understand {}, line {line}", path.display());
         Failure::new(place, error.message(), "mend that line").exit(Exit::Unable)
     })
