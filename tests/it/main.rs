@@ -5,10 +5,15 @@
 mod env;
 mod everyday;
 mod faults;
+mod fences;
 mod interrupt;
+mod looking;
+mod owners;
 mod perms;
+mod policies;
 mod posix;
 mod restart;
+mod spaces;
 mod tools;
 mod turns;
 mod v1;

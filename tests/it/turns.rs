@@ -111,6 +111,61 @@ fn a_turn_lasts_from_open_to_the_last_close() {
     assert!(shell.is_running());
 }
 
+/// Whoever waits for a name gets the file that has the name when it is let in.
+#[test]
+fn who_waits_for_a_file_that_is_replaced_gets_the_new_one() {
+    let world = World::new();
+    let cases = [("f1", "w", false), ("f2", "r", false), ("f3", "w", true), ("f4", "w+", true)];
+    for (f, how, gone) in cases {
+        world.seed(f, "old");
+        world.seed("tmp", "new");
+        let [mut holder, mut other] = [world.actor(&world.view()), world.actor(&world.view())];
+        let held = holder.open("rw", f);
+        other.tell(["open", how, f]);
+        world.await_waiting(f, 1);
+        match gone {
+            false => holder.ask(["rename", "tmp", f]).unwrap(),
+            true => holder.ask(["unlink", f]).unwrap(),
+        };
+        holder.close(held);
+        match (how, gone) {
+            ("r", _) => {
+                let fd = other.opened();
+                assert_eq!(other.read(fd, 9), Ok("new".to_owned()));
+            }
+            ("w", true) => assert_eq!(other.answer(), Err(rustix::io::Errno::NOENT)),
+            _ => {
+                let fd = other.opened();
+                other.write(fd, "now").unwrap();
+                assert_eq!(world.source_text(f), "now", "{how}: it wrote to an orphan");
+            }
+        }
+    }
+}
+
+/// Saves by rename and appends do not lose each other.
+#[test]
+fn saves_by_rename_and_appends_lose_nothing() {
+    const TIMES: usize = 50;
+    let world = World::new();
+    world.seed("f", "");
+    let save = r#"for i in $(seq $1); do
+        "$0" hold f -- sh -c '{ cat f; echo saved; } > f.$$ && mv f.$$ f'; done"#;
+    let append = "for i in $(seq $1); do echo appended >> f; done";
+    let times = TIMES.to_string();
+    let run = |script: &str| {
+        let run = world.script(&world.view(), script);
+        run.args([world.program("gate").as_os_str(), times.as_ref()]).start()
+    };
+    let scripts = [run(save), run(save), run(append), run(append)];
+    for script in scripts {
+        script.finish(LONG).success();
+    }
+    let text = world.source_text("f");
+    let count = |line: &str| text.lines().filter(|l| *l == line).count();
+    assert_eq!((count("saved"), count("appended")), (2 * TIMES, 2 * TIMES));
+}
+
 /// Several paths are one place in the line: all or nothing.
 #[test]
 fn a_hold_of_several_paths_takes_all_or_none() {

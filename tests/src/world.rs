@@ -174,6 +174,16 @@ impl World {
         Actor::start(command, self.home())
     }
 
+    /// Starts an actor in `dir` by a command that runs it, as in `gate run --`.
+    #[must_use]
+    pub fn actor_by(&self, words: impl IntoIterator<Item = OsString>, dir: &Path) -> Actor {
+        let mut words = words.into_iter();
+        let program = words.next().expect("a command has a program");
+        let mut command = self.raw_command(program.as_ref());
+        command.args(words).arg(self.program("actor")).current_dir(dir);
+        Actor::start(command, self.home())
+    }
+
     /// Starts an actor in `dir` under `gate hold` with these arguments, and waits until it is let in.
     #[must_use]
     #[track_caller]
@@ -182,9 +192,9 @@ impl World {
         dir: &Path,
         args: impl IntoIterator<Item = S>,
     ) -> Actor {
-        let mut command = self.raw_command(&self.program("gate"));
-        command.arg("hold").args(args).arg("--").arg(self.program("actor")).current_dir(dir);
-        let mut actor = Actor::start(command, self.home());
+        let args = args.into_iter().map(|arg| arg.as_ref().to_owned());
+        let words = [self.program("gate").into(), "hold".into()].into_iter().chain(args);
+        let mut actor = self.actor_by(words.chain(["--".into()]), dir);
         actor.ask(["stat", "/"]).expect("an actor answers");
         actor
     }

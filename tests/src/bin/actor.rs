@@ -59,8 +59,10 @@ impl Actor {
             "repeat" => self.repeat(number(rest, 0)?, rest.get(1..).ok_or(Errno::INVAL)?),
             "increment" => increment(word(rest, 0)?),
             "append" => append(word(rest, 0)?, word(rest, 1)?),
+            "thread" => start_thread(),
+            "capture" => capture(rest),
             "open" | "read" | "write" | "seek" | "fsync" | "ftruncate" | "fchmod" | "fstat"
-            | "flock" | "mmap" | "close" => self.on_file(verb, rest),
+            | "flock" | "mmap" | "store" | "close" => self.on_file(verb, rest),
             _ => by_path(verb, rest),
         }
     }
@@ -94,6 +96,7 @@ impl Actor {
             "fchmod" => rustix::fs::fchmod(file, mode(rest, 1)?).map(none),
             "fstat" => rustix::fs::fstat(file).map(|stat| counted(stat.st_size)),
             "flock" => rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive).map(none),
+            "store" => store(file, word(rest, 1)?),
             _ => map(file, number(rest, 1)?),
         }
     }
@@ -206,6 +209,42 @@ fn map(file: &OwnedFd, length: u64) -> Result<OsString> {
     // SAFETY: the mapping is readable and `length` is at least one byte, or mmap had refused.
     let byte = unsafe { first.cast::<u8>().read_volatile() };
     Ok(OsString::from_vec(vec![byte]))
+}
+
+/// Writes at the start of a file through a mapping that is undone again.
+fn store(file: &OwnedFd, text: &OsStr) -> Result<OsString> {
+    use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+    let (no_address, bytes) = (std::ptr::null_mut(), text.as_bytes());
+    let access = ProtFlags::READ | ProtFlags::WRITE;
+    // SAFETY: the kernel chooses the address; the bytes fit the mapping, which nobody else knows
+    // of and which is not used after it is undone.
+    unsafe {
+        let first = mmap(no_address, bytes.len(), access, MapFlags::SHARED, file, 0)?;
+        first.cast::<u8>().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
+        munmap(first, bytes.len())?;
+    }
+    Ok(none(()))
+}
+
+/// Starts a thread that does nothing, for as long as the process lives.
+fn start_thread() -> Result<OsString> {
+    let idle = || {
+        loop {
+            std::thread::park();
+        }
+    };
+    let started = std::thread::Builder::new().spawn(idle);
+    started.map(|_| none(())).map_err(|_| Errno::AGAIN)
+}
+
+/// Runs a command and returns what it writes; its end of the pipe is what this thread sleeps for.
+fn capture(words: &[&OsStr]) -> Result<OsString> {
+    let mut command = std::process::Command::new(word(words, 0)?);
+    command.args(&words[1..]).stdin(std::process::Stdio::null());
+    let child = command.stdout(std::process::Stdio::piped()).spawn();
+    let output = child.and_then(std::process::Child::wait_with_output);
+    let output = output.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+    Ok(OsString::from_vec(output.stdout))
 }
 
 /// Closes a file and tells what close said; dropping it would hide that.

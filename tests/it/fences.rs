@@ -1,0 +1,137 @@
+//! What must not happen to bytes: written after a turn was taken away, lost without a word, or
+//! written outside the source.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use gate_tests::World;
+use gate_tests::wait::{SOON, wait_for, wait_until};
+use rustix::io::Errno;
+use rustix::process::Signal;
+
+/// N7: a view that was away for longer than its lease comes back without what it held.
+#[test]
+fn n7_a_view_that_lost_its_lease_writes_nothing_through_what_it_held() {
+    let mut world = World::bare();
+    world.start_broker(["--lease-ms", "500"]);
+    let [source, view] = [world.source(), world.view()];
+    world.mount(&source, &view, ["--lease-ms", "500"]);
+    let second = super::spaces::second_view(&mut world, ["--lease-ms", "500"]);
+    world.seed("f", "old");
+    world.seed("g", "");
+    let [mut frozen, mut other] = [world.actor(&view), world.actor(&second)];
+    let fd = frozen.open("rw", "f");
+    world.server_of(&view).signal(Signal::STOP);
+    other.tell(["open", "w0", "f"]);
+    let others = other.opened();
+    other.write(others, "theirs").unwrap();
+    world.server_of(&view).signal(Signal::CONT);
+    // Whoever is let in again has heard of all that it lost.
+    wait_for(SOON, "the view is back", || frozen.ask(["open", "w", "g"]).ok());
+    assert_eq!(frozen.write(fd, "mine"), Err(Errno::IO));
+    assert_eq!(frozen.read(fd, 9), Err(Errno::IO));
+    assert_eq!(frozen.on("ftruncate", fd, &["0"]), Err(Errno::IO));
+    assert_eq!(frozen.on("fsync", fd, &[]), Err(Errno::IO));
+    assert_eq!(world.source_text("f"), "theirs");
+    frozen.close(fd);
+    other.close(others);
+    frozen.open("w", "f");
+}
+
+/// N8: a full disk is told where the bytes were lost.
+#[test]
+fn n8_a_full_disk_is_told_by_write_and_by_fsync() {
+    assert!(rustix::process::geteuid().is_root(), "needs root: run `cargo xtask test`");
+    let mut world = World::bare();
+    world.script(world.home(), "mount -t tmpfs -o size=64k tmpfs source").run().success();
+    world.start_broker([""; 0]);
+    let [source, view] = [world.source(), world.view()];
+    world.mount(&source, &view, [""; 0]);
+    let fill = "truncate -s 8192 holes; dd if=/dev/zero of=filler bs=4k 2>&1 || true";
+    let said = world.script(&view, fill).run().success();
+    assert!(said.contains("No space left"), "{said}");
+    let mut actor = world.actor(&view);
+    let fd = actor.open("w+", "f");
+    assert_eq!(actor.write(fd, "text"), Err(Errno::NOSPC));
+    actor.close(fd);
+    // What is stored through a mapping reaches the view only when it is written back.
+    let fd = actor.open("rw", "holes");
+    actor.on("store", fd, &["text"]).unwrap();
+    assert!(actor.on("fsync", fd, &[]).is_err(), "fsync said yes to lost bytes");
+    actor.close(fd);
+    drop(actor);
+    world.umount(&view);
+    world.script(world.home(), "umount source").run().success();
+}
+
+/// N8: what `close` and `fsync` said yes to is in the source.
+#[test]
+fn n8_what_was_stored_and_synced_is_in_the_source() {
+    let world = World::new();
+    world.seed("f", "....");
+    let mut actor = world.actor(&world.view());
+    let fd = actor.open("rw", "f");
+    actor.on("store", fd, &["text"]).unwrap();
+    actor.on("fsync", fd, &[]).unwrap();
+    assert_eq!(world.source_text("f"), "text");
+    actor.on("store", fd, &["more"]).unwrap();
+    actor.close(fd);
+    assert_eq!(world.source_text("f"), "more");
+}
+
+/// N9: whatever is done to the source beside the view, the view stays in it.
+#[test]
+fn n9_no_name_leads_the_view_out_of_its_source() {
+    let world = World::new();
+    world.seed("d/sub/f", "inside");
+    let outside = world.home().join("outside");
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("f"), "outside").unwrap();
+
+    // A directory becomes a link that leads out, under somebody who is in it.
+    let mut actor = world.actor(&world.view().join("d/sub"));
+    fs::rename(world.source().join("d/sub"), world.source().join("d/moved")).unwrap();
+    symlink(&outside, world.source().join("d/sub")).unwrap();
+    for words in [&["append", "new", "x"][..], &["append", "f", "+"], &["mkdir", "dir"]] {
+        actor.ask(words).unwrap();
+    }
+    assert_eq!(world.source_text("d/moved/f"), "inside+");
+    let names = |dir: &std::path::Path| fs::read_dir(dir).unwrap().count();
+    assert_eq!((names(&outside), names(&world.source().join("d/moved"))), (1, 3));
+
+    // A link is changed, never what it leads to.
+    symlink(outside.join("f"), world.source().join("link")).unwrap();
+    let mut actor = world.actor(&world.view());
+    actor.ask(["rename", "link", "moved"]).unwrap();
+    actor.ask(["link", "moved", "hard"]).unwrap();
+    actor.ask(["unlink", "moved"]).unwrap();
+    assert_eq!(fs::read_to_string(outside.join("f")).unwrap(), "outside");
+    assert_eq!(
+        fs::metadata(outside.join("f")).map(|m| std::os::unix::fs::MetadataExt::nlink(&m)).unwrap(),
+        1
+    );
+
+    // Above the view's root is what lies above its mount point, not above the source.
+    let above = world.script(&world.view(), "ls -d ../view && stat -c %i ..").run().success();
+    let home = std::os::unix::fs::MetadataExt::ino(&fs::metadata(world.home()).unwrap());
+    assert!(above.contains(&home.to_string()), "{above}");
+}
+
+/// N15: nothing that somebody still uses is unmounted, and nothing is lost by trying.
+#[test]
+fn n15_a_busy_view_is_not_unmounted_and_its_user_is_named() {
+    let world = World::new();
+    let mut actor = world.actor(&world.view());
+    let fd = actor.open("w+", "f");
+    let outcome = world.gate(["umount".as_ref(), world.view().as_os_str()]).run();
+    assert_eq!(outcome.code, Some(1), "{outcome}");
+    let refusal = outcome.refusal();
+    assert!(refusal.contains(&actor.pid().to_string()), "{refusal}");
+    world.server_of(&world.view()).signal(Signal::TERM);
+    wait_until(SOON, "the view says that it stays", || {
+        world.server_of(&world.view()).so_far().contains("in use by")
+    });
+    actor.write(fd, "text").unwrap();
+    actor.close(fd);
+    assert_eq!(world.source_text("f"), "text");
+}
