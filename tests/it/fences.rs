@@ -33,7 +33,7 @@ fn n7_a_view_that_lost_its_lease_writes_nothing_through_what_it_held() {
     assert_eq!(frozen.on("ftruncate", fd, &["0"]), Err(Errno::IO));
     assert_eq!(frozen.on("fsync", fd, &[]), Err(Errno::IO));
     assert_eq!(world.source_text("f"), "theirs");
-    frozen.close(fd);
+    assert_eq!(frozen.on("close", fd, &[]), Err(Errno::IO), "N8: nobody may believe it is there");
     other.close(others);
     frozen.open("w", "f");
 }

@@ -6,6 +6,7 @@ mod env;
 mod everyday;
 mod faults;
 mod fences;
+mod house;
 mod interrupt;
 mod looking;
 mod owners;

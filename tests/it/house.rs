@@ -1,0 +1,50 @@
+//! What holds for the code itself and no compiler sees.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// What core's sources may name of the standard library beside collections and formatting would
+/// be a clock, a disk, a socket, a thread or a program.
+const OUTSIDE: [&str; 9] = [
+    "std::fs",
+    "std::io",
+    "std::net",
+    "std::os",
+    "std::env",
+    "std::process",
+    "std::thread",
+    "Instant::now",
+    "SystemTime",
+];
+
+/// N10: beside the bans in core's clippy.toml, nothing that does I/O is named there or used.
+#[test]
+fn n10_core_names_nothing_that_does_io() {
+    let core = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/core");
+    let mut seen = 0;
+    for path in sources(&core.join("src")) {
+        let text = fs::read_to_string(&path).unwrap();
+        let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+        for line in code {
+            let named = OUTSIDE.iter().find(|outside| line.contains(*outside));
+            assert_eq!(named, None, "{}: {line}", path.display());
+        }
+        seen += 1;
+    }
+    assert!(seen > 10, "these are core's sources");
+    let manifest = fs::read_to_string(core.join("Cargo.toml")).unwrap();
+    let used = manifest.split("[dependencies]").nth(1).unwrap().split("\n[").next().unwrap();
+    let used: Vec<_> = used.lines().filter_map(|line| line.split(['.', ' ', '=']).next()).collect();
+    let used: Vec<_> = used.into_iter().filter(|name| !name.is_empty()).collect();
+    assert_eq!(
+        used,
+        ["rustc-hash", "slab"],
+        "a crate that core uses does no I/O: look at it first"
+    );
+}
+
+fn sources(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let found = entries.flat_map(|path| if path.is_dir() { sources(&path) } else { vec![path] });
+    found.collect()
+}
