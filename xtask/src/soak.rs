@@ -6,6 +6,8 @@ use crate::step::{self, Failure, step};
 use crate::{machine, test};
 
 const FUZZ_MINUTES: u64 = 5;
+/// Lives of the lock table beside its naive model.
+const MODEL_LIVES: &str = "200000";
 
 /// Runs the tests with their counts scaled up, and every fuzz target for some minutes.
 ///
@@ -18,7 +20,8 @@ pub fn run(what: Option<&str>, yes: bool) -> Result<(), Failure> {
     step("soak", || {
         let mut tests = test::tests("soak")?;
         // A name that only a fuzz target has is not an error.
-        step::run(tests.env("GATE_SOAK", "1").args(["--no-tests", "pass"]).args(name))
+        tests.env("GATE_SOAK", "1").env("PROPTEST_CASES", MODEL_LIVES);
+        step::run(tests.args(["--no-tests", "pass"]).args(name))
     })?;
     for target in fuzz_targets() {
         if name.is_none_or(|name| target.contains(name)) {

@@ -80,8 +80,11 @@ impl Table {
             }
             table.restore_claim(ticket, record, now);
         }
-        // A leader may have a later ticket than those it leads.
+        // A leader may have a later ticket than those it leads. One that is gone is remembered by its
+        // ticket, which must not become another's.
         for (ticket, kin) in led {
+            let last = kin.last_key_value().map_or(0, |(leader, _)| leader.0);
+            table.next_ticket = table.next_ticket.max(last + 1);
             table.lead(ticket, &kin);
         }
         table

@@ -108,6 +108,11 @@ impl Model {
         Some(passed)
     }
 
+    fn kin_of(&self, party: &Party) -> Vec<u64> {
+        let same = self.0.values().filter(|entry| entry.claim.party == *party);
+        same.flat_map(|entry| entry.kin.clone()).collect()
+    }
+
     /// Lets everybody in who may enter; returns who was let in.
     fn settle(&mut self) -> Vec<OwnerId> {
         let mut entered = Vec::new();
@@ -117,8 +122,12 @@ impl Model {
                 .map(|(at, _)| *at)
                 .find_map(|at| self.may_enter(at).map(|by_kin| (at, by_kin)));
             let Some((at, by_kin)) = next else { return entered };
+            let kin = self.kin_of(&self.0[&at].claim.party);
             let entry = self.0.get_mut(&at).unwrap();
             (entry.held, entry.by_kin) = (true, by_kin);
+            if by_kin {
+                entry.kin.extend(kin);
+            }
             entered.push(entry.claim.owner);
         }
     }
@@ -173,8 +182,7 @@ impl Pair {
                 }
                 let claim = self.claim(who, op, path);
                 // Whom a process is kin of, all its later claims are.
-                let same = self.model.0.values().filter(|e| e.claim.party == claim.party);
-                let kin = same.flat_map(|entry| entry.kin.clone()).collect();
+                let kin = self.model.kin_of(&claim.party);
                 let entry = Entry { claim: claim.clone(), held: false, by_kin: false, kin };
                 self.model.0.insert(claim.owner.number, entry);
                 self.execute(Command::Acquire { claim, leaders: Vec::new() });
@@ -268,8 +276,6 @@ impl Pair {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
-
     #[test]
     fn n1_n2_the_table_does_what_the_model_says(
         steps in proptest::collection::vec(step(), 1..60)
