@@ -1,6 +1,6 @@
 //! Seeing who holds and who waits.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use gate_tests::World;
@@ -110,5 +110,26 @@ fn names_that_are_no_text_are_held_and_shown() {
     drop(input);
     let _ = hold.finish(SOON);
     other.opened();
-    assert_eq!(name.as_bytes().len(), 3);
+}
+
+/// Sources, mount points and what lies between a source and the one that it is in.
+#[test]
+fn views_at_names_that_are_no_text_are_found_by_commands() {
+    let mut world = World::new();
+    let name = OsStr::from_bytes(b"n\xff\xfe");
+    let (source, point) = (world.source().join(name), world.home().join(name));
+    for dir in [&source, &point] {
+        std::fs::create_dir(dir).unwrap();
+    }
+    std::fs::write(source.join("f"), "text").unwrap();
+    world.mount(&source, &point, [""; 0]);
+    let mut holder = world.actor_under_hold(&point, ["f"]);
+    holder.open("w", "f");
+    let mut other = world.actor(&world.view().join(name));
+    other.tell(["open", "r", "f"]);
+    wait_until(SOON, "the other view's open waits", || {
+        world.gate(["why"]).args([point.join("f")]).run().success().contains("waits for")
+    });
+    holder.leave();
+    other.opened();
 }

@@ -33,21 +33,56 @@ const ATTRIBUTE_BYTES_MAX: usize = 64 * 1024;
 pub struct About {
     pub version: u32,
     /// The directory behind it.
+    #[serde(with = "written")]
     pub source: PathBuf,
     /// Where it is.
+    #[serde(with = "written")]
     pub mountpoint: PathBuf,
     /// Where its broker listens.
     pub broker: String,
     /// The name of its space.
     pub space: String,
     /// Where the source's root lies in that.
-    pub prefix: String,
+    #[serde(with = "written")]
+    pub prefix: PathBuf,
     /// The file system of the node that was asked, as file keys have it.
     pub volume: u64,
     /// Who serves it, in its own pid namespace.
     pub pid: u32,
     /// Which that is.
     pub pid_namespace: u64,
+}
+
+/// Paths as a view writes them: text, or bytes where they are none.
+mod written {
+    use std::ffi::OsString;
+    use std::os::unix::ffi::{OsStrExt, OsStringExt};
+    use std::path::{Path, PathBuf};
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Text(String),
+        Bytes(Vec<u8>),
+    }
+
+    pub fn serialize<S: Serializer>(path: &Path, to: S) -> Result<S::Ok, S::Error> {
+        let bytes = path.as_os_str().as_bytes();
+        match str::from_utf8(bytes) {
+            Ok(text) => Written::Text(text.to_owned()),
+            Err(_) => Written::Bytes(bytes.to_vec()),
+        }
+        .serialize(to)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<PathBuf, D::Error> {
+        Ok(match Written::deserialize(from)? {
+            Written::Text(text) => text.into(),
+            Written::Bytes(bytes) => OsString::from_vec(bytes).into(),
+        })
+    }
 }
 
 /// A path in a view.
@@ -121,7 +156,7 @@ impl About {
     /// Returns what the broker calls an absolute path of this view; `path` is what the user wrote.
     pub fn scope(&self, absolute: &Path, path: &Path) -> Result<Scope, Failure> {
         let inner = self.inner(absolute).ok_or_else(|| Unseen::NotGated.failure(path))?;
-        let prefix = ViewPath::parse(self.prefix.as_bytes()).ok();
+        let prefix = ViewPath::parse(self.prefix.as_os_str().as_bytes()).ok();
         let found = prefix.and_then(|prefix| inner.below(&prefix).ok());
         let too_long = || Unseen::Io(io::ErrorKind::InvalidFilename.into());
         let path = found.ok_or_else(|| too_long().failure(path))?;

@@ -205,14 +205,18 @@ fn about(
     attachment: &Attachment,
     options: &Options,
 ) -> serde_json::Map<String, serde_json::Value> {
-    let text = |path: &Path| path.display().to_string().into();
+    // JSON has no bytes but numbers; where a path is text it reads better so.
+    let path = |bytes: &[u8]| match str::from_utf8(bytes) {
+        Ok(text) => serde_json::Value::from(text),
+        Err(_) => bytes.to_vec().into(),
+    };
     serde_json::Map::from_iter([
         ("version".to_owned(), 1.into()),
-        ("source".to_owned(), text(&source.path)),
-        ("mountpoint".to_owned(), text(&options.mountpoint)),
+        ("source".to_owned(), path(source.path.as_os_str().as_bytes())),
+        ("mountpoint".to_owned(), path(options.mountpoint.as_os_str().as_bytes())),
         ("broker".to_owned(), options.about.broker.clone().into()),
         ("space".to_owned(), attachment.name.clone().into()),
-        ("prefix".to_owned(), attachment.prefix.to_string().into()),
+        ("prefix".to_owned(), path(attachment.prefix.as_bytes())),
         ("pid".to_owned(), std::process::id().into()),
         ("pid_namespace".to_owned(), process::namespace().into()),
         ("epoch".to_owned(), broker.broker().epoch.into()),
