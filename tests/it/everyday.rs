@@ -48,6 +48,7 @@ fn rebuilding_a_running_binary() {
         echo >&3
         wait $!
         cat out
+        rm out
 
         ./prog < $pipe > out &
         exec 3> $pipe
