@@ -40,6 +40,10 @@ fn a_hold_is_shown_with_its_reason_and_its_command() {
     let mut holder = world.actor_under_hold(&world.view(), reason);
     let why = world.gate(["why"]).args([world.view().join("d")]).run().success();
     assert!(why.contains("nightly build") && why.contains("actor"), "{why}");
+    // That a command works below its hold is no news.
+    holder.open("w", "d/f");
+    let why = world.gate(["why"]).args([world.view().join("d/f")]).run().success();
+    assert!(why.contains("nightly build") && !why.contains("lately"), "{why}");
     holder.leave();
 }
 

@@ -272,9 +272,15 @@ impl Desk {
         match event {
             Event::Closed { session } => self.forget(*session),
             Event::Granted { ticket, claim, by_kin: true, .. } => {
-                // What a process has already costs nothing, and is no news.
+                // What a process has already costs nothing, and that a command works below its
+                // hold is what the hold is for: neither is news.
+                let is_hold = |leader| {
+                    let leader = self.claim_of(leader);
+                    leader.is_some_and(|claim| matches!(claim.want().op, Op::Hold(_)))
+                };
                 let record = self.table.record(*ticket);
-                if matches!(record, Some(Record::Held { kin, .. }) if !kin.is_empty()) {
+                if matches!(record, Some(Record::Held { kin, .. }) if kin.keys().any(|l| !is_hold(*l)))
+                {
                     self.past.passed(*ticket, claim);
                 }
             }
