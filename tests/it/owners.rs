@@ -114,6 +114,18 @@ fn a_hold_stops_a_view_that_is_one_owner() {
     other.opened();
 }
 
+/// Whatever is one owner in a view: what a hold's command opens is not stopped by that hold.
+#[test]
+fn a_hold_leads_its_command_in_views_of_every_scope() {
+    for scope in ["handle", "process", "agent", "mount"] {
+        let world = World::with_view(["--owner-scope", scope]);
+        world.seed("f", "");
+        let args = ["hold", "f", "--", "sh", "-c", "echo one >> f && echo two >> f && cat f"];
+        let run = world.gate(args).dir(world.view()).run();
+        assert_eq!(run.success(), "one\ntwo\n", "{scope}");
+    }
+}
+
 #[test]
 fn an_owner_that_is_named_is_shown_by_its_name() {
     let world = World::with_view(["--owner", "the build server"]);

@@ -8,7 +8,7 @@ use std::fmt;
 use std::time::Duration;
 
 use gate_core::id::{Epoch, SessionId, SpaceId, Ticket, Token};
-use gate_core::lock::claim::{Label, Leash, Patience, Process};
+use gate_core::lock::claim::{Caller, Label, Leash, Patience, Process};
 use gate_core::lock::event::{Change, Refusal, Revocation};
 use gate_core::lock::key::FileKey;
 use gate_core::lock::limits::Limit;
@@ -140,6 +140,15 @@ pub struct ProcessDef {
 }
 
 #[derive(Serialize, Deserialize)]
+#[serde(remote = "Caller")]
+pub struct CallerDef {
+    #[serde(with = "ProcessDef")]
+    pub process: Process,
+    pub thread: u32,
+    pub single_threaded: bool,
+}
+
+#[derive(Serialize, Deserialize)]
 #[serde(remote = "Patience")]
 pub enum PatienceDef {
     Try,
@@ -231,6 +240,10 @@ maybe!(
 maybe!(
     /// A process that may not be known.
     maybe_process, "ProcessDef", Process
+);
+maybe!(
+    /// A caller that may not be known.
+    maybe_caller, "CallerDef", Caller
 );
 maybe!(
     /// A leash that may be missing.

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::sync::OnceLock;
 
-use gate_core::lock::claim::Process;
+use gate_core::lock::claim::{Caller, Process};
 
 /// What `/proc/PID/stat` tells of a process, or of a thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,15 +21,6 @@ pub struct Stat {
     pub threads: u32,
     /// When it started, in ticks since boot.
     pub start: u64,
-}
-
-/// The process behind a thread.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Caller {
-    /// The process.
-    pub process: Process,
-    /// Whether it has no other thread.
-    pub single_threaded: bool,
 }
 
 /// Returns a number of this boot of this machine, unlike that of any other.
@@ -54,6 +45,11 @@ pub fn own() -> Process {
     of_pid(pid).unwrap_or(Process { namespace: namespace(), pid, start: 0 })
 }
 
+/// Returns this process as one that calls; which thread does is not said.
+pub fn own_call() -> Caller {
+    Caller { process: own(), thread: 0, single_threaded: false }
+}
+
 /// Returns the process that has this id now, in the namespace of this process.
 pub fn of_pid(pid: u32) -> Option<Process> {
     let stat = Stat::read(pid)?;
@@ -65,12 +61,12 @@ pub fn of_thread(thread: u32) -> Option<Caller> {
     let stat = Stat::read(thread)?;
     if stat.threads <= 1 {
         let process = Process { namespace: namespace(), pid: thread, start: stat.start };
-        return Some(Caller { process, single_threaded: true });
+        return Some(Caller { process, thread, single_threaded: true });
     }
     let pid = leader(thread)?;
     let start = if pid == thread { stat.start } else { Stat::read(pid)?.start };
     let process = Process { namespace: namespace(), pid, start };
-    Some(Caller { process, single_threaded: false })
+    Some(Caller { process, thread, single_threaded: false })
 }
 
 /// Returns whether a process of this pid namespace still runs.
@@ -194,7 +190,7 @@ mod tests {
             let _ = ended.recv();
         });
         let caller = of_thread(hear.recv().unwrap()).unwrap();
-        assert_eq!(caller, Caller { process: own(), single_threaded: false });
+        assert_eq!(caller, Caller { thread: caller.thread, ..own_call() });
         drop(end);
         thread.join().unwrap();
     }

@@ -18,7 +18,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use gate_core::id::{SpaceId, Ticket, Token};
-use gate_core::lock::claim::{Label, Patience};
+use gate_core::lock::claim::{Caller, Label, Patience};
 use gate_core::lock::event::{Change, Refusal, Revocation};
 use gate_core::lock::key::FileKey;
 use gate_core::lock::want::Want;
@@ -80,10 +80,8 @@ pub struct ClientInfo {
 pub struct Ask {
     /// Who the owner belongs to.
     pub party: Party,
-    /// The thread that asks; 0 if not known.
-    pub thread: u32,
-    /// Whether the party can do nothing else while it waits.
-    pub single_threaded: bool,
+    /// Who makes the call, as far as known.
+    pub caller: Option<Caller>,
     /// How long it waits.
     pub patience: Patience,
     /// After how long without I/O open handles no longer stop it; for pure readers.

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gate_core::id::{SpaceId, Ticket, Token};
-use gate_core::lock::claim::{Label, Patience, Process};
+use gate_core::lock::claim::{Caller, Label, Patience, Process};
 use gate_core::lock::event::{Change, Refusal, Revocation};
 use gate_core::lock::key::FileKey;
 use gate_core::lock::want::Want;
@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::mirror::{
     FileKeyDef, LabelDef, PatienceDef, ProcessDef, RefusalDef, RevocationDef, SpaceIdDef,
-    TicketDef, TokenDef, WantDef, maybe_change, path,
+    TicketDef, TokenDef, WantDef, maybe_caller, maybe_change, path,
 };
 
 pub use report::{
@@ -190,10 +190,9 @@ pub struct Acquire {
     pub owner: u64,
     /// Who the owner belongs to.
     pub party: Party,
-    /// The thread that asks; 0 if not known.
-    pub thread: u32,
-    /// Whether the party can do nothing else while it waits.
-    pub single_threaded: bool,
+    /// Who makes the call, as far as known.
+    #[serde(with = "maybe_caller")]
+    pub caller: Option<Caller>,
     /// How long it waits.
     #[serde(with = "PatienceDef")]
     pub patience: Patience,
@@ -322,11 +321,11 @@ mod tests {
         let file = FileKey { volume: 1, inode: 2, generation: 3 };
         let path = ViewPath::parse(b"a/b").expect("a path");
         let place = Place { space: SpaceId(4), path: Some(path), node: Node::File(file) };
+        let process = Process { namespace: 6, pid: 7, start: 8 };
         let acquire = Acquire {
             owner: 5,
-            party: Party::Process(Process { namespace: 6, pid: 7, start: 8 }),
-            thread: 9,
-            single_threaded: true,
+            party: Party::Process(process),
+            caller: Some(Caller { process, thread: 9, single_threaded: true }),
             patience: Patience::Limited(Duration::from_secs(10)),
             read_wait: None,
             label: Label { owner: "o".to_owned(), reason: "r".to_owned(), asked_at_ms: 11 },
@@ -336,6 +335,9 @@ mod tests {
         let message = ClientMessage::Acquire(Arc::new(acquire));
         crate::frame::encode(&message, &mut bytes).expect("it fits");
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(hex, "1e0000000505000607080901010a0000016f01720b000101040103612f6201010203");
+        assert_eq!(
+            hex,
+            "22000000050500060708010607080901010a0000016f01720b000101040103612f6201010203"
+        );
     }
 }

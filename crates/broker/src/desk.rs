@@ -14,7 +14,7 @@ use std::time::Duration;
 use gate_api::process;
 use gate_api::wire::{Acquire, BrokerInfo, Granted, ServerMessage};
 use gate_core::id::{OwnerId, SessionId, SpaceId, Ticket, Token};
-use gate_core::lock::claim::{Claim, Party, Process};
+use gate_core::lock::claim::{Claim, Process};
 use gate_core::lock::event::{Command, End, Event, Notice, Refusal};
 use gate_core::lock::table::{Record, Restore, Table};
 use gate_core::lock::want::Op;
@@ -372,7 +372,8 @@ impl Desk {
             .filter_map(|holder| {
                 let claim = self.claim_of(holder)?;
                 let process = visible_process(&claim)?;
-                Some(Suspect { owner: claim.owner, process, thread: claim.thread })
+                let thread = claim.caller.map_or(0, |caller| caller.thread);
+                Some(Suspect { owner: claim.owner, process, thread })
             })
             .collect();
         let case = Case { ticket, owner: claim.owner, process, suspects };
@@ -402,10 +403,8 @@ impl Desk {
 }
 
 fn visible_process(claim: &Claim) -> Option<Process> {
-    match &claim.party {
-        Party::Process(process) if process.namespace == process::namespace() => Some(*process),
-        _ => None,
-    }
+    let process = claim.caller.map(|caller| caller.process);
+    process.filter(|process| process.namespace == process::namespace())
 }
 
 /// Returns the process below which all are kin of a holder.

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use gate_api::wire::{self, PastEvent};
 use gate_core::id::{SpaceId, Ticket};
-use gate_core::lock::claim::{Claim, Party};
+use gate_core::lock::claim::Claim;
 use gate_core::lock::event::{End, Refusal, Revocation};
 use gate_core::path::ViewPath;
 
@@ -100,10 +100,7 @@ impl Past {
             path: places.first().and_then(|place| place.path.clone()),
             op: claim.want().op,
             owner: claim.label.owner.clone(),
-            process: match &claim.party {
-                Party::Process(process) => Some(*process),
-                Party::Named(_) | Party::Session(_) | Party::Owner(_) => None,
-            },
+            process: claim.caller.map(|caller| caller.process),
             reason,
         };
         if self.entries.len() >= KEPT_MAX {

@@ -91,8 +91,7 @@ impl Client {
         let place = Place { space: self.attachment.space, path, node: Node::None };
         Ask {
             party: Party::Owner,
-            thread: 0,
-            single_threaded: false,
+            caller: None,
             patience: Patience::Endless,
             read_wait: None,
             label: Label { owner: "test".to_owned(), reason: String::new(), asked_at_ms: 0 },

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use gate_api::process::{self, Caller};
+use gate_api::process;
 use gate_api::session::Party;
-use gate_core::lock::claim::{Label, Patience, Process};
+use gate_core::lock::claim::{Caller, Label, Patience, Process};
 
 /// How long a caller that cannot be told from others may wait: it could not be interrupted.
 const UNKNOWN_WAITS_MAX: Duration = Duration::from_millis(50);
@@ -28,12 +28,21 @@ pub enum OwnerScope {
 /// The caller of one request.
 #[derive(Clone, Debug)]
 pub(crate) struct Asker {
-    /// The calling thread; 0 if it lies beyond this pid namespace.
-    pub thread: u32,
-    pub process: Option<Process>,
+    /// `None` if it lies beyond this pid namespace.
+    pub caller: Option<Caller>,
     pub party: Party,
-    pub single_threaded: bool,
     pub patience: Patience,
+}
+
+impl Asker {
+    pub fn process(&self) -> Option<Process> {
+        self.caller.map(|caller| caller.process)
+    }
+
+    /// Returns the calling thread; 0 if it lies beyond this pid namespace.
+    pub fn thread(&self) -> u32 {
+        self.caller.map_or(0, |caller| caller.thread)
+    }
 }
 
 /// How a view tells callers apart and what it says of them.
@@ -66,9 +75,7 @@ impl Identity {
             (Some(_), Some(limit)) => Patience::Limited(limit),
             (Some(_), None) => Patience::Endless,
         };
-        let single_threaded = caller.is_some_and(|caller: Caller| caller.single_threaded);
-        let thread = if process.is_some() { thread } else { 0 };
-        Asker { thread, process, party, single_threaded, patience }
+        Asker { caller, party, patience }
     }
 
     pub(crate) fn label(&self) -> Label {

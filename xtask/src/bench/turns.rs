@@ -63,8 +63,7 @@ impl Turns {
         let place = Place { space: self.space, path: Some(path), node };
         Ask {
             party: Party::Owner,
-            thread: 0,
-            single_threaded: false,
+            caller: None,
             patience: Patience::Endless,
             read_wait: None,
             label: Label::default(),

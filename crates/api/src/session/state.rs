@@ -323,7 +323,7 @@ impl State {
 
 impl Ask {
     fn into_acquire(self, owner: u64) -> Acquire {
-        let Ask { party, thread, single_threaded, patience, read_wait, label, want } = self;
-        Acquire { owner, party, thread, single_threaded, patience, read_wait, label, want }
+        let Ask { party, caller, patience, read_wait, label, want } = self;
+        Acquire { owner, party, caller, patience, read_wait, label, want }
     }
 }

@@ -78,8 +78,7 @@ impl Stage {
     fn ask(&mut self, patience: Patience) -> u64 {
         let ask = Ask {
             party: Party::Owner,
-            thread: 0,
-            single_threaded: false,
+            caller: None,
             patience,
             read_wait: None,
             label: Label::default(),

@@ -309,8 +309,7 @@ impl Desk {
         let terms = Terms {
             owner,
             party: party_of(acquire.party, owner),
-            thread: acquire.thread,
-            single_threaded: acquire.single_threaded,
+            caller: acquire.caller,
             patience,
             read_wait: acquire.read_wait,
             leash: None,

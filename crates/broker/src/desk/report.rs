@@ -4,7 +4,6 @@ use gate_api::wire::{
     Line, LinePlace, LineState, Locks, Reply, Scope, ServerMessage, SpaceLine, Status, Why,
 };
 use gate_core::id::{SpaceId, Ticket};
-use gate_core::lock::claim::Party;
 use gate_core::lock::limits::Limit;
 use gate_core::lock::table::{Standing, State, Table};
 use gate_core::path::ViewPath;
@@ -166,10 +165,7 @@ impl Desk {
             since_ms: reading.wall_ms_of(standing.since),
             owner: claim.label.owner.clone(),
             reason: claim.label.reason.clone(),
-            process: match &claim.party {
-                Party::Process(process) => Some(*process),
-                Party::Named(_) | Party::Session(_) | Party::Owner(_) => None,
-            },
+            process: claim.caller.map(|caller| caller.process),
             client: client.map(|client| client.name.clone()).unwrap_or_default(),
         }
     }

@@ -103,8 +103,7 @@ impl Desk {
         let terms = Terms {
             owner: OwnerId { session: SessionId::STATELESS, number },
             party: Party::Named(party),
-            thread: 0,
-            single_threaded: false,
+            caller: None,
             patience: if body.timeout_ms == Some(0) { Patience::Try } else { Patience::Endless },
             read_wait: None,
             leash: Some(Leash { lease, max_hold }),

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use gate_api::mirror::{
     LabelDef, PatienceDef, ProcessDef, SessionIdDef, SpaceIdDef, TicketDef, TokenDef, WantDef,
-    maybe_leash, path,
+    maybe_caller, maybe_leash, path,
 };
 use gate_api::wire::Source;
 use gate_core::id::{OwnerId, SessionId, SpaceId, Ticket, Token};
-use gate_core::lock::claim::{Claim, Label, Leash, Party, Patience, Process, Terms};
+use gate_core::lock::claim::{Caller, Claim, Label, Leash, Party, Patience, Process, Terms};
 use gate_core::lock::table::Record;
 use gate_core::lock::want::Want;
 use gate_core::path::ViewPath;
@@ -43,8 +43,8 @@ struct KinRow {
 struct ClaimBody {
     owner: OwnerRow,
     party: PartyRow,
-    thread: u32,
-    single_threaded: bool,
+    #[serde(with = "maybe_caller")]
+    caller: Option<Caller>,
     #[serde(with = "PatienceDef")]
     patience: Patience,
     read_wait: Option<Duration>,
@@ -175,8 +175,7 @@ impl ClaimBody {
         ClaimBody {
             owner: OwnerRow::of(claim.owner),
             party: PartyRow::of(&claim.party),
-            thread: claim.thread,
-            single_threaded: claim.single_threaded,
+            caller: claim.caller,
             patience: claim.patience,
             read_wait: claim.read_wait,
             leash: claim.leash,
@@ -189,8 +188,7 @@ impl ClaimBody {
         let terms = Terms {
             owner: self.owner.into_owner(),
             party: self.party.into_party(),
-            thread: self.thread,
-            single_threaded: self.single_threaded,
+            caller: self.caller,
             patience: self.patience,
             read_wait: self.read_wait,
             leash: self.leash,

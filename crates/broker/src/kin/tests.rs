@@ -3,8 +3,8 @@
 use std::process::{Child as Process, Command, Stdio};
 use std::time::Instant;
 
-use gate_api::process;
 use gate_api::wire::{Party, PastEvent, Scope};
+use gate_api::{Ask, process};
 use gate_core::lock::claim;
 use gate_core::lock::event::Refusal;
 use gate_core::lock::key::FileKey;
@@ -127,8 +127,7 @@ fn a_holder_does_not_block_the_child_it_waits_for() {
     let client = connect(&broker.address(), "view");
     let shell = Shell::start("cat; :");
     let as_process = |process| {
-        let mut ask = client.ask(Op::Open(Access::Write), "f");
-        ask.party = Party::Process(process);
+        let mut ask = by(process, client.ask(Op::Open(Access::Write), "f"));
         ask.want.places[0].node = Node::File(FileKey { volume: 1, inode: 2, generation: 3 });
         ask
     };
@@ -154,10 +153,15 @@ fn all_below_a_hold_are_its_kin() {
     let client = connect(&broker.address(), "hold");
     // Not asleep for its child: the hold alone makes it kin.
     let shell = Shell::start("cat & exec yes");
-    let mut hold = client.ask(Op::Hold(Access::Write), "f");
-    hold.party = Party::Process(shell.process());
+    let hold = by(shell.process(), client.ask(Op::Hold(Access::Write), "f"));
     client.acquire(hold).is_granted();
-    let mut open = client.ask(Op::Open(Access::Write), "f");
-    open.party = Party::Process(shell.child());
+    let mut open = by(shell.child(), client.ask(Op::Open(Access::Write), "f"));
+    // Also where each handle is a party of its own.
+    open.party = Party::Owner;
     assert!(client.acquire(open).is_granted().by_kin, "without a wait");
+}
+
+fn by(process: claim::Process, ask: Ask) -> Ask {
+    let caller = claim::Caller { process, thread: 0, single_threaded: false };
+    Ask { party: Party::Process(process), caller: Some(caller), ..ask }
 }

@@ -32,6 +32,17 @@ pub struct Process {
     pub start: u64,
 }
 
+/// The thread behind a call, and its process: whichever party that belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// The process.
+    pub process: Process,
+    /// The thread, in the process's namespace; 0 if not known.
+    pub thread: u32,
+    /// Whether the process has no other thread.
+    pub single_threaded: bool,
+}
+
 /// How long a claim is willing to wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Patience {
@@ -70,10 +81,8 @@ pub struct Claim {
     pub owner: OwnerId,
     /// Who the owner belongs to.
     pub party: Party,
-    /// The thread that asked, in the party's namespace; 0 if not known.
-    pub thread: u32,
-    /// Whether the party can do nothing else while it waits.
-    pub single_threaded: bool,
+    /// Who made the call, as far as known.
+    pub caller: Option<Caller>,
     /// How long it waits.
     pub patience: Patience,
     /// After how long without I/O open handles no longer stop it; for pure readers.
@@ -93,10 +102,8 @@ pub struct Terms {
     pub owner: OwnerId,
     /// See [`Claim::party`].
     pub party: Party,
-    /// See [`Claim::thread`].
-    pub thread: u32,
-    /// See [`Claim::single_threaded`].
-    pub single_threaded: bool,
+    /// See [`Claim::caller`].
+    pub caller: Option<Caller>,
     /// See [`Claim::patience`].
     pub patience: Patience,
     /// See [`Claim::read_wait`].
@@ -110,21 +117,15 @@ pub struct Terms {
 impl Claim {
     /// Makes a claim for `want`; its keys follow from that.
     pub fn new(terms: Terms, want: Want) -> Claim {
-        let Terms { owner, party, thread, single_threaded, patience, read_wait, leash, label } =
-            terms;
+        let Terms { owner, party, caller, patience, read_wait, leash, label } = terms;
         let keys = want.keys();
-        Claim {
-            owner,
-            party,
-            thread,
-            single_threaded,
-            patience,
-            read_wait,
-            leash,
-            label,
-            want,
-            keys,
-        }
+        Claim { owner, party, caller, patience, read_wait, leash, label, want, keys }
+    }
+
+    /// Returns whether nobody of its party can do anything while it waits.
+    pub fn stops_its_party(&self) -> bool {
+        matches!(self.party, Party::Process(_) | Party::Owner(_))
+            && self.caller.is_some_and(|caller| caller.single_threaded)
     }
 
     /// Returns what it asks for.

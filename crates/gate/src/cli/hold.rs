@@ -136,8 +136,7 @@ impl Args {
         };
         Ask {
             party: Party::Process(process::own()),
-            thread: 0,
-            single_threaded: false,
+            caller: Some(process::own_call()),
             patience,
             read_wait: None,
             label,

@@ -138,7 +138,7 @@ impl View {
 
     fn has_open(&self, asker: &Asker, node: NodeId) -> bool {
         let users = self.handles.users(node);
-        let Some(process) = asker.process else { return false };
+        let Some(process) = asker.process() else { return false };
         !users.is_empty() && uses_itself_or_above(process, &users)
     }
 }

@@ -68,12 +68,15 @@ impl View {
         }
         let access = if writes(flags) { Access::Write } else { Access::Read };
         let asker = self.settings.identity.asker(caller.tid);
-        let user =
-            User { process: asker.process, writes: writes(flags), executes: flags & EXECUTES != 0 };
+        let user = User {
+            process: asker.process(),
+            writes: writes(flags),
+            executes: flags & EXECUTES != 0,
+        };
         let walk = self.walkers.back(caller.tid);
         // Who is back without having found another node came by no name: /proc/PID/fd leads to
         // files that have lost theirs.
-        let by_name = asker.thread != 0 && walk.is_none_or(|walk| walk.node != node);
+        let by_name = asker.thread() != 0 && walk.is_none_or(|walk| walk.node != node);
         let opening = Opening {
             name: self.directory.link_of(node).filter(|_| by_name),
             round: if walk.is_none() { Round::First } else { Round::Last },
@@ -111,7 +114,7 @@ impl View {
         let Some(want) = want else { return then(self, opening, reply, Turn::Ungated) };
         let ask = self.ask(&opening.asker, want);
         let Opening { node, access, .. } = opening;
-        let process = opening.asker.process;
+        let process = opening.asker.process();
         let run: Run = Box::new(move |view, reply, turn, _| then(view, opening, reply, turn));
         match process {
             Some(process) => self.wait_in_line(Spot { process, node, access }, ask, reply, run),
@@ -148,7 +151,7 @@ impl View {
         }
         let place = self.place_of_name(name.0, &name.1);
         let Some(Node::File(file)) = place.as_ref().map(|place| place.node) else {
-            self.send_to_walk(opening.asker.thread, Walk::new(opening.node, None));
+            self.send_to_walk(opening.asker.thread(), Walk::new(opening.node, None));
             return reply.error(Errno::STALE);
         };
         let want = self.want(Op::Open(opening.access), vec![place]);
@@ -158,7 +161,7 @@ impl View {
                 return view.open_another(opening, name, reply, turn);
             }
             let kept = Kept { file, access: opening.access, turn };
-            view.send_to_walk(opening.asker.thread, Walk::new(opening.node, Some(kept)));
+            view.send_to_walk(opening.asker.thread(), Walk::new(opening.node, Some(kept)));
             reply.error(Errno::STALE);
         });
     }
@@ -184,7 +187,7 @@ impl View {
         reply: Reply,
     ) {
         let asker = self.settings.identity.asker(caller.tid);
-        let process = asker.process;
+        let process = asker.process();
         let place = self.place_to_make(parent, name);
         let name = name.to_owned();
         let file_name = name.clone();
@@ -239,7 +242,7 @@ impl View {
     /// A file without a name is nobody else's until it is linked.
     pub(super) fn tmpfile(&self, caller: Caller, parent: NodeId, creation: Creation, reply: Reply) {
         let Creation { flags, mode, umask } = creation;
-        let process = self.settings.identity.asker(caller.tid).process;
+        let process = self.settings.identity.asker(caller.tid).process();
         let make = Make { caller: &caller, mode, umask };
         match self.directory.tmpfile(parent, &make, flags) {
             Ok((found, file)) => {
@@ -308,7 +311,7 @@ impl View {
         let Named { parents, name, want, check } = named;
         let Some(want) = want else { return run(self, reply, Turn::Ungated, Round::First) };
         let ask = self.ask(asker, want);
-        match asker.thread {
+        match asker.thread() {
             0 => self.ask_briefly(ask, reply, Round::First, run),
             thread => {
                 self.wait_outside(Call { thread, parents, name, ask, check, run }, reply);

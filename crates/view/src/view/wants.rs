@@ -79,8 +79,7 @@ impl View {
     pub(super) fn ask(&self, asker: &Asker, want: Want) -> Ask {
         Ask {
             party: asker.party.clone(),
-            thread: asker.thread,
-            single_threaded: asker.single_threaded,
+            caller: asker.caller,
             patience: asker.patience,
             read_wait: self.settings.policies.read_wait(),
             label: self.settings.identity.label(),

@@ -95,10 +95,10 @@ impl Table {
         let held = slot.held.as_ref().expect("holders hold");
         if let Some(tickets) = self.parties.get(&held.claim.party) {
             let sure =
-                |ticket: &Ticket| *ticket == holder || self.slot(*ticket).asked().single_threaded;
+                |ticket: &Ticket| *ticket == holder || self.slot(*ticket).asked().stops_its_party();
             found.extend(tickets.waiting.iter().filter(|ticket| !only_sure || sure(ticket)));
         }
-        let sleeps = held.claim.single_threaded && !matches!(held.claim.want().op, Op::Hold(_));
+        let sleeps = held.claim.stops_its_party() && !matches!(held.claim.want().op, Op::Hold(_));
         if sleeps || !only_sure {
             let waits = |ticket: &&Ticket| {
                 self.slots.get(ticket).is_some_and(|slot| slot.waiting.is_some())

@@ -161,9 +161,9 @@ impl Pair {
         let terms = Terms {
             owner,
             party: Party::Process(Process { namespace: 1, pid: who as u32, start: 1 }),
-            thread: who as u32,
-            // Cycles through such processes stand two seconds, and this world has no clock.
-            single_threaded: false,
+            // Cycles through processes with many threads stand two seconds, and this world has no
+            // clock.
+            caller: None,
             patience: Patience::Endless,
             read_wait: None,
             leash: None,

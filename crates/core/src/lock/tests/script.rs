@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::id::{Epoch, OwnerId, SessionId, SpaceId};
-use crate::lock::claim::{Claim, Label, Leash, Party, Patience, Process, Terms};
+use crate::lock::claim::{Caller, Claim, Label, Leash, Party, Patience, Process, Terms};
 use crate::lock::event::{Change, Command, Notice, Refusal, Revocation};
 use crate::lock::key::FileKey;
 use crate::lock::table::{Record, Restore, Table};
@@ -128,7 +128,7 @@ impl World {
                     words = &words[1..];
                 }
                 "patient" => terms.read_wait = Some(Duration::from_secs(30)),
-                "threads" => terms.single_threaded = false,
+                "threads" => terms.caller = None,
                 "leashed" => {
                     let leash = Leash { lease: LEASE, max_hold: Some(Duration::from_secs(60)) };
                     terms.leash = Some(leash);
@@ -148,11 +148,11 @@ impl World {
         let number = self.next_owner;
         self.next_owner += 1;
         let pid = u32::try_from(session.0).unwrap();
+        let process = Process { namespace: 1, pid, start: 1 };
         Terms {
             owner: OwnerId { session, number },
-            party: Party::Process(Process { namespace: 1, pid, start: 1 }),
-            thread: pid,
-            single_threaded: true,
+            party: Party::Process(process),
+            caller: Some(Caller { process, thread: pid, single_threaded: true }),
             patience: Patience::Endless,
             read_wait: None,
             leash: None,
