@@ -211,9 +211,7 @@ impl Incoming for Reader {
             if let Some(message) = self.decode()? {
                 return Ok(Some(message));
             }
-            if let Some(patience) = patience
-                && !self.has_bytes(patience)?
-            {
+            if !self.has_bytes(patience)? {
                 return Ok(None);
             }
             self.read()?;
@@ -229,8 +227,10 @@ impl Reader {
         if self.greeted { Ok(self.decoder.message()?) } else { Ok(None) }
     }
 
-    fn has_bytes(&self, patience: Duration) -> Result<bool, Broken> {
-        let patience = Timespec::try_from(patience).ok();
+    /// Waits for bytes. A reader that slept in read(2) would be woken by every message of ours
+    /// that the other side takes, too.
+    fn has_bytes(&self, patience: Option<Duration>) -> Result<bool, Broken> {
+        let patience = patience.and_then(|patience| Timespec::try_from(patience).ok());
         let mut ready = [PollFd::from_borrowed_fd(self.socket.as_fd(), PollFlags::IN)];
         match poll(&mut ready, patience.as_ref()) {
             Ok(count) => Ok(count > 0),
