@@ -130,6 +130,25 @@ fn version_and_status_speak_json() {
     assert!(limits.contains("4096") || limits.contains("4 096"), "{limits}");
 }
 
+/// What people see: all else here runs with its output in files.
+#[test]
+fn commands_work_in_a_terminal() {
+    let world = World::bare();
+    let in_terminal = |words: &str| {
+        let line = format!("{} {words}", world.program("gate").display());
+        world.command("script".as_ref()).args(["-qec", &line, "/dev/null"]).run()
+    };
+    let version = in_terminal("version").success();
+    assert!(version.contains(env!("CARGO_PKG_VERSION")), "{version}");
+    let refused = in_terminal("locks");
+    assert_eq!(refused.code, Some(2), "{refused}");
+    let lines: Vec<&str> = refused.stdout.lines().collect();
+    let [error, cause, hint] = lines[..] else { panic!("expected three lines: {refused}") };
+    for (line, head) in [(error, "error: "), (cause, "cause: "), (hint, "hint:  ")] {
+        assert!(line.starts_with(head), "{refused}");
+    }
+}
+
 #[test]
 fn completions_are_written_for_each_shell() {
     let world = World::bare();
