@@ -1,6 +1,7 @@
 //! Bad input and faults: three lines that say what to do, and nothing lost.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use gate_tests::wait::{SOON, wait_until};
@@ -37,6 +38,17 @@ fn a_mount_point_that_is_busy_is_refused_and_the_first_view_goes_on() {
     let refusal = mount_refused(&world, "second", "view");
     assert!(refusal.contains("view"), "{refusal}");
     assert_eq!(world.script(&world.view(), "cat f").run().success(), "text");
+}
+
+#[test]
+fn a_mount_point_that_its_user_may_not_reach_is_refused_with_the_reason() {
+    let mut world = World::bare_of_ordinary_user();
+    world.start_broker([""; 0]);
+    let locked = world.home().join("locked");
+    fs::create_dir_all(locked.join("view")).unwrap();
+    fs::set_permissions(&locked, fs::Permissions::from_mode(0o700)).unwrap();
+    let refusal = mount_refused(&world, "source", "locked/view");
+    assert!(refusal.contains("may not be searched"), "{refusal}");
 }
 
 #[test]
@@ -187,6 +199,9 @@ fn a_view_whose_server_died_lets_nothing_through_to_the_bare_directory() {
         let words = verb.split('\t').map(Path::new).chain([Path::new("view/new")]);
         assert_eq!(actor.ask(words), Err(rustix::io::Errno::NOTCONN), "{verb}");
     }
+    let refusal = mount_refused(&world, "source", "view");
+    assert!(refusal.contains("cause: the view that was mounted there has died"), "{refusal}");
+    assert!(refusal.contains("`gate umount view`"), "{refusal}");
     world.bury(&view);
     assert!(!world.source().join("new").exists() && !view.join("new").exists());
 }

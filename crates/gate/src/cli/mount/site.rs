@@ -78,29 +78,53 @@ impl Site {
 }
 
 fn check_source(source: &Path) -> Result<PathBuf, Failure> {
-    let absolute = source
-        .canonicalize()
-        .map_err(|error| cannot_show(source, error, "give an existing directory"))?;
-    match absolute.is_dir() {
+    let (absolute, is_dir) =
+        find(source).map_err(|error| cannot_show(source, error, "give an existing directory"))?;
+    match is_dir {
         true => Ok(absolute),
         false => Err(cannot_show(source, "it is no directory", "give a directory")),
     }
 }
 
 fn check_mountpoint(point: &Path) -> Result<PathBuf, Failure> {
-    let absolute = point.canonicalize().map_err(|error| {
-        let hint = match error.kind() {
-            io::ErrorKind::NotFound => format!("make it: `mkdir -p {}`", point.display()),
-            io::ErrorKind::NotConnected => {
-                format!("a dead view is there: `gate umount {}`", point.display())
-            }
-            _ => "check the path".to_owned(),
-        };
-        cannot_mount_at(point, error, hint)
-    })?;
-    match absolute.is_dir() {
+    let (absolute, is_dir) = find(point).map_err(|error| unreachable_mountpoint(point, &error))?;
+    match is_dir {
         true => Ok(absolute),
         false => Err(cannot_mount_at(point, "it is no directory", "give an empty directory")),
+    }
+}
+
+/// Returns the absolute path, free of links, and whether a directory is there. A view that is
+/// dead or of somebody else has a path, but does not say what it is.
+fn find(path: &Path) -> io::Result<(PathBuf, bool)> {
+    let absolute = path.canonicalize()?;
+    let is_dir = absolute.metadata()?.is_dir();
+    Ok((absolute, is_dir))
+}
+
+fn unreachable_mountpoint(point: &Path, error: &io::Error) -> Failure {
+    let is_view = || {
+        let mounted = std::path::absolute(point).and_then(|point| mounts::at(&point));
+        mounted.is_ok_and(|mount| mount.is_some_and(|mount| mount.is_gated))
+    };
+    let shown = point.display();
+    let elsewhere = "choose a mount point of your own";
+    match error.kind() {
+        io::ErrorKind::NotFound => {
+            cannot_mount_at(point, error, format!("make it: `mkdir -p {shown}`"))
+        }
+        io::ErrorKind::NotConnected => {
+            let hint = format!("`gate umount {shown}` removes it, then mount again");
+            cannot_mount_at(point, "the view that was mounted there has died", hint)
+        }
+        io::ErrorKind::PermissionDenied if is_view() => {
+            cannot_mount_at(point, "another user's view is mounted there", elsewhere)
+        }
+        io::ErrorKind::PermissionDenied => {
+            let cause = "a directory on the way there may not be searched by this user";
+            cannot_mount_at(point, cause, elsewhere)
+        }
+        _ => cannot_mount_at(point, error, "check the path"),
     }
 }
 
