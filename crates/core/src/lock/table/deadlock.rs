@@ -80,7 +80,10 @@ impl Table {
                     self.held_up_by(holder, only_sure, &mut found);
                 }
             }
-            if known.is_none_or(|known| known < waiter) {
+            if self.has_kin(asker) {
+                // It passes some of those before it, which others may not.
+                found.extend(self.waiters_in_the_way(asker, queue, *mode));
+            } else if known.is_none_or(|known| known < waiter) {
                 walked.insert((*id, *mode), waiter);
                 let before = queue.waiters_against(*mode, waiter);
                 found.extend(before.filter(|ticket| known.is_none_or(|known| *ticket >= known)));

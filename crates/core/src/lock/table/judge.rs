@@ -146,7 +146,7 @@ impl Table {
             return Verdict::Free { by_kin: true };
         }
         let stopped = in_the_way.any(|holder| !self.is_kin(asker, holder))
-            || (queued_before && !self.kin_holds(asker, queue));
+            || (queued_before && self.waiters_in_the_way(asker, queue, mode).next().is_some());
         if stopped {
             let id = self.index[&queue.key];
             Verdict::Stopped { queue: id, mode }
@@ -169,6 +169,38 @@ impl Table {
     /// Returns whether the asker's party has the key already in a mode that covers `mode`.
     fn party_has(&self, asker: Asker<'_>, queue: &Queue, mode: Mode) -> bool {
         self.party_holdings(asker, queue).any(|held| held.covers(mode))
+    }
+
+    /// Returns the waiters before the asker that it does not pass. It passes those that wait for
+    /// its kin: its kin would wait for the asker, and so for them.
+    pub(super) fn waiters_in_the_way<'a>(
+        &'a self,
+        asker: Asker<'a>,
+        queue: &'a Queue,
+        mode: Mode,
+    ) -> impl Iterator<Item = Ticket> + 'a {
+        let passes_all = self.kin_holds(asker, queue);
+        let has_kin = self.has_kin(asker);
+        let before = queue.waiters_against(mode, asker.ticket).filter(move |_| !passes_all);
+        before.filter(move |waiter| {
+            *waiter != asker.ticket && !(has_kin && self.waits_for_kin(asker, *waiter))
+        })
+    }
+
+    /// Returns whether the asker has kin that holds anything.
+    pub(super) fn has_kin(&self, asker: Asker<'_>) -> bool {
+        !asker.kin.is_empty() || self.party_holds(asker.party, asker.ticket)
+    }
+
+    /// Returns whether kin of the asker is in the way of a waiter.
+    fn waits_for_kin(&self, asker: Asker<'_>, waiter: Ticket) -> bool {
+        let slot = self.slot(waiter);
+        let other = Asker { ticket: waiter, party: &slot.asked().party, kin: &slot.kin };
+        slot.waiting.iter().flat_map(|waiting| &waiting.keys).any(|(id, mode)| {
+            self.queues[*id].holders_against(*mode).any(|holder| {
+                holder != waiter && self.is_kin(asker, holder) && !self.is_kin(other, holder)
+            })
+        })
     }
 
     /// Returns whether kin of the asker holds the key at all: then its queue waits for that kin,
@@ -220,8 +252,7 @@ impl Table {
             let holders = queue
                 .holders_against(*mode)
                 .filter(move |holder| *holder != ticket && !self.is_kin(asker, *holder));
-            let passes = self.kin_holds(asker, queue);
-            let waiters = queue.waiters_against(*mode, ticket).filter(move |_| !passes);
+            let waiters = self.waiters_in_the_way(asker, queue, *mode);
             holders.chain(waiters).filter(move |_| stopped)
         })
     }

@@ -64,9 +64,9 @@ struct Entry {
     kin: Vec<u64>,
 }
 
-/// The naive model: claims by arrival.
+/// The naive model: claims by arrival, and the sessions that have yet to come back.
 #[derive(Default)]
-struct Model(BTreeMap<u64, Entry>);
+struct Model(BTreeMap<u64, Entry>, Vec<SessionId>);
 
 impl Model {
     fn may_enter(&self, arrival: u64) -> Option<bool> {
@@ -99,13 +99,34 @@ impl Model {
             let kin =
                 |at: u64, entry: &Entry| same(entry) || (!entry.by_kin && asker.kin.contains(&at));
             let blocked = holders.iter().any(|(at, e, m)| m.conflicts(mode) && !kin(*at, e));
-            let in_line = waits_before && !holders.iter().any(|(at, e, _)| kin(*at, e));
+            let in_line = !holders.iter().any(|(at, e, _)| kin(*at, e))
+                && self.0.range(..arrival).any(|(_, entry)| {
+                    !entry.held
+                        && at_key(entry).is_some_and(|m| m.conflicts(mode))
+                        && !self.waits_for_kin(asker, entry)
+                });
             if blocked || in_line {
                 return None;
             }
             passed = true;
         }
         Some(passed)
+    }
+
+    /// Whether kin of `asker` is in the way of `waiter`.
+    fn waits_for_kin(&self, asker: &Entry, waiter: &Entry) -> bool {
+        let is_kin = |of: &Entry, at: u64, holder: &Entry| {
+            holder.claim.party == of.claim.party || (!holder.by_kin && of.kin.contains(&at))
+        };
+        waiter.claim.keys().iter().any(|(key, mode)| {
+            self.0.iter().any(|(at, holder)| {
+                let held = holder.claim.keys().iter().find(|(k, _)| *k == key);
+                holder.held
+                    && held.is_some_and(|(_, m)| m.conflicts(mode))
+                    && is_kin(asker, *at, holder)
+                    && !is_kin(waiter, *at, holder)
+            })
+        })
     }
 
     fn kin_of(&self, party: &Party) -> Vec<u64> {
@@ -117,7 +138,8 @@ impl Model {
     fn settle(&mut self) -> Vec<OwnerId> {
         let mut entered = Vec::new();
         loop {
-            let waiting = self.0.iter().filter(|(_, entry)| !entry.held);
+            let is_here = |entry: &Entry| !self.1.contains(&entry.claim.owner.session);
+            let waiting = self.0.iter().filter(|(_, entry)| !entry.held && is_here(entry));
             let next = waiting
                 .map(|(at, _)| *at)
                 .find_map(|at| self.may_enter(at).map(|by_kin| (at, by_kin)));
@@ -227,7 +249,9 @@ impl Pair {
             // Who is kin of whom while it waits is looked up anew.
             entry.kin.clear();
         }
+        self.model.1 = sessions.clone();
         for session in sessions {
+            self.model.1.retain(|away| *away != session);
             let of = |held: bool| {
                 let mine = move |entry: &&Entry| {
                     entry.held == held && entry.claim.owner.session == session

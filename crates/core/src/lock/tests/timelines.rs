@@ -393,3 +393,28 @@ fn whom_a_process_is_kin_of_its_later_claims_are_too() {
         ",
     );
 }
+
+/// Its leader waits for it, and so would all who wait for the leader.
+#[test]
+fn whoever_waits_for_a_hold_does_not_stop_those_below_it_elsewhere() {
+    check(
+        "
+        A hold W y     granted 1
+        B hold W y z   waits
+        K W z          waits
+        K kin A        granted 2
+        K release
+        A release      B granted 3
+        ",
+    );
+    check(
+        "
+        A W f          granted 1
+        B hold W f g   waits
+        A W g          granted 2
+        C W g          waits (not kin: behind B)
+        A release all  B granted 3
+        B release      C granted 4
+        ",
+    );
+}
