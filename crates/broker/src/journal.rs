@@ -14,6 +14,9 @@ mod rows;
 mod tests;
 
 use std::fmt;
+use std::fs::OpenOptions;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use gate_core::id::{Epoch, SessionId, SpaceId, Ticket};
@@ -27,6 +30,8 @@ use checkpoint::Checkpointer;
 
 /// The name of the journal in the state directory.
 pub(crate) const JOURNAL_NAME: &str = "journal.sqlite";
+/// Its mode: it holds the keys of sessions.
+const PRIVATE: u32 = 0o600;
 /// The version of what the rows hold.
 const FORMAT_VERSION: i64 = 1;
 /// Transactions after which the write-ahead log is folded into the file.
@@ -105,6 +110,7 @@ impl Journal {
     /// Opens or makes the journal of a state directory and begins a new run in it.
     pub fn open(state_dir: &Path, boot: &str) -> Result<(Journal, Memory), JournalError> {
         let path = state_dir.join(JOURNAL_NAME);
+        make_private(&path)?;
         let connection = Connection::open(&path).map_err(|error| trouble(&path, &error))?;
         let mut journal = Journal {
             connection,
@@ -289,6 +295,17 @@ fn trouble(path: &Path, error: &rusqlite::Error) -> JournalError {
             JournalError::Unwritable(path, error.to_string())
         }
         _ => JournalError::Corrupt(path, error.to_string()),
+    }
+}
+
+/// Makes the file, if it is not there, for this user alone; what SQLite puts beside it has the
+/// same mode.
+fn make_private(path: &Path) -> Result<(), JournalError> {
+    match OpenOptions::new().write(true).create_new(true).mode(PRIVATE).open(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            Err(JournalError::Unwritable(path.to_owned(), error.to_string()))
+        }
+        Ok(_) | Err(_) => Ok(()),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -77,6 +78,19 @@ fn a_claim_is_remembered_as_it_was() {
     let (_, memory) = Journal::open(dir.path(), BOOT).unwrap();
     assert_eq!((memory.epoch, memory.incomplete), (Epoch(2), false));
     assert_eq!(memory.claims, [(Ticket(2), record(2))]);
+}
+
+#[test]
+fn what_holds_the_keys_of_sessions_is_for_its_user_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut journal, _) = Journal::open(dir.path(), BOOT).unwrap();
+    journal.commit([held(1)].into_iter()).unwrap();
+    let files: Vec<_> = fs::read_dir(dir.path()).unwrap().flatten().collect();
+    assert!(files.len() > 1, "the write-ahead log is there too: {files:?}");
+    for file in files {
+        let mode = file.metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{file:?}");
+    }
 }
 
 #[test]
