@@ -2,8 +2,8 @@
 //!
 //! Owners ask and are answered on the session's own thread: at most once [`Answer::Waiting`], then
 //! exactly one final answer. When the connection breaks the session comes back with all it has; to
-//! its owners that is contention: they wait, at most one lease, and what is held stays held until
-//! the broker says otherwise.
+//! its owners that is contention: they wait, at most one lease or, if they ask later, a moment; and
+//! what is held stays held until the broker says otherwise.
 //!
 //! The logic is [`state`], which knows no transport; [`reader`] is the thread.
 

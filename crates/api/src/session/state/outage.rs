@@ -11,6 +11,10 @@ use crate::link::Outgoing;
 use crate::session::Answer;
 use crate::wire::{Acquire, ClientMessage, Welcome};
 
+/// How long who asks after a lease without a broker still waits for it: a broker that is back is
+/// found within a pause between two attempts, and its clients must not fail until then.
+const LATE_PATIENCE: Duration = Duration::from_secs(1);
+
 impl State {
     /// The connection is gone; all who wait are errands now.
     pub fn lose(&mut self, now: Instant) {
@@ -49,7 +53,7 @@ impl State {
             if self.answer_while_away(asked, now).is_some() {
                 self.errands.push(*number);
             }
-            let gone = self.gone_at();
+            let gone = self.gone_at(asked);
             let out_of_patience = asked.patience_ends_at();
             let at = gone.into_iter().chain(out_of_patience).filter(|at| *at > now).min();
             next = next.into_iter().chain(at).min();
@@ -167,16 +171,17 @@ impl State {
         if asked.acquire.patience == Patience::Try {
             return Some(Answer::Refused(Refusal::WouldBlock));
         }
-        if self.gone_at().is_some_and(|at| at <= now) {
+        if self.gone_at(asked).is_some_and(|at| at <= now) {
             return Some(Answer::BrokerGone);
         }
         let timed_out = asked.patience_ends_at().is_some_and(|at| at <= now);
         timed_out.then_some(Answer::Refused(Refusal::TimedOut))
     }
 
-    fn gone_at(&self) -> Option<Instant> {
+    /// Returns when somebody who asked is told that the broker is gone.
+    fn gone_at(&self, asked: &Asked) -> Option<Instant> {
         match self.link {
-            Link::Away { since } => Some(since + self.lease),
+            Link::Away { since } => Some((since + self.lease).max(asked.since + LATE_PATIENCE)),
             Link::Up { .. } | Link::Closed => None,
         }
     }
