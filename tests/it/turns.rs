@@ -1,5 +1,6 @@
 //! Turns: nothing is lost, the line is kept, readers share.
 
+use std::ffi::OsString;
 use std::time::Duration;
 
 use gate_tests::World;
@@ -219,4 +220,20 @@ fn opened(world: &World, how: &str) -> (Actor, Fd) {
     let mut actor = world.actor(&world.view());
     let fd = actor.open(how, "f");
     (actor, fd)
+}
+
+/// Who got in by passing its own leader serves itself alone: its command could not work.
+#[test]
+fn a_hold_within_a_hold_of_the_same_is_refused_at_once() {
+    let world = World::new();
+    world.seed("d/a", "");
+    let gate = world.program("gate");
+    for (outer, inner) in [("d/a", "d/a"), ("d", "d/a")] {
+        let hold = |path: &str| ["hold".into(), path.into(), "--".into()];
+        let nested: Vec<OsString> = [hold(outer).to_vec(), vec![gate.clone().into()]].concat();
+        let nested = [nested, hold(inner).to_vec(), vec!["true".into()]].concat();
+        let refusal = world.gate(nested).dir(world.view()).within(SOON).run().refusal();
+        assert!(refusal.contains("held above"), "{refusal}");
+    }
+    world.await_idle();
 }

@@ -151,6 +151,10 @@ impl Hold {
         while let Ok(event) = self.events.recv() {
             match event {
                 Event::Told(Answer::Waiting { .. }) => {}
+                Event::Told(Answer::Granted(grant)) if grant.by_kin => {
+                    self.session.release(grant.owner, None);
+                    return Err(held_above());
+                }
                 Event::Told(Answer::Granted(_)) => return Ok(None),
                 Event::Told(Answer::Refused(Refusal::WouldBlock)) => {
                     return Ok(Some(Exit::Code(conflict_exit_code)));
@@ -274,6 +278,15 @@ fn exit_of(status: WaitStatus) -> Exit {
 
 fn by_signal(signal: Signal) -> Exit {
     Exit::Signal(u8::try_from(signal.as_raw()).unwrap_or(0))
+}
+
+/// Who was let in by kin is followed by nobody: the command would wait for this hold.
+fn held_above() -> Failure {
+    Failure::new(
+        "cannot hold what is held above",
+        "a hold, or an open file, of a process above this one is on these paths already",
+        "leave this hold out: what runs below the one above works there",
+    )
 }
 
 fn not_let_in(why: Refusal) -> Failure {
