@@ -67,7 +67,7 @@ pub struct Unreached {
 /// What a daemon that has to be started is told.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DaemonFlags {
-    /// The longest hold while others wait; 0: none.
+    /// How long a lock of a v1 client lasts; 0: for ever.
     pub max_hold_ms: Option<u64>,
 }
 

@@ -87,7 +87,7 @@ struct Turns {
     /// [default: 10000]
     #[arg(long, value_name = "MS", env = "GATE_LEASE_MS")]
     lease_ms: Option<u64>,
-    /// Longest hold while others wait, for a broker that this command starts; 0: none
+    /// End locks of v1 clients after so long, for a broker that this command starts; 0: never
     /// [default: 3600000]
     #[arg(long, value_name = "MS", env = "GATE_MAX_HOLD_MS")]
     max_hold_ms: Option<u64>,
