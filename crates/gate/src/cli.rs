@@ -13,8 +13,10 @@ mod umount;
 mod version;
 mod why;
 
+use std::ffi::OsString;
+
 use clap::error::ErrorKind;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::failure::{Exit, Failure};
 
@@ -63,7 +65,7 @@ impl Cli {
 }
 
 /// Answers a command line that asks for help or makes no sense.
-pub fn misunderstood(error: &clap::Error) -> Result<Exit, Failure> {
+pub fn misunderstood(error: &clap::Error, words: &[OsString]) -> Result<Exit, Failure> {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             print_as_it_is(error);
@@ -73,7 +75,7 @@ pub fn misunderstood(error: &clap::Error) -> Result<Exit, Failure> {
             print_as_it_is(error);
             Ok(Exit::Unable)
         }
-        _ => Err(usage(&error.to_string())),
+        _ => Err(usage(&error.to_string(), words)),
     }
 }
 
@@ -83,22 +85,28 @@ fn print_as_it_is(error: &clap::Error) {
 }
 
 /// Puts what clap says into three lines: its first paragraph is the cause, its usage the hint.
-fn usage(text: &str) -> Failure {
+fn usage(text: &str, words: &[OsString]) -> Failure {
     let mut paragraphs = text.split("\n\n");
     let cause = paragraphs.next().unwrap_or_default().trim_start_matches("error: ");
     let usage = paragraphs.find_map(|paragraph| paragraph.trim().strip_prefix("Usage: "));
     let hint = match usage {
         Some(usage) => format!("write it as `{}`, or see --help", usage.trim()),
-        None => "see `gate --help`".to_owned(),
+        None => match words.get(1).and_then(|word| Cli::command().find_subcommand(word).cloned()) {
+            Some(command) => format!("see `gate {} --help`", command.get_name()),
+            None => "see `gate --help`".to_owned(),
+        },
     };
     Failure::new("cannot understand the command line", cause, hint).exit(Exit::Unable)
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
+
+    fn refusal<const N: usize>(words: [&str; N]) -> String {
+        let error = Cli::try_parse_from(words).unwrap_err();
+        misunderstood(&error, &words.map(OsString::from)).unwrap_err().to_string()
+    }
 
     #[test]
     fn the_command_line_is_well_formed() {
@@ -107,8 +115,7 @@ mod tests {
 
     #[test]
     fn a_usage_error_is_three_lines() {
-        let error = Cli::try_parse_from(["gate", "locks", "--nonsense"]).unwrap_err();
-        let text = misunderstood(&error).unwrap_err().to_string();
+        let text = refusal(["gate", "locks", "--nonsense"]);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 3, "{text}");
         assert!(lines[1].contains("'--nonsense'"), "{text}");
@@ -117,9 +124,14 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_named() {
-        let error = Cli::try_parse_from(["gate", "umount"]).unwrap_err();
-        let text = misunderstood(&error).unwrap_err().to_string();
+        let text = refusal(["gate", "umount"]);
         assert!(text.contains("<MOUNTPOINT>"), "{text}");
+    }
+
+    #[test]
+    fn a_value_that_is_none_points_to_the_help_of_its_command() {
+        let text = refusal(["gate", "broker", "--port", "x"]);
+        assert!(text.contains("--port") && text.contains("`gate broker --help`"), "{text}");
     }
 
     #[test]

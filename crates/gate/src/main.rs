@@ -24,9 +24,10 @@ use clap::Parser as _;
 
 fn main() -> ExitCode {
     log::start();
-    let outcome = match cli::Cli::try_parse() {
+    let words: Vec<_> = std::env::args_os().collect();
+    let outcome = match cli::Cli::try_parse_from(&words) {
         Ok(cli) => cli.run(),
-        Err(error) => cli::misunderstood(&error),
+        Err(error) => cli::misunderstood(&error, &words),
     };
     outcome.unwrap_or_else(|failure| failure.report()).into()
 }
