@@ -1,5 +1,7 @@
 //! The command line: variables, what wins over them, and output for programs.
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use gate_tests::wait::{SOON, wait_until};
 use gate_tests::{World, kernel};
 use rustix::io::Errno;
@@ -159,6 +161,20 @@ fn completions_are_written_for_each_shell() {
     let bash = "source <(\"$0\" completions bash) && complete -p gate";
     let gate = world.program("gate");
     world.script(world.home(), bash).args([gate]).run().success();
+}
+
+#[test]
+fn a_users_config_that_is_out_of_reach_is_left_out_with_a_warning() {
+    let mut world = World::bare_of_ordinary_user();
+    world.start_broker([""; 0]);
+    let config = world.home().join("locked/gate");
+    std::fs::create_dir_all(&config).unwrap();
+    std::fs::write(config.join("gate.toml"), "broker_port = 1").unwrap();
+    let locked = std::fs::Permissions::from_mode(0o000);
+    std::fs::set_permissions(world.home().join("locked"), locked).unwrap();
+    let locks = world.gate(["locks"]).env("XDG_CONFIG_HOME", world.home().join("locked")).run();
+    assert!(locks.stderr.contains("locked/gate/gate.toml"), "{locks}");
+    locks.success();
 }
 
 #[test]

@@ -45,10 +45,12 @@ pub struct SourceSettings {
 }
 
 impl Settings {
-    /// Reads the system's file and the user's, which wins.
+    /// Reads the system's file and the user's, which wins; the user's may be out of reach, as it is
+    /// for a program that became another user but kept its environment.
     pub fn load() -> Result<Settings, Failure> {
         let system: Settings = read(&Path::new(SYSTEM_DIR).join(NAME))?;
         match user_dir() {
+            Some(dir) if is_closed(&dir.join(NAME)) => Ok(system),
             Some(dir) => Ok(system.overlaid(read(&dir.join(NAME))?)),
             None => Ok(system),
         }
@@ -94,6 +96,16 @@ fn read<T: DeserializeOwned + Default>(path: &Path) -> Result<T, Failure> {
         let place = format!("cannot understand {}, line {line}", path.display());
         Failure::new(place, error.message(), "mend that line").exit(Exit::Unable)
     })
+}
+
+/// Tells whether this user may not read the file, and warns of it.
+fn is_closed(path: &Path) -> bool {
+    let denied = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
+    let is_closed = fs::File::open(path).is_err_and(|error| denied(&error));
+    if is_closed {
+        tracing::warn!(path = %path.display(), "may not be read, and is left out");
+    }
+    is_closed
 }
 
 fn is_absence(error: &io::Error) -> bool {
