@@ -91,6 +91,23 @@ fn locks_that_are_watched_show_each_change() {
 }
 
 #[test]
+fn locks_that_are_watched_in_a_terminal_grow_older() {
+    let world = World::new();
+    world.seed("f", "");
+    let mut holder = world.actor(&world.view());
+    holder.open("w", "f");
+    let line = format!("{} locks --watch", world.program("gate").display());
+    let script = world.command("script".as_ref()).args(["-qefc", &line, "/dev/null"]);
+    let watch = script.start_with_input();
+    wait_until(SOON, "the holder is shown again and again", || {
+        watch.so_far().matches("held").count() > 2
+    });
+    // The end of the terminal is that of what runs in it.
+    watch.signal(Signal::TERM);
+    let _ = watch.finish(SOON);
+}
+
+#[test]
 fn names_that_are_no_text_are_held_and_shown() {
     let world = World::new();
     let name = OsString::from_vec(b"n\xff\xfe".to_vec());

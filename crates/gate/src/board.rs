@@ -58,9 +58,14 @@ impl Board {
         Board { version: VERSION, epoch, locks: locks.lines.into_iter().flat_map(rows).collect() }
     }
 
+    /// Tells whether nobody holds anything and nobody waits.
+    pub fn is_empty(&self) -> bool {
+        self.locks.is_empty()
+    }
+
     /// Returns it as a table.
     pub fn table(&self) -> String {
-        if self.locks.is_empty() {
+        if self.is_empty() {
             return "nobody holds anything and nobody waits\n".to_owned();
         }
         let heading = ["STATE", "MODE", "OP", "PATH", "WHO", "PID", "SINCE", "TICKET", "REASON"];

@@ -3,6 +3,8 @@
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread;
 use std::time::Duration;
 
 use gate_api::wire::Scope;
@@ -17,6 +19,8 @@ use crate::seen::{About, resolve};
 
 /// How long one question for news may stay open before it is asked again.
 const NEWS_PATIENCE: Duration = Duration::from_secs(60);
+/// How often what is shown is shown anew: it says for how long things have lasted.
+const REFRESH: Duration = Duration::from_secs(1);
 /// Moves the cursor to the top and clears the terminal.
 const CLEAR: &str = "\x1b[H\x1b[2J";
 
@@ -41,30 +45,67 @@ impl Args {
             Some(path) => broker_of(path, &self.broker)?,
             None => (reach(&self.broker)?.session, Scope::Everything),
         };
-        let mut version = None;
-        loop {
-            match session.locks(&scope, version, NEWS_PATIENCE) {
-                Ok(locks) => {
-                    version = Some(locks.version);
-                    self.show(&Board::new(session.broker().epoch, locks))?;
-                }
-                Err(QueryError::Unchanged) => {}
-                Err(error) => return Err(no_answer(error, self.path.as_deref())),
-            }
-            if !self.watch {
-                return Ok(Exit::Success);
-            }
+        let path = self.path.as_deref();
+        let locks =
+            session.locks(&scope, None, NEWS_PATIENCE).map_err(|error| no_answer(error, path))?;
+        let version = locks.version;
+        let board = Board::new(session.broker().epoch, locks);
+        self.show(&board)?;
+        if !self.watch {
+            return Ok(Exit::Success);
         }
+        let (news, heard) = mpsc::channel();
+        thread::spawn(move || follow(&session, &scope, version, &news));
+        self.keep_showing(board, &heard)
+    }
+
+    fn keep_showing(&self, mut board: Board, news: &Receiver<News>) -> Result<Exit, Failure> {
+        let refresh = if self.is_on_screen() { REFRESH } else { Duration::MAX };
+        loop {
+            match news.recv_timeout(refresh) {
+                Ok(new) => board = new.map_err(|error| no_answer(error, self.path.as_deref()))?,
+                Err(RecvTimeoutError::Timeout) if board.is_empty() => continue,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Ok(Exit::Success),
+            }
+            self.show(&board)?;
+        }
+    }
+
+    /// Tells whether what is shown takes the place of what was shown before.
+    fn is_on_screen(&self) -> bool {
+        self.watch && !self.json && std::io::stdout().is_terminal()
     }
 
     fn show(&self, board: &Board) -> Result<(), Failure> {
         if self.json {
             return output::print_json(board);
         }
-        if self.watch && std::io::stdout().is_terminal() {
+        if self.is_on_screen() {
             output::print(CLEAR)?;
         }
         output::print(&board.table())
+    }
+}
+
+/// What holds and waits by now, or why that is not known.
+type News = Result<Board, QueryError>;
+
+/// Asks for what is newer than that version, again and again, until there is no answer.
+fn follow(session: &Session, scope: &Scope, mut version: u64, news: &Sender<News>) {
+    loop {
+        let answer = session.locks(scope, Some(version), NEWS_PATIENCE);
+        if matches!(answer, Err(QueryError::Unchanged)) {
+            continue;
+        }
+        let board = answer.map(|locks| {
+            version = locks.version;
+            Board::new(session.broker().epoch, locks)
+        });
+        let is_last = board.is_err();
+        if news.send(board).is_err() || is_last {
+            return;
+        }
     }
 }
 
