@@ -34,6 +34,7 @@ pub use change::Make;
 pub use file::OpenFile;
 pub use listing::OpenDirectory;
 
+pub use nodes::{Idle, Population};
 use nodes::{Node, Nodes};
 
 /// A directory of this machine, as a tree of nodes.
@@ -91,6 +92,17 @@ impl Directory {
     /// Takes back lookups of a node.
     pub fn forget(&self, node: NodeId, lookups: u64) {
         self.nodes.forget(node, lookups);
+    }
+
+    /// Returns how many nodes there are; each one that is known holds a descriptor.
+    pub fn population(&self) -> Population {
+        self.nodes.population()
+    }
+
+    /// Returns at most so many nodes that the kernel may be asked to forget, oldest first, those
+    /// up to `after` last. No directories: one that a process works in would lose its path.
+    pub fn idle(&self, after: NodeId, most: usize, busy: impl Fn(NodeId) -> bool) -> Vec<Idle> {
+        self.nodes.idle(after, most, busy)
     }
 
     /// The path of a node from the root (which is empty), by its newest known name. `None` when

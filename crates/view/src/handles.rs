@@ -179,6 +179,11 @@ impl Handles {
         users.get(&node).into_iter().flatten().filter_map(|user| user.process).collect()
     }
 
+    /// Returns whether a file is open.
+    pub fn is_open(&self, node: NodeId) -> bool {
+        lock(&self.users).contains_key(&node)
+    }
+
     /// Returns whether a file runs as a program.
     pub fn is_executed(&self, node: NodeId) -> bool {
         lock(&self.users).get(&node).is_some_and(|users| users.iter().any(|user| user.executes))

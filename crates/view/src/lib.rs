@@ -15,6 +15,7 @@ mod line;
 pub mod mount;
 mod park;
 pub mod policy;
+mod room;
 mod timer;
 mod turn;
 mod view;

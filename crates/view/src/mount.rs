@@ -23,11 +23,15 @@ use crate::asker::Identity;
 use crate::directory::{self, Directory};
 use crate::handles::Handles;
 use crate::policy::Policies;
+use crate::room;
 use crate::timer::Timer;
 use crate::view::{Parts, Served, Settings, View};
 
 /// How many requests of one mount are worked on at once.
 const WORKERS: NonZeroUsize = NonZeroUsize::new(4).expect("4 is not 0");
+
+/// How many descriptors a process has by default.
+const DESCRIPTORS_USUAL: u64 = 1024;
 
 /// What the broker says unasked reaches the view's handles through this.
 #[derive(Clone)]
@@ -157,9 +161,10 @@ impl Ready {
     ) -> Result<Ready, ServeError> {
         let directory = Directory::new(&source.root)
             .map_err(|errno| ServeError::Source(io::Error::from(errno)))?;
-        if let Err(errno) = directory::raise_descriptor_limit() {
+        let descriptors = directory::raise_descriptor_limit().unwrap_or_else(|errno| {
             tracing::debug!(%errno, "the limit of open files stays");
-        }
+            DESCRIPTORS_USUAL
+        });
         let about = about(&source, &broker, attachment, &options);
         let mount_options = MountOptions {
             fsname: source.path.clone().into_os_string(),
@@ -184,11 +189,13 @@ impl Ready {
             policies: options.policies,
             identity: options.identity,
             release_on_flush: options.release_on_flush,
+            descriptors,
             about,
         };
         let timer = Timer::start().map_err(ServeError::Io)?;
         let view = View::new(Parts { directory, broker, handles: ears.0.clone(), timer, settings });
         view.set_notifier(session.notifier());
+        room::start(&view).map_err(ServeError::Io)?;
         Ok(Ready { view, session })
     }
 

@@ -28,6 +28,7 @@ use crate::handles::Handles;
 use crate::line::Line;
 use crate::park::Parking;
 use crate::policy::{Gating, Policies};
+use crate::room::Room;
 use crate::timer::Timer;
 use crate::walk::Walkers;
 
@@ -44,6 +45,7 @@ pub(crate) struct View {
     pub parking: Parking,
     pub walkers: Walkers,
     pub timer: Timer,
+    pub room: Room,
     pub settings: Settings,
     notifier: OnceLock<Notifier>,
 }
@@ -57,6 +59,8 @@ pub(crate) struct Settings {
     pub policies: Policies,
     pub identity: Identity,
     pub release_on_flush: bool,
+    /// How many descriptors this process may have.
+    pub descriptors: u64,
     /// What `user.gate.view` tells of the view, so that commands find its broker.
     pub about: serde_json::Map<String, serde_json::Value>,
 }
@@ -81,6 +85,7 @@ impl View {
             parking: Parking::default(),
             walkers: Walkers::default(),
             timer: parts.timer,
+            room: Room::new(parts.settings.descriptors),
             settings: parts.settings,
             notifier: OnceLock::new(),
         })
@@ -135,6 +140,7 @@ impl View {
     }
 
     fn entry(&self, found: &Found) -> Entry {
+        self.room.mind(self.directory.population());
         self.directory.tell(found.node, &found.attr);
         Entry {
             node: found.node,

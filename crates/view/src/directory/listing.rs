@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use gate_fuse::{DirBuffer, DirEntry, DirPlusBuffer, Entry, Errno, NodeId};
 use rustix::fs::{Mode, OFlags, SeekFrom};
 
-use super::{Directory, Found};
+use super::Directory;
 
 /// How much of a directory is read at once.
 const CHUNK_BYTES: usize = 32 * 1024;
@@ -72,14 +72,13 @@ impl Directory {
         Ok(listing)
     }
 
-    /// As [`Directory::readdir`], and looks every name up. `entry` adds the time-outs to what
-    /// was found.
+    /// As [`Directory::readdir`], with what `find` knows of each name. What it does not find is
+    /// listed by name alone; the kernel will ask for it.
     pub fn readdirplus(
         &self,
-        node: NodeId,
         directory: &OpenDirectory,
         (offset, size): (u64, u32),
-        entry: impl Fn(&Found) -> Entry,
+        find: impl Fn(&CStr) -> Option<Entry>,
     ) -> Result<DirPlusBuffer, Errno> {
         let mut listing = DirPlusBuffer::new(size);
         directory.visit(offset, |dirent, name| {
@@ -87,9 +86,8 @@ impl Directory {
                 return false;
             }
             let dots = matches!(dirent.name, b"." | b"..");
-            // What cannot be looked up is listed by name alone; the kernel will ask for it.
-            let found = if dots { None } else { self.lookup(node, name).ok() };
-            listing.push(found.map(|found| entry(&found)).as_ref(), dirent)
+            let found = if dots { None } else { find(name) };
+            listing.push(found.as_ref(), dirent)
         })?;
         Ok(listing)
     }

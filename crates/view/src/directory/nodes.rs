@@ -54,6 +54,24 @@ struct Known {
     newest: NodeId,
 }
 
+/// How many nodes there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Population {
+    /// That are known, the root included.
+    pub known: usize,
+    /// That were ever made.
+    pub ever: u64,
+}
+
+/// A node that the kernel may be asked to forget.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Idle {
+    /// The node.
+    pub node: NodeId,
+    /// Its names, each in its directory.
+    pub places: Vec<(NodeId, Arc<[u8]>)>,
+}
+
 /// The place of a name.
 pub(super) type Place<'a> = (NodeId, &'a [u8]);
 
@@ -161,10 +179,26 @@ impl Nodes {
         self.read().tree.child(parent, name)
     }
 
+    pub fn population(&self) -> Population {
+        let known = self.read();
+        Population { known: known.by_id.len(), ever: known.newest.0 }
+    }
+
+    /// At most so many of the nodes that have names and are no directories: the oldest that are
+    /// newer than `after`, and then, as on a ring, those that are not.
+    pub fn idle(&self, after: NodeId, most: usize, busy: impl Fn(NodeId) -> bool) -> Vec<Idle> {
+        let known = self.read();
+        let files = known.by_id.values().filter(|node| node.kind != FileType::Directory);
+        let mut ring: Vec<NodeId> = files.map(|node| node.id).filter(|id| !busy(*id)).collect();
+        ring.sort_unstable_by_key(|id| (*id <= after, *id));
+        let idle = ring.into_iter().map(|node| Idle { node, places: known.tree.places(node) });
+        idle.filter(|idle| !idle.places.is_empty()).take(most).collect()
+    }
+
     /// How many nodes are known, the root included.
     #[cfg(test)]
     pub fn count(&self) -> usize {
-        self.read().by_id.len()
+        self.population().known
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Known> {

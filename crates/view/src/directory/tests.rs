@@ -84,6 +84,26 @@ fn a_directory_outlives_its_lookups_while_something_below_is_known() {
 }
 
 #[test]
+fn files_are_idle_from_the_oldest_on_and_around() {
+    let world = World::new(&["d/", "d/e/", "d/f", "g", "h", "i"]);
+    let [_, _, f, g, h, i] =
+        ["d", "d/e", "d/f", "g", "h", "i"].map(|path| world.walk(path).unwrap());
+    fs::hard_link(world.bare("g"), world.bare("d/g")).unwrap();
+    assert_eq!(world.walk("d/g"), Ok(g));
+    let idle = |after, most| {
+        let idle = world.directory.idle(after, most, |node| node == h);
+        idle.into_iter().map(|idle| idle.node).collect::<Vec<_>>()
+    };
+    assert_eq!(idle(NodeId::ROOT, 9), [f, g, i], "neither directories nor what is busy");
+    assert_eq!(idle(f, 2), [g, i]);
+    assert_eq!(idle(g, 2), [i, f]);
+    let places = world.directory.idle(f, 1, |_| false).remove(0).places;
+    assert_eq!(places.iter().map(|(_, name)| &**name).collect::<Vec<_>>(), [b"g", b"g"]);
+    world.directory.unlink(NodeId::ROOT, c"i").unwrap();
+    assert_eq!(idle(NodeId::ROOT, 9), [f, g], "what has no name cannot be asked for");
+}
+
+#[test]
 fn dots_stay_inside_the_source() {
     let world = World::new(&["d/", "d/s/"]);
     let (d, s) = (world.walk("d").unwrap(), world.walk("d/s").unwrap());

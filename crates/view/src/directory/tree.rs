@@ -75,6 +75,12 @@ impl Tree {
         Some((link.parent, link.name.clone()))
     }
 
+    /// All names of a node, each in its directory.
+    pub fn places(&self, node: NodeId) -> Vec<(NodeId, Arc<[u8]>)> {
+        let links = self.vertices.get(&node).map_or(&[][..], |vertex| &vertex.links);
+        links.iter().map(|link| (link.parent, link.name.clone())).collect()
+    }
+
     pub fn child(&self, parent: NodeId, name: &[u8]) -> Option<NodeId> {
         self.vertices.get(&parent)?.children.get(name).copied()
     }

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use gate_fuse::{Errno, FileSystem, NodeId, Operation, Reply, Request};
 
+use super::View;
 use super::files::Creation;
 use super::names::{Move, New, answer};
-use super::{VALID, View};
 use crate::directory::SetXattr;
+use crate::room;
 
 /// A view, as the session layer serves it.
 pub(crate) struct Served(pub Arc<View>);
@@ -29,11 +30,7 @@ impl View {
     fn handle_name(&self, request: Request<'_>, reply: Reply) {
         let Request { node, caller, ref operation, .. } = request;
         match *operation {
-            Operation::Lookup { name } => match self.directory.lookup(node, name) {
-                Ok(found) => reply.entry(&self.entry(&found)),
-                Err(Errno::NOENT) => reply.no_entry(VALID),
-                Err(errno) => reply.error(errno),
-            },
+            Operation::Lookup { name } => self.lookup(node, name, room::TRIES, reply),
             Operation::Symlink { name, target } => {
                 let new = New::Symlink { target: target.to_owned() };
                 self.make(caller, node, name, new, reply);
@@ -143,8 +140,8 @@ impl View {
             }
             Operation::Readdirplus { handle, offset, size } => {
                 let listing = self.handles.directory(handle).and_then(|directory| {
-                    let entry = |found: &_| self.entry(found);
-                    self.directory.readdirplus(node, &directory, (offset, size), entry)
+                    let find = |name: &_| self.find_listed(node, name);
+                    self.directory.readdirplus(&directory, (offset, size), find)
                 });
                 match listing {
                     Ok(listing) => reply.directory(listing),

@@ -8,13 +8,14 @@ use gate_core::lock::claim::Patience;
 use gate_core::lock::event::Change;
 use gate_core::lock::want::{Node, Op, Place};
 use gate_core::path::ViewPath;
-use gate_fuse::{Caller, Errno, NodeId, Reply};
+use gate_fuse::{Caller, Entry, Errno, NodeId, Reply};
 use rustix::fs::FileType;
 
-use super::View;
 use super::files::Named;
+use super::{VALID, View};
 use crate::directory::{Found, Make};
 use crate::park::Check;
+use crate::room;
 use crate::turn::{Round, Run, Turn};
 
 /// How long a socket may wait for its name, with the directory locked by the kernel.
@@ -37,6 +38,29 @@ pub(super) struct Move {
 }
 
 impl View {
+    /// Finds a name; tries again so many times when descriptors ran out.
+    pub(super) fn lookup(&self, parent: NodeId, name: &CStr, tries: u32, reply: Reply) {
+        match self.directory.lookup(parent, name) {
+            Ok(found) => reply.entry(&self.entry(&found)),
+            Err(Errno::NOENT) => reply.no_entry(VALID),
+            Err(Errno::MFILE) if tries > 0 => {
+                self.room.make();
+                // Not in this thread: it is needed for what the kernel forgets.
+                let (view, name) = (self.itself(), name.to_owned());
+                self.timer.after(room::PAUSE, move || view.lookup(parent, &name, tries - 1, reply));
+            }
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    /// Finds a name that is listed, while there is room.
+    pub(super) fn find_listed(&self, parent: NodeId, name: &CStr) -> Option<Entry> {
+        if self.room.is_scarce(self.directory.population()) {
+            return None;
+        }
+        self.directory.lookup(parent, name).ok().map(|found| self.entry(&found))
+    }
+
     pub(super) fn make(&self, caller: Caller, parent: NodeId, name: &CStr, new: New, reply: Reply) {
         let op = match new {
             New::Directory { .. } => Op::Mkdir,

@@ -1,0 +1,183 @@
+//! Room for nodes: every one that the kernel knows holds a descriptor, and those are limited.
+//!
+//! The kernel keeps what it once looked up until its own memory runs short. Long before that,
+//! above a mark, a thread asks it to drop names of files that nobody has open, the oldest first;
+//! it answers with FORGETs, which free descriptors. A file that is in use all the same (by
+//! `O_PATH`, or as a socket) just stays known.
+//!
+//! The thread is nobody else's: a notification waits for the lock of the directory, which the
+//! kernel holds while a lookup or a creation in it is not answered.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use gate_fuse::NodeId;
+
+use crate::directory::Population;
+use crate::view::View;
+
+/// How often a lookup that found no descriptor is tried again. It holds the lock of its
+/// directory meanwhile: if what could be forgotten is all in there, it fails.
+pub(crate) const TRIES: u32 = 5;
+
+/// How long such a lookup waits before each try.
+pub(crate) const PAUSE: Duration = Duration::from_millis(4);
+
+/// The room of a view. Dropping it ends the thread.
+pub(crate) struct Room {
+    marks: Marks,
+    /// How many nodes must ever have been made before the next sweep.
+    due: AtomicU64,
+    bell: Arc<Bell>,
+}
+
+/// Numbers of nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Marks {
+    /// A sweep leaves so many.
+    ample: usize,
+    /// More make a sweep.
+    short: usize,
+    /// With more, nothing is looked up that was not asked for.
+    scarce: usize,
+    /// So many are made from one sweep to the next, so that the kernel's answers come between
+    /// and a view full of what cannot be forgotten is not searched all the time.
+    stride: u64,
+}
+
+/// What wakes the thread.
+#[derive(Default)]
+struct Bell {
+    wanted: Mutex<Wanted>,
+    rung: Condvar,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Wanted {
+    #[default]
+    Nothing,
+    Sweep,
+    End,
+}
+
+impl Room {
+    /// Measures the room that so many descriptors give.
+    pub fn new(descriptors: u64) -> Room {
+        Room { marks: Marks::of(descriptors), due: AtomicU64::new(0), bell: Arc::default() }
+    }
+
+    /// Has room made if it got short.
+    pub fn mind(&self, population: Population) {
+        let due = self.due.load(Ordering::Relaxed);
+        if population.known > self.marks.short && population.ever >= due {
+            self.due.store(population.ever + self.marks.stride, Ordering::Relaxed);
+            self.make();
+        }
+    }
+
+    /// Has room made.
+    pub fn make(&self) {
+        self.bell.ring(Wanted::Sweep);
+    }
+
+    /// Returns whether what is left is for what must be.
+    pub fn is_scarce(&self, population: Population) -> bool {
+        population.known > self.marks.scarce
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.bell.ring(Wanted::End);
+    }
+}
+
+impl Marks {
+    /// A quarter is left for open files and everything else.
+    fn of(descriptors: u64) -> Marks {
+        let quarter = usize::try_from(descriptors / 4).unwrap_or(usize::MAX / 4);
+        Marks { ample: quarter, short: 2 * quarter, scarce: 3 * quarter, stride: descriptors / 16 }
+    }
+}
+
+impl Bell {
+    fn ring(&self, wanted: Wanted) {
+        *self.lock() = wanted;
+        self.rung.notify_one();
+    }
+
+    /// Waits for the next ring; false at the end.
+    fn wait(&self) -> bool {
+        let silent = |wanted: &mut Wanted| *wanted == Wanted::Nothing;
+        let wanted = self.rung.wait_while(self.lock(), silent);
+        let mut wanted = wanted.unwrap_or_else(PoisonError::into_inner);
+        if *wanted == Wanted::End {
+            return false;
+        }
+        *wanted = Wanted::Nothing;
+        true
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Wanted> {
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Starts the thread that makes room in a view.
+pub(crate) fn start(view: &Arc<View>) -> std::io::Result<()> {
+    let (bell, view) = (view.room.bell.clone(), Arc::downgrade(view));
+    let run = move || {
+        let mut swept = NodeId::ROOT;
+        while bell.wait() {
+            let Some(view) = view.upgrade() else { return };
+            swept = sweep(&view, swept);
+        }
+    };
+    std::thread::Builder::new().name("view-forgetter".into()).spawn(run)?;
+    Ok(())
+}
+
+/// Asks the kernel to forget files, from the one after `swept` on, and returns the last of them:
+/// what it keeps is not asked for again before all others were.
+fn sweep(view: &View, mut swept: NodeId) -> NodeId {
+    let excess = view.directory.population().known.saturating_sub(view.room.marks.ample);
+    let busy = |node| view.handles.is_open(node);
+    for idle in view.directory.idle(swept, excess, busy) {
+        swept = idle.node;
+        if busy(idle.node) {
+            continue; // It was opened since.
+        }
+        for (parent, name) in &idle.places {
+            if let Err(errno) = view.notifier().inval_entry(*parent, name) {
+                tracing::debug!(%errno, node = ?idle.node, "the kernel does not forget");
+            }
+        }
+    }
+    swept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sweep_is_due_above_the_mark_and_then_once_in_a_stride() {
+        let room = Room::new(1024);
+        let rings = |known, ever| {
+            room.mind(Population { known, ever });
+            std::mem::take(&mut *room.bell.lock()) == Wanted::Sweep
+        };
+        assert!(!rings(512, 600));
+        assert!(rings(513, 601) && !rings(514, 602) && !rings(576, 664));
+        assert!(rings(577, 665));
+        assert!(!rings(400, 5_000) && rings(600, 5_200));
+    }
+
+    #[test]
+    fn names_are_listed_bare_when_room_is_scarce() {
+        let room = Room::new(1024);
+        let scarce = |known| room.is_scarce(Population { known, ever: 1_000 });
+        assert!(!scarce(768) && scarce(769));
+    }
+}
