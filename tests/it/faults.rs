@@ -229,3 +229,47 @@ fn journal_of(world: &World) -> PathBuf {
         |path: &PathBuf| fs::read(path).is_ok_and(|bytes| bytes.starts_with(b"SQLite format 3"));
     files.filter(|path| path.is_file()).find(is_journal).expect("the broker keeps a journal")
 }
+
+#[test]
+fn more_files_than_descriptors_are_walked_again_and_again() {
+    const FILES: &str = "5000";
+    // Root would raise the limit.
+    let mut world = World::bare_of_ordinary_user();
+    world.start_broker([""; 0]);
+    let fill = "mkdir d{1..50} big
+        for d in d{1..50}; do for f in {1..50}; do echo $d $f > $d/$f; done; done
+        for f in {1..2500}; do echo big $f > big/$f; done";
+    world.script(&world.source(), fill).run().success();
+    let [source, view] = [world.source(), world.view()];
+    let server = world
+        .command("prlimit".as_ref())
+        .args(["--nofile=1024".as_ref(), world.program("gate").as_os_str()])
+        .args(["mount".as_ref(), "--foreground".as_ref(), source.as_os_str(), view.as_ref()])
+        .start();
+    wait_until(SOON, "the view is mounted", || {
+        assert!(server.is_running(), "the mount ended: {}", server.so_far());
+        kernel::mounts_below(&view).iter().any(|mount| mount.is_fuse())
+    });
+    let walk = r#"
+        cd d1
+        exec 3< 1 4>> 2
+        for round in 1 2; do
+            find .. -type f | wc -l
+            find .. -type f -printf '%s\n' | wc -l
+            du -a .. | wc -l
+            grep -r '[0-9]$' .. | wc -l
+            tar -c .. 2> /dev/null | tar -t | grep -c '[0-9]$'
+        done
+        cat <&3
+        echo more >&4
+        cat 2
+        [ "$(/bin/pwd)" = "$PWD" ] && readlink /proc/$$/fd/3
+    "#;
+    let output = world.script(&view, walk).run().success();
+    let open = view.join("d1/1").into_os_string().into_string().unwrap();
+    let round = [FILES, FILES, "5052", FILES, FILES];
+    let expected = [&round[..], &round, &["d1 1", "d1 2", "more", &open]].concat();
+    assert_eq!(output.lines().collect::<Vec<_>>(), expected);
+    world.gate(["umount".as_ref(), view.as_os_str()]).run().success();
+    assert_eq!(server.finish(SOON).code, Some(0));
+}
