@@ -8,7 +8,7 @@
 //! The thread is nobody else's: a notification waits for the lock of the directory, which the
 //! kernel holds while a lookup or a creation in it is not answered.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,10 +19,10 @@ use crate::view::View;
 
 /// How often a lookup that found no descriptor is tried again. It holds the lock of its
 /// directory meanwhile: if what could be forgotten is all in there, it fails.
-pub(crate) const TRIES: u32 = 5;
+pub(crate) const TRIES: u32 = 10;
 
 /// How long such a lookup waits before each try.
-pub(crate) const PAUSE: Duration = Duration::from_millis(4);
+pub(crate) const PAUSE: Duration = Duration::from_millis(2);
 
 /// The room of a view. Dropping it ends the thread.
 pub(crate) struct Room {
@@ -51,6 +51,7 @@ struct Marks {
 struct Bell {
     wanted: Mutex<Wanted>,
     rung: Condvar,
+    sweeping: AtomicBool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -84,6 +85,11 @@ impl Room {
     /// Returns whether what is left is for what must be.
     pub fn is_scarce(&self, population: Population) -> bool {
         population.known > self.marks.scarce
+    }
+
+    /// Returns whether who makes a node should let the thread that makes room go first.
+    pub fn is_pressed(&self, population: Population) -> bool {
+        self.is_scarce(population) && self.bell.sweeping.load(Ordering::Relaxed)
     }
 }
 
@@ -131,7 +137,9 @@ pub(crate) fn start(view: &Arc<View>) -> std::io::Result<()> {
         let mut swept = NodeId::ROOT;
         while bell.wait() {
             let Some(view) = view.upgrade() else { return };
+            bell.sweeping.store(true, Ordering::Relaxed);
             swept = sweep(&view, swept);
+            bell.sweeping.store(false, Ordering::Relaxed);
         }
     };
     std::thread::Builder::new().name("view-forgetter".into()).spawn(run)?;

@@ -38,19 +38,26 @@ pub(super) struct Move {
 }
 
 impl View {
-    /// Finds a name; tries again so many times when descriptors ran out.
+    /// Finds a name; waits a little, so many times at most, while descriptors run out.
     pub(super) fn lookup(&self, parent: NodeId, name: &CStr, tries: u32, reply: Reply) {
+        if tries == room::TRIES && self.room.is_pressed(self.directory.population()) {
+            return self.lookup_later(parent, name, tries, reply);
+        }
         match self.directory.lookup(parent, name) {
             Ok(found) => reply.entry(&self.entry(&found)),
             Err(Errno::NOENT) => reply.no_entry(VALID),
             Err(Errno::MFILE) if tries > 0 => {
                 self.room.make();
-                // Not in this thread: it is needed for what the kernel forgets.
-                let (view, name) = (self.itself(), name.to_owned());
-                self.timer.after(room::PAUSE, move || view.lookup(parent, &name, tries - 1, reply));
+                self.lookup_later(parent, name, tries, reply);
             }
             Err(errno) => reply.error(errno),
         }
+    }
+
+    /// Not in this thread: it is needed for what the kernel forgets.
+    fn lookup_later(&self, parent: NodeId, name: &CStr, tries: u32, reply: Reply) {
+        let (view, name) = (self.itself(), name.to_owned());
+        self.timer.after(room::PAUSE, move || view.lookup(parent, &name, tries - 1, reply));
     }
 
     /// Finds a name that is listed, while there is room.
