@@ -46,7 +46,7 @@ pub(crate) struct Handles {
     /// The handles of owners at the broker.
     owners: Mutex<FxHashMap<u64, Arc<Handle>>>,
     /// Who has a file open, each as often as it has.
-    users: Mutex<FxHashMap<NodeId, Vec<User>>>,
+    users: Mutex<FxHashMap<NodeId, Vec<Arc<Handle>>>>,
     next: AtomicU64,
     started: Instant,
 }
@@ -98,7 +98,7 @@ impl Handles {
         if let Turn::Granted { owner } = handle.turn {
             lock(&self.owners).insert(owner, handle.clone());
         }
-        lock(&self.users).entry(handle.node).or_default().push(handle.user);
+        lock(&self.users).entry(handle.node).or_default().push(handle.clone());
         self.files.write().unwrap_or_else(PoisonError::into_inner).insert(id, handle);
         id
     }
@@ -125,9 +125,7 @@ impl Handles {
         }
         let mut users = lock(&self.users);
         if let Some(of_node) = users.get_mut(&handle.node) {
-            if let Some(at) = of_node.iter().position(|user| *user == handle.user) {
-                of_node.swap_remove(at);
-            }
+            of_node.retain(|other| !Arc::ptr_eq(other, &handle));
             if of_node.is_empty() {
                 users.remove(&handle.node);
             }
@@ -176,7 +174,10 @@ impl Handles {
     /// Returns the processes that have a file open.
     pub fn users(&self, node: NodeId) -> Vec<Process> {
         let users = lock(&self.users);
-        users.get(&node).into_iter().flatten().filter_map(|user| user.process).collect()
+        let handles = users.get(&node).into_iter().flatten();
+        // What was fenced gives no rights any more.
+        let valid = handles.filter(|handle| !handle.revoked.load(Ordering::Acquire));
+        valid.filter_map(|handle| handle.user.process).collect()
     }
 
     /// Returns whether a file is open.
@@ -186,7 +187,9 @@ impl Handles {
 
     /// Returns whether a file runs as a program.
     pub fn is_executed(&self, node: NodeId) -> bool {
-        lock(&self.users).get(&node).is_some_and(|users| users.iter().any(|user| user.executes))
+        lock(&self.users)
+            .get(&node)
+            .is_some_and(|users| users.iter().any(|handle| handle.user.executes))
     }
 
     fn fresh(&self) -> HandleId {
