@@ -50,9 +50,10 @@ pub struct Tool {
     program: &'static str,
 }
 
-/// The runner of the tests and the suites that judge the view.
-pub const TOOLS: [Tool; 3] = [
+/// The runner of the tests, the judge of dependencies, and the suites that judge the view.
+pub const TOOLS: [Tool; 4] = [
     Tool { crate_name: "cargo-nextest", program: "cargo-nextest" },
+    Tool { crate_name: "cargo-deny", program: "cargo-deny" },
     Tool { crate_name: "pjdfstest", program: "pjdfstest" },
     Tool { crate_name: "fsx", program: "fsx" },
 ];
