@@ -1,6 +1,5 @@
 //! Directory listings, built up to the size the kernel asked for.
 
-use rustix::fs::FileType;
 use zerocopy::IntoBytes;
 
 use super::Entry;
@@ -17,14 +16,6 @@ pub struct DirEntry<'a> {
     pub kind: u8,
     /// The name.
     pub name: &'a [u8],
-}
-
-impl DirEntry<'_> {
-    /// The `DT_*` number of a type.
-    pub fn kind_of(file_type: FileType) -> u8 {
-        const DT_SHIFT: u32 = 12;
-        (file_type.as_raw_mode() >> DT_SHIFT) as u8
-    }
 }
 
 /// The answer to READDIR.

@@ -78,15 +78,6 @@ impl Table {
         tickets.into_iter().flat_map(|ticket| self.standings_of(ticket)).collect()
     }
 
-    /// Returns the claims of one session.
-    pub fn standings_in(&self, session: SessionId) -> Vec<Standing> {
-        let session = self.sessions.get(&session);
-        let tickets = session.into_iter().flat_map(|session| session.tickets.iter().copied());
-        let mut tickets: Vec<Ticket> = tickets.collect();
-        tickets.sort_unstable();
-        tickets.into_iter().flat_map(|ticket| self.standings_of(ticket)).collect()
-    }
-
     /// Returns one claim by its ticket: as held first, then as waiting.
     pub fn standings_of(&self, ticket: Ticket) -> Vec<Standing> {
         let Some(slot) = self.slots.get(&ticket) else { return Vec::new() };
