@@ -8,11 +8,14 @@
 //! declared stale; that GETATTR, which holds nothing, is what waits. When it is answered the
 //! kernel issues the call again, and the ticket lets it through. A call is answered ESTALE once
 //! only: the kernel would hand a second one to the program.
+//!
+//! The rules are [`tickets`]; here the kernel, the broker and the timer are told.
 
-use std::collections::HashMap;
+mod tickets;
+
 use std::ffi::CString;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use gate_api::{Answer, Ask, process};
@@ -22,6 +25,7 @@ use gate_fuse::{Errno, NodeId, Parked, Reply, Stale};
 
 use crate::turn::{Round, Run, Turn, Verdict};
 use crate::view::View;
+use tickets::{Arrival, Decided, Rest, Spot, Stub, Tickets, Watch};
 
 /// How long the broker may take to say yes or "wait" while the kernel holds its locks.
 const TRY_MAX: Duration = Duration::from_millis(50);
@@ -55,170 +59,114 @@ pub(crate) struct Call {
 /// See [`Call::check`].
 pub(crate) type Check = Box<dyn FnOnce(&View) -> Result<(), Errno> + Send>;
 
-/// The tickets, by thread: a thread makes one call at a time.
+/// The calls of a view that wait outside.
 #[derive(Default)]
 pub(crate) struct Parking {
-    tickets: Mutex<HashMap<u32, Arc<Ticket>>>,
+    tickets: Mutex<Tickets<InHand, Walk>>,
     /// As many as there are tickets, for those who only want to know whether there are any.
     count: AtomicUsize,
+    printed: AtomicU64,
     sweeping: AtomicBool,
 }
 
-struct Ticket {
-    thread: u32,
+/// A call that the kernel waits for.
+struct InHand {
+    reply: Reply,
     parents: [NodeId; 2],
-    name: CString,
-    owner: OnceLock<u64>,
-    standing: Mutex<Standing>,
-}
-
-struct Standing {
-    state: State,
-    /// When it came to be in this state.
+    check: Check,
+    run: Run,
     since: Instant,
 }
 
-enum State {
-    /// The call holds the kernel's locks and waits for a word of the broker.
-    Asked(Reply, Check, Run),
-    /// The call was answered ESTALE; its walk may have come and be parked.
-    InLine(Option<(Parked, NodeId)>),
-    /// It is its turn; the call will come again.
-    Turn(Turn),
-    /// It was told no; the call will come again to hear it.
-    Refused(Errno),
-    /// The walk was interrupted; the program may make the call anew.
-    Kept,
-    /// The call did not come again in time.
-    Expired,
-    /// The call came again, or never had to wait.
-    Done,
-}
-
-/// What a thread's ticket means for the call that it makes now.
-enum Before {
-    /// Nothing: it comes for the first time.
-    Nothing,
-    Run(Turn),
-    Fail(Errno),
-    /// Its place was kept; the walk is to come once more.
-    WaitAgain(Arc<Ticket>),
-    /// It must not be answered ESTALE once more.
-    LastTry,
+/// The GETATTR of a node that the kernel waits for.
+struct Walk {
+    node: NodeId,
+    parked: Parked,
 }
 
 impl Parking {
-    fn lock(&self) -> MutexGuard<'_, HashMap<u32, Arc<Ticket>>> {
-        self.tickets.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Returns whether any call waits: then attributes of directories must not be cached.
     pub fn is_in_use(&self) -> bool {
         self.count.load(Ordering::Acquire) > 0
     }
 
-    fn insert(&self, ticket: Arc<Ticket>) {
-        let mut tickets = self.lock();
-        tickets.insert(ticket.thread, ticket);
+    /// Nothing that is done with the tickets waits, or comes back for them.
+    fn with<T>(&self, act: impl FnOnce(&mut Tickets<InHand, Walk>) -> T) -> T {
+        let mut tickets = self.tickets.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = act(&mut tickets);
         self.count.store(tickets.len(), Ordering::Release);
+        result
     }
 
-    fn remove(&self, ticket: &Arc<Ticket>) {
-        let mut tickets = self.lock();
-        if tickets.get(&ticket.thread).is_some_and(|known| Arc::ptr_eq(known, ticket)) {
-            tickets.remove(&ticket.thread);
-        }
-        self.count.store(tickets.len(), Ordering::Release);
-    }
-
-    fn get(&self, thread: u32) -> Option<Arc<Ticket>> {
-        if !self.is_in_use() {
-            return None;
-        }
-        self.lock().get(&thread).cloned()
+    fn stub(&self, thread: u32) -> Stub {
+        Stub { thread, number: self.printed.fetch_add(1, Ordering::Relaxed) }
     }
 }
 
 impl View {
     /// Runs a call when it is its turn.
     pub fn wait_outside(&self, call: Call, reply: Reply) {
-        match self.before(&call) {
-            Before::Nothing => self.ask_and_leave_ticket(call, reply),
-            Before::Run(turn) => (call.run)(self, reply, turn, Round::Last),
-            Before::Fail(errno) => reply.error(errno),
-            Before::WaitAgain(ticket) => ticket.go_outside(self, reply),
-            Before::LastTry => {
-                let ask = Ask { patience: Patience::Try, ..call.ask };
-                self.ask_briefly(ask, reply, Round::Last, call.run);
+        let Call { thread, parents, name, ask, check, run } = call;
+        let stub = self.parking.stub(thread);
+        let in_hand = InHand { reply, parents, check, run, since: Instant::now() };
+        let spot = Spot { parents, name };
+        let (rest, arrival) = self.parking.with(|tickets| tickets.arrive(stub, spot, in_hand));
+        self.give_back(rest);
+        match arrival {
+            Arrival::Ask => self.ask_for(stub, ask),
+            Arrival::Run(call, turn) => (call.run)(self, call.reply, turn, Round::Last),
+            Arrival::Fail(call, errno) => call.reply.error(errno),
+            Arrival::Send(call, watch) => self.send_outside(call.parents, call.reply, watch),
+            Arrival::TryLast(call) => {
+                let ask = Ask { patience: Patience::Try, ..ask };
+                self.ask_briefly(ask, call.reply, Round::Last, call.run);
             }
         }
     }
 
     /// Lets the walk of a waiting call wait; gives the reply back if it is not such a walk.
     pub fn wait_in_walk(&self, thread: u32, node: NodeId, reply: Reply) -> Option<Reply> {
-        match self.parking.get(thread) {
-            Some(ticket) if ticket.parents.contains(&node) => ticket.walk(self, node, reply),
-            _ => Some(reply),
+        if !self.parking.is_in_use() {
+            return Some(reply);
         }
-    }
-
-    /// Takes over the turn of a call that comes back as another: a CREATE whose name exists by
-    /// now is issued again as an OPEN.
-    pub fn take_ticket(&self, thread: u32) -> Option<Turn> {
-        let ticket = self.parking.get(thread)?;
-        ticket.withdraw(self)
-    }
-
-    fn before(&self, call: &Call) -> Before {
-        let Some(ticket) = self.parking.get(call.thread) else { return Before::Nothing };
-        if ticket.parents != call.parents || ticket.name != call.name {
-            if let Some(turn) = ticket.withdraw(self) {
-                self.end_turn(turn, None);
-            }
-            return Before::Nothing;
-        }
-        let mut standing = ticket.lock();
-        let state = standing.turn_to(State::Done);
-        if let State::Kept = state {
-            standing.turn_to(State::InLine(None));
-            drop(standing);
-            return Before::WaitAgain(ticket);
-        }
-        drop(standing);
-        self.parking.remove(&ticket);
-        match state {
-            State::Turn(turn) => Before::Run(turn),
-            State::Refused(errno) => Before::Fail(errno),
-            State::Expired => Before::LastTry,
-            // The kernel came again without a walk, and must not be sent away a second time.
-            State::InLine(_) => {
-                ticket.leave_line(self);
-                Before::Fail(Errno::AGAIN)
-            }
-            State::Kept | State::Asked(..) | State::Done => Before::Nothing,
-        }
-    }
-
-    fn ask_and_leave_ticket(&self, call: Call, reply: Reply) {
-        let state = State::Asked(reply, call.check, call.run);
-        let ticket = Arc::new(Ticket {
-            thread: call.thread,
-            parents: call.parents,
-            name: call.name,
-            owner: OnceLock::new(),
-            standing: Mutex::new(Standing { state, since: Instant::now() }),
-        });
-        self.parking.insert(ticket.clone());
-        self.sweep_later();
-        let (asking, view) = (ticket.clone(), self.itself());
-        let then = move |answer: Answer| match Verdict::of(&answer) {
-            Some(verdict) => asking.decided(&view, verdict),
-            None => asking.must_wait(&view),
+        let Some(stub) = self.parking.with(|tickets| tickets.walk_of(thread, node)) else {
+            return Some(reply);
         };
-        let owner = ticket.owner.get_or_init(|| self.broker.acquire(call.ask, Box::new(then)));
-        // Given up in the meantime; to one that was decided this does nothing.
-        if matches!(ticket.lock().state, State::Done | State::Expired) {
-            self.broker.withdraw(*owner, Refusal::Interrupted);
+        let view = self.itself();
+        // Without the lock: an interrupt that came before is delivered in here.
+        let parked = reply.park(move |reply| {
+            view.walk_interrupted(stub);
+            reply.error(Errno::INTR);
+        });
+        let walk = Walk { node, parked };
+        self.parking.with(|tickets| tickets.parked(stub, walk))?.parked.resume()
+    }
+
+    /// Takes over the turn of a call that comes back as an open.
+    pub fn take_ticket(&self, thread: u32) -> Option<Turn> {
+        if !self.parking.is_in_use() {
+            return None;
+        }
+        match self.parking.with(|tickets| tickets.end_of(thread)) {
+            Rest::Turn(turn) => Some(turn),
+            rest => {
+                self.give_back(rest);
+                None
+            }
+        }
+    }
+
+    fn ask_for(&self, stub: Stub, ask: Ask) {
+        self.sweep_later();
+        let view = self.itself();
+        let then = move |answer: Answer| match Verdict::of(&answer) {
+            Some(verdict) => view.decided(stub, verdict),
+            None => view.must_wait(stub),
+        };
+        let owner = self.broker.acquire(ask, Box::new(then));
+        if !self.parking.with(|tickets| tickets.asked(stub, owner)) {
+            // Given up in the meantime; to one that was decided this does nothing.
+            self.give_back(Rest::Place(owner));
         }
     }
 
@@ -232,195 +180,96 @@ impl View {
 
     fn sweep(&self) {
         self.parking.sweeping.store(false, Ordering::Release);
-        let tickets: Vec<Arc<Ticket>> = self.parking.lock().values().cloned().collect();
-        let mut still_asked = false;
-        for ticket in &tickets {
-            let standing = ticket.lock();
-            let asked = matches!(standing.state, State::Asked(..));
-            let overdue = asked && standing.since.elapsed() >= TRY_MAX;
-            drop(standing);
-            if overdue {
-                ticket.must_wait(self);
-            }
-            still_asked |= asked && !overdue;
+        let is_overdue = |since: Instant| since.elapsed() >= TRY_MAX;
+        let (overdue, others): (Vec<_>, Vec<_>) = self.parking.with(|tickets| {
+            let asked = tickets.in_hand().map(|(stub, call)| (stub, call.since));
+            asked.partition(|(_, since)| is_overdue(*since))
+        });
+        for (stub, _) in overdue {
+            self.must_wait(stub);
         }
-        if still_asked {
+        if !others.is_empty() {
             self.sweep_later();
         }
     }
-}
-
-impl Standing {
-    fn turn_to(&mut self, state: State) -> State {
-        self.since = Instant::now();
-        std::mem::replace(&mut self.state, state)
-    }
-}
-
-impl Ticket {
-    fn lock(&self) -> MutexGuard<'_, Standing> {
-        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 
     /// The broker's answer is not yes: the call leaves the kernel's locks, or fails.
-    fn must_wait(self: &Arc<Self>, view: &View) {
-        let mut standing = self.lock();
-        if !matches!(standing.state, State::Asked(..)) {
-            return;
-        }
-        let State::Asked(reply, check, _) = standing.turn_to(State::InLine(None)) else {
-            unreachable!("looked at above")
-        };
-        drop(standing);
-        match check(view) {
-            Ok(()) => self.go_outside(view, reply),
+    fn must_wait(&self, stub: Stub) {
+        let sent = self.parking.with(|tickets| tickets.must_wait(stub));
+        let Some((InHand { reply, parents, check, .. }, watch)) = sent else { return };
+        match check(self) {
+            Ok(()) => self.send_outside(parents, reply, watch),
             Err(errno) => {
-                if let Some(turn) = self.withdraw(view) {
-                    view.end_turn(turn, None);
-                }
+                self.end_ticket(stub);
                 reply.error(errno);
             }
         }
     }
 
     /// Sends the kernel on its walk.
-    fn go_outside(self: &Arc<Self>, view: &View, reply: Reply) {
-        for parent in self.parents {
+    fn send_outside(&self, parents: [NodeId; 2], reply: Reply, watch: Watch) {
+        for parent in parents {
             // Only attributes: that takes no lock that a call in progress could hold.
-            if let Err(errno) = view.notifier().inval_inode(parent, Stale::Attributes) {
+            if let Err(errno) = self.notifier().inval_inode(parent, Stale::Attributes) {
                 tracing::warn!(%errno, ?parent, "attributes could not be declared stale");
             }
         }
         reply.error(Errno::STALE);
-        self.expire_later(view);
+        self.expire_later(watch);
     }
 
-    fn decided(self: &Arc<Self>, view: &View, verdict: Verdict) {
-        let mut standing = self.lock();
-        let next = match verdict {
-            Verdict::Go(turn) => State::Turn(turn),
-            Verdict::Stop(errno) => State::Refused(errno),
-        };
-        match standing.turn_to(State::Done) {
-            State::Asked(reply, _, run) => {
-                drop(standing);
-                view.parking.remove(self);
-                match verdict {
-                    Verdict::Go(turn) => run(view, reply, turn, Round::First),
-                    Verdict::Stop(errno) => reply.error(errno),
-                }
+    fn decided(&self, stub: Stub, verdict: Verdict) {
+        match (self.parking.with(|tickets| tickets.decided(stub, verdict)), verdict) {
+            (Decided::Now(call), Verdict::Go(turn)) => {
+                (call.run)(self, call.reply, turn, Round::First);
             }
-            State::InLine(walk) => {
-                standing.turn_to(next);
-                drop(standing);
-                if let Some((parked, node)) = walk
+            (Decided::Now(call), Verdict::Stop(errno)) => call.reply.error(errno),
+            (Decided::Later(walk, watch), _) => {
+                if let Some(Walk { node, parked }) = walk
                     && let Some(reply) = parked.resume()
                 {
-                    view.answer_walk(node, reply);
+                    self.answer_walk(node, reply);
                 }
-                self.expire_later(view);
+                self.expire_later(watch);
             }
-            State::Kept if matches!(verdict, Verdict::Go(_)) => {
-                standing.turn_to(next);
-                drop(standing);
-                self.expire_later(view);
-            }
-            other => {
-                standing.turn_to(other);
-                drop(standing);
-                if let Verdict::Go(turn) = verdict {
-                    view.end_turn(turn, None);
-                }
-            }
+            (Decided::Nobody, Verdict::Go(turn)) => self.end_turn(turn, None),
+            (Decided::Nobody, Verdict::Stop(_)) => {}
         }
     }
 
-    /// A GETATTR of the directory by the thread whose call waits.
-    fn walk(self: Arc<Self>, view: &View, node: NodeId, reply: Reply) -> Option<Reply> {
-        if !matches!(self.lock().state, State::InLine(None)) {
-            return Some(reply);
-        }
-        let (ticket, of) = (self.clone(), view.itself());
-        let parked = reply.park(move |reply| {
-            ticket.interrupted(&of);
-            reply.error(Errno::INTR);
-        });
-        let mut standing = self.lock();
-        if let State::InLine(walk @ None) = &mut standing.state {
-            *walk = Some((parked, node));
-            return None;
-        }
-        drop(standing);
-        parked.resume()
-    }
-
-    /// The walk was interrupted: the program will see EINTR, and may make the call again.
-    fn interrupted(self: &Arc<Self>, view: &View) {
-        let mut standing = self.lock();
-        if let State::InLine(_) = standing.state {
-            standing.turn_to(State::Kept);
-        }
-        drop(standing);
-        let (ticket, of) = (self.clone(), view.itself());
-        view.timer.after(SEEN_AFTER, move || {
-            if !is_alive(ticket.thread)
-                && let Some(turn) = ticket.withdraw(&of)
-            {
-                of.end_turn(turn, None);
+    fn walk_interrupted(&self, stub: Stub) {
+        let interrupted = self.parking.with(|tickets| tickets.interrupted(stub));
+        let Some(watch) = interrupted else { return };
+        let view = self.itself();
+        self.timer.after(SEEN_AFTER, move || {
+            if !is_alive(stub.thread) {
+                view.end_ticket(stub);
             }
         });
-        self.expire_later(view);
+        self.expire_later(watch);
     }
 
-    fn expire_later(self: &Arc<Self>, view: &View) {
-        let (ticket, of) = (self.clone(), view.itself());
-        view.timer.after(CLAIMED_WITHIN, move || ticket.expire(&of));
+    fn expire_later(&self, watch: Watch) {
+        let view = self.itself();
+        self.timer.after(CLAIMED_WITHIN, move || {
+            let expired = view.parking.with(|tickets| tickets.expire(watch));
+            let Some(rest) = expired else { return };
+            view.give_back(rest);
+            let of = view.itself();
+            let forget = move || of.parking.with(|tickets| tickets.forget(watch.stub));
+            view.timer.after(REMEMBERED_FOR, forget);
+        });
     }
 
-    /// Gives up what nobody came for, and remembers for a while that the thread was sent away.
-    fn expire(self: &Arc<Self>, view: &View) {
-        let mut standing = self.lock();
-        let unclaimed = matches!(
-            standing.state,
-            State::InLine(None) | State::Turn(_) | State::Refused(_) | State::Kept
-        );
-        // Since it was armed the ticket may have moved on; then it was armed again.
-        if !unclaimed || standing.since.elapsed() < CLAIMED_WITHIN {
-            return;
-        }
-        let before = standing.turn_to(State::Expired);
-        drop(standing);
-        match before {
-            State::Turn(turn) => view.end_turn(turn, None),
-            State::InLine(_) => self.leave_line(view),
-            State::Kept => {
-                self.leave_line(view);
-                // The program has had its answer: nothing of the call is outstanding.
-                return view.parking.remove(self);
-            }
-            State::Refused(_) | State::Asked(..) | State::Expired | State::Done => {}
-        }
-        let (ticket, of) = (self.clone(), view.itself());
-        view.timer.after(REMEMBERED_FOR, move || of.parking.remove(&ticket));
+    fn end_ticket(&self, stub: Stub) {
+        self.give_back(self.parking.with(|tickets| tickets.end(stub)));
     }
 
-    /// Ends a ticket whose call will not come again; returns its turn if it has one.
-    fn withdraw(self: &Arc<Self>, view: &View) -> Option<Turn> {
-        view.parking.remove(self);
-        let mut standing = self.lock();
-        let before = standing.turn_to(State::Done);
-        drop(standing);
-        match before {
-            State::Turn(turn) => return Some(turn),
-            State::InLine(_) | State::Kept => self.leave_line(view),
-            State::Asked(..) | State::Refused(_) | State::Expired | State::Done => {}
-        }
-        None
-    }
-
-    fn leave_line(&self, view: &View) {
-        if let Some(owner) = self.owner.get() {
-            view.broker.withdraw(*owner, Refusal::Interrupted);
+    fn give_back(&self, rest: Rest) {
+        match rest {
+            Rest::Nothing => {}
+            Rest::Place(owner) => self.broker.withdraw(owner, Refusal::Interrupted),
+            Rest::Turn(turn) => self.end_turn(turn, None),
         }
     }
 }
