@@ -43,6 +43,10 @@ pub const TO_TEST: [Package; 12] = [
     package("vim", "vim"),
 ];
 
+/// What the figures are compared with.
+pub const TO_BENCH: [Package; 3] =
+    [package("bindfs", "bindfs"), package("etcd-server", "etcd"), package("ripgrep", "rg")];
+
 /// A program from the Rust registry, kept in target/tools.
 #[derive(Debug, Clone, Copy)]
 pub struct Tool {

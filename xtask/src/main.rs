@@ -18,7 +18,8 @@ cargo xtask test [--yes] [NAME…]   install what the tests need, then lint and 
                                    with NAMEs only the tests that match
 cargo xtask soak [MINUTES|NAME]    the long tier: more crashes, more seeds, fuzzing
 cargo xtask tidy                   check layout, layering, licences and docs
-cargo xtask bench [NAME]           measure a view beside the bare directory and bindfs
+cargo xtask bench [NAME]           measure a view beside the bare directory and bindfs, turns
+                                   beside flock and etcd, and a broker under load
 
 --yes installs and changes what is needed without asking, as does CI=true";
 
@@ -49,8 +50,8 @@ fn run(words: &[String]) -> Result<(), Failure> {
         Some((&"soak", [])) => soak::run(None, yes),
         Some((&"soak", [what])) => soak::run(Some(what), yes),
         Some((&"tidy", [])) => tidy::run(),
-        Some((&"bench", [])) => bench::run(None),
-        Some((&"bench", [name])) => bench::run(Some(name)),
+        Some((&"bench", [])) => bench::run(None, yes),
+        Some((&"bench", [name])) => bench::run(Some(name), yes),
         Some((verb, _)) => Err(usage(&format!("`{verb}` is no command"))),
         None => Err(usage("a command is missing")),
     }

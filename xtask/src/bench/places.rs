@@ -1,20 +1,32 @@
 //! Where the work is done: a bare directory, a bindfs mount, a gated view.
 
+use std::io;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use super::peer::await_event;
 use crate::step::Failure;
 
-const MOUNTED_WITHIN: Duration = Duration::from_secs(20);
+/// Where the broker of the places keeps its state.
+const STATE: &str = "state";
 
 /// The places, in the order of the columns.
 pub struct Places {
-    servers: Vec<(Child, Option<PathBuf>)>,
+    mounts: Vec<(Child, PathBuf)>,
     gate: PathBuf,
+    /// Ends after the view that asks it.
+    broker: Option<Broker>,
     home: TempDir,
+}
+
+/// A broker; it ends when this is dropped.
+pub struct Broker {
+    server: Child,
+    /// Where it keeps its journal and its socket.
+    pub state_dir: PathBuf,
 }
 
 impl Places {
@@ -26,14 +38,14 @@ impl Places {
         let fail = |error| Failure::new("cannot make a place to measure in", error);
         let home =
             tempfile::Builder::new().prefix("gate-bench-").tempdir_in("/tmp").map_err(fail)?;
-        for name in ["bare", "bindfs", "gate", "behind-bindfs", "behind-gate", "state", "run"] {
+        for name in ["bare", "bindfs", "gate", "behind-bindfs", "behind-gate", "run"] {
             std::fs::create_dir(home.path().join(name)).map_err(fail)?;
         }
         let gate = gate.canonicalize().map_err(fail)?;
-        let mut places = Self { servers: Vec::new(), gate, home };
+        let mut places = Self { mounts: Vec::new(), gate, broker: None, home };
         let bindfs = Command::new("bindfs");
         places.mount(bindfs, &["-f", "--no-allow-other"], "behind-bindfs", "bindfs")?;
-        places.start_broker()?;
+        places.broker = Some(places.start_broker(STATE)?);
         let gate = places.gate(&["mount", "--foreground"]);
         places.mount(gate, &[], "behind-gate", "gate")?;
         Ok(places)
@@ -61,20 +73,26 @@ impl Places {
             .args(words)
             .env("HOME", self.home.path())
             .env("XDG_RUNTIME_DIR", self.beside("run"))
-            .env("XDG_STATE_HOME", self.beside("state"))
-            .env("GATE_STATE_DIR", self.beside("state"))
+            .env("XDG_STATE_HOME", self.beside(STATE))
+            .env("GATE_STATE_DIR", self.beside(STATE))
             .stdin(Stdio::null());
         command
     }
 
-    fn start_broker(&mut self) -> Result<(), Failure> {
-        let broker = self.gate(&["broker"]).stderr(Stdio::null()).spawn();
-        let broker = broker.map_err(|error| Failure::new("cannot start the broker", error))?;
-        self.servers.push((broker, None));
-        self.await_event("the broker answers", |places| {
-            let ask = places.gate(&["locks"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
-            ask.is_ok_and(|status| status.success())
-        })
+    /// Starts a broker that keeps its state in a new directory beside the places.
+    pub fn start_broker(&self, state: &str) -> Result<Broker, Failure> {
+        let fail = |error| Failure::new("cannot start a broker", error);
+        let state_dir = self.beside(state);
+        let mut command = self.gate(&["broker", "--port", "0"]);
+        command.env("GATE_STATE_DIR", &state_dir).stderr(Stdio::null());
+        let mut broker = Broker { server: command.spawn().map_err(fail)?, state_dir };
+        broker.await_answers().map_err(fail)?;
+        Ok(broker)
+    }
+
+    /// Returns where the broker of the places keeps its state.
+    pub fn state_dir(&self) -> PathBuf {
+        self.beside(STATE)
     }
 
     fn mount(
@@ -88,38 +106,36 @@ impl Places {
         let server = command.args(words).args([&source, &point]).stderr(Stdio::null()).spawn();
         let server =
             server.map_err(|error| Failure::new(format!("cannot run {command:?}"), error))?;
-        self.servers.push((server, Some(point.clone())));
-        self.await_event("the mount is there", |_| is_mounted(&point))
+        self.mounts.push((server, point.clone()));
+        let (server, _) = self.mounts.last_mut().expect("pushed above");
+        await_event(server, "the mount is there", || is_mounted(&point))
+            .map_err(|error| Failure::new("cannot prepare the places", error))
+    }
+}
+
+impl Broker {
+    /// Returns its process.
+    pub fn pid(&self) -> u32 {
+        self.server.id()
     }
 
-    fn await_event(
-        &mut self,
-        what: &str,
-        mut event: impl FnMut(&mut Self) -> bool,
-    ) -> Result<(), Failure> {
-        let started = Instant::now();
-        while !event(self) {
-            let is_over = self.servers.iter_mut().any(|(s, _)| !matches!(s.try_wait(), Ok(None)));
-            if is_over || started.elapsed() > MOUNTED_WITHIN {
-                return Err(Failure::new("cannot prepare the places", format!("not so: {what}")));
-            }
-            std::thread::park_timeout(Duration::from_millis(5));
-        }
-        Ok(())
+    fn await_answers(&mut self) -> io::Result<()> {
+        let socket = self.state_dir.join("gate.sock");
+        await_event(&mut self.server, "the broker answers", || UnixStream::connect(&socket).is_ok())
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
     }
 }
 
 impl Drop for Places {
     fn drop(&mut self) {
-        for (mut server, point) in std::mem::take(&mut self.servers).into_iter().rev() {
-            match point {
-                Some(point) => {
-                    let _ = Command::new("fusermount3").arg("-u").arg(point).status();
-                }
-                None => {
-                    let _ = server.kill();
-                }
-            }
+        for (server, point) in self.mounts.iter_mut().rev() {
+            let _ = Command::new("fusermount3").arg("-u").arg(point).status();
             let _ = server.wait();
         }
     }

@@ -44,7 +44,12 @@ pub struct Samples(pub Vec<Duration>);
 impl Samples {
     /// Returns the time that `percent` of the samples do not exceed.
     pub fn percentile(&self, percent: usize) -> Duration {
-        let at = (self.0.len() * percent / 100).min(self.0.len().saturating_sub(1));
+        self.per_mille(percent * 10)
+    }
+
+    /// Returns the time that so many of a thousand samples do not exceed.
+    pub fn per_mille(&self, part: usize) -> Duration {
+        let at = (self.0.len() * part / 1_000).min(self.0.len().saturating_sub(1));
         self.0.get(at).copied().unwrap_or_default()
     }
 

@@ -1,0 +1,162 @@
+//! A broker with a crowd at its doors: does it ever pause, and what does each of them cost?
+
+mod crowd;
+mod probe;
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::park_timeout;
+use std::time::{Duration, Instant};
+
+use gate_api::QueryError;
+use gate_api::wire::Scope;
+use gate_core::path::ViewPath;
+
+use super::peer::samples;
+use super::places::{Broker, Places};
+use super::pong::Pong;
+use super::sample::{print_heads, print_row, show};
+use super::turns::{Gate, Turns};
+use crate::step::Failure;
+use crowd::Crowd;
+use probe::Probe;
+
+const SESSIONS: u32 = 1_000;
+/// Locks held, each on a path of its own; then those that wait for one path besides.
+const HELD: [usize; 3] = [10_000, 50_000, 100_000];
+const WAITING: [usize; 3] = [1_000, 5_000, 10_000];
+const HAND_OFFS: usize = 2_000;
+/// Who follow every change.
+const WATCHERS: usize = 4;
+/// How long things go on while grants are timed.
+const SPAN: Duration = Duration::from_secs(4);
+/// How long a member of the crowd may be away: shorter than the span, so that its end is seen.
+const LEASE: Duration = Duration::from_secs(2);
+
+/// Measures and prints.
+pub fn run(places: &Places) -> Result<(), Failure> {
+    let broker = places.start_broker("scale")?;
+    let fail = |error| Failure::new("cannot measure a broker under load", error);
+    crowd::raise_descriptor_limit().map_err(fail)?;
+    let mut crowd = gather(&broker).map_err(fail)?;
+    print_hand_offs(&mut crowd).map_err(fail)?;
+    let pong = Pong::start(places.beside("scale-pong")).map_err(fail)?;
+    print_pauses(&broker, &pong, crowd).map_err(fail)
+}
+
+/// Lets the crowd grow, and prints what the broker needs for it.
+fn gather(broker: &Broker) -> io::Result<Crowd> {
+    println!();
+    print_heads(&["standing at the broker", "memory", "each more"]);
+    let mut before = (0, resident_bytes(broker)?);
+    print_memory("nobody", before, before);
+    let mut crowd = Crowd::of(SESSIONS, &broker.state_dir, LEASE)?;
+    let mut measured = |name: &str, count: usize, origin: Option<usize>| {
+        let origin = origin.map_or(before, |count| (count, before.1));
+        let now = (count, resident_bytes(broker)?);
+        print_memory(name, origin, now);
+        before = now;
+        io::Result::Ok(())
+    };
+    measured("1 000 sessions", SESSIONS as usize, Some(0))?;
+    for (step, count) in HELD.into_iter().enumerate() {
+        crowd.hold(count)?;
+        measured(&format!("+ {count} held locks"), count, (step == 0).then_some(0))?;
+    }
+    for (step, count) in WAITING.into_iter().enumerate() {
+        crowd.queue(count)?;
+        measured(&format!("+ {count} waiters"), count, (step == 0).then_some(0))?;
+    }
+    println!();
+    Ok(crowd)
+}
+
+fn print_memory(name: &str, before: (usize, usize), now: (usize, usize)) {
+    let each = (now.1.saturating_sub(before.1)).checked_div(now.0 - before.0);
+    let each = each.map(|bytes| format!("{bytes} B")).unwrap_or_default();
+    print_row(&[name, &format!("{:.1} MiB", now.1 as f64 / (1 << 20) as f64), &each]);
+}
+
+/// Returns how much memory the broker's process has.
+fn resident_bytes(broker: &Broker) -> io::Result<usize> {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", broker.pid()))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<usize>().ok());
+    kib.map(|kib| kib * 1024).ok_or_else(|| io::Error::other("no VmRSS of the broker"))
+}
+
+fn print_hand_offs(crowd: &mut Crowd) -> io::Result<()> {
+    let title = format!("hand-off to the next of {}", WAITING[WAITING.len() - 1]);
+    print_heads(&[&title, "p50", "p99", "worst"]);
+    let times = samples(hand_offs(crowd)?);
+    let cells = [times.median(), times.percentile(99), times.percentile(100)].map(show);
+    print_row(&["", &cells[0], &cells[1], &cells[2]]);
+    println!();
+    Ok(())
+}
+
+fn hand_offs(crowd: &mut Crowd) -> io::Result<Vec<Duration>> {
+    (0..HAND_OFFS).map(|_| crowd.hand_on()).collect()
+}
+
+/// Prints how long others wait for a grant of what nobody else wants.
+fn print_pauses(broker: &Broker, pong: &Pong, mut crowd: Crowd) -> io::Result<()> {
+    let gate = Gate::at(broker.state_dir.clone());
+    let probe = Probe { gate: &gate, pong };
+    print_heads(&["a grant while", "p50", "p99", "p99.9", "worst", "worst ping"]);
+    let rest = || {
+        park_timeout(SPAN);
+        Ok(())
+    };
+    probe.during("nothing else happens", rest)?;
+    probe.during("turns are handed on", || hand_offs(&mut crowd).map(drop))?;
+    probe.during("`locks` and `why` are asked", || ask(broker))?;
+    probe.during(&format!("handed on, {WATCHERS} watch"), || {
+        watched(broker, || hand_offs(&mut crowd).map(drop))
+    })?;
+    probe.during(&format!("{SESSIONS} say good-bye at once"), || {
+        crowd.say_goodbye();
+        rest()
+    })?;
+    let mut crowd = Crowd::of(SESSIONS, &broker.state_dir, LEASE)?;
+    crowd.hold(HELD[HELD.len() - 1])?;
+    crowd.queue(WAITING[WAITING.len() - 1])?;
+    probe.during(&format!("{SESSIONS} vanish, their leases end"), || {
+        drop(crowd);
+        rest()
+    })
+}
+
+/// Asks for all there is, and for all about the root, over and over.
+fn ask(broker: &Broker) -> io::Result<()> {
+    let asker = Turns::connect(&broker.state_dir, 0)?;
+    let root = Scope::Within { space: asker.space_name.clone(), path: ViewPath::root() };
+    let started = Instant::now();
+    while started.elapsed() < SPAN {
+        let no_answer = |error: QueryError| io::Error::other(error);
+        asker.session.locks(&Scope::Everything, None, SPAN).map_err(no_answer)?;
+        asker.session.why(root.clone()).map_err(no_answer)?;
+    }
+    Ok(())
+}
+
+/// Does `work` while some follow all that changes, as `gate locks --watch` does.
+fn watched(broker: &Broker, work: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..WATCHERS {
+            let watcher = Turns::connect(&broker.state_dir, 0)?;
+            let over = &over;
+            scope.spawn(move || {
+                let mut version = None;
+                while !over.load(Ordering::Relaxed) {
+                    let locks = watcher.session.locks(&Scope::Everything, version, LEASE);
+                    version = locks.map_or(version, |locks| Some(locks.version));
+                }
+            });
+        }
+        let worked = work();
+        over.store(true, Ordering::Relaxed);
+        worked
+    })
+}
