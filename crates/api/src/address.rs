@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::bearer::{TokenFile, TokenFileError};
+
 /// The name of the socket in a broker's state directory.
 pub const SOCKET_NAME: &str = "gate.sock";
 /// Where the system's broker keeps its state.
@@ -22,6 +24,28 @@ pub enum Address {
         /// The port.
         port: u16,
     },
+}
+
+/// An address, and what opens the door there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Approach {
+    /// Where.
+    pub address: Address,
+    /// The file whose first token is shown at a TCP door; read anew for each connection.
+    pub token_file: Option<PathBuf>,
+}
+
+impl Approach {
+    /// Returns the token to show, if there is one.
+    pub(crate) fn token(&self) -> Result<Option<TokenFile>, TokenFileError> {
+        self.token_file.as_deref().map(TokenFile::load).transpose()
+    }
+}
+
+impl From<Address> for Approach {
+    fn from(address: Address) -> Approach {
+        Approach { address, token_file: None }
+    }
 }
 
 impl Address {

@@ -33,7 +33,7 @@ use std::time::Duration;
 
 use gate_core::path::ViewPath;
 
-use crate::address::Address;
+use crate::address::{Address, Approach};
 use crate::link::{Broken, ConnectError, Connection, Connector, Incoming, Outgoing};
 use crate::process;
 use crate::wire::{
@@ -64,9 +64,12 @@ struct Desk {
 
 impl V1Broker {
     /// Looks whether such a broker answers at an address.
-    pub fn find(address: &Address) -> Option<V1Broker> {
-        let Address::Tcp { host, port } = address else { return None };
-        let http = Http::new(host, *port);
+    pub fn find(approach: &Approach) -> Option<V1Broker> {
+        let address = &approach.address;
+        if let Address::Unix(_) = address {
+            return None;
+        }
+        let http = Http::new(approach.clone());
         board::probe(&http).ok()?;
         let (errands, received) = channel();
         let desk = Desk { address: address.clone(), http, books: Books::new(), errands };

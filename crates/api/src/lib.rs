@@ -4,11 +4,13 @@
 //! a stream; [`v1`] are the bodies of the stateless HTTP interface. A [`session::Session`] is a
 //! client's life at a broker over any [`link::Connector`]: it asks, holds, lets go, and comes
 //! back with all it has when the connection breaks; [`fallback`] is a connector for brokers that
-//! speak v1 alone. [`process`] says who a caller is.
+//! speak v1 alone. [`process`] says who a caller is, [`bearer`] by which token one may come from
+//! another machine.
 //!
 //! Not here: who may open what, and in which order (core); the broker's side of the wire.
 
 pub mod address;
+pub mod bearer;
 pub mod fallback;
 pub mod frame;
 pub mod link;
@@ -20,7 +22,7 @@ mod stream;
 pub mod v1;
 pub mod wire;
 
-pub use address::Address;
+pub use address::{Address, Approach};
 pub use session::{
     Answer, Ask, AttachError, Attachment, ClientInfo, ConnectError, Grant, NoGrant, QueryError,
     Session, Watcher,

@@ -4,7 +4,8 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use crate::address::Address;
+use crate::address::{Address, Approach};
+use crate::bearer::TokenFileError;
 use crate::frame::FrameError;
 use crate::stream;
 pub use crate::stream::UPGRADE;
@@ -58,6 +59,10 @@ pub enum ConnectError {
     NoBroker(Address),
     /// The broker is of another version (N16): use the release that fits.
     Version(u32),
+    /// The broker wants a token, or another one.
+    Unauthorized(Address),
+    /// The token to show cannot be had.
+    Token(TokenFileError),
     /// The broker said no.
     Refused(String),
     /// The broker did not answer.
@@ -74,6 +79,10 @@ impl fmt::Display for ConnectError {
                 write!(f, "what listens at {address} does not speak Gate's frames")
             }
             ConnectError::Version(theirs) => FrameError::Version(*theirs).fmt(f),
+            ConnectError::Unauthorized(address) => {
+                write!(f, "the broker at {address} wants a token, or another one")
+            }
+            ConnectError::Token(error) => error.fmt(f),
             ConnectError::Refused(why) => write!(f, "the broker refused: {why}"),
             ConnectError::Silent => f.write_str("the broker does not answer"),
         }
@@ -95,6 +104,12 @@ impl From<FrameError> for Broken {
 }
 
 impl Connector for Address {
+    fn connect(&self) -> Result<Connection, ConnectError> {
+        stream::connect(&self.clone().into())
+    }
+}
+
+impl Connector for Approach {
     fn connect(&self) -> Result<Connection, ConnectError> {
         stream::connect(self)
     }

@@ -161,7 +161,7 @@ pub enum AttachError {
 pub enum QueryError {
     /// There is no such path, space or ticket.
     Unknown,
-    /// This client may not ask that: break locks through the broker's socket.
+    /// This client may not ask that: come by the broker's socket, or with another token.
     Forbidden,
     /// Nothing changed in the time that was given.
     Unchanged,
@@ -380,7 +380,9 @@ impl fmt::Display for QueryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             QueryError::Unknown => "the broker knows no such thing",
-            QueryError::Forbidden => "only clients of the broker's own socket may do this",
+            QueryError::Forbidden => {
+                "this takes the broker's own socket, or a token with the scope admin"
+            }
             QueryError::Unchanged => "nothing changed in time",
             QueryError::BrokerGone => "the broker is away",
         })

@@ -12,8 +12,9 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{SendFlags, Shutdown};
+use zeroize::Zeroizing;
 
-use crate::address::{Address, with_short_path};
+use crate::address::{Address, Approach, with_short_path};
 use crate::frame::{self, Decoder, PREAMBLE};
 use crate::link::{Broken, ConnectError, Connection, Incoming, Outgoing};
 use crate::wire::{ClientMessage, ServerMessage};
@@ -22,6 +23,8 @@ use crate::wire::{ClientMessage, ServerMessage};
 pub const UPGRADE: &str = "gate-frames/1";
 /// How long a TCP connection may take to stand.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
+/// Bytes of `HTTP/1.1 101 `.
+const ANSWER_BYTES: usize = 13;
 /// Bytes of an answer's head, at most.
 const HEAD_BYTES_MAX: usize = 8 * 1024;
 /// Bytes read at once.
@@ -30,7 +33,8 @@ const READ_BYTES: usize = 64 * 1024;
 const BACKLOG_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// Connects to the broker at an address.
-pub(crate) fn connect(address: &Address) -> Result<Connection, ConnectError> {
+pub(crate) fn connect(approach: &Approach) -> Result<Connection, ConnectError> {
+    let address = &approach.address;
     let nobody = |error| ConnectError::NobodyThere(address.clone(), error);
     let (socket, first_bytes, heartbeat) = match address {
         Address::Unix(path) => {
@@ -38,8 +42,10 @@ pub(crate) fn connect(address: &Address) -> Result<Connection, ConnectError> {
             (OwnedFd::from(stream), Vec::new(), false)
         }
         Address::Tcp { host, port } => {
+            let token = approach.token().map_err(ConnectError::Token)?;
+            let token = token.map(|file| file.first().header()).unwrap_or_default();
             let mut stream = connect_tcp(host, *port).map_err(nobody)?;
-            let first_bytes = upgrade(&mut stream, address)?;
+            let first_bytes = upgrade(&mut stream, address, &token)?;
             (OwnedFd::from(stream), first_bytes, true)
         }
     };
@@ -69,19 +75,26 @@ pub(crate) fn connect_tcp(host: &str, port: u16) -> io::Result<TcpStream> {
 }
 
 /// Asks for frames instead of HTTP; returns what came after the answer's head.
-fn upgrade(stream: &mut TcpStream, address: &Address) -> Result<Vec<u8>, ConnectError> {
-    let request = format!(
+fn upgrade(
+    stream: &mut TcpStream,
+    address: &Address,
+    token: &str,
+) -> Result<Vec<u8>, ConnectError> {
+    let request = Zeroizing::new(format!(
         "GET /gate/frames HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\n\
-         Upgrade: {UPGRADE}\r\n\r\n"
-    );
+         Upgrade: {UPGRADE}\r\n{token}\r\n"
+    ));
     let nobody = |error| ConnectError::NobodyThere(address.clone(), error);
     stream.write_all(request.as_bytes()).map_err(nobody)?;
     let mut answer = Vec::new();
     loop {
         if let Some(end) = answer.windows(4).position(|window| window == b"\r\n\r\n") {
-            let accepted = answer.starts_with(b"HTTP/1.1 101 ");
             let rest = answer.split_off(end + 4);
-            return if accepted { Ok(rest) } else { Err(ConnectError::NoBroker(address.clone())) };
+            return match answer.get(..ANSWER_BYTES) {
+                Some(b"HTTP/1.1 101 ") => Ok(rest),
+                Some(b"HTTP/1.1 401 ") => Err(ConnectError::Unauthorized(address.clone())),
+                _ => Err(ConnectError::NoBroker(address.clone())),
+            };
         }
         let mut bytes = [0; 1024];
         match stream.read(&mut bytes).map_err(nobody)? {

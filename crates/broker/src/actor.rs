@@ -11,6 +11,7 @@ use std::os::unix::net::UnixListener;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::Duration;
 
+use gate_api::bearer::Rights;
 use gate_api::process;
 use gate_core::id::SessionId;
 use gate_core::lock::claim::Process;
@@ -22,7 +23,7 @@ use mio::{Events, Interest, Poll, Token};
 use rustc_hash::FxHashMap;
 
 use crate::clock;
-use crate::desk::{Desk, Letter};
+use crate::desk::{Desk, Guest, Letter};
 use crate::doors::{Doors, Read};
 use crate::journal::Journal;
 use crate::kin::ToProber;
@@ -167,30 +168,24 @@ impl Actor {
             };
             match peer_of(&stream) {
                 Some(peer) if peer.is_trusted() => {
-                    self.admit(stream, &[], None, process::of_pid(peer.pid), now);
+                    let peer = process::of_pid(peer.pid);
+                    let socket = Socket { fd: stream, first_bytes: Vec::new(), heard: None };
+                    self.admit(socket, Guest { peer, rights: Rights::Admin }, now);
                 }
                 _ => tracing::warn!("a client of another user was turned away"),
             }
         }
     }
 
-    /// Lets a socket in. One that came by the socket file may do all, one by TCP has to prove
-    /// now and then that it is there.
-    fn admit(
-        &mut self,
-        socket: OwnedFd,
-        first_bytes: &[u8],
-        heard: Option<Time>,
-        peer: Option<Process>,
-        now: Time,
-    ) {
+    fn admit(&mut self, socket: Socket, guest: Guest, now: Time) {
         if self.doors.len() >= CONNECTIONS_MAX {
             tracing::warn!("a client was turned away: too many connections");
             return;
         }
-        match self.doors.admit(socket, first_bytes, heard) {
+        let Socket { fd, first_bytes, heard } = socket;
+        match self.doors.admit(fd, &first_bytes, heard) {
             Ok(id) => {
-                self.desk.enter(id, peer, heard.is_none());
+                self.desk.enter(id, guest);
                 if heard.is_some() {
                     self.rounds_at.get_or_insert(now + ROUNDS_PAUSE);
                 }
@@ -242,7 +237,7 @@ impl Actor {
         match mail {
             Mail::Enter { door, answers } => {
                 let id = self.doors.admit_inside(door, answers);
-                self.desk.enter(id, Some(process::own()), true);
+                self.desk.enter(id, Guest { peer: Some(process::own()), rights: Rights::Admin });
             }
             Mail::Said { door, message } => {
                 if let Some(id) = self.doors.inside(door) {
@@ -254,8 +249,9 @@ impl Actor {
                     self.part(id, now);
                 }
             }
-            Mail::Upgraded { socket, first_bytes } => {
-                self.admit(socket, &first_bytes, Some(now), None, now);
+            Mail::Upgraded { socket, first_bytes, rights } => {
+                let socket = Socket { fd: socket, first_bytes, heard: Some(now) };
+                self.admit(socket, Guest { peer: None, rights }, now);
             }
             Mail::Stateless(call) => self.desk.call(now, call),
             Mail::Kin { waiter, holder } => self.desk.kin(now, waiter, holder),
@@ -361,6 +357,14 @@ impl Actor {
             Err(error) => tracing::warn!(%error, "a client's process cannot be watched"),
         }
     }
+}
+
+/// A socket on its way in.
+struct Socket {
+    fd: OwnedFd,
+    first_bytes: Vec<u8>,
+    /// Set where the client has to prove now and then that it is there: over TCP.
+    heard: Option<Time>,
 }
 
 /// Who is at the other end of a Unix socket.

@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use gate_api::bearer::Rights;
 use gate_api::process;
 use gate_api::wire::{Acquire, BrokerInfo, Granted, ServerMessage};
 use gate_core::id::{OwnerId, SessionId, SpaceId, Ticket, Token};
@@ -80,12 +81,18 @@ pub(crate) struct Desk {
     started_at_ms: u64,
 }
 
+/// Who comes in by a connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Guest {
+    /// Who the kernel says it is, where it can.
+    pub peer: Option<Process>,
+    /// What it may do.
+    pub rights: Rights,
+}
+
 /// Who is behind a connection.
 struct Visitor {
-    /// Who the kernel says it is, where it can.
-    peer: Option<Process>,
-    /// Whether it may end the locks of others.
-    privileged: bool,
+    guest: Guest,
     stage: Stage,
 }
 

@@ -1,8 +1,8 @@
 //! The HTTP interface: a thread of its own, which only translates.
 //!
-//! Loopback alone. A request must name a loopback host and, if it comes from a page, a loopback
-//! origin: else any web site could lock the files of who visits it.
+//! Loopback alone, unless there are tokens to be shown by those who come from elsewhere ([`guard`]).
 
+mod guard;
 mod routes;
 #[cfg(test)]
 mod tests;
@@ -10,15 +10,19 @@ mod upgrade;
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::thread::JoinHandle;
 
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::sync::oneshot;
 
 use crate::mail::Inbox;
+use guard::Peer;
+
+pub use guard::Policy;
 
 /// HTTP connections at once.
 const CONNECTIONS_MAX: usize = 16_384;
@@ -30,11 +34,22 @@ pub(crate) struct Http {
     thread: Option<JoinHandle<()>>,
 }
 
+/// Where the interface is offered, and to whom.
+#[derive(Debug)]
+pub struct Listen {
+    /// A name or an address of this machine.
+    pub host: String,
+    /// The port; 0 takes any.
+    pub port: u16,
+    /// What is asked of those who come.
+    pub policy: Policy,
+}
+
 /// Why the interface cannot be offered.
 #[derive(Debug)]
 pub enum ListenError {
-    /// Others could reach it: use a loopback address.
-    NotLoopback(String),
+    /// Others could reach it, without a token: use a loopback address, or tokens.
+    NeedsTokens(String),
     /// The port is taken, or may not be used.
     Bind(String, io::Error),
 }
@@ -42,8 +57,8 @@ pub enum ListenError {
 impl fmt::Display for ListenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ListenError::NotLoopback(host) => {
-                write!(f, "{host} can be reached from other machines; listen on 127.0.0.1 or ::1")
+            ListenError::NeedsTokens(host) => {
+                write!(f, "{host} can be reached from other machines, and no token file is given")
             }
             ListenError::Bind(at, error) => write!(f, "cannot listen on {at}: {error}"),
         }
@@ -54,11 +69,19 @@ impl std::error::Error for ListenError {}
 
 impl Http {
     /// Listens, and serves until it is dropped.
-    pub fn start(host: &str, port: u16, inbox: Inbox) -> Result<Http, ListenError> {
+    pub fn start(listen: Listen, inbox: Inbox) -> Result<Http, ListenError> {
+        let Listen { host, port, policy } = listen;
         let failed = |error| ListenError::Bind(format!("{host}:{port}"), error);
-        let addresses: Vec<SocketAddr> = (host, port).to_socket_addrs().map_err(failed)?.collect();
-        if !addresses.iter().all(|address| address.ip().is_loopback()) {
-            return Err(ListenError::NotLoopback(host.to_owned()));
+        let addresses: Vec<SocketAddr> =
+            (&*host, port).to_socket_addrs().map_err(failed)?.collect();
+        let is_elsewhere = |address: &SocketAddr| !address.ip().is_loopback();
+        match (&policy, addresses.iter().any(is_elsewhere)) {
+            (Policy::Loopback, true) => return Err(ListenError::NeedsTokens(host)),
+            (_, true) => tracing::warn!(
+                host,
+                "tokens and paths cross the network as plain text; tunnel it where others may listen"
+            ),
+            (_, false) => {}
         }
         let listener = TcpListener::bind(&addresses[..]).map_err(failed)?;
         listener.set_nonblocking(true).map_err(failed)?;
@@ -66,7 +89,8 @@ impl Http {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
         let (stop, stopped) = oneshot::channel();
-        let serve = move || runtime.block_on(serve(listener, inbox, stopped));
+        let router = routes::router(inbox, policy);
+        let serve = move || runtime.block_on(serve(listener, router, stopped));
         let thread = std::thread::Builder::new().name("gate-http".into()).spawn(serve);
         Ok(Http { address, stop: Some(stop), thread: Some(thread.map_err(failed)?) })
     }
@@ -87,19 +111,18 @@ impl Drop for Http {
     }
 }
 
-async fn serve(listener: TcpListener, inbox: Inbox, mut stopped: oneshot::Receiver<()>) {
+async fn serve(listener: TcpListener, router: axum::Router, mut stopped: oneshot::Receiver<()>) {
     let listener = match tokio::net::TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "the HTTP interface cannot listen"),
     };
-    let router = routes::router(inbox);
     let room = std::sync::Arc::new(tokio::sync::Semaphore::new(CONNECTIONS_MAX));
     loop {
         let Ok(place) = room.clone().acquire_owned().await else { return };
-        let stream = tokio::select! {
+        let (stream, peer) = tokio::select! {
             _ = &mut stopped => return,
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
+                Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!(%error, "an HTTP client could not be let in");
                     tokio::task::yield_now().await;
@@ -110,6 +133,10 @@ async fn serve(listener: TcpListener, inbox: Inbox, mut stopped: oneshot::Receiv
         // A small answer must not wait for another to fill its packet.
         let _ = stream.set_nodelay(true);
         let service = TowerToHyperService::new(router.clone());
+        let service = service_fn(move |mut request: hyper::Request<_>| {
+            request.extensions_mut().insert(Peer(peer));
+            service.call(request)
+        });
         tokio::spawn(async move {
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -120,20 +147,4 @@ async fn serve(listener: TcpListener, inbox: Inbox, mut stopped: oneshot::Receiv
             drop(place);
         });
     }
-}
-
-/// Returns whether a `Host` names this machine: `localhost:80`, `127.0.0.1`, `[::1]:8787`.
-fn is_loopback(host: &str) -> bool {
-    let name = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((name, _)) => name,
-        None => host.rsplit_once(':').map_or(host, |(name, _)| name),
-    };
-    name.eq_ignore_ascii_case("localhost")
-        || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
-/// Returns whether an `Origin` is a page of this machine.
-fn is_loopback_origin(origin: &str) -> bool {
-    let host = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
-    host.is_some_and(is_loopback)
 }

@@ -26,6 +26,6 @@ mod stateless;
 mod tests;
 
 pub use door::Door;
-pub use http::ListenError;
+pub use http::{Listen, ListenError, Policy};
 pub use journal::JournalError;
 pub use start::{Broker, Options, Running, StartError, Stopper};

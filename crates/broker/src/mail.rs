@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
+use gate_api::bearer::Rights;
 use gate_api::wire::{ClientMessage, ServerMessage};
 use gate_core::id::OwnerId;
 use mio::{Registry, Token, Waker};
@@ -23,8 +24,8 @@ pub(crate) enum Mail {
     Said { door: DoorId, message: ClientMessage },
     /// It is gone.
     Left { door: DoorId },
-    /// A TCP client speaks frames from now on; what it said already is with it.
-    Upgraded { socket: OwnedFd, first_bytes: Vec<u8> },
+    /// A TCP client speaks frames from now on; what it said already is with it, and what it may do.
+    Upgraded { socket: OwnedFd, first_bytes: Vec<u8>, rights: Rights },
     /// A call of the stateless interface.
     Stateless(Call),
     /// The prober found that a holder waits for a waiter's process, or leads it.

@@ -22,7 +22,7 @@ use crate::actor::{Actor, Parts, WAKER};
 use crate::clock;
 use crate::desk::{Desk, Terms};
 use crate::door::Door;
-use crate::http::{Http, ListenError};
+use crate::http::{Http, Listen, ListenError};
 use crate::journal::{Journal, JournalError};
 use crate::kin;
 use crate::mail::{Inbox, Mail};
@@ -31,12 +31,12 @@ use crate::mail::{Inbox, Mail};
 const LOCK_NAME: &str = "broker.pid";
 
 /// How a broker is to be run.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Options {
     /// Where it keeps its journal and its socket.
     pub state_dir: PathBuf,
-    /// Where it offers HTTP, if at all; port 0 takes any.
-    pub listen: Option<(String, u16)>,
+    /// Where it offers HTTP, if at all.
+    pub listen: Option<Listen>,
     /// How long a connected client may be away.
     pub lease_session: Duration,
     /// How long a lock of the stateless interface lives without a heartbeat.
@@ -94,16 +94,15 @@ impl Options {
 
 impl Broker {
     /// Starts a broker; it listens when this returns.
-    pub fn start(options: Options) -> Result<Running, StartError> {
+    pub fn start(mut options: Options) -> Result<Running, StartError> {
         let state_dir = prepare_state_dir(&options.state_dir)?;
         let lock = lock_state_dir(&state_dir)?;
         let boot = boot_id().map_err(StartError::System)?;
         let (journal, memory) = Journal::open(&state_dir, &boot).map_err(StartError::Journal)?;
         let poll = Poll::new().map_err(StartError::System)?;
         let (inbox, mail) = Inbox::new(poll.registry(), WAKER).map_err(StartError::System)?;
-        let http = options.listen.as_ref();
-        let http = http.map(|(host, port)| Http::start(host, *port, inbox.clone())).transpose();
-        let http = http.map_err(StartError::Listen)?;
+        let http = options.listen.take().map(|listen| Http::start(listen, inbox.clone()));
+        let http = http.transpose().map_err(StartError::Listen)?;
         let socket = state_dir.join(SOCKET_NAME);
         let listener = listen(&socket)
             .map_err(|error| StartError::StateDir(options.state_dir.clone(), error))?;

@@ -43,6 +43,14 @@ impl Watcher for Ears {
     }
 }
 
+/// Hears nothing.
+pub(crate) struct Deaf;
+
+impl Watcher for Deaf {
+    fn revoked(&self, _owner: u64, _why: Revocation) {}
+    fn contended(&self, _owner: u64) {}
+}
+
 /// A client with a source of its own making.
 pub(crate) struct Client {
     pub session: Session,
@@ -399,7 +407,8 @@ fn n5_a_client_that_falls_silent_on_tcp_loses_its_session_with_its_lease() {
     use std::io::{Read, Write};
     let state = tempfile::tempdir().unwrap();
     let mut options = Options::new(state.path().to_owned());
-    options.listen = Some(("127.0.0.1".to_owned(), 0));
+    let (host, policy) = ("127.0.0.1".to_owned(), crate::Policy::Loopback);
+    options.listen = Some(crate::Listen { host, port: 0, policy });
     let broker = Broker::start(options).unwrap();
     let at = broker.http_address().unwrap();
     let mut silent = std::net::TcpStream::connect(at).unwrap();

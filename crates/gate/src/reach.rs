@@ -7,17 +7,18 @@
 use std::ffi::OsString;
 use std::net::IpAddr;
 use std::os::unix::ffi::OsStringExt as _;
-use std::path::{Path, PathBuf};
+use std::path::{Path, PathBuf, absolute};
 use std::sync::Arc;
 
 use gate_api::address::{PORT_DEFAULT, STATE_DIR_SYSTEM, state_dir_user};
 use gate_api::fallback::V1Broker;
-use gate_api::{Address, ClientInfo, ConnectError, Session, Watcher};
+use gate_api::{Address, Approach, ClientInfo, ConnectError, Session, Watcher};
 use gate_core::lock::event::Revocation;
 
 use crate::background;
 use crate::config::Settings;
 use crate::failure::{Exit, Failure};
+use crate::tokens;
 
 /// The host where brokers listen unless told otherwise.
 pub const HOST_DEFAULT: &str = "127.0.0.1";
@@ -34,13 +35,16 @@ pub struct BrokerFlags {
     /// State directory of the broker, where its socket is [env: GATE_STATE_DIR]
     #[arg(long, value_name = "DIR", help_heading = "Broker")]
     pub state_dir: Option<PathBuf>,
+    /// File with the token for the broker at that host and port [env: GATE_TOKEN_FILE]
+    #[arg(long, value_name = "FILE", help_heading = "Broker")]
+    pub token_file: Option<PathBuf>,
 }
 
 /// Where to look for a broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wanted {
-    /// At this host and port, and nowhere else.
-    Tcp { host: String, port: u16 },
+    /// At this host and port, and nowhere else; the token is for no other broker's eyes.
+    Tcp { host: String, port: u16, token_file: Option<PathBuf> },
     /// In this state directory, and nowhere else.
     StateDir(PathBuf),
     /// Nobody said.
@@ -71,17 +75,17 @@ pub struct DaemonFlags {
     pub max_hold_ms: Option<u64>,
 }
 
-/// Connects to the broker at an address; to an older one by the interface that it knows.
+/// Connects to a broker; to an older one by the interface that it knows.
 pub fn connect(
-    address: &Address,
+    approach: &Approach,
     client: &ClientInfo,
     watcher: &Arc<dyn Watcher>,
 ) -> Result<Session, ConnectError> {
-    let no_frames = match Session::connect(address.clone(), client.clone(), watcher.clone()) {
+    let no_frames = match Session::connect(approach.clone(), client.clone(), watcher.clone()) {
         Err(error @ ConnectError::NoBroker(_)) => error,
         outcome => return outcome,
     };
-    let older = V1Broker::find(address).ok_or(no_frames)?;
+    let older = V1Broker::find(approach).ok_or(no_frames)?;
     Session::connect(older, client.clone(), watcher.clone())
 }
 
@@ -100,6 +104,7 @@ impl Wanted {
             broker_host: settings.broker_host.clone(),
             broker_port: settings.broker_port,
             state_dir: settings.state_dir.clone(),
+            token_file: settings.token_file.clone(),
         };
         Ok(Wanted::of_levels(&[flags, &BrokerFlags::of_environment()?, &configured]))
     }
@@ -113,7 +118,10 @@ impl Wanted {
                 let host = levels.iter().find_map(|level| level.broker_host.clone());
                 let port = levels.iter().find_map(|level| level.broker_port);
                 let host = host.unwrap_or_else(|| HOST_DEFAULT.to_owned());
-                return Wanted::Tcp { host, port: port.unwrap_or(PORT_DEFAULT) };
+                let token_file = levels.iter().find_map(|level| level.token_file.as_deref());
+                // A view goes on in another directory.
+                let token_file = token_file.map(|file| absolute(file).unwrap_or(file.to_owned()));
+                return Wanted::Tcp { host, port: port.unwrap_or(PORT_DEFAULT), token_file };
             }
             if let Some(dir) = &level.state_dir {
                 return Wanted::StateDir(dir.clone());
@@ -124,7 +132,9 @@ impl Wanted {
 
     fn candidates(&self) -> Vec<Address> {
         match self {
-            Wanted::Tcp { host, port } => vec![Address::Tcp { host: host.clone(), port: *port }],
+            Wanted::Tcp { host, port, .. } => {
+                vec![Address::Tcp { host: host.clone(), port: *port }]
+            }
             Wanted::StateDir(dir) => vec![Address::of_state_dir(dir)],
             Wanted::Any => {
                 let mut found = vec![Address::of_state_dir(Path::new(STATE_DIR_SYSTEM))];
@@ -135,6 +145,20 @@ impl Wanted {
         }
     }
 
+    /// Returns the way to an address. Only who is wanted by host and port is shown the token:
+    /// a view, or whoever listens at a usual port, may be anybody's.
+    pub fn approach(&self, address: Address) -> Approach {
+        let token_file = match (self, &address) {
+            (Wanted::Tcp { host, port, token_file }, Address::Tcp { host: at, port: on })
+                if (host, port) == (at, on) =>
+            {
+                token_file.clone()
+            }
+            _ => None,
+        };
+        Approach { address, token_file }
+    }
+
     /// Connects to the first broker that answers; `None` if none does and none was named.
     pub fn reach(
         &self,
@@ -142,7 +166,7 @@ impl Wanted {
         watcher: &Arc<dyn Watcher>,
     ) -> Result<Option<Reached>, Unreached> {
         for address in self.candidates() {
-            match connect(&address, client, watcher) {
+            match connect(&self.approach(address.clone()), client, watcher) {
                 Ok(session) => return Ok(Some(Reached { session, address })),
                 Err(error) if self.may_look_on(&address, &error) => {}
                 Err(error) => return Err(Unreached { address, error }),
@@ -248,6 +272,7 @@ impl BrokerFlags {
             broker_host: variable("GATE_BROKER_HOST").and_then(|host| host.into_string().ok()),
             broker_port: port,
             state_dir: variable("GATE_STATE_DIR").map(PathBuf::from),
+            token_file: variable("GATE_TOKEN_FILE").map(PathBuf::from),
         })
     }
 }
@@ -280,6 +305,11 @@ impl From<Unreached> for Failure {
             (ConnectError::Version(_), _) => {
                 "use the same release of gate on both sides".to_owned()
             }
+            (ConnectError::Unauthorized(_), _) => {
+                "give a file with a token that it knows: --token-file, or GATE_TOKEN_FILE"
+                    .to_owned()
+            }
+            (ConnectError::Token(error), _) => tokens::hint(error),
             (ConnectError::NoBroker(_), _) => "name the host and port of a gate broker".to_owned(),
             (_, Address::Tcp { host, port }) => {
                 format!("start one: `gate broker --host {host} --port {port}`")
@@ -304,6 +334,7 @@ mod tests {
             broker_host: host.map(str::to_owned),
             broker_port: port,
             state_dir: dir.map(PathBuf::from),
+            token_file: None,
         }
     }
 
@@ -314,7 +345,7 @@ mod tests {
 
     #[test]
     fn the_strongest_level_decides() {
-        let tcp = |host: &str, port| Wanted::Tcp { host: host.to_owned(), port };
+        let tcp = |host: &str, port| Wanted::Tcp { host: host.to_owned(), port, token_file: None };
         let none = level(None, None, None);
         check(&[none.clone(), none.clone()], Wanted::Any);
         check(&[level(None, Some(1), Some("/s"))], tcp("127.0.0.1", 1));
@@ -322,5 +353,18 @@ mod tests {
         check(&[level(None, Some(1), None), level(Some("h"), Some(2), None)], tcp("h", 1));
         let environment = level(Some("h"), Some(2), None);
         check(&[level(None, None, Some("/s")), environment], Wanted::StateDir("/s".into()));
+    }
+
+    #[test]
+    fn a_token_is_shown_to_the_broker_that_was_named_and_to_no_other() {
+        let named = BrokerFlags { token_file: Some("/t".into()), ..level(Some("h"), None, None) };
+        let shown_to = |wanted: &Wanted, host: &str| {
+            let address = Address::Tcp { host: host.to_owned(), port: 8787 };
+            wanted.approach(address).token_file
+        };
+        let wanted = Wanted::of_levels(&[&named]);
+        assert_eq!(shown_to(&wanted, "h"), Some("/t".into()));
+        assert_eq!(shown_to(&wanted, "other"), None);
+        assert_eq!(shown_to(&Wanted::Any, HOST_DEFAULT), None);
     }
 }

@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
+use zeroize::Zeroizing;
 
-use crate::address::Address;
+use crate::address::{Address, Approach};
 use crate::stream::connect_tcp;
 
 /// Connections that are kept for later calls.
@@ -19,8 +20,7 @@ const BODY_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// The way to one server.
 pub(super) struct Http {
-    host: String,
-    port: u16,
+    approach: Approach,
     idle: Mutex<Vec<Wire>>,
 }
 
@@ -51,6 +51,8 @@ enum Stage {
 struct Wire {
     reader: BufReader<TcpStream>,
     stream: Arc<TcpStream>,
+    /// The header that shows the token, if there is one.
+    token: Zeroizing<String>,
 }
 
 impl Request {
@@ -102,8 +104,8 @@ impl Call {
 }
 
 impl Http {
-    pub fn new(host: &str, port: u16) -> Http {
-        Http { host: host.to_owned(), port, idle: Mutex::default() }
+    pub fn new(approach: Approach) -> Http {
+        Http { approach, idle: Mutex::default() }
     }
 
     /// Asks, and waits for the answer as long as `patience`, or without an end.
@@ -130,9 +132,14 @@ impl Http {
     }
 
     fn connect(&self) -> io::Result<Wire> {
-        let stream = connect_tcp(&self.host, self.port)?;
+        let Address::Tcp { host, port } = &self.approach.address else {
+            return Err(ErrorKind::Unsupported.into());
+        };
+        let token = self.approach.token().map_err(io::Error::other)?;
+        let token = token.map(|file| file.first().header()).unwrap_or_default();
+        let stream = connect_tcp(host, *port)?;
         let reader = BufReader::new(stream.try_clone()?);
-        Ok(Wire { reader, stream: Arc::new(stream) })
+        Ok(Wire { reader, stream: Arc::new(stream), token })
     }
 
     fn exchange(
@@ -155,9 +162,10 @@ impl Http {
 
     fn send(&self, wire: &Wire, request: &Request, patience: Option<Duration>) -> io::Result<()> {
         wire.stream.set_read_timeout(patience)?;
-        let address = Address::Tcp { host: self.host.clone(), port: self.port };
-        let head = format!("{}Host: {address}\r\n\r\n", request.head);
-        (&*wire.stream).write_all(&[head.as_bytes(), &request.body].concat())
+        let (address, token) = (&self.approach.address, &*wire.token);
+        let head = Zeroizing::new(format!("{}Host: {address}\r\n{token}\r\n", request.head));
+        let request = Zeroizing::new([head.as_bytes(), &request.body].concat());
+        (&*wire.stream).write_all(&request)
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Wire>> {
@@ -271,7 +279,12 @@ mod tests {
                 stream.write_all(reply.as_bytes()).unwrap();
             }
         });
-        Http::new("127.0.0.1", port)
+        at(port)
+    }
+
+    fn at(port: u16) -> Http {
+        let host = "127.0.0.1".to_owned();
+        Http::new(Address::Tcp { host, port }.into())
     }
 
     fn get(http: &Http) -> io::Result<(u16, String)> {
@@ -307,7 +320,7 @@ mod tests {
     #[test]
     fn a_call_that_waits_can_be_given_up() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let http = Http::new("127.0.0.1", listener.local_addr().unwrap().port());
+        let http = at(listener.local_addr().unwrap().port());
         let call = Call::default();
         std::thread::scope(|scope| {
             let waiting = scope.spawn(|| http.call(&Request::get("/x"), None, &call));

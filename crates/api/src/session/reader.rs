@@ -15,6 +15,8 @@ const GREETING_PATIENCE: Duration = Duration::from_secs(5);
 const PAUSE_MIN: Duration = Duration::from_millis(2);
 /// The longest such pause.
 const PAUSE_MAX: Duration = Duration::from_millis(250);
+/// The longest such pause where the broker wants another token: that is for people to mend.
+const PAUSE_DENIED_MAX: Duration = Duration::from_secs(30);
 /// Silent heartbeats after which a connection counts as broken.
 const SILENCES_MAX: u32 = 3;
 
@@ -77,19 +79,28 @@ impl Shared {
             return None;
         }
         self.watcher.away();
-        let mut pause = PAUSE_MIN;
+        let (mut pause, mut is_denied) = (PAUSE_MIN, false);
         loop {
             self.run_errands();
             let resume = Some(self.state().resume());
             let hello = Hello { resume, ..self.hello.clone() };
-            match greet(&*self.connector, &hello) {
+            let pause_max = match greet(&*self.connector, &hello) {
                 Ok((connection, welcome)) => return Some(self.resume(connection, welcome)),
-                Err(error) => tracing::debug!(%error, "the broker is still away"),
-            }
+                Err(error @ (ConnectError::Unauthorized(_) | ConnectError::Token(_))) => {
+                    if !std::mem::replace(&mut is_denied, true) {
+                        tracing::error!(%error, "the broker is back, but lets this client not in");
+                    }
+                    PAUSE_DENIED_MAX
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "the broker is still away");
+                    PAUSE_MAX
+                }
+            };
             if !self.wait(Instant::now() + pause) {
                 return None;
             }
-            pause = (pause * 2).min(PAUSE_MAX);
+            pause = (pause * 2).min(pause_max);
         }
     }
 

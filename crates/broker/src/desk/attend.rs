@@ -3,19 +3,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use gate_api::bearer::Rights;
 use gate_api::wire::{
     self, Acquire, ClientMessage, Granted, Hello, Query, Reply, Resume, ServerMessage, Source,
     Welcome,
 };
 use gate_core::id::{OwnerId, SessionId, SpaceId};
-use gate_core::lock::claim::{Claim, Party, Patience, Process, Terms};
+use gate_core::lock::claim::{Claim, Party, Patience, Terms};
 use gate_core::lock::event::{Change, Command, Refusal, Revocation};
 use gate_core::lock::limits::{GRANTS_MAX, Limit};
 use gate_core::lock::table::Record;
 use gate_core::path::ViewPath;
 use gate_core::time::Time;
 
-use super::{Desk, Letter, Stage, Visitor};
+use super::{Desk, Guest, Letter, Stage, Visitor};
 use crate::kin::look::Family;
 use crate::mail::ConnectionId;
 use crate::sessions::Client;
@@ -30,10 +31,13 @@ const GREETING_PATIENCE: Duration = Duration::from_secs(10);
 const NAME_BYTES_MAX: usize = 256;
 
 impl Desk {
-    /// A connection begins; `peer` is who the kernel says it is.
-    pub fn enter(&mut self, connection: ConnectionId, peer: Option<Process>, privileged: bool) {
-        let visitor = Visitor { peer, privileged, stage: Stage::New };
-        self.visitors.insert(connection, visitor);
+    /// A connection begins.
+    pub fn enter(&mut self, connection: ConnectionId, guest: Guest) {
+        self.visitors.insert(connection, Visitor { guest, stage: Stage::New });
+    }
+
+    fn may(&self, connection: ConnectionId, rights: Rights) -> bool {
+        self.visitors.get(&connection).is_some_and(|visitor| visitor.guest.rights >= rights)
     }
 
     /// Returns how long a client may say nothing where only its words prove that it is there.
@@ -91,7 +95,9 @@ impl Desk {
     }
 
     fn greet(&mut self, now: Time, connection: ConnectionId, hello: Hello) {
-        let resumed = hello.resume.and_then(|resume| self.sessions.claimed_by(resume));
+        // Who may only look does not come back to what it could lock before.
+        let resume = hello.resume.filter(|_| self.may(connection, Rights::Lock));
+        let resumed = resume.and_then(|resume| self.sessions.claimed_by(resume));
         let session = match resumed {
             Some(session) => session,
             None => match self.admit(now, connection, hello) {
@@ -133,7 +139,7 @@ impl Desk {
             return Err(format!("limit: {}", Limit::TextBytes));
         }
         let lease = hello.lease.unwrap_or(self.terms.lease_session).min(LEASE_MAX);
-        let peer = self.visitors.get(&connection).and_then(|visitor| visitor.peer);
+        let peer = self.visitors.get(&connection).and_then(|visitor| visitor.guest.peer);
         let session = self.sessions.admit(hello, lease, peer);
         if let Err(refusal) = self.run(now, Command::Open { session, lease }) {
             self.sessions.remove(session);
@@ -293,6 +299,9 @@ impl Desk {
         let acquire = Arc::unwrap_or_clone(acquire);
         let owner = OwnerId { session, number: acquire.owner };
         let mut want = acquire.want;
+        if want.places.is_empty() {
+            return Err(Refusal::Unknown);
+        }
         for place in &mut want.places {
             let seat = client.seats.get(&place.space).ok_or(Refusal::Unknown)?;
             if let Some(path) = &place.path {
@@ -345,9 +354,15 @@ impl Desk {
         spoken: SpaceId,
         source: Source,
     ) {
+        let may_lock = self.may(connection, Rights::Lock);
         let Some(client) = self.sessions.get_mut(session) else { return };
         let full = client.seats.len() >= SEATS_MAX || client.seats.contains_key(&spoken);
-        let attached = if full {
+        let attached = if !may_lock {
+            Err(wire::AttachRefusal {
+                reason: format!("this client's token has only the scope {}", Rights::Read),
+                fix: format!("use a token with the scope {}", Rights::Lock),
+            })
+        } else if full {
             Err(wire::AttachRefusal {
                 reason: format!("this client has {SEATS_MAX} sources, or this one already"),
                 fix: "use a client for each source".to_owned(),
@@ -386,7 +401,7 @@ impl Desk {
         ticket: u64,
         reason: String,
     ) -> Reply {
-        if !self.visitors.get(&connection).is_some_and(|visitor| visitor.privileged) {
+        if !self.may(connection, Rights::Admin) {
             return Reply::Forbidden;
         }
         let ticket = gate_core::id::Ticket(ticket);

@@ -5,52 +5,38 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, QueryRejection};
-use axum::extract::{DefaultBodyLimit, Query, Request, State};
-use axum::http::{StatusCode, header};
-use axum::middleware::{self, Next};
+use axum::extract::{DefaultBodyLimit, Query, State};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use gate_api::bearer::Rights;
 use gate_api::v1;
 use gate_core::lock::event::Refusal;
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 
+use super::guard::{Policy, guarded, needs};
 use crate::mail::{Inbox, Mail};
 use crate::stateless::{Call, Outcome, RequestId};
 
 /// How long a decision may take that waits for nobody.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 
-pub(super) fn router(inbox: Inbox) -> Router {
-    Router::new()
+pub(super) fn router(inbox: Inbox, policy: Policy) -> Router {
+    // What else is asked of a session of frames, the deciding thread asks.
+    let to_look = Router::new()
+        .route("/v1/locks/status", get(status))
+        .route("/gate/frames", get(super::upgrade::frames));
+    let to_lock = Router::new()
         .route("/v1/locks/acquire", post(acquire))
         .route("/v1/locks/release", post(release))
-        .route("/v1/locks/heartbeat", post(heartbeat))
-        .route("/v1/locks/status", get(status))
-        .route("/gate/frames", get(super::upgrade::frames))
+        .route("/v1/locks/heartbeat", post(heartbeat));
+    let routes = needs(Rights::Read, to_look)
+        .merge(needs(Rights::Lock, to_lock))
         .fallback(|| async { error(StatusCode::NOT_FOUND, "no such resource") })
-        .layer(DefaultBodyLimit::max(v1::BODY_BYTES_MAX))
-        .layer(middleware::from_fn(only_local))
-        .with_state(inbox)
-}
-
-/// Turns away what another site's page sends.
-async fn only_local(request: Request, next: Next) -> Response {
-    match foreign(&request) {
-        Some(why) => error(StatusCode::FORBIDDEN, why),
-        None => next.run(request).await,
-    }
-}
-
-fn foreign(request: &Request) -> Option<&'static str> {
-    let text = |name| request.headers().get(name).map(|value| value.to_str().unwrap_or(""));
-    let host = text(header::HOST).or_else(|| Some(request.uri().authority()?.as_str()));
-    if !host.is_some_and(super::is_loopback) {
-        return Some("the Host is not this machine");
-    }
-    let origin_is_local = text(header::ORIGIN).is_none_or(super::is_loopback_origin);
-    (!origin_is_local).then_some("the Origin is not this machine")
+        .layer(DefaultBodyLimit::max(v1::BODY_BYTES_MAX));
+    guarded(routes, policy).with_state(inbox)
 }
 
 async fn acquire(State(inbox): State<Inbox>, body: Result<Bytes, BytesRejection>) -> Response {

@@ -1,5 +1,7 @@
 //! The HTTP interface over real TCP.
 
+mod tokens;
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
@@ -10,7 +12,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::tests::{SOON, bucket, connect, connect_to};
-use crate::{Broker, Options, Running, StartError};
+use crate::{Broker, Listen, Options, Policy, Running, StartError};
 
 struct Served {
     broker: Running,
@@ -33,9 +35,13 @@ fn serve() -> Served {
 
 fn serve_in(state: TempDir, adapt: impl FnOnce(&mut Options)) -> Served {
     let mut options = Options::new(state.path().to_owned());
-    options.listen = Some(("127.0.0.1".to_owned(), 0));
+    options.listen = Some(listen("127.0.0.1", Policy::Loopback));
     adapt(&mut options);
     Served { broker: Broker::start(options).unwrap(), _state: state }
+}
+
+fn listen(host: &str, policy: Policy) -> Listen {
+    Listen { host: host.to_owned(), port: 0, policy }
 }
 
 impl Served {
@@ -277,10 +283,10 @@ fn pages_of_other_sites_are_turned_away() {
 fn an_address_that_others_reach_is_refused() {
     let state = tempfile::tempdir().unwrap();
     let mut options = Options::new(state.path().to_owned());
-    options.listen = Some(("0.0.0.0".to_owned(), 0));
+    options.listen = Some(listen("0.0.0.0", Policy::Loopback));
     assert!(matches!(
         Broker::start(options),
-        Err(StartError::Listen(crate::ListenError::NotLoopback(_)))
+        Err(StartError::Listen(crate::ListenError::NeedsTokens(_)))
     ));
 }
 

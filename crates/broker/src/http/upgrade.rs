@@ -3,10 +3,12 @@
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::Response;
+use gate_api::bearer::Rights;
 use gate_api::link::UPGRADE;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
@@ -15,7 +17,11 @@ use super::routes::error;
 use crate::mail::{Inbox, Mail};
 
 /// `GET /gate/frames`
-pub(super) async fn frames(State(inbox): State<Inbox>, mut request: Request) -> Response {
+pub(super) async fn frames(
+    State(inbox): State<Inbox>,
+    Extension(rights): Extension<Rights>,
+    mut request: Request,
+) -> Response {
     let wanted = request.headers().get(header::UPGRADE);
     if wanted.is_none_or(|wanted| wanted != UPGRADE) {
         return error(StatusCode::UPGRADE_REQUIRED, "this resource speaks gate-frames/1 alone");
@@ -24,7 +30,7 @@ pub(super) async fn frames(State(inbox): State<Inbox>, mut request: Request) -> 
     tokio::spawn(async move {
         match upgrade.await.map_err(|error| error.to_string()).and_then(hand_over) {
             Ok((socket, first_bytes)) => {
-                inbox.send(Mail::Upgraded { socket, first_bytes });
+                inbox.send(Mail::Upgraded { socket, first_bytes, rights });
             }
             Err(error) => tracing::warn!(error, "a connection could not be upgraded"),
         }

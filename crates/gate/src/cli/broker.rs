@@ -2,15 +2,18 @@
 
 pub mod serve;
 
-use std::path::PathBuf;
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use gate_api::address::{PORT_DEFAULT, STATE_DIR_SYSTEM};
-use gate_broker::Options;
+use gate_api::bearer::TokenFile;
+use gate_broker::{Listen, Options, Policy};
 
 use crate::config::Settings;
 use crate::failure::{Exit, Failure};
 use crate::reach::HOST_DEFAULT;
+use crate::tokens;
 
 /// Decide who holds and who waits, for this machine or for others
 #[derive(Debug, clap::Args)]
@@ -24,6 +27,13 @@ pub struct Args {
     /// Port at which it listens for HTTP; 0: any that is free [default: 8787]
     #[arg(long, value_name = "PORT", env = "GATE_BROKER_PORT")]
     port: Option<u16>,
+    /// File with a `SCOPE TOKEN` on each line, mode 0600; lets in who shows one of them from
+    /// another machine. The scopes are read, lock and admin
+    #[arg(long, value_name = "FILE", env = "GATE_TOKEN_FILE")]
+    token_file: Option<PathBuf>,
+    /// Let nobody in without a token, on this machine neither; the socket needs none
+    #[arg(long)]
+    require_token: bool,
     #[command(flatten)]
     limits: Limits,
 }
@@ -50,11 +60,29 @@ impl Args {
         let port = self.port.or(settings.broker_port);
         let state_dir = state_dir.unwrap_or_else(|| PathBuf::from(STATE_DIR_SYSTEM));
         let host = host.unwrap_or_else(|| HOST_DEFAULT.to_owned());
-        let listen = Some((host, port.unwrap_or(PORT_DEFAULT)));
+        let token_file = self.token_file.or_else(|| settings.token_file.clone());
+        let policy = policy(token_file.as_deref(), self.require_token)?;
+        let listen = Some(Listen { host, port: port.unwrap_or(PORT_DEFAULT), policy });
         serve::serve(Options { listen, ..self.limits.options(state_dir, &settings) }, |addresses| {
             eprintln!("broker ready: {addresses}");
             Ok(())
         })
+    }
+}
+
+/// Returns what is asked of those who come by HTTP.
+fn policy(token_file: Option<&Path>, require_token: bool) -> Result<Policy, Failure> {
+    let refused = |cause: &dyn Display, hint: &dyn Display| {
+        Failure::new("cannot start the broker", cause, hint).exit(Exit::Unable)
+    };
+    let tokens = token_file.map(TokenFile::load).transpose();
+    match (tokens.map_err(|error| refused(&error, &tokens::hint(&error)))?, require_token) {
+        (None, false) => Ok(Policy::Loopback),
+        (None, true) => {
+            Err(refused(&"--require-token without a token file", &"give one: --token-file FILE"))
+        }
+        (Some(tokens), false) => Ok(Policy::TokenFromElsewhere(tokens)),
+        (Some(tokens), true) => Ok(Policy::Token(tokens)),
     }
 }
 

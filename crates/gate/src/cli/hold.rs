@@ -18,10 +18,11 @@ use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 
 use super::run::{cannot_run, name_of, prepare};
 use super::why::revocation;
+use crate::config::Settings;
 use crate::duration;
 use crate::failure::{Exit, Failure};
 use crate::processes::AGENT_VARIABLE;
-use crate::reach::Unreached;
+use crate::reach::{BrokerFlags, Unreached, Wanted};
 use crate::seen::{About, Seen};
 use crate::signals::{Received, Signals, unmasked};
 
@@ -91,7 +92,8 @@ impl Args {
         let name = format!("gate hold … -- {}", name_of(&self.command[0]));
         let client = ClientInfo { name, lease: None };
         let ear = Arc::new(Ear(tell.clone()));
-        let session = Session::connect(address.clone(), client, ear)
+        let wanted = Wanted::find(&BrokerFlags::default(), &Settings::load()?)?;
+        let session = Session::connect(wanted.approach(address.clone()), client, ear)
             .map_err(|error| Unreached { address, error })?;
         let mut hold = Hold { session, owner: 0, events };
         let mut attached = Vec::new();

@@ -127,10 +127,10 @@ pub fn broker_of(path: &Path, flags: &BrokerFlags) -> Result<(Session, Scope), F
         let scope = Scope::Absolute(absolute.as_os_str().as_bytes().to_vec());
         return Ok((reach(flags)?.session, scope));
     };
-    let address = about.address();
+    let approach = Wanted::find(flags, &Settings::load()?)?.approach(about.address());
     let deaf: Arc<dyn Watcher> = Arc::new(Deaf);
-    let session =
-        connect(&address, &client(), &deaf).map_err(|error| Unreached { address, error })?;
+    let session = connect(&approach, &client(), &deaf)
+        .map_err(|error| Unreached { address: approach.address, error })?;
     Ok((session, about.scope(&absolute, path)?))
 }
 

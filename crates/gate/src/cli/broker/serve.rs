@@ -48,7 +48,9 @@ fn not_started(error: &StartError) -> Failure {
         StartError::Journal(JournalError::Unwritable(path, _)) => {
             format!("make room on the disk of {}, or {state_elsewhere}", path.display())
         }
-        StartError::Listen(ListenError::NotLoopback(_)) => "use --host 127.0.0.1".to_owned(),
+        StartError::Listen(ListenError::NeedsTokens(_)) => {
+            "use --host 127.0.0.1, or say who may come: --token-file FILE".to_owned()
+        }
         StartError::Listen(ListenError::Bind(..)) => "choose another --port".to_owned(),
         StartError::System(_) => "raise the limits of processes and open files".to_owned(),
     };

@@ -1,0 +1,206 @@
+//! Who may come in by HTTP, and what for.
+//!
+//! A request with a token may do what the token says, under whatever name it found this broker: the
+//! token is what a foreign page does not have. One without is let in from this machine alone, if it
+//! names this machine: else any web site whose name leads here could lock the files of who visits
+//! it. Pages of other sites are turned away in any case.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use gate_api::bearer::{Rights, TokenFile};
+
+use super::routes::error;
+use crate::mail::Inbox;
+
+/// What a client of this machine may do without a token.
+const RIGHTS_OF_LOOPBACK: Rights = Rights::Lock;
+
+/// What is asked of those who come by HTTP.
+#[derive(Debug)]
+pub enum Policy {
+    /// Who comes from this machine needs no token; nobody comes from elsewhere.
+    Loopback,
+    /// Who comes from elsewhere needs one of these tokens.
+    TokenFromElsewhere(TokenFile),
+    /// Everybody needs one of these tokens.
+    Token(TokenFile),
+}
+
+/// Where the other end of a connection is.
+#[derive(Clone, Copy)]
+pub(super) struct Peer(pub SocketAddr);
+
+/// Why a request is turned away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Denial {
+    /// It shows no token.
+    NoToken,
+    /// It shows a token that is none of ours.
+    WrongToken,
+    /// It comes by way of another name.
+    ForeignHost,
+    /// It comes from a page of another site.
+    ForeignOrigin,
+}
+
+/// Lets requests in by a policy; routes say by [`needs`] what is needed for them.
+pub(super) fn guarded(router: Router<Inbox>, policy: Policy) -> Router<Inbox> {
+    router.layer(middleware::from_fn_with_state(Arc::new(policy), guard))
+}
+
+/// Lets in only who may do that much.
+pub(super) fn needs(rights: Rights, router: Router<Inbox>) -> Router<Inbox> {
+    router.route_layer(middleware::from_fn_with_state(rights, check))
+}
+
+async fn guard(State(policy): State<Arc<Policy>>, mut request: Request, next: Next) -> Response {
+    match policy.judge(&request) {
+        Ok(rights) => {
+            request.extensions_mut().insert(rights);
+            next.run(request).await
+        }
+        Err(denial) => denial.response(),
+    }
+}
+
+async fn check(State(needed): State<Rights>, request: Request, next: Next) -> Response {
+    match request.extensions().get::<Rights>() {
+        Some(rights) if *rights >= needed => next.run(request).await,
+        _ => {
+            let why = format!("this takes a token with the scope {needed}");
+            let challenge = format!("Bearer error=\"insufficient_scope\", scope=\"{needed}\"");
+            challenged(error(StatusCode::FORBIDDEN, &why), &challenge)
+        }
+    }
+}
+
+impl Policy {
+    fn judge(&self, request: &Request) -> Result<Rights, Denial> {
+        let text = |name| request.headers().get(name).map(|value| value.to_str().unwrap_or(""));
+        if !text(header::ORIGIN).is_none_or(is_loopback_origin) {
+            return Err(Denial::ForeignOrigin);
+        }
+        let shown = request.headers().get(header::AUTHORIZATION).and_then(bearer);
+        let tokens = match self {
+            Policy::Loopback => None,
+            Policy::TokenFromElsewhere(tokens) | Policy::Token(tokens) => Some(tokens),
+        };
+        if let (Some(tokens), Some(shown)) = (tokens, shown) {
+            return tokens.rights_of(shown).ok_or(Denial::WrongToken);
+        }
+        let is_here = |peer: &Peer| peer.0.ip().to_canonical().is_loopback();
+        let needs_none = !matches!(self, Policy::Token(_));
+        if !(needs_none && request.extensions().get().is_some_and(is_here)) {
+            return Err(Denial::NoToken);
+        }
+        let host = text(header::HOST).or_else(|| Some(request.uri().authority()?.as_str()));
+        match host.is_some_and(is_loopback) {
+            true => Ok(RIGHTS_OF_LOOPBACK),
+            false => Err(Denial::ForeignHost),
+        }
+    }
+}
+
+impl Denial {
+    fn response(self) -> Response {
+        match self {
+            Denial::NoToken => {
+                challenged(error(StatusCode::UNAUTHORIZED, "this takes a token"), "Bearer")
+            }
+            Denial::WrongToken => challenged(
+                error(StatusCode::UNAUTHORIZED, "the token is not known here"),
+                "Bearer error=\"invalid_token\"",
+            ),
+            Denial::ForeignHost => error(StatusCode::FORBIDDEN, "the Host is not this machine"),
+            Denial::ForeignOrigin => error(StatusCode::FORBIDDEN, "the Origin is not this machine"),
+        }
+    }
+}
+
+fn challenged(mut response: Response, challenge: &str) -> Response {
+    let challenge = HeaderValue::from_str(challenge).expect("made of constants");
+    response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+    response
+}
+
+/// Returns the token of an `Authorization`, if it is of that kind.
+fn bearer(value: &HeaderValue) -> Option<&[u8]> {
+    let (scheme, token) = value.as_bytes().split_at_checked(b"Bearer ".len())?;
+    scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
+}
+
+/// Returns whether a `Host` names this machine: `localhost:80`, `127.0.0.1`, `[::1]:8787`.
+fn is_loopback(host: &str) -> bool {
+    let name = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((name, _)) => name,
+        None => host.rsplit_once(':').map_or(host, |(name, _)| name),
+    };
+    name.eq_ignore_ascii_case("localhost")
+        || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// Returns whether an `Origin` is a page of this machine.
+fn is_loopback_origin(origin: &str) -> bool {
+    let host = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
+    host.is_some_and(is_loopback)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+
+    use super::*;
+
+    const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+
+    fn tokens() -> TokenFile {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tokens");
+        std::fs::write(&path, format!("admin {TOKEN}")).unwrap();
+        let secret = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(&path, secret).unwrap();
+        TokenFile::load(&path).unwrap()
+    }
+
+    fn request(from: &str, headers: &[(&str, &str)]) -> Request {
+        let mut request = Request::new(Body::empty());
+        request.extensions_mut().insert(Peer(from.parse().unwrap()));
+        for (name, value) in headers {
+            let name = header::HeaderName::try_from(*name).unwrap();
+            request.headers_mut().insert(name, HeaderValue::from_str(value).unwrap());
+        }
+        request
+    }
+
+    #[test]
+    fn who_comes_from_elsewhere_is_known_by_a_token_alone() {
+        let policy = Policy::TokenFromElsewhere(tokens());
+        let local = [("host", "localhost")];
+        for (from, admitted) in [
+            ("127.0.0.1:1", Ok(Rights::Lock)),
+            ("127.9.9.9:1", Ok(Rights::Lock)),
+            ("[::1]:1", Ok(Rights::Lock)),
+            ("[::ffff:127.0.0.1]:1", Ok(Rights::Lock)),
+            ("192.0.2.1:1", Err(Denial::NoToken)),
+            ("[::ffff:192.0.2.1]:1", Err(Denial::NoToken)),
+            ("[2001:db8::1]:1", Err(Denial::NoToken)),
+        ] {
+            assert_eq!(policy.judge(&request(from, &local)), admitted, "{from}");
+            for scheme in ["Bearer", "bearer"] {
+                let value = format!("{scheme} {TOKEN}");
+                let shown = request(from, &[("host", "gate.lan"), ("authorization", &value)]);
+                assert_eq!(policy.judge(&shown), Ok(Rights::Admin), "{from}");
+            }
+        }
+        let basic = request("192.0.2.1:1", &[("authorization", "Basic YTpi")]);
+        assert_eq!(policy.judge(&basic), Err(Denial::NoToken));
+        let nobody = Request::new(Body::empty());
+        assert_eq!(policy.judge(&nobody), Err(Denial::NoToken), "not even from nowhere");
+    }
+}

@@ -1,0 +1,136 @@
+//! Who gets in at the broker's doors, and what for.
+
+use std::ffi::OsString;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use gate_tests::World;
+use gate_tests::run::Run;
+use serde_json::json;
+
+const READ: &str = "read-read-read-0123456789abcdefgh";
+const LOCK: &str = "lock-lock-lock-0123456789abcdefgh";
+const WRONG: &str = "wrong-wrong-wrong-0123456789abcd";
+
+#[test]
+fn an_address_that_others_reach_is_refused_without_tokens() {
+    let world = World::bare();
+    let refusal = world.gate(["broker", "--host", "0.0.0.0"]).run().refusal();
+    assert!(refusal.contains("--token-file"), "{refusal}");
+    let refusal = world.gate(["broker", "--require-token"]).run().refusal();
+    assert!(refusal.contains("--token-file"), "{refusal}");
+}
+
+#[test]
+fn a_token_file_that_is_no_secret_or_makes_no_sense_is_refused_by_file_and_line() {
+    let world = World::bare();
+    let file = world.home().join("tokens");
+    let refusal = |text: &str, mode: u32| {
+        fs::write(&file, text).unwrap();
+        fs::set_permissions(&file, Permissions::from_mode(mode)).unwrap();
+        let broker = ["broker", "--host", "0.0.0.0"];
+        let refusal = world.gate(broker).env("GATE_TOKEN_FILE", &file).run().refusal();
+        assert!(!refusal.contains(LOCK), "{refusal}");
+        refusal
+    };
+    let exposed = refusal(&format!("lock {LOCK}\n"), 0o644);
+    assert!(exposed.contains("0644") && exposed.contains("chmod 600"), "{exposed}");
+    let nonsense = refusal(&format!("# ours\nlock {LOCK}\nwrite {LOCK}\n"), 0o600);
+    assert!(nonsense.contains("line 3") && nonsense.contains("scope"), "{nonsense}");
+    let short = refusal("lock 0123456789abcdef\n", 0o600);
+    assert!(short.contains("line 1") && short.contains("32 characters"), "{short}");
+    assert!(refusal("", 0o600).contains("no token"));
+}
+
+/// In a network of its own, where this machine has an address that is not loopback.
+#[test]
+fn n12_who_comes_from_elsewhere_shows_a_token_which_shows_nowhere_else() {
+    let world = World::bare();
+    world.seed("f", "");
+    secret(&world, "tokens", &format!("read {READ}\nlock {LOCK}\n"));
+    for (name, token) in [("read", READ), ("lock", LOCK), ("wrong", WRONG)] {
+        secret(&world, name, &format!("lock {token}\n"));
+    }
+    let script = r#"
+        ip link set lo up && ip address add 192.0.2.1/32 dev lo
+        export GATE_BROKER_HOST=192.0.2.1 GATE_LOG=trace
+        gate broker --host 0.0.0.0 --token-file tokens 2> broker.log & broker=$!
+        until grep -q 'broker ready' broker.log; do kill -0 $broker; done
+        it() { "$@" 2>&1 && echo "exit 0" || echo "exit $?"; }
+        get() { curl -sS -o /dev/null -w "%{http_code}\n" "$@"; }
+        at=http://192.0.2.1:$GATE_BROKER_PORT/v1/locks
+
+        echo "== no token"; it gate locks; get $at/status
+        echo "== wrong token"; it gate locks --token-file wrong
+        echo "== read token"; it gate locks --token-file read
+        header="Authorization: Bearer $(cut -d' ' -f2 read)"
+        get -H "$header" $at/status
+        curl -sS -H "$header" -d '{}' $at/acquire; echo
+        it gate mount source view --token-file read
+        echo "== lock token"; export GATE_TOKEN_FILE=lock
+        gate mount source view
+        it gate hold view/f -- gate locks view/f
+        gate umount view
+        echo "== this machine"; export GATE_BROKER_HOST=127.0.0.1 GATE_TOKEN_FILE=
+        it gate locks; get http://127.0.0.1:$GATE_BROKER_PORT/v1/locks/status
+        kill $broker; wait $broker
+    "#;
+    let told = in_a_network_of_its_own(&world, script).run().success();
+    let part = |name: &str| {
+        let from = told.split_once(&format!("== {name}\n")).unwrap_or_else(|| panic!("{told}")).1;
+        from.split("\n== ").next().unwrap().to_owned()
+    };
+    for (name, hint) in [("no token", "--token-file"), ("wrong token", "another one")] {
+        assert!(part(name).contains("exit 2") && part(name).contains(hint), "{told}");
+    }
+    assert!(part("no token").ends_with("401"), "{told}");
+    let read = part("read token");
+    assert!(read.contains("exit 0\n200\n"), "{told}");
+    assert!(read.contains("takes a token with the scope lock"), "{told}");
+    assert!(read.contains("only the scope read") && read.contains("exit 1"), "{told}");
+    assert!(part("lock token").contains("held"), "{told}");
+    assert!(part("this machine").contains("exit 0\n200"), "{told}");
+    let log = fs::read_to_string(world.home().join("broker.log")).unwrap();
+    for token in [READ, LOCK, WRONG] {
+        assert!(!told.contains(token) && !log.contains(token), "{told}\n{log}");
+    }
+}
+
+#[test]
+fn tokens_may_be_asked_for_on_this_machine_too() {
+    let mut world = World::bare();
+    secret(&world, "tokens", &format!("lock {LOCK}\n"));
+    world.start_broker(["--token-file", "tokens", "--require-token"]);
+    assert_eq!(world.http().get("/v1/locks/status").status, 401);
+    let body = json!({"path": "f", "mode": "write", "owner": "ada"});
+    assert_eq!(world.http().post("/v1/locks/acquire", &body).status, 401);
+    let refusal = world.gate(["locks"]).run().refusal();
+    assert!(refusal.contains("--token-file"), "{refusal}");
+    world.gate(["locks", "--token-file", "tokens"]).run().success();
+    fs::set_permissions(world.home().join("tokens"), Permissions::from_mode(0o604)).unwrap();
+    let refusal = world.gate(["locks", "--token-file", "tokens"]).run().refusal();
+    assert!(refusal.contains("0604"), "{refusal}");
+    // The socket is its user's own.
+    world.unset_env("GATE_BROKER_HOST");
+    world.unset_env("GATE_BROKER_PORT");
+    world.gate(["locks"]).run().success();
+}
+
+fn secret(world: &World, name: &str, text: &str) {
+    let path = world.home().join(name);
+    fs::write(&path, text).unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+}
+
+/// Prepares a script of `gate` commands that reaches nothing but itself.
+fn in_a_network_of_its_own(world: &World, script: &str) -> Run {
+    let flags = if rustix::process::geteuid().is_root() { "-n" } else { "-rn" };
+    let gate = world.program("gate");
+    let path = [gate.parent().unwrap(), Path::new("/usr/sbin"), Path::new("/sbin")];
+    let rest = std::env::var_os("PATH").unwrap_or_default();
+    let path = path.iter().map(|dir| (*dir).to_owned()).chain(std::env::split_paths(&rest));
+    let path: OsString = std::env::join_paths(path).unwrap();
+    let words = [flags, "bash", "-euo", "pipefail", "-c", script];
+    world.command("unshare".as_ref()).args(words).env("PATH", path)
+}
