@@ -1,5 +1,6 @@
 //! A claim: one owner's request, from the moment it is made until its grant ends.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,15 +55,6 @@ pub enum Patience {
     Endless,
 }
 
-/// The leash of a claim that no living session stands behind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Leash {
-    /// Time between two renewals, at most.
-    pub lease: Duration,
-    /// Time it may be held in all.
-    pub max_hold: Option<Duration>,
-}
-
 /// What people want to know of a claim; no rule looks at it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Label {
@@ -74,9 +66,9 @@ pub struct Label {
     pub asked_at_ms: u64,
 }
 
-/// One owner's request.
+/// All of a request but what it is for: what stays when names move.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Claim {
+pub struct Terms {
     /// Whose it is.
     pub owner: OwnerId,
     /// Who the owner belongs to.
@@ -87,39 +79,36 @@ pub struct Claim {
     pub patience: Patience,
     /// After how long without I/O open handles no longer stop it; for pure readers.
     pub read_wait: Option<Duration>,
-    /// Set where no session keeps it alive.
-    pub leash: Option<Leash>,
+    /// Where no session keeps it alive: the time between two renewals, at most.
+    pub lease: Option<Duration>,
+    /// How long it may be held. With a lease of its own it ends then; else it is asked to end, and
+    /// ended, while somebody waits for it.
+    pub max_hold: Option<Duration>,
     /// For people.
     pub label: Label,
+}
+
+/// One owner's request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    terms: Terms,
     want: Want,
     keys: Keys,
 }
 
-/// All of a claim but its want: what stays when names move.
-#[derive(Clone, Debug)]
-pub struct Terms {
-    /// See [`Claim::owner`].
-    pub owner: OwnerId,
-    /// See [`Claim::party`].
-    pub party: Party,
-    /// See [`Claim::caller`].
-    pub caller: Option<Caller>,
-    /// See [`Claim::patience`].
-    pub patience: Patience,
-    /// See [`Claim::read_wait`].
-    pub read_wait: Option<Duration>,
-    /// See [`Claim::leash`].
-    pub leash: Option<Leash>,
-    /// See [`Claim::label`].
-    pub label: Label,
+impl Deref for Claim {
+    type Target = Terms;
+
+    fn deref(&self) -> &Terms {
+        &self.terms
+    }
 }
 
 impl Claim {
     /// Makes a claim for `want`; its keys follow from that.
     pub fn new(terms: Terms, want: Want) -> Claim {
-        let Terms { owner, party, caller, patience, read_wait, leash, label } = terms;
         let keys = want.keys();
-        Claim { owner, party, caller, patience, read_wait, leash, label, want, keys }
+        Claim { terms, want, keys }
     }
 
     /// Returns whether nobody of its party can do anything while it waits.
@@ -140,7 +129,13 @@ impl Claim {
 
     /// Returns the same claim on something else.
     pub fn with_want(&self, want: Want) -> Claim {
-        Claim { keys: want.keys(), want, ..self.clone() }
+        Claim::new(self.terms.clone(), want)
+    }
+
+    /// Returns the same claim on another lease.
+    pub fn with_lease(&self, lease: Duration) -> Claim {
+        let terms = Terms { lease: Some(lease), ..self.terms.clone() };
+        Claim { terms, ..self.clone() }
     }
 
     /// Returns the claim after its names changed by `rename`, or `None` if that leaves it as is.

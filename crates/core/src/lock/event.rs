@@ -38,8 +38,10 @@ pub enum Command {
     Active { owner: OwnerId },
     /// Somebody looked: `holder` waits for the process of `waiter`, or leads it.
     Kin { waiter: OwnerId, holder: OwnerId },
+    /// Somebody with the right to do so asks a holder to let go within that time.
+    Recall { ticket: Ticket, within: Duration },
     /// Somebody with the right to do so ends a claim.
-    Break { ticket: Ticket, why: Revocation },
+    Break { ticket: Ticket },
     /// Time went by.
     Tick,
 }
@@ -65,6 +67,8 @@ pub enum Event {
     Opened { session: SessionId, lease: Duration },
     /// A session's connection went away; it has until then to come back.
     Lost { session: SessionId, until: Time },
+    /// A session's lease ran out. It is kept until somebody wants what it has, or until then.
+    Overdue { session: SessionId, until: Time },
     /// A session came back.
     Back { session: SessionId },
     /// A session ended, with all that was its.
@@ -95,6 +99,10 @@ pub enum Event {
     Active { ticket: Ticket, at: Time },
     /// A reader looks again at that time whether those it waits for are idle.
     Deferred { ticket: Ticket, until: Time },
+    /// A holder is asked to let go.
+    Recalled { ticket: Ticket, recall: Recall },
+    /// Nobody waits for a holder that held long enough: it is looked at again then, if ever.
+    Spared { ticket: Ticket, until: Option<Time> },
     /// A cycle that might have stood no longer does.
     Rechecked { ticket: Ticket },
     /// A waiter is kin of a holder.
@@ -133,6 +141,37 @@ pub enum Refusal {
     Unknown,
     /// The owner has a claim already that this one cannot join.
     OwnerBusy,
+    /// Somebody with the right to do so ended its wait.
+    Broken,
+}
+
+/// A holder is asked to let go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recall {
+    /// Why.
+    pub why: RecallCause,
+    /// How seriously.
+    pub stage: RecallStage,
+    /// When it loses its grant, if somebody waits for it then.
+    pub until: Time,
+}
+
+/// Why a holder is asked to let go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RecallCause {
+    /// It holds for as long as it may, and somebody waits.
+    MaxHold,
+    /// Somebody with the right to do so asks.
+    Request,
+}
+
+/// How seriously a holder is asked to let go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RecallStage {
+    /// It will be asked soon.
+    Warned,
+    /// It is asked: what comes next is the end of its grant.
+    Asked,
 }
 
 /// Why a grant was taken away.
@@ -144,6 +183,8 @@ pub enum Revocation {
     LeaseLost,
     /// Somebody with the right to do so broke it.
     Broken,
+    /// It was asked to let go and did not.
+    Recalled,
 }
 
 /// What somebody must be told, once the event behind it is journaled.
@@ -159,6 +200,8 @@ pub enum Notice {
     Ungated { owner: OwnerId },
     /// A holder has nothing any more.
     Revoked { owner: OwnerId, why: Revocation },
+    /// A holder is asked to let go.
+    Recalled { owner: OwnerId, recall: Recall },
     /// A reader waits for this open handle: its I/O is worth telling from now on.
     Contended { owner: OwnerId },
     /// What a session has after it came back: nothing else.

@@ -17,6 +17,10 @@ pub const GRANTS_MAX: usize = 1_048_576;
 pub const TEXT_BYTES_MAX: usize = 256;
 /// How long a cycle that may resolve itself must stand before it is refused.
 pub const DEADLOCK_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a session whose lease ran out is kept at most while nobody wants what it has.
+pub const COURTESY_MAX: Duration = Duration::from_secs(24 * 3600);
+/// How long before its end a holder is asked to let go, at most; it is warned twice as long before.
+pub const RECALL_NOTICE_MAX: Duration = Duration::from_secs(30);
 
 /// A bound that was reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

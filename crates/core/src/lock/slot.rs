@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::claim::{Claim, Patience};
-use super::event::Kin;
+use super::event::{Kin, Recall, RecallStage};
+use super::limits::RECALL_NOTICE_MAX;
 use super::mode::Mode;
 use crate::id::{Ticket, Token};
 use crate::time::Time;
@@ -53,8 +55,21 @@ pub(super) struct Held {
     pub active: Time,
     /// Whether its owner knows that a reader waits for it.
     pub contended: bool,
+    /// What is next for having been held so long.
+    pub stay: Stay,
     /// Waiters told to be kin of this: it will not be let go before they are let in.
     pub leads: BTreeSet<Ticket>,
+}
+
+/// How a holder's time goes by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stay {
+    /// It holds for as long as it likes.
+    Free,
+    /// Then it has held long enough, should somebody wait for it.
+    Until(Time),
+    /// It was asked to let go.
+    Recalled(Recall),
 }
 
 impl Slot {
@@ -88,7 +103,7 @@ impl Slot {
         let held = self
             .held
             .iter()
-            .flat_map(|held| [held.lease_ends_at(), held.max_hold_ends_at()].into_iter().flatten());
+            .flat_map(|held| [held.lease_ends_at(), held.stay_ends_at()].into_iter().flatten());
         waiting.chain(held).min()
     }
 }
@@ -104,10 +119,43 @@ impl Waiting {
 
 impl Held {
     pub fn lease_ends_at(&self) -> Option<Time> {
-        self.claim.leash.map(|leash| self.renewed + leash.lease)
+        self.claim.lease.map(|lease| self.renewed + lease)
     }
 
-    pub fn max_hold_ends_at(&self) -> Option<Time> {
-        self.claim.leash.and_then(|leash| leash.max_hold).map(|limit| self.since + limit)
+    /// Returns when its stay is looked at next.
+    pub fn stay_ends_at(&self) -> Option<Time> {
+        match self.stay {
+            Stay::Free => None,
+            Stay::Until(at) => Some(at),
+            Stay::Recalled(Recall { stage: RecallStage::Warned, until, .. }) => {
+                Some(until - self.claim.recall_notice())
+            }
+            Stay::Recalled(Recall { stage: RecallStage::Asked, until, .. }) => Some(until),
+        }
+    }
+
+    pub fn recall(&self) -> Option<Recall> {
+        match self.stay {
+            Stay::Recalled(recall) => Some(recall),
+            Stay::Free | Stay::Until(_) => None,
+        }
+    }
+}
+
+impl Stay {
+    /// Returns how the stay of a claim begins that was let in at `since`.
+    pub fn of(claim: &Claim, since: Time) -> Stay {
+        let Some(limit) = claim.max_hold else { return Stay::Free };
+        // Without a session there is nobody to ask.
+        let asked_before =
+            if claim.lease.is_some() { Duration::ZERO } else { claim.recall_notice() * 2 };
+        Stay::Until(since + (limit - asked_before))
+    }
+}
+
+impl Claim {
+    /// Returns how long before its end a holder is asked to let go.
+    pub(super) fn recall_notice(&self) -> Duration {
+        self.max_hold.map_or(RECALL_NOTICE_MAX, |limit| RECALL_NOTICE_MAX.min(limit / 4))
     }
 }

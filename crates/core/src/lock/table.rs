@@ -51,6 +51,10 @@ pub struct Table {
     queues: Slab<Queue>,
     waiting: usize,
     alarms: BTreeSet<(Time, Alarm)>,
+    /// Sessions whose lease ran out, the longest gone first.
+    overdue: BTreeSet<(Time, SessionId)>,
+    /// One of them that somebody wants something of: its end is under way.
+    condemned: Option<SessionId>,
     grace: Option<Grace>,
     /// Waiters to look at.
     ripe: BTreeSet<Ticket>,
@@ -77,8 +81,10 @@ struct Session {
 enum Presence {
     /// Connected.
     Here,
-    /// Its connection is gone; it may come back until then.
+    /// Its connection is gone; its lease runs out then.
     Away(Time),
+    /// Its lease ran out; it may come back until then, or until somebody wants what it has.
+    Overdue(Time),
     /// Known from before a restart; it may come back until the grace ends.
     Former,
 }
@@ -120,6 +126,8 @@ impl Table {
             queues: Slab::new(),
             waiting: 0,
             alarms: BTreeSet::new(),
+            overdue: BTreeSet::new(),
+            condemned: None,
             grace: None,
             ripe: BTreeSet::new(),
         }

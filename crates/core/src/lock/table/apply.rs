@@ -10,7 +10,7 @@ use super::super::event::{End, Event, Kin, Notice};
 use super::super::key::Key;
 use super::super::mode::Mode;
 use super::super::queue::Queue;
-use super::super::slot::{Held, QueueId, Slot, Waiting};
+use super::super::slot::{Held, QueueId, Slot, Stay, Waiting};
 use super::super::want::{Access, Op};
 use super::judge::Asker;
 use super::timers::Alarm;
@@ -35,6 +35,7 @@ impl Table {
         match event {
             Event::Opened { session, lease } => self.open(*session, *lease, Presence::Here),
             Event::Lost { session, until } => self.lose(*session, *until),
+            Event::Overdue { session, until } => self.run_over(*session, *until),
             Event::Back { session } => return self.come_back(*session),
             Event::Closed { session } => self.close(*session),
             Event::Queued { ticket, claim, kin, at } => {
@@ -62,6 +63,14 @@ impl Table {
                 self.waiting_mut(*ticket).look_again = Some(*until);
                 self.rearm(*ticket);
             }
+            Event::Recalled { ticket, recall } => {
+                self.set_stay(*ticket, Stay::Recalled(*recall));
+                let owner = self.slot(*ticket).claim().owner;
+                return vec![Notice::Recalled { owner, recall: *recall }];
+            }
+            Event::Spared { ticket, until } => {
+                self.set_stay(*ticket, until.map_or(Stay::Free, Stay::Until));
+            }
             Event::Rechecked { ticket } => {
                 self.waiting_mut(*ticket).recheck = None;
                 self.rearm(*ticket);
@@ -86,6 +95,21 @@ impl Table {
         self.alarms.insert((until, Alarm::Session(session)));
     }
 
+    /// Whoever waits for something of the session looks again: it is no longer spared.
+    fn run_over(&mut self, session: SessionId, until: Time) {
+        self.disarm_session(session);
+        self.session_mut(session).presence = Presence::Overdue(until);
+        self.alarms.insert((until, Alarm::Session(session)));
+        self.overdue.insert((until, session));
+        let slots = self.sessions[&session].tickets.iter().map(|ticket| &self.slots[ticket]);
+        let held = slots.clone().flat_map(|slot| slot.held.iter().flat_map(|held| &held.keys));
+        let waited = slots.flat_map(|slot| slot.waiting.iter().flat_map(|wait| &wait.keys));
+        let queues: Vec<QueueId> = held.chain(waited).map(|(queue, _)| *queue).collect();
+        for queue in queues {
+            self.touch(queue);
+        }
+    }
+
     fn come_back(&mut self, session: SessionId) -> Vec<Notice> {
         self.disarm_session(session);
         self.session_mut(session).presence = Presence::Here;
@@ -104,6 +128,10 @@ impl Table {
             if self.slot(ticket).held.is_some() && self.is_waited_for(ticket) {
                 self.warn_holder(ticket, &mut notices);
             }
+            let slot = self.slot(ticket);
+            if let Some(recall) = slot.held.as_ref().and_then(Held::recall) {
+                notices.push(Notice::Recalled { owner: slot.claim().owner, recall });
+            }
         }
         notices.push(Notice::Restored { session });
         notices
@@ -119,8 +147,9 @@ impl Table {
     }
 
     fn disarm_session(&mut self, session: SessionId) {
-        if let Presence::Away(until) = self.sessions[&session].presence {
+        if let Presence::Away(until) | Presence::Overdue(until) = self.sessions[&session].presence {
             self.alarms.remove(&(until, Alarm::Session(session)));
+            self.overdue.remove(&(until, session));
         }
     }
 
@@ -245,6 +274,7 @@ impl Table {
         if let Some(before) = &upgraded {
             self.give_up(ticket, before);
         }
+        let since = upgraded.as_ref().map_or(at, |before| before.since);
         let keys = self.intern(claim);
         for (queue, mode) in &keys {
             self.queues[*queue].hold(ticket, *mode);
@@ -254,7 +284,8 @@ impl Table {
             keys,
             token,
             by_kin,
-            since: upgraded.as_ref().map_or(at, |before| before.since),
+            since,
+            stay: Stay::of(claim, since),
             renewed: at,
             active: at,
             contended: false,
@@ -360,11 +391,14 @@ impl Table {
     fn renew(&mut self, ticket: Ticket, lease: Duration, at: Time) {
         let held = self.held_mut(ticket);
         held.renewed = at;
-        if held.claim.leash.is_some_and(|leash| leash.lease != lease) {
-            let mut claim = Claim::clone(&held.claim);
-            claim.leash = claim.leash.map(|leash| super::super::claim::Leash { lease, ..leash });
-            held.claim = Arc::new(claim);
+        if held.claim.lease != Some(lease) {
+            held.claim = Arc::new(held.claim.with_lease(lease));
         }
+        self.rearm(ticket);
+    }
+
+    fn set_stay(&mut self, ticket: Ticket, stay: Stay) {
+        self.held_mut(ticket).stay = stay;
         self.rearm(ticket);
     }
 

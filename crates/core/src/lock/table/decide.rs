@@ -1,11 +1,14 @@
 //! What a command leads to. Nothing here changes the table.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustc_hash::FxHashSet;
 
 use super::super::claim::{Claim, Party, Patience};
-use super::super::event::{Command, End, Event, Kin, Refusal, Revocation};
+use super::super::event::{
+    Command, End, Event, Kin, Recall, RecallCause, RecallStage, Refusal, Revocation,
+};
 use super::super::key::FileKey;
 use super::super::limits::{
     GRANTS_MAX, KEYS_PER_REQUEST_MAX, Limit, SESSIONS_MAX, TEXT_BYTES_MAX, WAITERS_MAX,
@@ -14,6 +17,7 @@ use super::super::limits::{
 use super::super::slot::Slot;
 use super::super::want::{Access, Node, Op};
 use super::judge::{Asker, Verdict};
+use super::timers::Closing;
 use super::{Presence, Table};
 use crate::id::{OwnerId, SessionId, Ticket, Token};
 use crate::time::Time;
@@ -26,10 +30,7 @@ impl Table {
                 debug_assert!(false, "session ids are fresh: {session:?} {lease:?}");
                 Err(Refusal::OwnerBusy)
             }
-            Command::Open { .. } if self.sessions.len() > SESSIONS_MAX => {
-                Err(Refusal::Limit(Limit::Sessions))
-            }
-            Command::Open { session, lease } => Ok(vec![Event::Opened { session, lease }]),
+            Command::Open { session, lease } => self.decide_open(session, lease),
             Command::Lose { session } => self.decide_lose(session, now),
             Command::Close { session } => self.decide_close(session),
             Command::Reclaim { session, held, waiting } => {
@@ -42,22 +43,37 @@ impl Table {
             Command::Renew { owner, lease } => self.decide_renew(owner, lease, now),
             Command::Active { owner } => Ok(self.decide_active(owner, now)),
             Command::Kin { waiter, holder } => Ok(self.decide_kin(waiter, holder)),
-            Command::Break { ticket, why } => self.decide_break(ticket, why),
+            Command::Recall { ticket, within } => self.decide_recall(ticket, now + within),
+            Command::Break { ticket } => self.decide_break(ticket),
             Command::Tick => Ok(self.decide_tick(now)),
         }
+    }
+
+    fn decide_open(&self, session: SessionId, lease: Duration) -> Result<Vec<Event>, Refusal> {
+        // The stateless one is no client's.
+        let full = self.sessions.len() > SESSIONS_MAX;
+        let mut events = if full { self.make_room(Limit::Sessions)? } else { Vec::new() };
+        events.push(Event::Opened { session, lease });
+        Ok(events)
+    }
+
+    /// At a bound, courtesy ends: whoever has been gone longest makes room.
+    fn make_room(&self, limit: Limit) -> Result<Vec<Event>, Refusal> {
+        let (_, longest_gone) = self.overdue.first().ok_or(Refusal::Limit(limit))?;
+        Ok(self.closing(*longest_gone, Closing::LeaseLost))
     }
 
     fn decide_lose(&self, session: SessionId, now: Time) -> Result<Vec<Event>, Refusal> {
         let known = self.sessions.get(&session).ok_or(Refusal::Unknown)?;
         Ok(match known.presence {
             Presence::Here => vec![Event::Lost { session, until: now + known.lease }],
-            Presence::Away(_) | Presence::Former => Vec::new(),
+            Presence::Away(_) | Presence::Overdue(_) | Presence::Former => Vec::new(),
         })
     }
 
     fn decide_close(&self, session: SessionId) -> Result<Vec<Event>, Refusal> {
         let known = self.sessions.get(&session).ok_or(Refusal::Unknown)?;
-        let mut events = self.closing(session);
+        let mut events = self.closing(session, Closing::Goodbye);
         if known.presence == Presence::Former {
             events.extend(self.grace_over(session));
         }
@@ -118,7 +134,7 @@ impl Table {
         leaders: &[OwnerId],
         now: Time,
     ) -> Result<Vec<Event>, Refusal> {
-        self.check_bounds(&claim)?;
+        check_bounds(&claim)?;
         let session = self.sessions.get(&claim.owner.session).ok_or(Refusal::Unknown)?;
         let before = self.owners.get(&claim.owner).map(|ticket| (*ticket, self.slot(*ticket)));
         if let Some((ticket, slot)) = before
@@ -126,39 +142,37 @@ impl Table {
         {
             return Ok(events);
         }
+        let full = before.is_none() && self.slots.len() >= GRANTS_MAX;
         let ticket = before.map_or(Ticket(self.next_ticket), |(ticket, _)| ticket);
         let mut kin = self.kin_of_party(&claim.party);
         kin.extend(leaders.iter().filter_map(|leader| self.as_leader(*leader)));
         let sealed = self.grace.is_some_and(|grace| grace.sealed);
         let verdict = self.judge(Asker { ticket, party: &claim.party, kin: &kin }, &claim);
         match verdict {
-            Verdict::Free { by_kin } if !sealed => {
+            Verdict::Free { by_kin } if !sealed && !full => {
                 let token = Token { epoch: self.epoch, counter: self.next_token };
                 let count = before.map_or(1, |(_, slot)| slot.count + 1);
                 Ok(vec![Event::Granted { ticket, claim, token, count, by_kin, kin, at: now }])
             }
-            _ if claim.patience == Patience::Try => Err(Refusal::WouldBlock),
-            _ if self.waiting >= WAITERS_MAX => Err(Refusal::Limit(Limit::Waiters)),
+            // What is in its way may be spared out of courtesy alone: that ends when it is looked at.
+            _ if claim.patience == Patience::Try && (sealed || self.overdue.is_empty()) => {
+                Err(Refusal::WouldBlock)
+            }
             _ if session.waiting >= WAITERS_PER_SESSION_MAX
                 && claim.owner.session != SessionId::STATELESS =>
             {
                 Err(Refusal::Limit(Limit::WaitersPerSession))
             }
-            _ => Ok(vec![Event::Queued { ticket, claim, kin, at: now }]),
+            _ => {
+                let mut events = match full {
+                    true => self.make_room(Limit::Grants)?,
+                    false if self.waiting >= WAITERS_MAX => self.make_room(Limit::Waiters)?,
+                    false => Vec::new(),
+                };
+                events.push(Event::Queued { ticket, claim, kin, at: now });
+                Ok(events)
+            }
         }
-    }
-
-    fn check_bounds(&self, claim: &Claim) -> Result<(), Refusal> {
-        if claim.keys().len() > KEYS_PER_REQUEST_MAX {
-            return Err(Refusal::Limit(Limit::KeysPerRequest));
-        }
-        if claim.label.owner.len().max(claim.label.reason.len()) > TEXT_BYTES_MAX {
-            return Err(Refusal::Limit(Limit::TextBytes));
-        }
-        if self.slots.len() >= GRANTS_MAX {
-            return Err(Refusal::Limit(Limit::Grants));
-        }
-        Ok(())
     }
 
     fn decide_release(
@@ -217,13 +231,13 @@ impl Table {
     fn decide_renew(
         &self,
         owner: OwnerId,
-        lease: Option<std::time::Duration>,
+        lease: Option<Duration>,
         now: Time,
     ) -> Result<Vec<Event>, Refusal> {
         let ticket = *self.owners.get(&owner).ok_or(Refusal::Unknown)?;
         let held = self.slot(ticket).held.as_ref().ok_or(Refusal::Unknown)?;
-        let leash = held.claim.leash.ok_or(Refusal::Unknown)?;
-        Ok(vec![Event::Renewed { ticket, lease: lease.unwrap_or(leash.lease), at: now }])
+        let former = held.claim.lease.ok_or(Refusal::Unknown)?;
+        Ok(vec![Event::Renewed { ticket, lease: lease.unwrap_or(former), at: now }])
     }
 
     /// I/O of a handle counts for its kin on the way too: a pair of them is one worker.
@@ -255,11 +269,21 @@ impl Table {
         }
     }
 
-    fn decide_break(&self, ticket: Ticket, why: Revocation) -> Result<Vec<Event>, Refusal> {
-        if !self.slots.contains_key(&ticket) {
+    fn decide_recall(&self, ticket: Ticket, until: Time) -> Result<Vec<Event>, Refusal> {
+        if !self.holds(ticket) {
             return Err(Refusal::Unknown);
         }
-        Ok(vec![Event::Ended { ticket, end: End::Revoked(why) }])
+        let (why, stage) = (RecallCause::Request, RecallStage::Asked);
+        Ok(vec![Event::Recalled { ticket, recall: Recall { why, stage, until } }])
+    }
+
+    fn decide_break(&self, ticket: Ticket) -> Result<Vec<Event>, Refusal> {
+        let slot = self.slots.get(&ticket).ok_or(Refusal::Unknown)?;
+        let end = match slot.held {
+            Some(_) => End::Revoked(Revocation::Broken),
+            None => End::Refused(Refusal::Broken),
+        };
+        Ok(vec![Event::Ended { ticket, end }])
     }
 
     /// Whom a process is kin of, all its claims are.
@@ -288,4 +312,14 @@ fn joins(ticket: Ticket, slot: &Slot, claim: &Claim) -> Result<Option<Vec<Event>
         _ if covered => Ok(Some(vec![Event::Counted { ticket, count: slot.count + 1 }])),
         _ => Err(Refusal::OwnerBusy),
     }
+}
+
+fn check_bounds(claim: &Claim) -> Result<(), Refusal> {
+    if claim.keys().len() > KEYS_PER_REQUEST_MAX {
+        return Err(Refusal::Limit(Limit::KeysPerRequest));
+    }
+    if claim.label.owner.len().max(claim.label.reason.len()) > TEXT_BYTES_MAX {
+        return Err(Refusal::Limit(Limit::TextBytes));
+    }
+    Ok(())
 }

@@ -1,6 +1,6 @@
 //! Whether a claim may go in, and what is in its way.
 
-use super::super::claim::{Claim, Party};
+use super::super::claim::{Claim, Party, Patience};
 use super::super::event::{End, Event, Kin, Refusal};
 use super::super::mode::Mode;
 use super::super::queue::Queue;
@@ -32,12 +32,15 @@ impl Table {
         if self.grace.is_some_and(|grace| grace.sealed) {
             return None;
         }
-        while let Some(ticket) = self.ripe.pop_first() {
+        loop {
+            if let Some(event) = self.next_of_condemned() {
+                return Some(event);
+            }
+            let ticket = self.ripe.pop_first()?;
             if let Some(event) = self.look(ticket, now) {
                 return Some(event);
             }
         }
-        None
     }
 
     /// Looks at one waiter: lets it in, or notes what stops it.
@@ -68,6 +71,13 @@ impl Table {
                 waiting.fresh = false;
                 if let Some(before) = watched.filter(|before| *before != (queue, mode)) {
                     self.wake_first(before);
+                }
+                self.condemned = self.overdue_among(self.blockers(ticket));
+                if self.condemned.is_some() {
+                    return self.next_of_condemned();
+                }
+                if claim.patience == Patience::Try {
+                    return Some(self.refuse_waiter(ticket, Refusal::WouldBlock));
                 }
                 (fresh || may_be_kin).then(|| self.cut_cycle(ticket, now)).flatten()
             }

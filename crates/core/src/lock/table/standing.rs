@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::super::claim::Claim;
+use super::super::event::Recall;
 use super::super::key::Key;
 use super::super::slot::Slot;
 use super::Table;
@@ -39,6 +40,8 @@ pub enum State {
         by_kin: bool,
         /// When its lease ends, if it lives by one.
         lease_ends_at: Option<Time>,
+        /// Set if it was asked to let go.
+        recall: Option<Recall>,
     },
     /// It stands in line.
     Waiting {
@@ -88,6 +91,7 @@ impl Table {
                 token: held.token,
                 by_kin: held.by_kin,
                 lease_ends_at: held.lease_ends_at(),
+                recall: held.recall(),
             },
             since: held.since,
             count: slot.count,

@@ -1,9 +1,10 @@
 //! When the table must look again, and what it does then.
 
-use super::super::event::{End, Event, Refusal, Revocation};
-use super::super::limits::DEADLOCK_PATIENCE;
-use super::super::slot::{Held, Waiting};
+use super::super::event::{End, Event, Recall, RecallCause, RecallStage, Refusal, Revocation};
+use super::super::limits::{COURTESY_MAX, DEADLOCK_PATIENCE};
+use super::super::slot::{Held, Stay, Waiting};
 use super::super::want::{Access, Op};
+use super::judge::Asker;
 use super::{Presence, Table};
 use crate::id::{SessionId, Ticket};
 use crate::time::Time;
@@ -44,8 +45,8 @@ impl Table {
         match self.alarms.first() {
             Some((time, alarm)) if *time <= now => match alarm {
                 Alarm::Claim(ticket) => Vec::from_iter(self.decide_claim_alarm(*ticket, now)),
-                Alarm::Session(session) => self.closing(*session),
-                Alarm::Grace => self.decide_grace_end(),
+                Alarm::Session(session) => self.decide_session_alarm(*session, now),
+                Alarm::Grace => self.decide_grace_end(now),
             },
             _ => Vec::new(),
         }
@@ -53,7 +54,7 @@ impl Table {
 
     fn decide_claim_alarm(&self, ticket: Ticket, now: Time) -> Option<Event> {
         let slot = self.slot(ticket);
-        let held = slot.held.as_ref().and_then(|held| decide_held_alarm(ticket, held, now));
+        let held = slot.held.as_ref().and_then(|held| self.decide_held_alarm(ticket, held, now));
         held.or_else(|| self.decide_waiting_alarm(ticket, slot.waiting.as_ref()?, now))
     }
 
@@ -99,15 +100,100 @@ impl Table {
         claim.read_wait.filter(|_| reader).map(|patience| at + patience)
     }
 
+    fn decide_held_alarm(&self, ticket: Ticket, held: &Held, now: Time) -> Option<Event> {
+        let revoked = |why| Event::Ended { ticket, end: End::Revoked(why) };
+        if held.lease_ends_at().is_some_and(|at| at <= now) {
+            return Some(revoked(Revocation::LeaseLost));
+        }
+        if held.stay_ends_at().is_none_or(|at| now < at) {
+            return None;
+        }
+        let has_session = held.claim.lease.is_none();
+        if has_session && !self.is_wanted(ticket, held) {
+            return Some(Event::Spared { ticket, until: look_again(held, now) });
+        }
+        Some(match held.stay {
+            Stay::Until(_) if has_session => Event::Recalled { ticket, recall: warning(held, now) },
+            Stay::Recalled(Recall { stage: RecallStage::Warned, why, until }) => {
+                let recall = Recall { stage: RecallStage::Asked, why, until };
+                Event::Recalled { ticket, recall }
+            }
+            Stay::Recalled(Recall { why: RecallCause::Request, .. }) => {
+                revoked(Revocation::Recalled)
+            }
+            Stay::Free | Stay::Until(_) | Stay::Recalled(_) => revoked(Revocation::MaxHold),
+        })
+    }
+
+    /// Returns whether a holder is in the way of somebody.
+    fn is_wanted(&self, ticket: Ticket, held: &Held) -> bool {
+        let all = Ticket(u64::MAX);
+        held.keys.iter().any(|(queue, mode)| {
+            self.queues[*queue].waiters_against(*mode, all).any(|waiter| {
+                let slot = self.slot(waiter);
+                let asker = Asker { ticket: waiter, party: &slot.asked().party, kin: &slot.kin };
+                waiter != ticket && !self.is_kin(asker, ticket)
+            })
+        })
+    }
+
+    /// A lease that ran out ends nothing by itself: as long as nobody wants what the session has,
+    /// it may still come back to it.
+    fn decide_session_alarm(&self, session: SessionId, now: Time) -> Vec<Event> {
+        match self.sessions[&session].presence {
+            Presence::Away(_) => vec![Event::Overdue { session, until: now + COURTESY_MAX }],
+            Presence::Overdue(_) => self.closing(session, Closing::LeaseLost),
+            Presence::Here | Presence::Former => Vec::new(),
+        }
+    }
+
     /// Returns the events that end a session and all that is its.
-    pub(super) fn closing(&self, session: SessionId) -> Vec<Event> {
+    pub(super) fn closing(&self, session: SessionId, how: Closing) -> Vec<Event> {
         let mut tickets: Vec<Ticket> = self.sessions[&session].tickets.iter().copied().collect();
         tickets.sort_unstable();
-        let ended = tickets.into_iter().map(|ticket| Event::Ended { ticket, end: End::Released });
+        let ended = tickets.into_iter().map(|ticket| self.ending(ticket, how));
         ended.chain([Event::Closed { session }]).collect()
     }
 
-    fn decide_grace_end(&self) -> Vec<Event> {
+    fn ending(&self, ticket: Ticket, how: Closing) -> Event {
+        let end = match how {
+            Closing::LeaseLost if self.slot(ticket).held.is_some() => {
+                End::Revoked(Revocation::LeaseLost)
+            }
+            Closing::LeaseLost | Closing::Goodbye => End::Released,
+        };
+        Event::Ended { ticket, end }
+    }
+
+    /// Returns the next step towards the end of a session that somebody wants something of.
+    pub(super) fn next_of_condemned(&mut self) -> Option<Event> {
+        let session = self.condemned?;
+        Some(match self.sessions[&session].tickets.iter().min() {
+            Some(ticket) => self.ending(*ticket, Closing::LeaseLost),
+            None => {
+                self.condemned = None;
+                Event::Closed { session }
+            }
+        })
+    }
+
+    /// Returns a session among the owners of `tickets` whose lease ran out.
+    pub(super) fn overdue_among(
+        &self,
+        mut tickets: impl Iterator<Item = Ticket>,
+    ) -> Option<SessionId> {
+        if self.overdue.is_empty() {
+            return None;
+        }
+        tickets.find_map(|ticket| {
+            let session = self.slot(ticket).claim().owner.session;
+            let overdue = matches!(self.sessions[&session].presence, Presence::Overdue(_));
+            overdue.then_some(session)
+        })
+    }
+
+    /// Who did not come back in time has run over its lease like anybody else.
+    fn decide_grace_end(&self, now: Time) -> Vec<Event> {
         let mut former: Vec<SessionId> = self
             .sessions
             .iter()
@@ -115,9 +201,9 @@ impl Table {
             .map(|(id, _)| *id)
             .collect();
         former.sort_unstable();
-        let mut events: Vec<Event> = former.into_iter().flat_map(|id| self.closing(id)).collect();
-        events.push(Event::GraceEnded);
-        events
+        let until = now + COURTESY_MAX;
+        let overdue = former.into_iter().map(|session| Event::Overdue { session, until });
+        overdue.chain([Event::GraceEnded]).collect()
     }
 
     /// Returns the end of the grace, if this is the moment: no former session is left.
@@ -131,13 +217,26 @@ impl Table {
     }
 }
 
-fn decide_held_alarm(ticket: Ticket, held: &Held, now: Time) -> Option<Event> {
-    let revoked = |why| Some(Event::Ended { ticket, end: End::Revoked(why) });
-    if held.max_hold_ends_at().is_some_and(|at| at <= now) {
-        return revoked(Revocation::MaxHold);
+/// How a session ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Closing {
+    /// Its client said good-bye, or its process is dead.
+    Goodbye,
+    /// It was away for longer than its lease.
+    LeaseLost,
+}
+
+/// Returns when a holder is looked at again that nobody waits for.
+fn look_again(held: &Held, now: Time) -> Option<Time> {
+    match Stay::of(&held.claim, held.since) {
+        Stay::Until(at) => Some(at.max(now + held.claim.recall_notice())),
+        Stay::Free | Stay::Recalled(_) => None,
     }
-    if held.lease_ends_at().is_some_and(|at| at <= now) {
-        return revoked(Revocation::LeaseLost);
-    }
-    None
+}
+
+/// Tells a holder that it will be asked to let go: it has the whole notice, however late somebody
+/// began to wait.
+fn warning(held: &Held, now: Time) -> Recall {
+    let until = now + held.claim.recall_notice() * 2;
+    Recall { why: RecallCause::MaxHold, stage: RecallStage::Warned, until }
 }

@@ -25,7 +25,225 @@ fn n5_a_lost_session_is_freed_after_its_lease() {
         B W f          waits
         A lose
         tick 9999
-        tick 1         B granted 2
+        tick 1         A revoked; B granted 2
+        ",
+    );
+}
+
+/// A lease that ran out ends nothing as long as nobody wants what it kept.
+#[test]
+fn a_session_past_its_lease_is_kept_until_somebody_wants_what_it_has() {
+    check(
+        "
+        A W f          granted 1
+        A R g          granted 2
+        A lose
+        tick 60000
+        B W h          granted 3
+        B R g          granted 4 (readers share)
+        A reclaim
+        B W f          waits
+        A lose
+        tick 9999
+        tick 1         A revoked; A revoked; B granted 5
+        C W g          waits (for B alone: A is gone, with all it had)
+        B release g    C granted 6
+        ",
+    );
+    check(
+        "
+        A W f          granted 1
+        A lose
+        tick 10000
+        B W f          waits; A revoked; granted 2 (at once)
+        ",
+    );
+    check(
+        "
+        A W f          granted 1
+        A lose
+        tick 10000
+        B try W f      waits; A revoked; granted 2
+        ",
+    );
+    check(
+        "
+        A W f          granted 1
+        A lose
+        tick 10000
+        B W g          granted 2
+        C try W g      waits; EAGAIN
+        A reclaim
+        D try W f      EAGAIN
+        ",
+    );
+}
+
+#[test]
+fn a_session_past_its_lease_is_not_kept_for_ever() {
+    check(
+        "
+        A W f          granted 1
+        A lose
+        tick 10000
+        tick 86399999
+        tick 1         A revoked
+        B W f          granted 2
+        ",
+    );
+}
+
+#[test]
+fn a_place_past_its_lease_is_lost_to_who_stands_behind_it() {
+    check(
+        "
+        A W f          granted 1
+        B W f          waits
+        B lose
+        tick 10000
+        C R f          waits
+        A release      C granted 2
+        ",
+    );
+    check(
+        "
+        A R f          granted 1
+        B W f          waits
+        C R f          waits
+        B lose
+        tick 9999
+        tick 1         C granted 2
+        ",
+    );
+}
+
+#[test]
+fn a_former_session_past_the_grace_is_kept_until_somebody_wants_what_it_has() {
+    check(
+        "
+        A W f          granted 1
+        B W g          granted 2
+        restart
+        tick 10000
+        C W f          waits; A revoked; granted 1
+        B reclaim
+        D W g          waits
+        B release      D granted 2
+        ",
+    );
+}
+
+/// A holder is warned, asked, then ended; but only while somebody waits for it.
+#[test]
+fn a_holder_that_held_long_enough_is_warned_asked_and_ended() {
+    check(
+        "
+        A limited 4000 W f  granted 1
+        B W f          waits
+        tick 1999
+        tick 1         A warned 2000
+        tick 999
+        tick 1         A asked 1000
+        tick 999
+        tick 1         A revoked; B granted 2
+        ",
+    );
+    check(
+        "
+        A limited 4000 W f  granted 1
+        tick 9500
+        B W f          waits
+        tick 999
+        tick 1         A warned 2000
+        tick 1000      A asked 1000
+        A release      B granted 2
+        ",
+    );
+}
+
+#[test]
+fn a_holder_that_nobody_waits_for_holds_for_ever() {
+    check(
+        "
+        A limited 4000 R f  granted 1
+        B R f          granted 2
+        tick 100000
+        B release
+        C W f          waits
+        tick 1000      A warned 2000
+        C withdraw     EINTR
+        tick 1000
+        tick 100000
+        A release
+        ",
+    );
+}
+
+#[test]
+fn kin_that_wait_for_a_holder_do_not_end_it() {
+    check(
+        "
+        A limited 4000 hold W d/  granted 1
+        A W d/f        granted 2
+        tick 100000
+        A release all
+        ",
+    );
+}
+
+#[test]
+fn a_holder_is_asked_to_let_go() {
+    check(
+        "
+        A W f          granted 1
+        B W f          waits
+        A recalled 5000  asked 5000
+        tick 4999
+        tick 1         A revoked; B granted 2
+        ",
+    );
+    check(
+        "
+        A W f          granted 1
+        A recalled 5000  asked 5000
+        tick 5000
+        tick 100000
+        B W f          waits
+        tick 100000
+        A release      B granted 2
+        ",
+    );
+    check(
+        "
+        A limited 60000 W f  granted 1
+        A recalled 10  asked 10
+        tick 10
+        B W f          waits
+        tick 29989
+        tick 1         A warned 30000
+        ",
+    );
+    check(
+        "
+        A W f          granted 1
+        B W f          waits
+        A recalled 5000  asked 5000
+        A lose
+        A reclaim      asked 5000
+        B recalled 10  unknown
+        ",
+    );
+}
+
+#[test]
+fn a_waiter_can_be_sent_away() {
+    check(
+        "
+        A W f          granted 1
+        B W f          waits
+        C W f          waits
+        B broken       broken
+        A release      C granted 2
         ",
     );
 }
@@ -166,7 +384,7 @@ fn what_conflicts_with_nothing_is_granted_during_the_grace() {
         restart
         B W g          granted 1
         B W f          waits
-        tick 10000     B granted 2
+        tick 10000     A revoked; B granted 2
         ",
     );
 }

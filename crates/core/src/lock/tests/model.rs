@@ -3,14 +3,15 @@
 //! The model keeps a plain list of claims with their keys and grants by scanning it: no counts, no
 //! watches, no early ends. Whatever the table does must be what the list says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use proptest::prelude::*;
 
 use crate::id::{Epoch, OwnerId, SessionId, SpaceId, Ticket, Token};
 use crate::lock::claim::{Claim, Label, Party, Patience, Process, Terms};
-use crate::lock::event::{Command, Notice, Refusal};
+use crate::lock::event::{Command, Event, Refusal};
 use crate::lock::key::FileKey;
 use crate::lock::table::{Restore, Table};
 use crate::lock::want::{Access, Node, Op, Place, Want};
@@ -29,10 +30,17 @@ enum Step {
     /// Tells that the n-th waiter is kin of the m-th holder.
     Kin(usize, usize),
     Close(u64),
+    /// Breaks a client's connection.
+    Lose(u64),
+    /// Lets a client come back with all it has.
+    Back(u64),
+    /// Lets a lease go by.
+    Wait,
     /// Kills the broker, starts it on what it remembered, and lets all sessions come back.
     Restart,
 }
 
+const LEASE: Duration = Duration::from_secs(10);
 const PATHS: [&str; 6] = ["f", "d/x", "d/y", "d/e/z", "d", "d/e"];
 
 fn step() -> impl Strategy<Value = Step> {
@@ -51,6 +59,9 @@ fn step() -> impl Strategy<Value = Step> {
         5 => (0usize..32).prop_map(Step::End),
         1 => (0usize..8, 0usize..8).prop_map(|(waiter, holder)| Step::Kin(waiter, holder)),
         1 => (1u64..6).prop_map(Step::Close),
+        1 => (1u64..6).prop_map(Step::Lose),
+        1 => (1u64..6).prop_map(Step::Back),
+        1 => Just(Step::Wait),
         1 => Just(Step::Restart),
     ]
 }
@@ -64,13 +75,18 @@ struct Entry {
     kin: Vec<u64>,
 }
 
-/// The naive model: claims by arrival, and the sessions that have yet to come back.
+/// The naive model: claims by arrival, the sessions that have yet to come back, and those of them
+/// whose lease ran out.
 #[derive(Default)]
-struct Model(BTreeMap<u64, Entry>, Vec<SessionId>);
+struct Model {
+    entries: BTreeMap<u64, Entry>,
+    away: BTreeSet<SessionId>,
+    overdue: BTreeSet<SessionId>,
+}
 
 impl Model {
     fn may_enter(&self, arrival: u64) -> Option<bool> {
-        let asker = &self.0[&arrival];
+        let asker = &self.entries[&arrival];
         let mut passed = false;
         for (key, mode) in asker.claim.keys().iter() {
             let at_key = |entry: &Entry| {
@@ -79,14 +95,14 @@ impl Model {
             };
             let same = |entry: &Entry| entry.claim.party == asker.claim.party;
             let holders: Vec<_> = self
-                .0
+                .entries
                 .iter()
                 .filter(|(at, entry)| entry.held && **at != arrival)
                 .filter_map(|(at, entry)| at_key(entry).map(|m| (*at, entry, m)))
                 .collect();
             let stands_against = holders.iter().any(|(_, _, m)| m.conflicts(mode));
             let waits_before = self
-                .0
+                .entries
                 .range(..arrival)
                 .any(|(_, entry)| !entry.held && at_key(entry).is_some_and(|m| m.conflicts(mode)));
             if !stands_against && !waits_before {
@@ -100,7 +116,7 @@ impl Model {
                 |at: u64, entry: &Entry| same(entry) || (!entry.by_kin && asker.kin.contains(&at));
             let blocked = holders.iter().any(|(at, e, m)| m.conflicts(mode) && !kin(*at, e));
             let in_line = !holders.iter().any(|(at, e, _)| kin(*at, e))
-                && self.0.range(..arrival).any(|(_, entry)| {
+                && self.entries.range(..arrival).any(|(_, entry)| {
                     !entry.held
                         && at_key(entry).is_some_and(|m| m.conflicts(mode))
                         && !self.waits_for_kin(asker, entry)
@@ -119,7 +135,7 @@ impl Model {
             holder.claim.party == of.claim.party || (!holder.by_kin && of.kin.contains(&at))
         };
         waiter.claim.keys().iter().any(|(key, mode)| {
-            self.0.iter().any(|(at, holder)| {
+            self.entries.iter().any(|(at, holder)| {
                 let held = holder.claim.keys().iter().find(|(k, _)| *k == key);
                 holder.held
                     && held.is_some_and(|(_, m)| m.conflicts(mode))
@@ -130,35 +146,59 @@ impl Model {
     }
 
     fn kin_of(&self, party: &Party) -> Vec<u64> {
-        let same = self.0.values().filter(|entry| entry.claim.party == *party);
+        let same = self.entries.values().filter(|entry| entry.claim.party == *party);
         same.flat_map(|entry| entry.kin.clone()).collect()
     }
 
-    /// Lets everybody in who may enter; returns who was let in.
-    fn settle(&mut self) -> Vec<OwnerId> {
-        let mut entered = Vec::new();
-        loop {
-            let is_here = |entry: &Entry| !self.1.contains(&entry.claim.owner.session);
-            let waiting = self.0.iter().filter(|(_, entry)| !entry.held && is_here(entry));
-            let next = waiting
-                .map(|(at, _)| *at)
-                .find_map(|at| self.may_enter(at).map(|by_kin| (at, by_kin)));
-            let Some((at, by_kin)) = next else { return entered };
-            let kin = self.kin_of(&self.0[&at].claim.party);
-            let entry = self.0.get_mut(&at).unwrap();
-            (entry.held, entry.by_kin) = (true, by_kin);
-            if by_kin {
-                entry.kin.extend(kin);
-            }
-            entered.push(entry.claim.owner);
+    fn is_here(&self, entry: &Entry) -> bool {
+        !self.away.contains(&entry.claim.owner.session)
+    }
+
+    /// Returns those who wait and could be told.
+    fn listeners(&self) -> impl Iterator<Item = (u64, &Entry)> {
+        let waiting = self.entries.iter().filter(|(_, entry)| !entry.held && self.is_here(entry));
+        waiting.map(|(at, entry)| (*at, entry))
+    }
+
+    fn enter(&mut self, arrival: u64, by_kin: bool) {
+        let kin = self.kin_of(&self.entries[&arrival].claim.party);
+        let entry = self.entries.get_mut(&arrival).unwrap();
+        (entry.held, entry.by_kin) = (true, by_kin);
+        if by_kin {
+            entry.kin.extend(kin);
         }
+    }
+
+    /// Returns whether somebody waits that could go in, or further, were it not for a session.
+    fn is_wanted(&self, session: SessionId) -> bool {
+        let conflict = |one: &Entry, other: &Entry| {
+            one.claim.keys().iter().any(|(key, mode)| {
+                other.claim.keys().iter().any(|(k, m)| k == key && m.conflicts(mode))
+            })
+        };
+        self.listeners().any(|(at, asker)| {
+            self.entries.iter().any(|(other_at, other)| {
+                let before = other.held || *other_at < at;
+                other.claim.owner.session == session && before && conflict(asker, other)
+            })
+        })
+    }
+
+    /// Returns the model without the sessions whose lease ran out.
+    fn without_the_overdue(&self) -> Model {
+        let stays = |entry: &Entry| !self.overdue.contains(&entry.claim.owner.session);
+        let entries = self.entries.iter().filter(|(_, entry)| stays(entry));
+        let entries = entries.map(|(at, entry)| (*at, entry.clone())).collect();
+        Model { entries, away: self.away.clone(), overdue: BTreeSet::new() }
     }
 }
 
 struct Pair {
     table: Table,
     model: Model,
+    now: Time,
     next: u64,
+    tickets: BTreeMap<Ticket, u64>,
     tokens: BTreeMap<OwnerId, Token>,
 }
 
@@ -183,12 +223,12 @@ impl Pair {
         let terms = Terms {
             owner,
             party: Party::Process(Process { namespace: 1, pid: who as u32, start: 1 }),
-            // Cycles through processes with many threads stand two seconds, and this world has no
-            // clock.
+            // Cycles through processes with many threads are cut when time goes by.
             caller: None,
             patience: Patience::Endless,
             read_wait: None,
-            leash: None,
+            lease: None,
+            max_hold: None,
             label: Label::default(),
         };
         Arc::new(Claim::new(terms, Want { op, places }))
@@ -199,74 +239,96 @@ impl Pair {
             Step::Ask { who, op, path } => {
                 let session = SessionId(who);
                 if !self.table.sessions().any(|known| known == session) {
-                    let lease = std::time::Duration::from_secs(10);
-                    self.execute(Command::Open { session, lease });
+                    self.execute(Command::Open { session, lease: LEASE });
                 }
+                self.bring_back(session);
                 let claim = self.claim(who, op, path);
                 // Whom a process is kin of, all its later claims are.
                 let kin = self.model.kin_of(&claim.party);
                 let entry = Entry { claim: claim.clone(), held: false, by_kin: false, kin };
-                self.model.0.insert(claim.owner.number, entry);
+                self.model.entries.insert(claim.owner.number, entry);
                 self.execute(Command::Acquire { claim, leaders: Vec::new() });
             }
-            Step::End(n) if !self.model.0.is_empty() => {
-                let at = *self.model.0.keys().nth(n % self.model.0.len()).unwrap();
-                let entry = self.model.0.remove(&at).unwrap();
-                let owner = entry.claim.owner;
-                self.execute(match entry.held {
-                    true => Command::Release { owner, change: None },
-                    false => Command::Withdraw { owner, why: Refusal::Interrupted },
-                });
-            }
+            Step::End(n) => self.end(n),
             Step::Kin(waiter, holder) => self.tell_kin(waiter, holder),
             Step::Close(who) if self.table.sessions().any(|s| s == SessionId(who)) => {
-                self.model.0.retain(|_, entry| entry.claim.owner.session != SessionId(who));
+                self.model.entries.retain(|_, entry| entry.claim.owner.session != SessionId(who));
+                self.model.away.remove(&SessionId(who));
+                self.model.overdue.remove(&SessionId(who));
                 self.execute(Command::Close { session: SessionId(who) });
             }
+            Step::Lose(who) if self.table.sessions().any(|s| s == SessionId(who)) => {
+                self.model.away.insert(SessionId(who));
+                self.execute(Command::Lose { session: SessionId(who) });
+            }
+            Step::Back(who) => self.bring_back(SessionId(who)),
+            Step::Wait => {
+                self.now = self.now + LEASE;
+                self.execute(Command::Tick);
+            }
             Step::Restart => self.restart(),
-            Step::End(_) | Step::Close(_) => {}
+            Step::Close(_) | Step::Lose(_) => {}
         }
+    }
+
+    fn end(&mut self, n: usize) {
+        let ends = self.model.entries.iter().filter(|(_, entry)| self.model.is_here(entry));
+        let ends: Vec<u64> = ends.map(|(at, _)| *at).collect();
+        let Some(at) = ends.get(n % ends.len().max(1)) else { return };
+        let entry = self.model.entries.remove(at).unwrap();
+        let owner = entry.claim.owner;
+        self.execute(match entry.held {
+            true => Command::Release { owner, change: None },
+            false => Command::Withdraw { owner, why: Refusal::Interrupted },
+        });
+    }
+
+    /// Lets a client that is away come back with all it has.
+    fn bring_back(&mut self, session: SessionId) {
+        if !self.model.away.remove(&session) {
+            return;
+        }
+        self.model.overdue.remove(&session);
+        let of = |held: bool| {
+            let mine =
+                move |entry: &&Entry| entry.held == held && entry.claim.owner.session == session;
+            self.model.entries.values().filter(mine).map(|entry| entry.claim.clone())
+        };
+        let held = of(true).map(|claim| (claim.clone(), self.tokens[&claim.owner])).collect();
+        let waiting = of(false).collect();
+        self.execute(Command::Reclaim { session, held, waiting });
     }
 
     /// N3, N5: a restart neither lets anybody in nor loses a grant or a place of the living.
     fn restart(&mut self) {
-        let lease = std::time::Duration::from_secs(10);
         let sessions: Vec<SessionId> = self.table.sessions().collect();
         let standings = self.table.standings();
         let claims = standings
             .iter()
             .map(|standing| (standing.ticket, self.table.record(standing.ticket).unwrap()));
         let restore = Restore {
-            sessions: sessions.iter().map(|session| (*session, lease)).collect(),
+            sessions: sessions.iter().map(|session| (*session, LEASE)).collect(),
             claims: claims.collect(),
             incomplete: false,
-            grace: lease,
+            grace: LEASE,
         };
         let epoch = Epoch(self.table.epoch().0 + 1);
-        self.table = Table::restore(epoch, Time::ZERO, restore);
+        self.table = Table::restore(epoch, self.now, restore);
         self.table.check();
-        for entry in self.model.0.values_mut().filter(|entry| !entry.held) {
+        for entry in self.model.entries.values_mut().filter(|entry| !entry.held) {
             // Who is kin of whom while it waits is looked up anew.
             entry.kin.clear();
         }
-        self.model.1 = sessions.clone();
+        self.model.away = sessions.iter().copied().collect();
+        self.model.overdue.clear();
         for session in sessions {
-            self.model.1.retain(|away| *away != session);
-            let of = |held: bool| {
-                let mine = move |entry: &&Entry| {
-                    entry.held == held && entry.claim.owner.session == session
-                };
-                self.model.0.values().filter(mine).map(|entry| entry.claim.clone())
-            };
-            let held = of(true).map(|claim| (claim.clone(), self.tokens[&claim.owner])).collect();
-            let waiting = of(false).collect();
-            self.execute(Command::Reclaim { session, held, waiting });
+            self.bring_back(session);
         }
     }
 
     fn tell_kin(&mut self, waiter: usize, holder: usize) {
         let of = |held: bool| {
-            let entries = self.model.0.iter().filter(move |(_, entry)| entry.held == held);
+            let entries = self.model.entries.iter().filter(move |(_, entry)| entry.held == held);
             entries.map(|(at, entry)| (*at, entry.claim.owner)).collect::<Vec<_>>()
         };
         let (waiters, holders) = (of(false), of(true));
@@ -275,27 +337,59 @@ impl Pair {
         }
         let (at, waiter) = waiters[waiter % waiters.len()];
         let (kin, holder) = holders[holder % holders.len()];
-        self.model.0.get_mut(&at).unwrap().kin.push(kin);
+        self.model.entries.get_mut(&at).unwrap().kin.push(kin);
         self.execute(Command::Kin { waiter, holder });
     }
 
-    /// N1, N2: the table lets in exactly whom the model lets in.
+    /// N1, N2, N4, N5: the table lets in whom the model lets in, and nobody is left behind.
     fn execute(&mut self, command: Command) {
-        let outcome = self.table.execute(Time::ZERO, command).expect("the steps are legal");
+        let outcome = self.table.execute(self.now, command).expect("the steps are legal");
         self.table.check();
-        let mut granted = Vec::new();
-        for notice in &outcome.notices {
-            if let Notice::Granted { owner, token, .. } = notice {
+        for event in &outcome.events {
+            self.follow(event);
+        }
+        let may_enter = |model: &Model| {
+            let may = model.listeners().map(|(at, _)| at);
+            may.filter(|at| model.may_enter(*at).is_some()).collect::<Vec<_>>()
+        };
+        assert_eq!(may_enter(&self.model), [], "left outside");
+        // N5: nobody waits for those whose lease ran out alone.
+        assert_eq!(may_enter(&self.model.without_the_overdue()), [], "held up by the dead");
+    }
+
+    fn follow(&mut self, event: &Event) {
+        match event {
+            Event::Queued { ticket, claim, .. } => {
+                self.tickets.insert(*ticket, claim.owner.number);
+            }
+            Event::Granted { ticket, claim, token, by_kin, .. } => {
+                let arrival = claim.owner.number;
+                assert_eq!(self.model.may_enter(arrival), Some(*by_kin), "N1, N2");
                 // N4: tokens rise, over restarts too.
                 assert!(self.tokens.values().all(|known| known < token));
-                self.tokens.insert(*owner, *token);
-                granted.push(*owner);
+                self.tokens.insert(claim.owner, *token);
+                self.tickets.insert(*ticket, arrival);
+                self.model.enter(arrival, *by_kin);
             }
+            Event::Overdue { session, .. } => {
+                self.model.overdue.insert(*session);
+            }
+            Event::Ended { ticket, .. } => {
+                // What somebody let go of is out of the model already.
+                let arrival = self.tickets[ticket];
+                let Some(entry) = self.model.entries.get(&arrival) else { return };
+                let session = entry.claim.owner.session;
+                if self.model.overdue.remove(&session) {
+                    assert!(self.model.is_wanted(session), "courtesy ended for nobody");
+                }
+                self.model.entries.remove(&arrival);
+            }
+            Event::Closed { session } => {
+                self.model.overdue.remove(session);
+                self.model.away.remove(session);
+            }
+            _ => {}
         }
-        let mut expected = self.model.settle();
-        granted.sort_unstable();
-        expected.sort_unstable();
-        assert_eq!(granted, expected);
     }
 }
 
@@ -307,7 +401,9 @@ proptest! {
         let mut pair = Pair {
             table: Table::new(Epoch(1)),
             model: Model::default(),
+            now: Time::ZERO,
             next: 0,
+            tickets: BTreeMap::new(),
             tokens: BTreeMap::new(),
         };
         for step in steps {
@@ -315,6 +411,6 @@ proptest! {
         }
         let left: Vec<Ticket> =
             pair.table.standings().iter().map(|standing| standing.ticket).collect();
-        assert_eq!(left.len(), pair.model.0.len());
+        assert_eq!(left.len(), pair.model.entries.len());
     }
 }

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::id::{Epoch, OwnerId, SessionId, SpaceId};
-use crate::lock::claim::{Caller, Claim, Label, Leash, Party, Patience, Process, Terms};
-use crate::lock::event::{Change, Command, Notice, Refusal, Revocation};
+use crate::lock::claim::{Caller, Claim, Label, Party, Patience, Process, Terms};
+use crate::lock::event::{Change, Command, Notice, RecallStage, Refusal};
 use crate::lock::key::FileKey;
 use crate::lock::table::{Record, Restore, Table};
 use crate::lock::want::{Access, Node, Op, Place, Want};
@@ -109,13 +109,18 @@ impl World {
             "again" | "upgrade" => self.again(session, words[1] == "upgrade"),
             "broken" => {
                 let ticket = self.table.ticket_of(self.last_of(session)).unwrap();
-                self.run(Command::Break { ticket, why: Revocation::Broken })
+                self.run(Command::Break { ticket })
+            }
+            "recalled" => {
+                let ticket = self.table.ticket_of(self.last_of(session)).unwrap();
+                let within = Duration::from_millis(words[2].parse().unwrap());
+                self.run(Command::Recall { ticket, within })
             }
             _ => self.ask(session, &words[1..]),
         }
     }
 
-    /// Asks for `[try|wait MS|patient|threads]… OP PATH…`.
+    /// Asks for `[try|wait MS|patient|threads|leashed|limited MS]… OP PATH…`.
     fn ask(&mut self, session: SessionId, words: &[&str]) -> String {
         let mut terms = self.terms(session);
         let mut words = words;
@@ -130,8 +135,13 @@ impl World {
                 "patient" => terms.read_wait = Some(Duration::from_secs(30)),
                 "threads" => terms.caller = None,
                 "leashed" => {
-                    let leash = Leash { lease: LEASE, max_hold: Some(Duration::from_secs(60)) };
-                    terms.leash = Some(leash);
+                    terms.lease = Some(LEASE);
+                    terms.max_hold = Some(Duration::from_secs(60));
+                }
+                "limited" => {
+                    let limit = Duration::from_millis(words[1].parse().unwrap());
+                    terms.max_hold = Some(limit);
+                    words = &words[1..];
                 }
                 _ => break,
             }
@@ -155,7 +165,8 @@ impl World {
             caller: Some(Caller { process, thread: pid, single_threaded: true }),
             patience: Patience::Endless,
             read_wait: None,
-            leash: None,
+            lease: None,
+            max_hold: None,
             label: Label::default(),
         }
     }
@@ -331,6 +342,14 @@ impl World {
             Notice::Refused { owner, why } => (owner, refusal_text(*why)),
             Notice::Ungated { owner } => (owner, "ungated".to_owned()),
             Notice::Revoked { owner, .. } => (owner, "revoked".to_owned()),
+            Notice::Recalled { owner, recall } => {
+                let left = recall.until.since(self.now).as_millis();
+                let stage = match recall.stage {
+                    RecallStage::Warned => "warned",
+                    RecallStage::Asked => "asked",
+                };
+                (owner, format!("{stage} {left}"))
+            }
             Notice::Contended { .. } | Notice::Restored { .. } => return None,
         };
         let own = owner.session == self.acting;
@@ -355,6 +374,7 @@ fn refusal_text(refusal: Refusal) -> String {
         Refusal::Limit(limit) => format!("limit {limit}"),
         Refusal::Unknown => "unknown".into(),
         Refusal::OwnerBusy => "busy".into(),
+        Refusal::Broken => "broken".into(),
     }
 }
 
