@@ -14,6 +14,7 @@ mod owners;
 mod perms;
 mod policies;
 mod posix;
+mod recall;
 mod restart;
 mod spaces;
 mod tools;

@@ -190,7 +190,11 @@ impl Desk {
             Query::Locks { scope, newer_than: None, after } => {
                 self.errand(Errand::Show { id, scope: scope.clone(), after: *after });
             }
-            Query::Locks { .. } | Query::Why { .. } | Query::Status | Query::Break { .. } => {
+            Query::Locks { .. }
+            | Query::Why { .. }
+            | Query::Status
+            | Query::Break { .. }
+            | Query::Recall { .. } => {
                 self.books.tell(ServerMessage::Reply { id, reply: Reply::Unknown });
             }
         }

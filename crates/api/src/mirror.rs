@@ -8,8 +8,8 @@ use std::fmt;
 use std::time::Duration;
 
 use gate_core::id::{Epoch, SessionId, SpaceId, Ticket, Token};
-use gate_core::lock::claim::{Caller, Label, Leash, Patience, Process};
-use gate_core::lock::event::{Change, Refusal, Revocation};
+use gate_core::lock::claim::{Caller, Label, Patience, Process};
+use gate_core::lock::event::{Change, RecallCause, RecallStage, Refusal, Revocation};
 use gate_core::lock::key::FileKey;
 use gate_core::lock::limits::Limit;
 use gate_core::lock::want::{Access, Node, Op, Place, Want};
@@ -157,13 +157,6 @@ pub enum PatienceDef {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(remote = "Leash")]
-pub struct LeashDef {
-    pub lease: Duration,
-    pub max_hold: Option<Duration>,
-}
-
-#[derive(Serialize, Deserialize)]
 #[serde(remote = "Label")]
 pub struct LabelDef {
     pub owner: String,
@@ -193,6 +186,7 @@ pub enum RefusalDef {
     Limit(#[serde(with = "LimitDef")] Limit),
     Unknown,
     OwnerBusy,
+    Broken,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -201,6 +195,21 @@ pub enum RevocationDef {
     MaxHold,
     LeaseLost,
     Broken,
+    Recalled,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "RecallCause")]
+pub enum RecallCauseDef {
+    MaxHold,
+    Request,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "RecallStage")]
+pub enum RecallStageDef {
+    Warned,
+    Asked,
 }
 
 /// Makes a module for `#[serde(with)]` of a mirrored type that may be missing.
@@ -244,10 +253,6 @@ maybe!(
 maybe!(
     /// A caller that may not be known.
     maybe_caller, "CallerDef", Caller
-);
-maybe!(
-    /// A leash that may be missing.
-    maybe_leash, "LeashDef", Leash
 );
 
 /// A path, as bytes.

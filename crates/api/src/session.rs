@@ -32,7 +32,7 @@ use crate::wire::{
 };
 
 pub use crate::link::ConnectError;
-pub use crate::wire::Party;
+pub use crate::wire::{MaxHold, Party, Recall};
 use state::State;
 
 /// How long a broker may take to answer a question.
@@ -56,8 +56,10 @@ struct Shared {
 
 /// Hears what comes without having been asked for, on the session's thread. Must not block.
 pub trait Watcher: Send + Sync {
-    /// An owner has nothing any more: fence it.
-    fn revoked(&self, owner: u64, why: Revocation);
+    /// An owner has nothing any more: fence it. `reason` is for people, and may be empty.
+    fn revoked(&self, owner: u64, why: Revocation, reason: &str);
+    /// An owner is asked to let go.
+    fn recalled(&self, _owner: u64, _recall: &Recall) {}
     /// A reader waits for this open handle: tell of its I/O by [`Session::active`].
     fn contended(&self, owner: u64);
     /// The broker is away; owners wait.
@@ -73,6 +75,15 @@ pub struct ClientInfo {
     pub name: String,
     /// How long it may be away; `None` for the broker's default.
     pub lease: Option<Duration>,
+    /// How long its owners may hold while others wait; `None` for the broker's default.
+    pub max_hold: Option<MaxHold>,
+}
+
+impl ClientInfo {
+    /// Returns a client of that name which takes the broker's defaults.
+    pub fn named(name: impl Into<String>) -> ClientInfo {
+        ClientInfo { name: name.into(), lease: None, max_hold: None }
+    }
 }
 
 /// One owner's request. A space in its want is an [`Attachment::space`].
@@ -181,6 +192,7 @@ impl Session {
             process: process::own(),
             machine: process::machine(),
             lease: client.lease,
+            max_hold: client.max_hold,
             resume: None,
         };
         let (connection, welcome) = reader::greet(&connector, &hello)?;
@@ -303,10 +315,19 @@ impl Session {
         }
     }
 
-    /// Ends a claim, whoever's it is.
+    /// Ends a claim, whoever's it is. A holder is fenced and told why.
     pub fn break_lock(&self, ticket: u64, reason: String) -> Result<(), QueryError> {
-        match self.query(Query::Break { ticket, reason }, QUERY_PATIENCE)? {
-            Reply::Broken => Ok(()),
+        self.order(Query::Break { ticket, reason })
+    }
+
+    /// Asks a holder to let go within a time; after it, it loses its grant if somebody waits.
+    pub fn recall(&self, ticket: u64, reason: String, within: Duration) -> Result<(), QueryError> {
+        self.order(Query::Recall { ticket, reason, within })
+    }
+
+    fn order(&self, order: Query) -> Result<(), QueryError> {
+        match self.query(order, QUERY_PATIENCE)? {
+            Reply::Done => Ok(()),
             other => Err(QueryError::of(&other)),
         }
     }
@@ -360,7 +381,7 @@ impl QueryError {
     fn of(reply: &Reply) -> QueryError {
         match reply {
             Reply::Forbidden => QueryError::Forbidden,
-            Reply::Locks(_) | Reply::Why(_) | Reply::Status(_) | Reply::Broken | Reply::Unknown => {
+            Reply::Locks(_) | Reply::Why(_) | Reply::Status(_) | Reply::Done | Reply::Unknown => {
                 QueryError::Unknown
             }
         }

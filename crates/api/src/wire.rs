@@ -15,15 +15,15 @@ use std::time::Duration;
 
 use gate_core::id::{SpaceId, Ticket, Token};
 use gate_core::lock::claim::{Caller, Label, Patience, Process};
-use gate_core::lock::event::{Change, Refusal, Revocation};
+use gate_core::lock::event::{Change, RecallCause, RecallStage, Refusal, Revocation};
 use gate_core::lock::key::FileKey;
 use gate_core::lock::want::Want;
 use gate_core::path::ViewPath;
 use serde::{Deserialize, Serialize};
 
 use crate::mirror::{
-    FileKeyDef, LabelDef, PatienceDef, ProcessDef, RefusalDef, RevocationDef, SpaceIdDef,
-    TicketDef, TokenDef, WantDef, maybe_caller, maybe_change, path,
+    FileKeyDef, LabelDef, PatienceDef, ProcessDef, RecallCauseDef, RecallStageDef, RefusalDef,
+    RevocationDef, SpaceIdDef, TicketDef, TokenDef, WantDef, maybe_caller, maybe_change, path,
 };
 
 pub use report::{
@@ -123,6 +123,8 @@ pub enum ServerMessage {
         owner: u64,
         #[serde(with = "RevocationDef")]
         why: Revocation,
+        /// In words, if somebody gave them.
+        reason: String,
     },
     /// A reader waits for this open handle: tell of its I/O.
     Contended { owner: u64 },
@@ -130,6 +132,8 @@ pub enum ServerMessage {
     Reply { id: u64, reply: Reply },
     /// Answers `Ping`.
     Pong,
+    /// A holder is asked to let go.
+    Recalled { owner: u64, recall: Recall },
 }
 
 /// Who a client is.
@@ -144,8 +148,19 @@ pub struct Hello {
     pub machine: u64,
     /// How long it may be away; `None` for the broker's default.
     pub lease: Option<Duration>,
+    /// How long its owners may hold while others wait; `None` for the broker's default.
+    pub max_hold: Option<MaxHold>,
     /// The session it comes back to.
     pub resume: Option<Resume>,
+}
+
+/// How long an owner may hold while others wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MaxHold {
+    /// So long.
+    After(Duration),
+    /// For ever.
+    Never,
 }
 
 /// Proof that a session is the client's own.
@@ -234,6 +249,21 @@ pub struct Granted {
     pub count: u32,
     /// Whether only kin let it pass.
     pub by_kin: bool,
+}
+
+/// A holder is asked to let go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recall {
+    /// Why.
+    #[serde(with = "RecallCauseDef")]
+    pub why: RecallCause,
+    /// How seriously.
+    #[serde(with = "RecallStageDef")]
+    pub stage: RecallStage,
+    /// It loses its grant after this, if somebody waits for it then.
+    pub within: Duration,
+    /// In words, if somebody gave them.
+    pub reason: String,
 }
 
 /// The files behind a view.

@@ -13,10 +13,10 @@ use std::time::Duration;
 
 use gate_api::bearer::Rights;
 use gate_api::process;
-use gate_api::wire::{Acquire, BrokerInfo, Granted, ServerMessage};
+use gate_api::wire::{self, Acquire, BrokerInfo, Granted, ServerMessage};
 use gate_core::id::{OwnerId, SessionId, SpaceId, Ticket, Token};
 use gate_core::lock::claim::{Claim, Process};
-use gate_core::lock::event::{Command, End, Event, Notice, Refusal};
+use gate_core::lock::event::{Command, End, Event, Notice, Recall, Refusal};
 use gate_core::lock::table::{Record, Restore, Table};
 use gate_core::lock::want::Op;
 use gate_core::time::Time;
@@ -74,6 +74,8 @@ pub(crate) struct Desk {
     dirty_claims: BTreeSet<Ticket>,
     dirty_sessions: BTreeSet<SessionId>,
     dirty_spaces: BTreeSet<SpaceId>,
+    /// Why claims are to end, in the words of whoever asked for it.
+    reasons: FxHashMap<Ticket, String>,
     /// Rises with every batch that changed who holds or waits.
     version: u64,
     terms: Terms,
@@ -144,6 +146,7 @@ impl Desk {
             dirty_claims: forgotten.into_iter().map(|(ticket, _)| ticket).collect(),
             dirty_sessions: BTreeSet::new(),
             dirty_spaces: BTreeSet::new(),
+            reasons: FxHashMap::default(),
             version: 1,
             terms,
             info,
@@ -264,17 +267,18 @@ impl Desk {
 
     fn carry_out(&mut self, now: Time, events: Vec<Event>) {
         for event in events {
-            self.apply(&event);
+            self.apply(now, &event);
         }
         while let Some(event) = self.table.settle(now) {
-            self.apply(&event);
+            self.apply(now, &event);
         }
     }
 
-    fn apply(&mut self, event: &Event) {
-        self.witness(event);
+    fn apply(&mut self, now: Time, event: &Event) {
+        let reason = self.reason_of(event);
+        self.witness(event, &reason);
         for notice in self.table.apply(event) {
-            self.address(notice);
+            self.address(now, notice, &reason);
         }
         match event {
             Event::Closed { session } => self.forget(*session),
@@ -296,7 +300,7 @@ impl Desk {
     }
 
     /// Takes note of an event while what it is about still stands.
-    fn witness(&mut self, event: &Event) {
+    fn witness(&mut self, event: &Event, reason: &str) {
         match event {
             Event::Queued { ticket, .. }
             | Event::Counted { ticket, .. }
@@ -311,20 +315,25 @@ impl Desk {
             Event::Ended { ticket, end } => {
                 self.dirty_claims.insert(*ticket);
                 if let Some(claim) = self.claim_of(*ticket) {
-                    self.past.ended(*ticket, &claim, *end);
+                    self.past.ended(*ticket, &claim, *end, reason);
                     self.stateless.ended(claim.owner, *end, &mut self.letters);
                 }
             }
             Event::UpgradeEnded { ticket, why } => {
                 if let Some(claim) = self.claim_of(*ticket) {
-                    self.past.ended(*ticket, &claim, End::Refused(*why));
+                    self.past.ended(*ticket, &claim, End::Refused(*why), reason);
                     self.stateless.ended_upgrade(claim.owner, *why, &mut self.letters);
                 }
             }
             Event::Opened { session, .. } => {
                 self.dirty_sessions.insert(*session);
             }
+            Event::Recalled { ticket, recall } => {
+                tracing::info!(%ticket, ?recall, reason, "a holder is asked to let go");
+            }
             Event::Lost { .. }
+            | Event::Overdue { .. }
+            | Event::Spared { .. }
             | Event::Back { .. }
             | Event::Closed { .. }
             | Event::Active { .. }
@@ -335,6 +344,18 @@ impl Desk {
         }
     }
 
+    /// Returns why a claim ends or is asked to, if somebody said so.
+    fn reason_of(&mut self, event: &Event) -> String {
+        let reason = match event {
+            Event::Ended { ticket, .. } | Event::Spared { ticket, .. } => {
+                self.reasons.remove(ticket)
+            }
+            Event::Recalled { ticket, .. } => self.reasons.get(ticket).cloned(),
+            _ => None,
+        };
+        reason.unwrap_or_default()
+    }
+
     fn claim_of(&self, ticket: Ticket) -> Option<Arc<Claim>> {
         Some(match self.table.record(ticket)? {
             Record::Waiting(claim) | Record::Held { claim, .. } => claim,
@@ -342,13 +363,14 @@ impl Desk {
     }
 
     /// Turns a notice into a letter to whoever it is for.
-    fn address(&mut self, notice: Notice) {
+    fn address(&mut self, now: Time, notice: Notice, reason: &str) {
         let owner = match &notice {
             Notice::Granted { owner, .. }
             | Notice::Waiting { owner, .. }
             | Notice::Refused { owner, .. }
             | Notice::Ungated { owner }
             | Notice::Revoked { owner, .. }
+            | Notice::Recalled { owner, .. }
             | Notice::Contended { owner } => *owner,
             Notice::Restored { .. } => return,
         };
@@ -364,7 +386,7 @@ impl Desk {
         }
         let client = self.sessions.get(owner.session);
         let Some(connection) = client.and_then(|client| client.connection) else { return };
-        if let Some(message) = message_of(notice, owner.number) {
+        if let Some(message) = message_of(now, notice, owner.number, reason) {
             self.letters.push(Letter::Client(connection, message));
         }
     }
@@ -419,7 +441,7 @@ fn leading_process(holder: &Claim) -> Option<Process> {
     visible_process(holder).filter(|_| matches!(holder.want().op, Op::Hold(_)))
 }
 
-fn message_of(notice: Notice, owner: u64) -> Option<ServerMessage> {
+fn message_of(now: Time, notice: Notice, owner: u64, reason: &str) -> Option<ServerMessage> {
     Some(match notice {
         Notice::Granted { ticket, token, count, by_kin, .. } => {
             ServerMessage::Granted(Granted { owner, ticket, token, count, by_kin })
@@ -427,7 +449,15 @@ fn message_of(notice: Notice, owner: u64) -> Option<ServerMessage> {
         Notice::Waiting { ticket, .. } => ServerMessage::Waiting { owner, ticket },
         Notice::Refused { why, .. } => ServerMessage::Refused { owner, why },
         Notice::Ungated { .. } => ServerMessage::Ungated { owner },
-        Notice::Revoked { why, .. } => ServerMessage::Revoked { owner, why },
+        Notice::Revoked { why, .. } => {
+            ServerMessage::Revoked { owner, why, reason: reason.to_owned() }
+        }
+        Notice::Recalled { recall, .. } => {
+            let Recall { why, stage, until } = recall;
+            let (within, reason) = (until.since(now), reason.to_owned());
+            let recall = wire::Recall { why, stage, within, reason };
+            ServerMessage::Recalled { owner, recall }
+        }
         Notice::Contended { .. } => ServerMessage::Contended { owner },
         Notice::Restored { .. } => return None,
     })

@@ -33,7 +33,7 @@ pub(crate) const JOURNAL_NAME: &str = "journal.sqlite";
 /// Its mode: it holds the keys of sessions.
 const PRIVATE: u32 = 0o600;
 /// The version of what the rows hold.
-const FORMAT_VERSION: i64 = 1;
+const FORMAT_VERSION: i64 = 2;
 /// Transactions after which the write-ahead log is folded into the file.
 const CHECKPOINT_COMMITS: u32 = 1_000;
 

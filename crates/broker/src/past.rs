@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use gate_api::wire::{self, PastEvent};
 use gate_core::id::{SpaceId, Ticket};
 use gate_core::lock::claim::Claim;
-use gate_core::lock::event::{End, Refusal, Revocation};
+use gate_core::lock::event::{End, Refusal};
 use gate_core::path::ViewPath;
 
 use crate::clock;
@@ -24,8 +24,6 @@ pub(crate) struct Past {
     refused: u64,
     revoked: u64,
     ungated: u64,
-    /// Why the next grant to be broken is.
-    reason: String,
 }
 
 impl Past {
@@ -37,10 +35,11 @@ impl Past {
     pub fn passed(&mut self, ticket: Ticket, claim: &Claim) {
         self.by_kin += 1;
         tracing::info!(%ticket, owner = claim.label.owner, "let in by kin");
-        self.note(ticket, claim, PastEvent::PassedByKin);
+        self.note(ticket, claim, PastEvent::PassedByKin, "");
     }
 
-    pub fn ended(&mut self, ticket: Ticket, claim: &Claim, end: End) {
+    /// Notes that a claim ended; `reason` is in the words of whoever ended it.
+    pub fn ended(&mut self, ticket: Ticket, claim: &Claim, end: End, reason: &str) {
         let what = match end {
             End::Released | End::Refused(Refusal::Interrupted | Refusal::WouldBlock) => return,
             End::Refused(why) => {
@@ -57,12 +56,7 @@ impl Past {
             }
         };
         tracing::info!(%ticket, ?what, owner = claim.label.owner, "a claim ended out of order");
-        self.note(ticket, claim, what);
-    }
-
-    /// Says why the next grant to be broken is.
-    pub fn give_reason(&mut self, reason: String) {
-        self.reason = reason;
+        self.note(ticket, claim, what, reason);
     }
 
     /// Returns the latest of what happened at a path, beneath it or above it, oldest first.
@@ -89,9 +83,7 @@ impl Past {
         counts.map(|(name, count)| (name.to_owned(), count)).into()
     }
 
-    fn note(&mut self, ticket: Ticket, claim: &Claim, what: PastEvent) {
-        let broken = what == PastEvent::Revoked(Revocation::Broken);
-        let reason = if broken { std::mem::take(&mut self.reason) } else { String::new() };
+    fn note(&mut self, ticket: Ticket, claim: &Claim, what: PastEvent, reason: &str) {
         let places = &claim.want().places;
         let past = wire::Past {
             at_ms: clock::wall_ms(),
@@ -101,7 +93,7 @@ impl Past {
             op: claim.want().op,
             owner: claim.label.owner.clone(),
             process: claim.caller.map(|caller| caller.process),
-            reason,
+            reason: reason.to_owned(),
         };
         if self.entries.len() >= KEPT_MAX {
             self.entries.pop_front();

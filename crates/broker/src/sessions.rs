@@ -24,10 +24,21 @@ pub(crate) struct Client {
     pub machine: u64,
     /// How long it may be away.
     pub lease: Duration,
+    /// How long its owners may hold while others wait.
+    pub max_hold: Option<Duration>,
     /// What it attached, by the numbers it speaks of.
     pub seats: BTreeMap<SpaceId, Seat>,
     /// Where it is heard, while it is there.
     pub connection: Option<ConnectionId>,
+}
+
+/// What a client and the broker agreed on.
+#[derive(Clone, Copy)]
+pub(crate) struct Limits {
+    /// See [`Client::lease`].
+    pub lease: Duration,
+    /// See [`Client::max_hold`].
+    pub max_hold: Option<Duration>,
 }
 
 /// All clients.
@@ -45,7 +56,7 @@ impl Sessions {
     }
 
     /// Makes a client of who says hello; `peer` is who the kernel says it is.
-    pub fn admit(&mut self, hello: Hello, lease: Duration, peer: Option<Process>) -> SessionId {
+    pub fn admit(&mut self, hello: Hello, limits: Limits, peer: Option<Process>) -> SessionId {
         // Ids of one run never meet those of another, which journals and clients may remember.
         let id = SessionId(self.epoch << 32 | self.next);
         self.next += 1;
@@ -56,7 +67,8 @@ impl Sessions {
             name: hello.client,
             process,
             machine: hello.machine,
-            lease,
+            lease: limits.lease,
+            max_hold: limits.max_hold,
             seats: BTreeMap::new(),
             connection: None,
         };

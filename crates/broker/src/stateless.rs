@@ -200,7 +200,6 @@ impl Stateless {
 pub(crate) fn show_lock(standing: &Standing, reading: Reading) -> Option<v1::Lock> {
     let State::Held { token, lease_ends_at, .. } = &standing.state else { return None };
     let claim = &standing.claim;
-    let max_hold = claim.leash.and_then(|leash| leash.max_hold);
     Some(v1::Lock {
         lock_id: lock_id(claim.owner, standing.ticket),
         path: path_of(standing),
@@ -208,7 +207,9 @@ pub(crate) fn show_lock(standing: &Standing, reading: Reading) -> Option<v1::Loc
         owner: claim.label.owner.clone(),
         acquired_at: rfc3339(reading.wall_ms_of(standing.since)),
         lease_expires_at: lease_ends_at.map(|at| rfc3339(reading.wall_ms_of(at))),
-        max_hold_ms: max_hold.map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)),
+        max_hold_ms: claim
+            .max_hold
+            .map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)),
         hold_count: standing.count,
         token: token.to_string(),
     })

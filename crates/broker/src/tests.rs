@@ -29,7 +29,7 @@ pub(crate) enum Heard {
 struct Ears(mpsc::Sender<Heard>);
 
 impl Watcher for Ears {
-    fn revoked(&self, owner: u64, why: Revocation) {
+    fn revoked(&self, owner: u64, why: Revocation, _reason: &str) {
         let _ = self.0.send(Heard::Revoked(owner, why));
     }
     fn contended(&self, owner: u64) {
@@ -47,7 +47,7 @@ impl Watcher for Ears {
 pub(crate) struct Deaf;
 
 impl Watcher for Deaf {
-    fn revoked(&self, _owner: u64, _why: Revocation) {}
+    fn revoked(&self, _owner: u64, _why: Revocation, _reason: &str) {}
     fn contended(&self, _owner: u64) {}
 }
 
@@ -87,8 +87,8 @@ pub(crate) fn connect_to(
     source: Source,
 ) -> Client {
     let (ears, heard) = mpsc::channel();
-    let info = ClientInfo { name: name.to_owned(), lease: None };
-    let session = Session::connect(connector.clone(), info, Arc::new(Ears(ears))).unwrap();
+    let session =
+        Session::connect(connector.clone(), ClientInfo::named(name), Arc::new(Ears(ears))).unwrap();
     let attachment = session.attach(source).unwrap();
     Client { session, attachment, heard }
 }
@@ -422,6 +422,7 @@ fn n5_a_client_that_falls_silent_on_tcp_loses_its_session_with_its_lease() {
         process: gate_api::process::own(),
         machine: gate_api::process::machine(),
         lease: Some(Duration::from_millis(100)),
+        max_hold: None,
         resume: None,
     };
     let hello = gate_api::wire::ClientMessage::Hello(hello);
@@ -466,7 +467,7 @@ fn client_that_is_killed() {
     let Some(state) = std::env::var_os(CHILD) else { return };
     let (ears, _heard) = mpsc::channel();
     let lease = Some(Duration::from_secs(600));
-    let info = ClientInfo { name: "child".to_owned(), lease };
+    let info = ClientInfo { lease, ..ClientInfo::named("child") };
     let address = Address::of_state_dir(state.as_ref());
     let session = Session::connect(address, info, Arc::new(Ears(ears))).unwrap();
     let attachment = session.attach(bucket()).unwrap();

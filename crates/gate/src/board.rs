@@ -48,6 +48,8 @@ pub struct Row {
     pub reason: String,
     /// Whether only kin let it pass.
     pub by_kin: bool,
+    /// Until when it was asked to let go, if it was: RFC 3339, UTC.
+    pub recalled_until: Option<String>,
     #[serde(skip)]
     since_ms: u64,
 }
@@ -116,6 +118,7 @@ impl Row {
         match (self.place, self.by_kin) {
             (Some(place), _) => format!("{} #{place}", self.state),
             (None, true) => format!("{} (kin)", self.state),
+            (None, false) if self.recalled_until.is_some() => format!("{} (asked)", self.state),
             (None, false) => self.state.to_owned(),
         }
     }
@@ -123,6 +126,10 @@ impl Row {
 
 /// Returns one row for each name of a claim.
 pub fn rows(line: Line) -> Vec<Row> {
+    let recalled_until = match line.state {
+        LineState::Held { recalled_until_ms, .. } => recalled_until_ms.map(utc),
+        LineState::Waiting { .. } => None,
+    };
     let (state, token, place, behind, by_kin) = match line.state {
         LineState::Held { token, by_kin, .. } => {
             ("held", Some(token.to_string()), None, Vec::new(), by_kin)
@@ -147,6 +154,7 @@ pub fn rows(line: Line) -> Vec<Row> {
         since: utc(line.since_ms),
         reason: line.reason,
         by_kin,
+        recalled_until,
         since_ms: line.since_ms,
     };
     line.places.iter().map(|place| Row { path: shown(place), ..row.clone() }).collect()
@@ -217,7 +225,12 @@ mod tests {
     #[test]
     fn a_holder_shows_its_token() {
         let token = Token { epoch: Epoch(2), counter: 5 };
-        let held = LineState::Held { token, by_kin: false, lease_expires_at_ms: None };
+        let held = LineState::Held {
+            token,
+            by_kin: false,
+            lease_expires_at_ms: None,
+            recalled_until_ms: None,
+        };
         let rows = rows(line(held, &[Some(".")]));
         assert_eq!((rows[0].token.as_deref(), rows[0].path.as_str()), (Some("2.5"), "."));
         assert_eq!(rows[0].who(), "ada");

@@ -1,12 +1,14 @@
 //! The command line: one file per command, each with its flags and a `run`.
 
+mod r#break;
 mod broker;
 mod completions;
 mod daemon;
 mod demo;
 mod hold;
-mod locks;
+pub mod locks;
 mod mount;
+mod recall;
 mod run;
 mod status;
 mod umount;
@@ -36,6 +38,8 @@ enum Command {
     Locks(locks::Args),
     Why(why::Args),
     Hold(hold::Args),
+    Recall(recall::Args),
+    Break(r#break::Args),
     Run(run::Args),
     Demo(demo::Args),
     Broker(broker::Args),
@@ -54,6 +58,8 @@ impl Cli {
             Command::Locks(args) => args.run(),
             Command::Why(args) => args.run(),
             Command::Hold(args) => args.run(),
+            Command::Recall(args) => args.run(),
+            Command::Break(args) => args.run(),
             Command::Run(args) => args.run(),
             Command::Demo(args) => args.run(),
             Command::Broker(args) => args.run(),

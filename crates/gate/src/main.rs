@@ -17,6 +17,7 @@ mod processes;
 mod reach;
 mod seen;
 mod signals;
+mod target;
 mod tokens;
 
 use std::process::ExitCode;

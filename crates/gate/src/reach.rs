@@ -93,7 +93,7 @@ pub fn connect(
 pub struct Deaf;
 
 impl Watcher for Deaf {
-    fn revoked(&self, _owner: u64, _why: Revocation) {}
+    fn revoked(&self, _owner: u64, _why: Revocation, _reason: &str) {}
     fn contended(&self, _owner: u64) {}
 }
 

@@ -13,7 +13,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use gate_api::session::{Attachment, Session, Watcher};
+use gate_api::session::{Attachment, Recall, Session, Watcher};
 use gate_api::{process, wire};
 use gate_core::lock::event::Revocation;
 use gate_fuse::{MountError, MountOptions, StartError, Wishes};
@@ -51,9 +51,13 @@ impl Default for Ears {
 }
 
 impl Watcher for Ears {
-    fn revoked(&self, owner: u64, why: Revocation) {
+    fn revoked(&self, owner: u64, why: Revocation, reason: &str) {
         let fenced = self.0.revoke(owner);
-        tracing::warn!(owner, ?why, open = fenced.is_some(), "the broker took a grant away");
+        tracing::warn!(owner, ?why, reason, open = fenced.is_some(), "a grant was taken away");
+    }
+
+    fn recalled(&self, owner: u64, recall: &Recall) {
+        tracing::warn!(owner, ?recall, "who has a file open is asked to close it");
     }
 
     fn contended(&self, owner: u64) {

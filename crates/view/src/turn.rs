@@ -90,7 +90,7 @@ pub(crate) fn refusal_errno(refusal: Refusal) -> Errno {
         Refusal::Deadlock => Errno::DEADLK,
         Refusal::Limit(_) => Errno::NOLCK,
         // The session and its owners are the view's own: something else than the caller is wrong.
-        Refusal::Unknown | Refusal::OwnerBusy => Errno::IO,
+        Refusal::Unknown | Refusal::OwnerBusy | Refusal::Broken => Errno::IO,
     }
 }
 
@@ -111,6 +111,7 @@ mod tests {
             Refusal::Limit(Limit::Waiters),
             Refusal::Unknown,
             Refusal::OwnerBusy,
+            Refusal::Broken,
         ] {
             assert_ne!(refusal_errno(refusal), Errno::STALE);
         }

@@ -93,7 +93,7 @@ pub struct Turns {
 struct Deaf;
 
 impl Watcher for Deaf {
-    fn revoked(&self, _: u64, _: Revocation) {}
+    fn revoked(&self, _: u64, _: Revocation, _: &str) {}
     fn contended(&self, _: u64) {}
 }
 
@@ -101,7 +101,7 @@ impl Turns {
     /// Connects to a broker by its socket; `number` tells the file.
     pub fn connect(state_dir: &Path, number: u64) -> io::Result<Self> {
         let address = Address::of_state_dir(state_dir);
-        let client = ClientInfo { name: "bench".into(), lease: None };
+        let client = ClientInfo::named("bench");
         let session =
             Session::connect(address, client, Arc::new(Deaf)).map_err(io::Error::other)?;
         let attached = session.attach(source()).map_err(io::Error::other)?;

@@ -53,7 +53,8 @@ fn is_beneath(line: &Line, top: &ViewPath) -> bool {
 fn line_of_lock(lock: &Lock) -> Line {
     let token = Token { epoch: Epoch(0), counter: 0 };
     let lease_expires_at_ms = lock.lease_expires_at.as_deref().map(ms_of);
-    let state = LineState::Held { token, by_kin: false, lease_expires_at_ms };
+    let state =
+        LineState::Held { token, by_kin: false, lease_expires_at_ms, recalled_until_ms: None };
     let line = line(&lock.path, lock.mode, &lock.owner, state);
     Line { count: lock.hold_count, since_ms: ms_of(&lock.acquired_at), ..line }
 }

@@ -157,7 +157,7 @@ impl Books {
         match pages.former.remove(&owner) {
             Some(locks) => drop(pages.held.insert(owner, locks)),
             None => {
-                pages.tell(ServerMessage::Revoked { owner, why: Revocation::LeaseLost });
+                pages.tell(lease_lost(owner));
             }
         }
     }
@@ -195,7 +195,7 @@ impl Books {
         let lost: Vec<_> = pages.held.extract_if(|_, locks| has_it(locks)).collect();
         let unclaimed: Vec<_> = pages.former.extract_if(|_, locks| has_it(locks)).collect();
         for (owner, _) in &lost {
-            pages.tell(ServerMessage::Revoked { owner: *owner, why: Revocation::LeaseLost });
+            pages.tell(lease_lost(*owner));
         }
         let locks = lost.into_iter().chain(unclaimed).flat_map(|(_, locks)| locks);
         locks.filter(|lock| lock.id != id).collect()
@@ -272,6 +272,10 @@ impl Pages {
     fn is_asking(&self, owner: u64, call: &Arc<Call>) -> bool {
         self.asking.get(&owner).is_some_and(|known| Arc::ptr_eq(known, call))
     }
+}
+
+fn lease_lost(owner: u64) -> ServerMessage {
+    ServerMessage::Revoked { owner, why: Revocation::LeaseLost, reason: String::new() }
 }
 
 #[cfg(test)]

@@ -153,7 +153,8 @@ impl Shared {
                 then(Answer::Waiting { ticket });
                 self.state().give_back(owner, then);
             }
-            Some(Call::Revoked { owner, why }) => self.watcher.revoked(owner, why),
+            Some(Call::Revoked { owner, why, reason }) => self.watcher.revoked(owner, why, &reason),
+            Some(Call::Recalled { owner, recall }) => self.watcher.recalled(owner, &recall),
             Some(Call::Contended { owner }) => self.watcher.contended(owner),
         }
     }

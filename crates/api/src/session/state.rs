@@ -16,8 +16,8 @@ use gate_core::lock::event::{Change, Refusal, Revocation};
 use super::{Answer, Ask, Grant, Waiters};
 use crate::link::Outgoing;
 use crate::wire::{
-    Acquire, AttachRefusal, Attached, BrokerInfo, ClientMessage, Granted, Query, Reply, Resume,
-    ServerMessage, Source, Welcome,
+    Acquire, AttachRefusal, Attached, BrokerInfo, ClientMessage, Granted, Query, Recall, Reply,
+    Resume, ServerMessage, Source, Welcome,
 };
 
 /// A broker drops a client that it has not heard for a few of these.
@@ -76,7 +76,9 @@ pub(super) enum Call {
     /// An owner's last answer.
     Final { then: Then, answer: Answer },
     /// A watcher's business.
-    Revoked { owner: u64, why: Revocation },
+    Revoked { owner: u64, why: Revocation, reason: String },
+    /// A watcher's business.
+    Recalled { owner: u64, recall: Recall },
     /// A watcher's business.
     Contended { owner: u64 },
 }
@@ -213,7 +215,11 @@ impl State {
             ServerMessage::Granted(granted) => self.tell_granted(granted),
             ServerMessage::Refused { owner, why } => self.finish(owner, Answer::Refused(why)),
             ServerMessage::Ungated { owner } => self.finish(owner, Answer::Ungated),
-            ServerMessage::Revoked { owner, why } => self.tell_revoked(owner, why),
+            ServerMessage::Revoked { owner, why, reason } => self.tell_revoked(owner, why, reason),
+            ServerMessage::Recalled { owner, recall } => {
+                let held = matches!(self.owners.get(&owner), Some(Owner::Held { .. }));
+                held.then_some(Call::Recalled { owner, recall })
+            }
             ServerMessage::Contended { owner } => {
                 let held = matches!(self.owners.get(&owner), Some(Owner::Held { .. }));
                 held.then_some(Call::Contended { owner })
@@ -280,11 +286,11 @@ impl State {
         }
     }
 
-    fn tell_revoked(&mut self, owner: u64, why: Revocation) -> Option<Call> {
+    fn tell_revoked(&mut self, owner: u64, why: Revocation, reason: String) -> Option<Call> {
         match self.owners.get(&owner)? {
             Owner::Held { .. } => {
                 self.owners.remove(&owner);
-                Some(Call::Revoked { owner, why })
+                Some(Call::Revoked { owner, why, reason })
             }
             Owner::Asked(_) => self.finish(owner, Answer::Refused(Refusal::Interrupted)),
             Owner::Leaving { .. } => {

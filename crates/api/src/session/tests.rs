@@ -148,6 +148,7 @@ impl Stage {
                 return self.state.give_back(owner, then);
             }
             Some(Call::Revoked { owner, .. }) => format!("{owner} revoked"),
+            Some(Call::Recalled { owner, recall }) => format!("{owner} recalled {}", recall.reason),
             Some(Call::Contended { owner }) => format!("{owner} contended"),
         };
         self.told.lock().unwrap().push(line);
@@ -171,7 +172,7 @@ fn an_owner_hears_waiting_once_and_then_one_final_answer() {
     stage.granted(owner);
     stage.hears(ServerMessage::Refused { owner, why: Refusal::Deadlock });
     stage.state.release(owner, None);
-    stage.hears(ServerMessage::Revoked { owner, why: Revocation::Broken });
+    stage.hears(ServerMessage::Revoked { owner, why: Revocation::Broken, reason: "no".into() });
     stage.check("1 waits, 1 granted", "acquire 1, release 1");
 }
 

@@ -1,5 +1,7 @@
 //! Questions, and answers for people: who holds, who waits, why, how the broker is.
 
+use std::time::Duration;
+
 use gate_core::id::Token;
 use gate_core::lock::claim::Process;
 use gate_core::lock::event::{Refusal, Revocation};
@@ -26,8 +28,10 @@ pub enum Query {
     Why { scope: Scope },
     /// How the broker is.
     Status,
-    /// End a claim.
+    /// End a claim, and say why.
     Break { ticket: u64, reason: String },
+    /// Ask a holder to let go within a time, and say why.
+    Recall { ticket: u64, reason: String, within: Duration },
 }
 
 /// The paths a question is about.
@@ -54,8 +58,8 @@ pub enum Reply {
     Why(Why),
     /// To `Status`.
     Status(Status),
-    /// To `Break`: done.
-    Broken,
+    /// To `Break` and `Recall`: done.
+    Done,
     /// There is no such path, space or ticket.
     Unknown,
     /// This client may not ask that.
@@ -126,6 +130,8 @@ pub enum LineState {
         by_kin: bool,
         /// When its lease ends, if it lives by one: milliseconds since 1970, UTC.
         lease_expires_at_ms: Option<u64>,
+        /// Until when it was asked to let go, if it was: milliseconds since 1970, UTC.
+        recalled_until_ms: Option<u64>,
     },
     /// It stands in line.
     Waiting {

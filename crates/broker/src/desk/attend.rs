@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use gate_api::bearer::Rights;
 use gate_api::wire::{
-    self, Acquire, ClientMessage, Granted, Hello, Query, Reply, Resume, ServerMessage, Source,
-    Welcome,
+    self, Acquire, ClientMessage, Granted, Hello, MaxHold, Query, Reply, Resume, ServerMessage,
+    Source, Welcome,
 };
-use gate_core::id::{OwnerId, SessionId, SpaceId};
+use gate_core::id::{OwnerId, SessionId, SpaceId, Ticket};
 use gate_core::lock::claim::{Claim, Party, Patience, Terms};
 use gate_core::lock::event::{Change, Command, Refusal, Revocation};
-use gate_core::lock::limits::{GRANTS_MAX, Limit};
+use gate_core::lock::limits::{GRANTS_MAX, Limit, TEXT_BYTES_MAX};
 use gate_core::lock::table::Record;
 use gate_core::path::ViewPath;
 use gate_core::time::Time;
@@ -19,7 +19,7 @@ use gate_core::time::Time;
 use super::{Desk, Guest, Letter, Stage, Visitor};
 use crate::kin::look::Family;
 use crate::mail::ConnectionId;
-use crate::sessions::Client;
+use crate::sessions::{Client, Limits};
 
 /// Sources of one client.
 const SEATS_MAX: usize = 1_024;
@@ -140,7 +140,12 @@ impl Desk {
         }
         let lease = hello.lease.unwrap_or(self.terms.lease_session).min(LEASE_MAX);
         let peer = self.visitors.get(&connection).and_then(|visitor| visitor.guest.peer);
-        let session = self.sessions.admit(hello, lease, peer);
+        let max_hold = match hello.max_hold {
+            None => self.terms.max_hold,
+            Some(MaxHold::After(limit)) => Some(limit),
+            Some(MaxHold::Never) => None,
+        };
+        let session = self.sessions.admit(hello, Limits { lease, max_hold }, peer);
         if let Err(refusal) = self.run(now, Command::Open { session, lease }) {
             self.sessions.remove(session);
             return Err(match refusal {
@@ -209,7 +214,10 @@ impl Desk {
                 self.open_case(ticket);
                 ServerMessage::Waiting { owner: owner.number, ticket }
             }
-            None => ServerMessage::Revoked { owner: owner.number, why: Revocation::LeaseLost },
+            None => {
+                let (owner, why) = (owner.number, Revocation::LeaseLost);
+                ServerMessage::Revoked { owner, why, reason: String::new() }
+            }
         }
     }
 
@@ -321,7 +329,8 @@ impl Desk {
             caller: acquire.caller,
             patience,
             read_wait: acquire.read_wait,
-            leash: None,
+            lease: None,
+            max_hold: client.max_hold,
             label: acquire.label,
         };
         Ok(Arc::new(Claim::new(terms, want)))
@@ -389,28 +398,46 @@ impl Desk {
             }
             Query::Why { scope } => self.why(&scope),
             Query::Status => Reply::Status(self.status()),
-            Query::Break { ticket, reason } => self.break_lock(now, connection, ticket, reason),
+            Query::Break { ticket, reason } => {
+                let command = Command::Break { ticket: Ticket(ticket) };
+                self.order(now, connection, command, reason)
+            }
+            Query::Recall { ticket, reason, within } => {
+                let command = Command::Recall { ticket: Ticket(ticket), within };
+                self.order(now, connection, command, reason)
+            }
         };
         self.letters.push(Letter::Client(connection, ServerMessage::Reply { id, reply }));
     }
 
-    fn break_lock(
+    /// Does what only some may ask: to end a claim, or to have it ended.
+    fn order(
         &mut self,
         now: Time,
         connection: ConnectionId,
-        ticket: u64,
+        command: Command,
         reason: String,
     ) -> Reply {
+        let ticket = match command {
+            Command::Break { ticket } | Command::Recall { ticket, .. } => ticket,
+            _ => return Reply::Unknown,
+        };
         if !self.may(connection, Rights::Admin) {
             return Reply::Forbidden;
         }
-        let ticket = gate_core::id::Ticket(ticket);
-        self.past.give_reason(reason);
-        match self.run(now, Command::Break { ticket, why: Revocation::Broken }) {
-            Ok(()) => Reply::Broken,
-            Err(_) => Reply::Unknown,
+        self.reasons.insert(ticket, clipped(reason));
+        let outcome = self.run(now, command);
+        if outcome.is_err() {
+            self.reasons.remove(&ticket);
         }
+        outcome.map_or(Reply::Unknown, |()| Reply::Done)
     }
+}
+
+/// Returns at most as much of a reason as is kept.
+fn clipped(mut reason: String) -> String {
+    reason.truncate(reason.floor_char_boundary(TEXT_BYTES_MAX));
+    reason
 }
 
 fn broker_path(client: &Client, space: SpaceId, path: &ViewPath) -> Option<(SpaceId, ViewPath)> {

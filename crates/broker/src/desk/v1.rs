@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use gate_api::v1;
 use gate_core::id::{OwnerId, SessionId, SpaceId};
-use gate_core::lock::claim::{Claim, Label, Leash, Party, Patience, Terms};
+use gate_core::lock::claim::{Claim, Label, Party, Patience, Terms};
 use gate_core::lock::event::{Command, Refusal};
 use gate_core::lock::limits::Limit;
 use gate_core::lock::want::{Access, Node, Op, Place, Want};
@@ -106,7 +106,8 @@ impl Desk {
             caller: None,
             patience: if body.timeout_ms == Some(0) { Patience::Try } else { Patience::Endless },
             read_wait: None,
-            leash: Some(Leash { lease, max_hold }),
+            lease: Some(lease),
+            max_hold,
             label: Label { owner: body.owner, reason: String::new(), asked_at_ms },
         };
         let places = vec![Place { space, path: Some(path), node: Node::None }];

@@ -183,6 +183,7 @@ fn refuse(refusal: Refusal) -> Response {
         Refusal::TimedOut | Refusal::WouldBlock => word(StatusCode::REQUEST_TIMEOUT, "timeout"),
         Refusal::Deadlock => error(StatusCode::CONFLICT, "deadlock"),
         Refusal::OwnerBusy => error(StatusCode::CONFLICT, "the owner waits for this path already"),
+        Refusal::Broken => error(StatusCode::CONFLICT, "broken"),
         Refusal::Interrupted => error(StatusCode::CONFLICT, "the request was ended"),
         Refusal::Limit(limit) => error(StatusCode::TOO_MANY_REQUESTS, &format!("limit: {limit}")),
         Refusal::Unknown => error(StatusCode::NOT_FOUND, "no such lock"),

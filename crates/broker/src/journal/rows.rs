@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use gate_api::mirror::{
     LabelDef, PatienceDef, ProcessDef, SessionIdDef, SpaceIdDef, TicketDef, TokenDef, WantDef,
-    maybe_caller, maybe_leash, path,
+    maybe_caller, path,
 };
 use gate_api::wire::Source;
 use gate_core::id::{OwnerId, SessionId, SpaceId, Ticket, Token};
-use gate_core::lock::claim::{Caller, Claim, Label, Leash, Party, Patience, Process, Terms};
+use gate_core::lock::claim::{Caller, Claim, Label, Party, Patience, Process, Terms};
 use gate_core::lock::table::Record;
 use gate_core::lock::want::Want;
 use gate_core::path::ViewPath;
@@ -48,8 +48,8 @@ struct ClaimBody {
     #[serde(with = "PatienceDef")]
     patience: Patience,
     read_wait: Option<Duration>,
-    #[serde(with = "maybe_leash")]
-    leash: Option<Leash>,
+    lease: Option<Duration>,
+    max_hold: Option<Duration>,
     #[serde(with = "LabelDef")]
     label: Label,
     #[serde(with = "WantDef")]
@@ -79,6 +79,7 @@ struct SessionRow {
     process: Process,
     machine: u64,
     lease: Duration,
+    max_hold: Option<Duration>,
     seats: Vec<SeatRow>,
 }
 
@@ -137,6 +138,7 @@ pub(super) fn encode_session(client: &Client) -> Vec<u8> {
         process: client.process,
         machine: client.machine,
         lease: client.lease,
+        max_hold: client.max_hold,
         seats: seats.collect(),
     })
 }
@@ -150,6 +152,7 @@ pub(super) fn decode_session(bytes: &[u8]) -> Option<Client> {
         process: row.process,
         machine: row.machine,
         lease: row.lease,
+        max_hold: row.max_hold,
         seats: seats
             .map(|seat| (seat.spoken, Seat { space: seat.space, prefix: seat.prefix }))
             .collect(),
@@ -178,7 +181,8 @@ impl ClaimBody {
             caller: claim.caller,
             patience: claim.patience,
             read_wait: claim.read_wait,
-            leash: claim.leash,
+            lease: claim.lease,
+            max_hold: claim.max_hold,
             label: claim.label.clone(),
             want: claim.want().clone(),
         }
@@ -191,7 +195,8 @@ impl ClaimBody {
             caller: self.caller,
             patience: self.patience,
             read_wait: self.read_wait,
-            leash: self.leash,
+            lease: self.lease,
+            max_hold: self.max_hold,
             label: self.label,
         };
         Arc::new(Claim::new(terms, self.want))

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gate_core::id::{Epoch, OwnerId, SessionId, SpaceId, Ticket, Token};
-use gate_core::lock::claim::{Caller, Claim, Label, Leash, Party, Patience, Process, Terms};
+use gate_core::lock::claim::{Caller, Claim, Label, Party, Patience, Process, Terms};
 use gate_core::lock::key::FileKey;
 use gate_core::lock::table::{Record, Restore, Table};
 use gate_core::lock::want::{Access, Node, Op, Place, Want};
@@ -29,7 +29,8 @@ fn record(number: u64) -> Record {
         caller: Some(Caller { process, thread: 4, single_threaded: true }),
         patience: Patience::Limited(Duration::from_millis(5)),
         read_wait: Some(Duration::from_secs(6)),
-        leash: Some(Leash { lease: Duration::from_secs(7), max_hold: None }),
+        lease: Some(Duration::from_secs(7)),
+        max_hold: None,
         label: Label { owner: "o".to_owned(), reason: "r".to_owned(), asked_at_ms: 8 },
     };
     let path = Some(ViewPath::parse(format!("f{number}").as_bytes()).unwrap());

@@ -44,7 +44,8 @@ pub struct Limits {
     /// Keep locks of stateless clients without a heartbeat for so long [default: 3600000]
     #[arg(long, value_name = "MS", env = "GATE_LEASE_MS")]
     lease_ms: Option<u64>,
-    /// End locks of v1 clients after so long; opens and holds last; 0: never [default: 3600000]
+    /// End locks of v1 clients after so long, opens and holds while others wait; 0: never
+    /// [default: 3600000]
     #[arg(long, value_name = "MS", env = "GATE_MAX_HOLD_MS")]
     pub max_hold_ms: Option<u64>,
     /// Longest wait of clients that name none; 0: for ever [default: 0]

@@ -122,7 +122,7 @@ fn status(state_dir: &Path) -> Result<Exit, Failure> {
 }
 
 fn find(state_dir: &Path) -> Result<Option<Reached>, Failure> {
-    let client = ClientInfo { name: "gate daemon".to_owned(), lease: None };
+    let client = ClientInfo::named("gate daemon");
     let deaf: Arc<dyn Watcher> = Arc::new(Deaf);
     Ok(Wanted::StateDir(state_dir.to_owned()).reach(&client, &deaf)?)
 }

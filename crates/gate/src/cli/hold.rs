@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use gate_api::session::Party;
+use gate_api::session::{Party, Recall};
 use gate_api::{Address, Answer, Ask, ClientInfo, Session, Watcher, process};
 use gate_core::id::SpaceId;
 use gate_core::lock::claim::{Label, Patience};
-use gate_core::lock::event::{Refusal, Revocation};
+use gate_core::lock::event::{RecallCause, RecallStage, Refusal, Revocation};
 use gate_core::lock::limits::TEXT_BYTES_MAX;
 use gate_core::lock::want::{Access, Op, Place, Want};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
@@ -21,6 +21,7 @@ use super::why::revocation;
 use crate::config::Settings;
 use crate::duration;
 use crate::failure::{Exit, Failure};
+use crate::output::printable;
 use crate::processes::AGENT_VARIABLE;
 use crate::reach::{BrokerFlags, Unreached, Wanted};
 use crate::seen::{About, Seen};
@@ -60,7 +61,8 @@ pub struct Args {
 /// What can happen while a hold waits or stands.
 enum Event {
     Told(Answer),
-    Revoked(Revocation),
+    Recalled(Recall),
+    Revoked(Revocation, String),
     Signalled(Received),
 }
 
@@ -75,9 +77,13 @@ struct Hold {
 struct Ear(Sender<Event>);
 
 impl Watcher for Ear {
-    fn revoked(&self, _owner: u64, why: Revocation) {
+    fn revoked(&self, _owner: u64, why: Revocation, reason: &str) {
         // Who no longer listens is ending.
-        let _ = self.0.send(Event::Revoked(why));
+        let _ = self.0.send(Event::Revoked(why, reason.to_owned()));
+    }
+
+    fn recalled(&self, _owner: u64, recall: &Recall) {
+        let _ = self.0.send(Event::Recalled(recall.clone()));
     }
 
     fn contended(&self, _owner: u64) {}
@@ -90,11 +96,11 @@ impl Args {
         let mut seen = self.look()?;
         let address = one_broker(&seen)?;
         let name = format!("gate hold … -- {}", name_of(&self.command[0]));
-        let client = ClientInfo { name, lease: None };
         let ear = Arc::new(Ear(tell.clone()));
         let wanted = Wanted::find(&BrokerFlags::default(), &Settings::load()?)?;
-        let session = Session::connect(wanted.approach(address.clone()), client, ear)
-            .map_err(|error| Unreached { address, error })?;
+        let (by, client) = (wanted.approach(address.clone()), ClientInfo::named(name));
+        let session =
+            Session::connect(by, client, ear).map_err(|error| Unreached { address, error })?;
         let mut hold = Hold { session, owner: 0, events };
         let mut attached = Vec::new();
         loop {
@@ -152,7 +158,7 @@ impl Hold {
     fn await_turn(&self, conflict_exit_code: u8) -> Result<Option<Exit>, Failure> {
         while let Ok(event) = self.events.recv() {
             match event {
-                Event::Told(Answer::Waiting { .. }) => {}
+                Event::Told(Answer::Waiting { .. }) | Event::Recalled(_) => {}
                 Event::Told(Answer::Granted(grant)) if grant.by_kin => {
                     self.session.release(grant.owner, None);
                     return Err(held_above());
@@ -166,7 +172,7 @@ impl Hold {
                 Event::Told(Answer::BrokerGone) | Event::Told(Answer::Ungated) => {
                     return Err(broker_gone());
                 }
-                Event::Revoked(why) => return Err(lost(why)),
+                Event::Revoked(why, reason) => return Err(lost(why, &reason)),
                 Event::Signalled(Received { signal: Signal::CHILD, .. }) => {}
                 Event::Signalled(Received { signal, .. }) => {
                     self.session.withdraw(self.owner, Refusal::Interrupted);
@@ -188,7 +194,8 @@ impl Hold {
         while let Ok(event) = self.events.recv() {
             match event {
                 Event::Told(_) => {}
-                Event::Revoked(why) => outcome = Some(lost(why).report()),
+                Event::Recalled(recall) => eprintln!("gate hold: {}", recalled(&recall)),
+                Event::Revoked(why, reason) => outcome = Some(lost(why, &reason).report()),
                 Event::Signalled(Received { signal: Signal::CHILD, .. }) => {
                     if let Some(exit) = reap(&child) {
                         return Ok(outcome.unwrap_or(exit));
@@ -303,6 +310,7 @@ fn not_let_in(why: Refusal) -> Failure {
         Refusal::Interrupted => {
             ("it was ended from outside", "`gate why` tells more", Exit::Failed)
         }
+        Refusal::Broken => ("somebody ended its wait", "`gate why` tells more", Exit::Failed),
         Refusal::TimedOut | Refusal::WouldBlock => {
             ("somebody else holds it", "`gate why` tells who", Exit::Failed)
         }
@@ -313,9 +321,34 @@ fn not_let_in(why: Refusal) -> Failure {
     Failure::new("not let in", cause, hint).exit(exit)
 }
 
-fn lost(why: Revocation) -> Failure {
+fn lost(why: Revocation, reason: &str) -> Failure {
     let hint = "what the command did since then was done without a turn; check it";
-    Failure::new("the hold was taken away", revocation(why), hint)
+    Failure::new("the hold was taken away", with_reason(revocation(why), reason), hint)
+}
+
+/// Words a request to let go.
+fn recalled(recall: &Recall) -> String {
+    let within = duration::rough(recall.within);
+    let text = match (recall.why, recall.stage) {
+        (RecallCause::MaxHold, RecallStage::Warned) => {
+            format!("somebody waits, and it was held for long: it ends in {within}")
+        }
+        (RecallCause::MaxHold, RecallStage::Asked) => {
+            format!("somebody still waits: let go, the hold is taken away in {within}")
+        }
+        (RecallCause::Request, _) => {
+            format!("please let go: once somebody waits, the hold is taken away in {within}")
+        }
+    };
+    with_reason(&text, &recall.reason)
+}
+
+/// Adds what somebody said of it, as far as a terminal may show it.
+fn with_reason(text: &str, reason: &str) -> String {
+    match reason {
+        "" => text.to_owned(),
+        reason => format!("{text}: {}", printable(reason)),
+    }
 }
 
 fn broker_gone() -> Failure {
@@ -323,7 +356,8 @@ fn broker_gone() -> Failure {
     Failure::new("not let in", cause, "`gate status` tells whether it is back").exit(Exit::Unable)
 }
 
-fn reason(text: &str) -> Result<String, String> {
+/// Reads a reason from the command line.
+pub fn reason(text: &str) -> Result<String, String> {
     match text.len() <= TEXT_BYTES_MAX {
         true => Ok(text.to_owned()),
         false => Err(format!("a reason has at most {TEXT_BYTES_MAX} bytes")),

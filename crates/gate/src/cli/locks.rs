@@ -148,5 +148,5 @@ pub fn no_answer(error: QueryError, path: Option<&Path>) -> Failure {
 }
 
 fn client() -> ClientInfo {
-    ClientInfo { name: "gate locks".to_owned(), lease: None }
+    ClientInfo::named("gate locks")
 }

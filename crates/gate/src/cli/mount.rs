@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use clap::builder::FalseyValueParser;
+use gate_api::session::MaxHold;
 use gate_api::wire::{Origin, Rules, Source as Served};
 use gate_api::{Address, AttachError, Attachment, ClientInfo, Session};
 use gate_fuse::MountError;
@@ -87,8 +88,8 @@ struct Turns {
     /// [default: 10000]
     #[arg(long, value_name = "MS", env = "GATE_LEASE_MS")]
     lease_ms: Option<u64>,
-    /// End locks of v1 clients after so long, for a broker that this command starts; 0: never
-    /// [default: 3600000]
+    /// Ask users of a file that others wait for to close it after so long, then fence them; 0: never
+    /// [default: the broker's]
     #[arg(long, value_name = "MS", env = "GATE_MAX_HOLD_MS")]
     max_hold_ms: Option<u64>,
 }
@@ -188,11 +189,16 @@ impl Args {
 
     fn reach(&self, wanted: &Wanted, plan: &Plan) -> Result<Reached, Failure> {
         let lease_ms = self.turns.lease_ms.or(plan.settings.lease_ms);
+        let max_hold_ms = self.turns.max_hold_ms.or(plan.settings.max_hold_ms);
+        let max_hold = max_hold_ms.map(|ms| match ms {
+            0 => MaxHold::Never,
+            ms => MaxHold::After(Duration::from_millis(ms)),
+        });
         let client = ClientInfo {
             name: format!("gate mount {}", plan.site.mountpoint.display()),
             lease: lease_ms.map(Duration::from_millis),
+            max_hold,
         };
-        let max_hold_ms = self.turns.max_hold_ms.or(plan.settings.max_hold_ms);
         let daemon = DaemonFlags { max_hold_ms };
         wanted.reach_or_start(&client, &(Arc::new(plan.ears.clone()) as _), &daemon)
     }

@@ -89,7 +89,7 @@ impl Args {
 impl Report {
     fn make(flags: &BrokerFlags) -> Result<Report, Failure> {
         let wanted = Wanted::find(flags, &Settings::load()?)?;
-        let client = ClientInfo { name: "gate status".to_owned(), lease: None };
+        let client = ClientInfo::named("gate status");
         let deaf: Arc<dyn Watcher> = Arc::new(Deaf);
         let (broker, trouble) = match wanted.reach(&client, &deaf) {
             Ok(None) => (None, None),

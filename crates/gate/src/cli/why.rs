@@ -64,6 +64,9 @@ fn tell_row(row: &Row) -> String {
         }
     };
     let _ = write!(text, ", ticket {}", row.ticket);
+    if let Some(until) = &row.recalled_until {
+        let _ = write!(text, ", asked to let go until {until}");
+    }
     if row.by_kin {
         text.push_str(", let in because a holder waits for it");
     }
@@ -113,6 +116,7 @@ fn refusal(why: Refusal) -> String {
         Refusal::Limit(limit) => format!("the bound `{limit}` was reached (ENOLCK)"),
         Refusal::Unknown => "the broker knew no such owner".to_owned(),
         Refusal::OwnerBusy => "its owner was waiting already".to_owned(),
+        Refusal::Broken => "somebody ended its wait (EIO)".to_owned(),
     }
 }
 
@@ -122,6 +126,7 @@ pub fn revocation(why: Revocation) -> &'static str {
         Revocation::MaxHold => "it was held for longer than max_hold while somebody waited",
         Revocation::LeaseLost => "its client was away for longer than a lease",
         Revocation::Broken => "somebody broke it",
+        Revocation::Recalled => "it was asked to let go, and did not",
     }
 }
 

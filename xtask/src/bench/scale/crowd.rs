@@ -116,6 +116,7 @@ impl Member {
             process: process::own(),
             machine: process::machine(),
             lease: Some(lease),
+            max_hold: None,
             resume: None,
         };
         member.say(&ClientMessage::Hello(hello));

@@ -126,7 +126,10 @@ impl State {
         }
         let gone = self.owners.extract_if(|_, owner| !matches!(owner, Owner::Asked(_)));
         gone.filter(|(_, owner)| matches!(owner, Owner::Held { .. }))
-            .map(|(owner, _)| Call::Revoked { owner, why: Revocation::LeaseLost })
+            .map(|(owner, _)| {
+                let (why, reason) = (Revocation::LeaseLost, String::new());
+                Call::Revoked { owner, why, reason }
+            })
             .collect()
     }
 

@@ -45,7 +45,7 @@ impl Served {
     fn connects(&self, token: Option<&str>) -> Result<Session, ConnectError> {
         let address = Address::Tcp { host: self.at().ip().to_string(), port: self.at().port() };
         let token_file = token.map(|name| self._state.path().join(name));
-        let client = ClientInfo { name: "test".to_owned(), lease: None };
+        let client = ClientInfo::named("test");
         Session::connect(Approach { address, token_file }, client, std::sync::Arc::new(Deaf))
     }
 }

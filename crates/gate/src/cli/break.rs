@@ -1,0 +1,27 @@
+//! `gate break`
+
+use crate::failure::{Exit, Failure};
+use crate::output;
+use crate::reach::BrokerFlags;
+use crate::target::Target;
+
+/// Take a lock away from its holder, or send a waiter away; what it still writes fails
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Its ticket, as `gate locks` shows it, or a path that one owner holds
+    lock: String,
+    /// Say why, to whoever loses it
+    #[arg(long, value_name = "TEXT", value_parser = super::hold::reason)]
+    reason: String,
+    #[command(flatten)]
+    broker: BrokerFlags,
+}
+
+impl Args {
+    pub fn run(self) -> Result<Exit, Failure> {
+        let target = Target::find(&self.lock, &self.broker)?;
+        target.order(|session, ticket| session.break_lock(ticket, self.reason.clone()))?;
+        output::print(&format!("ticket {} is broken\n", target.ticket))?;
+        Ok(Exit::Success)
+    }
+}

@@ -1,0 +1,34 @@
+//! `gate recall`
+
+use std::time::Duration;
+
+use crate::duration;
+use crate::failure::{Exit, Failure};
+use crate::output;
+use crate::reach::BrokerFlags;
+use crate::target::Target;
+
+/// Ask a holder to let go; it loses its lock after a time if somebody waits for it
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Its ticket, as `gate locks` shows it, or a path that one owner holds
+    lock: String,
+    /// Say why, to whoever holds it
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true, value_parser = super::hold::reason)]
+    reason: String,
+    /// How long it has to let go, as in 30s, 500ms, 2m; a bare number is seconds
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration::parse)]
+    within: Duration,
+    #[command(flatten)]
+    broker: BrokerFlags,
+}
+
+impl Args {
+    pub fn run(self) -> Result<Exit, Failure> {
+        let target = Target::find(&self.lock, &self.broker)?;
+        target.order(|session, ticket| session.recall(ticket, self.reason.clone(), self.within))?;
+        let within = duration::rough(self.within);
+        output::print(&format!("ticket {} has {within} to let go\n", target.ticket))?;
+        Ok(Exit::Success)
+    }
+}

@@ -1,0 +1,135 @@
+//! Who holds too long: warned, asked, ended, and told why.
+
+use gate_tests::actor::Fd;
+use gate_tests::wait::{SOON, wait_until};
+use gate_tests::{Actor, World};
+use rustix::io::Errno;
+
+/// Lets one open `f` to write, and another wait for it.
+fn held_and_waited_for(world: &World) -> (Actor, Fd, Actor) {
+    world.seed("f", "old");
+    let mut holder = world.actor(&world.view());
+    let fd = holder.open("rw", "f");
+    let mut waiter = world.actor(&world.view());
+    waiter.tell(["open", "w", "f"]);
+    world.await_waiting("f", 1);
+    (holder, fd, waiter)
+}
+
+/// N7: whatever took the turn away, nothing is written through its handle any more.
+#[track_caller]
+fn assert_fenced(world: &World, holder: &mut Actor, fd: Fd) {
+    assert_eq!(holder.write(fd, "late"), Err(Errno::IO));
+    assert_eq!(holder.on("fsync", fd, &[]), Err(Errno::IO));
+    assert_eq!(holder.on("close", fd, &[]), Err(Errno::IO));
+    assert_eq!(world.source_text("f"), "theirs");
+}
+
+fn why(world: &World, path: &str) -> String {
+    world.gate(["why".as_ref(), world.view().join(path).as_os_str()]).run().success()
+}
+
+#[test]
+fn n7_a_broken_lock_is_fenced_and_its_holder_learns_why() {
+    let world = World::new();
+    let (mut holder, fd, mut waiter) = held_and_waited_for(&world);
+    let path = world.view().join("f");
+    let said = world.gate(["break".as_ref(), path.as_os_str()]).args(["--reason", "it is stuck"]);
+    assert!(said.run().success().contains("is broken"));
+    let theirs = waiter.opened();
+    waiter.write(theirs, "theirs").unwrap();
+    assert_fenced(&world, &mut holder, fd);
+    let told = why(&world, "f");
+    assert!(told.contains("somebody broke it: it is stuck"), "{told}");
+}
+
+#[test]
+fn n7_who_was_asked_to_let_go_and_did_not_is_fenced() {
+    let world = World::new();
+    let (mut holder, fd, mut waiter) = held_and_waited_for(&world);
+    let ticket = world.board().held("f").next().unwrap().ticket.to_string();
+    let args = ["recall", &ticket, "--within", "300ms", "--reason", "the build needs it"];
+    world.gate(args).run().success();
+    let theirs = waiter.opened();
+    waiter.write(theirs, "theirs").unwrap();
+    assert_fenced(&world, &mut holder, fd);
+    let told = why(&world, "f");
+    assert!(told.contains("did not: the build needs it"), "{told}");
+}
+
+#[test]
+fn who_lets_go_when_asked_loses_nothing() {
+    let world = World::new();
+    let (mut holder, fd, mut waiter) = held_and_waited_for(&world);
+    let path = world.view().join("f");
+    world.gate(["recall".as_ref(), path.as_os_str()]).run().success();
+    let told = why(&world, "f");
+    assert!(told.contains("asked to let go until"), "{told}");
+    holder.write(fd, "mine").unwrap();
+    holder.close(fd);
+    waiter.opened();
+    assert_eq!(world.source_text("f"), "mine");
+}
+
+#[test]
+fn n7_who_holds_longer_than_allowed_while_others_wait_is_fenced() {
+    let world = World::with_view(["--max-hold-ms", "800"]);
+    let (mut holder, fd, mut waiter) = held_and_waited_for(&world);
+    let theirs = waiter.opened();
+    waiter.write(theirs, "theirs").unwrap();
+    assert_fenced(&world, &mut holder, fd);
+    let told = why(&world, "f");
+    assert!(told.contains("longer than max_hold"), "{told}");
+}
+
+#[test]
+fn a_hold_is_told_what_is_asked_of_it_and_ends_by_name() {
+    let world = World::new();
+    world.seed("d/f", "");
+    let hold = world.gate(["hold", "d", "--", "sleep", "1000"]).dir(world.view()).start();
+    let gate = world.view().join("d");
+    wait_until(SOON, "it holds", || world.board().held("d").count() == 1);
+    let lock = ["recall".as_ref(), gate.as_os_str()];
+    world.gate(lock).args(["--reason", "lunch", "--within", "1h"]).run().success();
+    wait_until(SOON, "it is told", || hold.so_far().contains("please let go"));
+    assert!(hold.so_far().contains("lunch"), "{}", hold.so_far());
+    world.gate(["break".as_ref(), gate.as_os_str()]).args(["--reason", "now"]).run().success();
+    let mut other = world.actor(&world.view());
+    other.open("w", "d/f");
+    let command =
+        std::process::Command::new("pgrep").args(["-P", &hold.pid().to_string()]).output();
+    let child = String::from_utf8(command.unwrap().stdout).unwrap();
+    let child = rustix::process::Pid::from_raw(child.trim().parse().unwrap()).unwrap();
+    rustix::process::kill_process(child, rustix::process::Signal::TERM).unwrap();
+    let outcome = hold.finish(SOON);
+    assert_eq!(outcome.code, Some(1), "{outcome}");
+    assert!(outcome.stderr.contains("somebody broke it: now"), "{outcome}");
+}
+
+#[test]
+fn a_waiter_is_sent_away() {
+    let world = World::new();
+    let (mut holder, fd, mut waiter) = held_and_waited_for(&world);
+    let ticket = world.board().waiting("f").next().unwrap().ticket.to_string();
+    world.gate(["break", &ticket, "--reason", "not now"]).run().success();
+    assert_eq!(waiter.answer(), Err(Errno::IO));
+    holder.write(fd, "mine").unwrap();
+    holder.close(fd);
+}
+
+#[test]
+fn what_is_no_lock_is_refused_by_name() {
+    let world = World::new();
+    world.seed("f", "");
+    let nothing = world.gate(["break", "4711", "--reason", "x"]).run();
+    assert_eq!(nothing.code, Some(1), "{nothing}");
+    assert!(nothing.refusal().contains("no holder of that ticket"));
+    let path = world.view().join("f");
+    let free = world.gate(["recall".as_ref(), path.as_os_str()]).run().refusal();
+    assert!(free.contains("nobody holds it"), "{free}");
+    let [mut one, mut two] = [world.actor(&world.view()), world.actor(&world.view())];
+    one.open("r", "f");
+    two.open("r", "f");
+    let both = world.gate(["recall".as_ref(), path.as_os_str()]).run().refusal();
+    assert!(both.contains("2 hold it"), "{both}");
+}
