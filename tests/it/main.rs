@@ -18,6 +18,7 @@ mod recall;
 mod restart;
 mod spaces;
 mod tools;
+mod top;
 mod turns;
 mod v1;
 

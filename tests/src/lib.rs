@@ -13,6 +13,7 @@ pub mod kernel;
 pub mod locks;
 pub mod older;
 pub mod run;
+pub mod terminal;
 pub mod tree;
 pub mod wait;
 pub mod workload;

@@ -28,7 +28,7 @@ pub const TO_TRY: [Package; 4] = [
 ];
 
 /// What the tests need besides.
-pub const TO_TEST: [Package; 12] = [
+pub const TO_TEST: [Package; 13] = [
     package("acl", "setfacl"),
     package("attr", "getfattr"),
     package("bindfs", "bindfs"),
@@ -39,6 +39,7 @@ pub const TO_TEST: [Package; 12] = [
     package("ripgrep", "rg"),
     package("rsync", "rsync"),
     package("sqlite3", "sqlite3"),
+    package("tmux", "tmux"),
     package("util-linux", "setpriv"),
     package("vim", "vim"),
 ];

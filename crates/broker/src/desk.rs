@@ -376,6 +376,7 @@ impl Desk {
         };
         if let Notice::Waiting { ticket, .. } = notice {
             self.open_case(ticket);
+            self.past.count_waited();
         }
         if owner.session == SessionId::STATELESS {
             if let Notice::Granted { ticket, .. } = notice {

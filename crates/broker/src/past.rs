@@ -20,6 +20,7 @@ const TOLD_MAX: usize = 64;
 pub(crate) struct Past {
     entries: VecDeque<(Vec<SpaceId>, wire::Past)>,
     granted: u64,
+    waited: u64,
     by_kin: u64,
     refused: u64,
     revoked: u64,
@@ -29,6 +30,10 @@ pub(crate) struct Past {
 impl Past {
     pub fn count_granted(&mut self) {
         self.granted += 1;
+    }
+
+    pub fn count_waited(&mut self) {
+        self.waited += 1;
     }
 
     /// Notes that a claim was let in because a holder waits for it.
@@ -79,6 +84,7 @@ impl Past {
             ("refused", self.refused),
             ("revoked", self.revoked),
             ("ungated", self.ungated),
+            ("waited", self.waited),
         ];
         counts.map(|(name, count)| (name.to_owned(), count)).into()
     }

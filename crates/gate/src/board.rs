@@ -110,11 +110,16 @@ impl Row {
 
     /// Returns how long it has held or waited.
     pub fn age(&self) -> String {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        duration::rough(now.saturating_sub(Duration::from_millis(self.since_ms)))
+        self.age_at(now_ms())
     }
 
-    fn state_with_place(&self) -> String {
+    /// Returns how long it has held or waited at a moment.
+    pub fn age_at(&self, now_ms: u64) -> String {
+        duration::rough(Duration::from_millis(now_ms.saturating_sub(self.since_ms)))
+    }
+
+    /// Returns whether it holds or waits, and where in its line.
+    pub fn state_with_place(&self) -> String {
         match (self.place, self.by_kin) {
             (Some(place), _) => format!("{} #{place}", self.state),
             (None, true) => format!("{} (kin)", self.state),
@@ -158,6 +163,12 @@ pub fn rows(line: Line) -> Vec<Row> {
         since_ms: line.since_ms,
     };
     line.places.iter().map(|place| Row { path: shown(place), ..row.clone() }).collect()
+}
+
+/// Returns the time in milliseconds since 1970, UTC.
+pub fn now_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Returns `read` or `write`.

@@ -11,6 +11,7 @@ mod mount;
 mod recall;
 mod run;
 mod status;
+mod top;
 mod umount;
 mod version;
 mod why;
@@ -36,6 +37,7 @@ enum Command {
     Umount(umount::Args),
     Status(status::Args),
     Locks(locks::Args),
+    Top(top::Args),
     Why(why::Args),
     Hold(hold::Args),
     Recall(recall::Args),
@@ -56,6 +58,7 @@ impl Cli {
             Command::Umount(args) => args.run(),
             Command::Status(args) => args.run(),
             Command::Locks(args) => args.run(),
+            Command::Top(args) => args.run(),
             Command::Why(args) => args.run(),
             Command::Hold(args) => args.run(),
             Command::Recall(args) => args.run(),

@@ -64,13 +64,20 @@ impl<const COLUMNS: usize> Table<COLUMNS> {
     }
 }
 
-/// Returns text in which control characters are spelt out.
+/// Returns text in which characters that steer a terminal are spelt out.
 pub fn printable(text: &str) -> String {
-    let spell = |c: char| match c.is_control() {
+    let spell = |c: char| match steers(c) {
         true => c.escape_default().to_string(),
         false => c.to_string(),
     };
     text.chars().map(spell).collect()
+}
+
+/// Control characters, and those that break lines or turn the direction of what follows.
+fn steers(c: char) -> bool {
+    let turns =
+        matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    c.is_control() || turns
 }
 
 #[cfg(test)]
@@ -90,6 +97,7 @@ mod tests {
     fn a_name_cannot_steer_the_terminal() {
         let mut table = Table::new(["PATH"]);
         table.row(["a\x1b[2J\nb".into()]);
-        assert_eq!(table.text(), "PATH\na\\u{1b}[2J\\nb\n");
+        table.row(["gpj.\u{202e}exe".into()]);
+        assert_eq!(table.text(), "PATH\na\\u{1b}[2J\\nb\ngpj.\\u{202e}exe\n");
     }
 }

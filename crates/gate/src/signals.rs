@@ -36,6 +36,24 @@ pub fn unmasked(command: &mut Command) -> &mut Command {
     unsafe { command.pre_exec(unmask) }
 }
 
+/// Stops this process, which keeps SIGTSTP, as that signal stops others: before the call returns,
+/// and not at all where no shell could let it go on.
+pub fn stop() -> io::Result<()> {
+    // SAFETY: an all-zero set is valid storage, sigemptyset makes it a set; the signal is sent to
+    // this thread, which lets it through for a moment and asks for no former mask.
+    let outcome = unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&mut set);
+        libc::sigaddset(&mut set, libc::SIGTSTP);
+        libc::raise(libc::SIGTSTP);
+        match libc::pthread_sigmask(libc::SIG_UNBLOCK, &set, std::ptr::null_mut()) {
+            0 => libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut()),
+            error => error,
+        }
+    };
+    if outcome == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(outcome)) }
+}
+
 impl Signals {
     /// Keeps these signals from ending the process. To be called before the first thread starts:
     /// threads inherit it, and so do processes that are not started through [`unmasked`].

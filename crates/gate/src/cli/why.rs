@@ -31,7 +31,8 @@ impl Args {
     }
 }
 
-fn tell(why: Why) -> String {
+/// Puts all about a path into lines.
+pub fn tell(why: Why) -> String {
     let mut text = printable(&format!("{} in the space {}", why.path, why.space));
     text.push('\n');
     let rows: Vec<Row> = why.lines.into_iter().flat_map(board::rows).collect();
