@@ -426,8 +426,8 @@ impl Desk {
     fn forget_unused_spaces(&mut self) {
         let table = &self.table;
         let root = gate_core::path::ViewPath::root();
-        let unused =
-            self.spaces.forget_unused(|space| !table.standings_at(space, &root).is_empty());
+        let used = |space| !table.tickets_at(space, &root, Ticket(0), 1).is_empty();
+        let unused = self.spaces.forget_unused(used);
         self.dirty_spaces.extend(unused);
     }
 }

@@ -56,51 +56,44 @@ impl Desk {
 
     fn locks(&self, scope: &Scope, after: Ticket) -> Reply {
         let tickets = match scope {
-            Scope::Everything => self.table.tickets_after(after),
+            Scope::Everything => self.table.tickets_after(after, LINES_MAX + 1),
             Scope::Within { .. } | Scope::Absolute(_) => {
                 let Some((space, path)) = self.resolve(scope) else { return Reply::Unknown };
-                let standings = self.table.standings_at(space, &path);
-                let mut tickets: Vec<Ticket> = standings.iter().map(|s| s.ticket).collect();
-                tickets.retain(|ticket| *ticket > after);
-                tickets.dedup();
-                tickets
+                self.table.tickets_at(space, &path, after, LINES_MAX + 1)
             }
         };
-        let mut lines = Vec::new();
+        let mut lines: Vec<Line> = Vec::new();
         let mut bytes = 0;
         let reading = Reading::take();
         let mut more = false;
-        for ticket in tickets {
-            if lines.len() >= LINES_MAX || bytes >= LINES_BYTES_MAX {
+        for standing in self.table.standings(tickets) {
+            let is_full = lines.len() >= LINES_MAX || bytes >= LINES_BYTES_MAX;
+            // The two lines of one ticket stay together: the next page begins after it.
+            if is_full && lines.last().is_some_and(|last| last.ticket != standing.ticket.0) {
                 more = true;
                 break;
             }
-            for standing in self.table.standings_of(ticket) {
-                let line = self.line(&standing, reading);
-                bytes += bytes_of(&line);
-                lines.push(line);
-            }
+            let line = self.line(&standing, reading);
+            bytes += bytes_of(&line);
+            lines.push(line);
         }
         Reply::Locks(Locks { version: self.version, lines, more })
     }
 
     pub(super) fn why(&self, scope: &Scope) -> Reply {
         let Some((space, path)) = self.resolve(scope) else { return Reply::Unknown };
-        let above = path.ancestors().flat_map(|above| {
-            let mut standings = self.table.standings_at(space, &above);
-            standings.retain(|standing| {
-                let want = standing.claim.want();
-                want.op.is_hold() && want.places.iter().any(|p| p.path.as_ref() == Some(&above))
-            });
-            standings
-        });
-        let mut standings = self.table.standings_at(space, &path);
-        standings.extend(above);
-        standings.sort_by_key(|standing| standing.ticket);
-        standings.dedup_by_key(|standing| (standing.ticket, is_held(standing)));
+        let is_hold =
+            |ticket: &Ticket| self.claim_of(*ticket).is_some_and(|claim| claim.want().op.is_hold());
+        let mut tickets = self.table.tickets_at(space, &path, Ticket(0), LINES_MAX);
+        for above in path.ancestors() {
+            let on = self.table.tickets_on(space, &above, LINES_MAX);
+            tickets.extend(on.into_iter().filter(is_hold));
+        }
+        tickets.sort_unstable();
+        tickets.dedup();
         let reading = Reading::take();
         let mut bytes = 0;
-        let lines = standings.iter().map(|standing| self.line(standing, reading));
+        let lines = self.table.standings(tickets).map(|standing| self.line(&standing, reading));
         let lines = lines.take(LINES_MAX).take_while(|line| {
             bytes += bytes_of(line);
             bytes < LINES_BYTES_MAX
@@ -173,9 +166,8 @@ impl Desk {
 
 /// Returns a held claim as the stateless interface shows it.
 pub(super) fn v1_lock(table: &Table, ticket: Ticket) -> Option<gate_api::v1::Lock> {
-    let standings = table.standings_of(ticket);
-    let held = standings.iter().find(|standing| is_held(standing))?;
-    stateless::show_lock(held, Reading::take())
+    let held = table.standings(vec![ticket]).find(is_held)?;
+    stateless::show_lock(&held, Reading::take())
 }
 
 fn is_held(standing: &Standing) -> bool {

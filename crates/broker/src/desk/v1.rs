@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gate_api::v1;
-use gate_core::id::{OwnerId, SessionId, SpaceId};
+use gate_core::id::{OwnerId, SessionId, SpaceId, Ticket};
 use gate_core::lock::claim::{Claim, Label, Party, Patience, Terms};
 use gate_core::lock::event::{Command, Refusal};
 use gate_core::lock::limits::Limit;
@@ -166,12 +166,12 @@ impl Desk {
         let mut board = v1::BoardAnswer { locks: Vec::new(), queue: Vec::new() };
         let Some(space) = self.space_named(space) else { return Outcome::Board(board) };
         let reading = Reading::take();
-        let top = path.clone().unwrap_or_else(ViewPath::root);
-        let standings = self.table.standings_at(space, &top).into_iter().filter(|standing| {
-            let on = |place: &Place| place.path == path && place.space == space;
-            path.is_none() || standing.claim.want().places.iter().any(on)
-        });
-        for standing in standings.take(LINES_MAX) {
+        let root = ViewPath::root();
+        let tickets = match &path {
+            Some(path) => self.table.tickets_on(space, path, LINES_MAX),
+            None => self.table.tickets_at(space, &root, Ticket(0), LINES_MAX),
+        };
+        for standing in self.table.standings(tickets) {
             board.locks.extend(show_lock(&standing, reading));
             board.queue.extend(show_waiter(&standing, reading));
         }

@@ -7,6 +7,7 @@
 //! be kin of a holder are not alike, and are watched apart.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use super::key::Key;
 use super::mode::Mode;
@@ -92,10 +93,29 @@ impl Queue {
 
     /// Returns the waiters before `ticket` that stand against `mode`, oldest of each mode first.
     pub fn waiters_against(&self, mode: Mode, ticket: Ticket) -> impl Iterator<Item = Ticket> + '_ {
+        self.waiters_between(mode, Ticket(0), ticket)
+    }
+
+    /// Returns those of them that do not stand before `from`, which is no later.
+    pub fn waiters_between(
+        &self,
+        mode: Mode,
+        from: Ticket,
+        ticket: Ticket,
+    ) -> impl Iterator<Item = Ticket> + '_ {
         let lines = self.line.iter().flat_map(|line| Mode::ALL.into_iter().zip(&line.waiting));
         lines
             .filter(move |(asked, _)| asked.conflicts(mode))
-            .flat_map(move |(_, waiting)| waiting.range(..ticket).copied())
+            .flat_map(move |(_, waiting)| waiting.range(from..ticket).copied())
+    }
+
+    /// Returns all who hold or wait and are later than `after`: of those who hold, and of the
+    /// waiters of each mode, the oldest `most`.
+    pub fn tickets(&self, after: Ticket, most: usize) -> impl Iterator<Item = Ticket> + '_ {
+        let later = (Bound::Excluded(after), Bound::Unbounded);
+        let holders = self.holders.range(later).map(|(ticket, _)| *ticket).take(most);
+        let lines = self.line.iter().flat_map(|line| &line.waiting);
+        holders.chain(lines.flat_map(move |waiting| waiting.range(later).copied().take(most)))
     }
 
     /// Returns all who wait here.

@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
+use rustc_hash::FxHashMap;
+
 use super::super::claim::Claim;
 use super::super::event::Recall;
 use super::super::key::Key;
-use super::super::slot::Slot;
+use super::super::mode::Mode;
+use super::super::slot::{QueueId, Slot, Waiting};
 use super::Table;
 use crate::id::{OwnerId, SessionId, SpaceId, Ticket, Token};
 use crate::path::ViewPath;
@@ -13,6 +16,10 @@ use crate::time::Time;
 
 /// How many of those in its way are named for one waiter.
 pub const BLOCKERS_SHOWN_MAX: usize = 16;
+
+/// How many stand before a ticket in each line, as far as it was walked: a line of thousands is
+/// listed in one walk.
+type Counted = FxHashMap<(QueueId, Mode), (Ticket, usize)>;
 
 /// One claim as it stands.
 #[derive(Clone, Debug)]
@@ -53,36 +60,46 @@ pub enum State {
 }
 
 impl Table {
-    /// Returns all claims, oldest first; an upgrade is listed twice, as held and as waiting.
-    pub fn standings(&self) -> Vec<Standing> {
-        let mut tickets: Vec<Ticket> = self.slots.keys().copied().collect();
-        tickets.sort_unstable();
-        tickets.into_iter().flat_map(|ticket| self.standings_of(ticket)).collect()
+    /// Returns the tickets of the claims later than one, oldest first, at most `most`: to list
+    /// them page by page.
+    pub fn tickets_after(&self, after: Ticket, most: usize) -> Vec<Ticket> {
+        let later = self.slots.keys().copied().filter(|ticket| *ticket > after);
+        let mut tickets: Vec<Ticket> = later.collect();
+        if most < tickets.len() {
+            // A page of many: the rest need no order.
+            tickets.select_nth_unstable(most);
+            tickets.truncate(most);
+        }
+        oldest(tickets, most)
     }
 
-    /// Returns the tickets of all claims later than one, in order: to list them page by page.
-    pub fn tickets_after(&self, after: Ticket) -> Vec<Ticket> {
-        let mut tickets: Vec<Ticket> =
-            self.slots.keys().copied().filter(|ticket| *ticket > after).collect();
-        tickets.sort_unstable();
-        tickets
-    }
-
-    /// Returns the claims that use a path or, for a directory, anything beneath it.
-    pub fn standings_at(&self, space: SpaceId, path: &ViewPath) -> Vec<Standing> {
+    /// Returns the tickets, later than one, of the claims that use a path or, for a directory,
+    /// anything beneath it: oldest first, at most `most`.
+    pub fn tickets_at(
+        &self,
+        space: SpaceId,
+        path: &ViewPath,
+        after: Ticket,
+        most: usize,
+    ) -> Vec<Ticket> {
         let keys = [Key::Path(space, path.clone()), Key::Tree(space, path.clone())];
-        let mut tickets: Vec<Ticket> = keys
-            .iter()
-            .filter_map(|key| self.queue(key))
-            .flat_map(|queue| queue.holders.keys().copied().chain(queue.waiters()))
-            .collect();
-        tickets.sort_unstable();
-        tickets.dedup();
-        tickets.into_iter().flat_map(|ticket| self.standings_of(ticket)).collect()
+        let queues = keys.iter().filter_map(|key| self.queue(key));
+        oldest(queues.flat_map(|queue| queue.tickets(after, most)).collect(), most)
     }
 
-    /// Returns one claim by its ticket: as held first, then as waiting.
-    pub fn standings_of(&self, ticket: Ticket) -> Vec<Standing> {
+    /// Returns the tickets of the claims that name this very path, oldest first, at most `most`.
+    pub fn tickets_on(&self, space: SpaceId, path: &ViewPath, most: usize) -> Vec<Ticket> {
+        let queue = self.queue(&Key::Path(space, path.clone()));
+        oldest(queue.into_iter().flat_map(|queue| queue.tickets(Ticket(0), most)).collect(), most)
+    }
+
+    /// Returns claims by their tickets, which are in order: each as held first, then as waiting.
+    pub fn standings(&self, tickets: Vec<Ticket>) -> impl Iterator<Item = Standing> + '_ {
+        let mut counted = Counted::default();
+        tickets.into_iter().flat_map(move |ticket| self.standings_of(ticket, &mut counted))
+    }
+
+    fn standings_of(&self, ticket: Ticket, counted: &mut Counted) -> Vec<Standing> {
         let Some(slot) = self.slots.get(&ticket) else { return Vec::new() };
         let held = slot.held.as_ref().map(|held| Standing {
             ticket,
@@ -96,15 +113,20 @@ impl Table {
             since: held.since,
             count: slot.count,
         });
-        held.into_iter().chain(self.waiting_standing(ticket, slot)).collect()
+        held.into_iter().chain(self.waiting_standing(ticket, slot, counted)).collect()
     }
 
-    fn waiting_standing(&self, ticket: Ticket, slot: &Slot) -> Option<Standing> {
+    fn waiting_standing(
+        &self,
+        ticket: Ticket,
+        slot: &Slot,
+        counted: &mut Counted,
+    ) -> Option<Standing> {
         let waiting = slot.waiting.as_ref()?;
         let mut behind: Vec<Ticket> = self.blockers(ticket).take(BLOCKERS_SHOWN_MAX * 4).collect();
         behind.sort_unstable();
         behind.dedup();
-        let place = 1 + self.waiters_before(ticket);
+        let place = 1 + self.waiters_before(ticket, waiting, counted);
         behind.sort_by_key(|t| self.slot(*t).held.is_none());
         behind.truncate(BLOCKERS_SHOWN_MAX);
         Some(Standing {
@@ -116,12 +138,15 @@ impl Table {
         })
     }
 
-    fn waiters_before(&self, ticket: Ticket) -> usize {
-        let slot = self.slot(ticket);
-        let keys = slot.waiting.iter().flat_map(|waiting| &waiting.keys);
-        let before =
-            |(id, mode): &(usize, _)| self.queues[*id].waiters_against(*mode, ticket).count();
-        keys.map(before).max().unwrap_or(0)
+    fn waiters_before(&self, ticket: Ticket, waiting: &Waiting, counted: &mut Counted) -> usize {
+        let before = waiting.keys.iter().map(|(id, mode)| {
+            let (from, count) = counted.get(&(*id, *mode)).copied().unwrap_or((Ticket(0), 0));
+            let since = self.queues[*id].waiters_between(*mode, from, ticket);
+            let count = count + since.count();
+            counted.insert((*id, *mode), (ticket, count));
+            count
+        });
+        before.max().unwrap_or(0)
     }
 
     /// Returns the ticket of an owner, if it has a claim.
@@ -154,5 +179,79 @@ impl Table {
     /// Returns the living sessions, the stateless one apart.
     pub fn sessions(&self) -> impl Iterator<Item = SessionId> + '_ {
         self.sessions.keys().copied().filter(|session| *session != SessionId::STATELESS)
+    }
+}
+
+/// Returns the oldest `most` in order, each once.
+fn oldest(mut tickets: Vec<Ticket>, most: usize) -> Vec<Ticket> {
+    tickets.sort_unstable();
+    tickets.dedup();
+    tickets.truncate(most);
+    tickets
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::Epoch;
+    use crate::lock::claim::{Label, Party, Patience, Terms};
+    use crate::lock::event::Command;
+    use crate::lock::want::{Access, Node, Op, Place, Want};
+    use std::time::Duration;
+
+    const SPACE: SpaceId = SpaceId(1);
+    const SESSION: SessionId = SessionId(1);
+
+    fn claim(number: u64, path: &str) -> Arc<Claim> {
+        let owner = OwnerId { session: SESSION, number };
+        let terms = Terms {
+            owner,
+            party: Party::Owner(owner),
+            caller: None,
+            patience: Patience::Endless,
+            read_wait: None,
+            lease: None,
+            max_hold: None,
+            label: Label::default(),
+        };
+        let path = ViewPath::parse(path.as_bytes()).unwrap();
+        let places = vec![Place { space: SPACE, path: Some(path), node: Node::None }];
+        Arc::new(Claim::new(terms, Want { op: Op::Hold(Access::Write), places }))
+    }
+
+    #[test]
+    fn a_line_is_listed_page_by_page_as_in_one_piece() {
+        let mut table = Table::new(Epoch(1));
+        let lease = Duration::from_secs(10);
+        table.execute(Time::ZERO, Command::Open { session: SESSION, lease }).unwrap();
+        // One holds, nine wait; between them stand others who wait for nobody.
+        for number in 0..20 {
+            let other = format!("d/other-{number}");
+            let path = if number % 2 == 0 { "d/f" } else { &other };
+            let command = Command::Acquire { claim: claim(number, path), leaders: Vec::new() };
+            table.execute(Time::ZERO, command).unwrap();
+        }
+        let places_by = |most: usize, path: &str| {
+            let path = ViewPath::parse(path.as_bytes()).unwrap();
+            let (mut places, mut after) = (Vec::new(), Ticket(0));
+            loop {
+                let page = table.tickets_at(SPACE, &path, after, most);
+                let Some(last) = page.last() else { break places };
+                after = *last;
+                places.extend(table.standings(page).filter_map(|standing| match standing.state {
+                    State::Waiting { place, .. } => Some(place),
+                    State::Held { .. } => None,
+                }));
+            }
+        };
+        for most in [1, 3, 7, usize::MAX] {
+            for path in ["d/f", "d", "."] {
+                assert_eq!(places_by(most, path), Vec::from_iter(1..=9), "{path} by {most}");
+            }
+            let mut all = table.tickets_after(Ticket(5), most);
+            all.truncate(2);
+            assert_eq!(all, [Ticket(6), Ticket(7)][..most.min(2)]);
+        }
+        assert_eq!(table.tickets_on(SPACE, &ViewPath::root(), 9), []);
     }
 }

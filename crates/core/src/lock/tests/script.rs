@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::id::{Epoch, OwnerId, SessionId, SpaceId};
+use crate::id::{Epoch, OwnerId, SessionId, SpaceId, Ticket};
 use crate::lock::claim::{Caller, Claim, Label, Party, Patience, Process, Terms};
 use crate::lock::event::{Change, Command, Notice, RecallStage, Refusal};
 use crate::lock::key::FileKey;
@@ -247,10 +247,8 @@ impl World {
     }
 
     fn restart(&mut self, incomplete: bool) -> String {
-        let standings = self.table.standings();
-        let claims = standings
-            .iter()
-            .map(|standing| (standing.ticket, self.table.record(standing.ticket).unwrap()));
+        let tickets = self.table.tickets_after(Ticket(0), usize::MAX);
+        let claims = tickets.into_iter().map(|ticket| (ticket, self.table.record(ticket).unwrap()));
         let restore = Restore {
             sessions: self.table.sessions().map(|session| (session, LEASE)).collect(),
             claims: claims.collect::<Vec<(_, Record)>>(),
