@@ -329,6 +329,8 @@ impl Desk {
                 self.dirty_sessions.insert(*session);
             }
             Event::Recalled { ticket, recall } => {
+                // To the journal it is as before; not to those who watch.
+                self.dirty_claims.insert(*ticket);
                 tracing::info!(%ticket, ?recall, reason, "a holder is asked to let go");
             }
             Event::Lost { .. }
