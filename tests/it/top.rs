@@ -162,6 +162,28 @@ fn top_filters_and_pauses() {
 }
 
 #[test]
+fn top_recalls_and_breaks_a_lock_for_a_reason() {
+    let world = World::new();
+    world.seed("f", "");
+    let mut holder = world.actor(&world.view());
+    let fd = holder.open("w", "f");
+    let terminal = open(&world, 100, 24);
+    terminal.wait_until("the holder", |screen| row(screen, "held", " f "));
+    terminal.press(["r"]);
+    terminal.wait_for("to let go? Enter, or Esc.");
+    terminal.enter("please");
+    terminal.wait_until("it is asked", |screen| row(screen, "held (asked)", " f "));
+    terminal.press(["b"]);
+    terminal.wait_for("break ticket");
+    terminal.enter("it hangs");
+    terminal.wait_for("is broken");
+    terminal.wait_for("nobody holds anything");
+    assert_eq!(holder.write(fd, "late"), Err(rustix::io::Errno::IO));
+    let why = world.gate(["why"]).args([world.view().join("f")]).run().success();
+    assert!(why.contains("it hangs"), "{why}");
+}
+
+#[test]
 fn top_shows_names_that_would_steer_the_terminal() {
     let world = World::new();
     let name = OsString::from_vec(b"n\xff\x1b[2J\xe2\x80\xae".to_vec());

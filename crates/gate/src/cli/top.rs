@@ -174,6 +174,7 @@ impl Top {
                 Sheet::Details(details) if details.scope == scope => details.text = Some(text),
                 _ => return Ok(Step::Unchanged),
             },
+            News::Ordered(outcome) => self.picture.notice = Some(outcome),
             News::Away => self.picture.away_since_ms = Some(board::now_ms()),
             News::Back => {
                 self.picture.away_since_ms = None;
@@ -192,6 +193,7 @@ impl Top {
                 rustix::process::kill_current_process_group(Signal::TSTP)
                     .map_err(|errno| no_terminal(errno.into()))?;
             }
+            Deed::Order(order) => self.asker.ask(Question::Order(order)),
             Deed::AskWhy(scope) => self.asker.ask(Question::Why(scope)),
         }
         Ok(Step::Changed)

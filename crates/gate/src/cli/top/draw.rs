@@ -17,7 +17,7 @@ use unicode_width::UnicodeWidthChar as _;
 
 use super::chain::{self, By, End};
 use super::forecast::Wait;
-use super::picture::{Picture, Sheet, count};
+use super::picture::{Order, OrderKind, Picture, Sheet, count};
 use crate::board;
 use crate::duration::rough;
 use crate::output::printable;
@@ -203,7 +203,7 @@ impl Column {
     /// Returns how wide it is; the path takes what is left.
     fn width(self, total: u16) -> u16 {
         match self {
-            Column::State => 11,
+            Column::State => 12,
             Column::Mode => 5,
             Column::Op => 8,
             Column::Path => {
@@ -359,6 +359,12 @@ fn foot(picture: &Picture, palette: &Palette) -> Line<'static> {
         let typed = format!("paths that contain: {}_", printable(picture.filter()));
         return Line::styled(typed, palette.heading);
     }
+    if let Sheet::Order(order) = &picture.sheet {
+        return Line::styled(asked(order), palette.alarm);
+    }
+    if let Some(notice) = &picture.notice {
+        return Line::styled(printable(notice), palette.heading);
+    }
     let filter = match picture.filter() {
         "" => String::new(),
         filter => format!(" | filter: {}", printable(filter)),
@@ -366,4 +372,14 @@ fn foot(picture: &Picture, palette: &Palette) -> Line<'static> {
     let sort = picture.sort().as_str();
     let keys = format!("? help  q quit | by {sort}{filter} | rows {}", picture.rows());
     Line::styled(keys, palette.faint)
+}
+
+fn asked(order: &Order) -> String {
+    let (ticket, reason) = (order.ticket, printable(&order.reason));
+    match order.what {
+        OrderKind::Break => format!("break ticket {ticket}? Enter, or Esc. reason: {reason}_"),
+        OrderKind::Recall => {
+            format!("ask ticket {ticket} to let go? Enter, or Esc. reason: {reason}_")
+        }
+    }
 }

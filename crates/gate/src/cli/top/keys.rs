@@ -1,9 +1,10 @@
 //! What keys do to the picture.
 
-use gate_api::wire::Scope;
+use gate_api::wire::{LineState, Scope};
+use gate_core::lock::limits::TEXT_BYTES_MAX;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
-use super::picture::{Details, Picture, Sheet};
+use super::picture::{Details, Order, OrderKind, Picture, Sheet};
 
 /// Rows by which a page is turned.
 const PAGE_ROWS: isize = 10;
@@ -19,6 +20,8 @@ pub enum Deed {
     Suspend,
     /// Ask all about a path.
     AskWhy(Scope),
+    /// Have the broker do something.
+    Order(Order),
 }
 
 /// Does what a key is for.
@@ -30,12 +33,14 @@ pub fn press(picture: &mut Picture, key: KeyEvent) -> Deed {
             _ => Deed::None,
         };
     }
+    picture.notice = None;
     match &mut picture.sheet {
         Sheet::None => press_on_board(picture, key.code),
         Sheet::Filter { .. } => {
             type_filter(picture, key.code);
             Deed::None
         }
+        Sheet::Order(_) => type_reason(picture, key.code),
         Sheet::Help => {
             picture.sheet = Sheet::None;
             Deed::None
@@ -63,6 +68,8 @@ fn press_on_board(picture: &mut Picture, key: KeyCode) -> Deed {
         KeyCode::Char('s') => picture.sort_by(picture.sort().next()),
         KeyCode::Char('?') => picture.sheet = Sheet::Help,
         KeyCode::Char('/') => picture.sheet = Sheet::Filter { before: picture.filter().to_owned() },
+        KeyCode::Char('b') => begin_order(picture, OrderKind::Break),
+        KeyCode::Char('r') => begin_order(picture, OrderKind::Recall),
         KeyCode::Enter => return ask_details(picture),
         _ => {}
     }
@@ -85,6 +92,37 @@ fn type_filter(picture: &mut Picture, key: KeyCode) {
         (_, sheet) => picture.sheet = sheet,
     }
     picture.filter_by(filter);
+}
+
+/// Nobody can give back what it only waits for.
+fn begin_order(picture: &mut Picture, what: OrderKind) {
+    let Some((line, _)) = picture.chosen() else { return };
+    let ticket = line.ticket;
+    if what == OrderKind::Recall && matches!(line.state, LineState::Waiting { .. }) {
+        picture.notice = Some(format!("ticket {ticket} holds nothing yet; b sends it away"));
+        return;
+    }
+    picture.sheet = Sheet::Order(Order { what, ticket, reason: String::new() });
+}
+
+/// A reason is typed; Enter gives the order, Esc takes it back. Who loses a lock is told why.
+fn type_reason(picture: &mut Picture, key: KeyCode) -> Deed {
+    let Sheet::Order(order) = &mut picture.sheet else { return Deed::None };
+    let is_unfounded = order.what == OrderKind::Break && order.reason.trim().is_empty();
+    match key {
+        KeyCode::Enter if !is_unfounded => {
+            let deed = Deed::Order(order.clone());
+            picture.sheet = Sheet::None;
+            return deed;
+        }
+        KeyCode::Esc => picture.sheet = Sheet::None,
+        KeyCode::Backspace => drop(order.reason.pop()),
+        KeyCode::Char(c) if order.reason.len() + c.len_utf8() <= TEXT_BYTES_MAX => {
+            order.reason.push(c);
+        }
+        _ => {}
+    }
+    Deed::None
 }
 
 /// Returns whether the key was for scrolling.
@@ -122,6 +160,11 @@ mod tests {
         let mut picture = Picture::default();
         picture.learn_locks(1, Locks { version: 1, lines, more: false });
         picture
+    }
+
+    fn scope(path: &str) -> Scope {
+        let path = gate_core::path::ViewPath::parse(path.as_bytes()).unwrap();
+        Scope::Within { space: "default".into(), path }
     }
 
     /// Presses keys: characters as they are, `^` for Esc, `$` for Enter, `<` for Backspace.
@@ -164,9 +207,7 @@ mod tests {
     #[test]
     fn details_are_asked_of_the_chosen_path_and_scroll() {
         let mut picture = picture();
-        let path = gate_core::path::ViewPath::parse(b"ab").unwrap();
-        let scope = Scope::Within { space: "default".into(), path };
-        assert_eq!(press_all(&mut picture, "jjj$"), Deed::AskWhy(scope));
+        assert_eq!(press_all(&mut picture, "jjj$"), Deed::AskWhy(scope("ab")));
         let Sheet::Details(details) = &mut picture.sheet else { panic!("no details") };
         details.text = Some("a\nb\nc\n".into());
         press_all(&mut picture, "jjjjk");
@@ -174,6 +215,27 @@ mod tests {
         assert_eq!(details.scrolled, 1);
         assert_eq!(press_all(&mut picture, "q"), Deed::None);
         assert_eq!(picture.sheet, Sheet::None);
+    }
+
+    #[test]
+    fn a_lock_is_broken_for_a_reason_and_only_then() {
+        let mut picture = picture();
+        assert_eq!(press_all(&mut picture, "b$ $"), Deed::None);
+        let order = Order { what: OrderKind::Break, ticket: 2, reason: " x".into() };
+        assert_eq!(press_all(&mut picture, "xy<$"), Deed::Order(order));
+        assert_eq!(picture.sheet, Sheet::None);
+        assert_eq!(press_all(&mut picture, "bx^$"), Deed::AskWhy(scope("b")));
+    }
+
+    #[test]
+    fn who_holds_is_asked_to_let_go_and_who_waits_is_not() {
+        let mut picture = picture();
+        let order = Order { what: OrderKind::Recall, ticket: 2, reason: String::new() };
+        assert_eq!(press_all(&mut picture, "r$"), Deed::Order(order));
+        assert_eq!((press_all(&mut picture, "jr"), &picture.sheet), (Deed::None, &Sheet::None));
+        assert!(picture.notice.is_some());
+        press_all(&mut picture, "k");
+        assert_eq!(picture.notice, None);
     }
 
     #[test]

@@ -13,13 +13,18 @@ use gate_core::lock::event::Revocation;
 use ratatui::crossterm::event::{self, Event, KeyEvent, KeyEventKind};
 use rustix::process::Signal;
 
+use super::picture::{Order, OrderKind};
 use crate::cli::why;
+use crate::duration::rough;
 use crate::failure::Failure;
 use crate::mounts::{self, Mount};
 use crate::signals::Signals;
+use crate::target::Target;
 
 /// How long one question for changes may stay open before it is asked again.
 const NEWS_PATIENCE: Duration = Duration::from_secs(60);
+/// How long a holder that is asked has to let go, as with `gate recall`.
+const RECALL_WITHIN: Duration = Duration::from_secs(30);
 /// Signals that end the board, or stop it.
 const KEPT: [Signal; 5] = [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT, Signal::TSTP];
 
@@ -39,6 +44,8 @@ pub enum News {
     Status(Result<Status, QueryError>, Vec<Mount>),
     /// All about a path.
     Why(Scope, String),
+    /// What became of an order.
+    Ordered(String),
     /// The broker is away.
     Away,
     /// It is back.
@@ -49,6 +56,7 @@ pub enum News {
 pub enum Question {
     Status,
     Why(Scope),
+    Order(Order),
 }
 
 /// Asks the broker, on threads of its own.
@@ -156,9 +164,30 @@ fn answer_questions(session: &Session, asked: &Receiver<Question>, tell: &Sender
                 };
                 News::Why(scope, text)
             }
+            Question::Order(order) => News::Ordered(carry_out(session, order)),
         };
         if tell.send(news).is_err() {
             return;
         }
+    }
+}
+
+/// Returns what became of it, in one line.
+fn carry_out(session: &Session, order: Order) -> String {
+    let Order { what, ticket, reason } = order;
+    let target = Target { session: session.clone(), ticket };
+    let (done, told) = match what {
+        OrderKind::Break => (
+            target.order(|session, ticket| session.break_lock(ticket, reason.clone())),
+            format!("ticket {ticket} is broken"),
+        ),
+        OrderKind::Recall => (
+            target.order(|session, ticket| session.recall(ticket, reason.clone(), RECALL_WITHIN)),
+            format!("ticket {ticket} has {} to let go", rough(RECALL_WITHIN)),
+        ),
+    };
+    match done {
+        Ok(()) => told,
+        Err(failure) => failure.to_string().lines().collect::<Vec<_>>().join("; "),
     }
 }

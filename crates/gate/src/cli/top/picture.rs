@@ -29,6 +29,8 @@ pub struct Picture {
     pub is_paused: bool,
     /// What lies over the board.
     pub sheet: Sheet,
+    /// What became of an order; until the next key.
+    pub notice: Option<String>,
     epoch: u64,
     is_stale: bool,
     locks: Option<Locks>,
@@ -49,10 +51,32 @@ pub enum Sheet {
     None,
     /// A filter is being typed; that one was there before.
     Filter { before: String },
+    /// An order is being given a reason.
+    Order(Order),
     /// What the keys do.
     Help,
     /// All about one path.
     Details(Details),
+}
+
+/// What the broker is to do about a claim.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// What.
+    pub what: OrderKind,
+    /// The claim.
+    pub ticket: u64,
+    /// Why, for whoever it is done to.
+    pub reason: String,
+}
+
+/// What can be done about a claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OrderKind {
+    /// Ask its holder to let go.
+    Recall,
+    /// End it.
+    Break,
 }
 
 /// All about one path, once it is known.

@@ -13,6 +13,8 @@ Enter           all about its path, as `gate why` tells it
 /               show only paths that contain what you type
 s               sort: longest line, oldest, path
 p               pause, go on
+r               ask who holds to let go, as `gate recall`
+b               take a lock away, for a reason, as `gate break`
 q, Esc, Ctrl-C  quit; Ctrl-Z suspends
 
 STILL is how much longer a waiter may wait: the holders in its way
@@ -25,7 +27,7 @@ waits/s counts requests that could not be granted at once.";
 pub fn draw(frame: &mut Frame<'_>, picture: &Picture, palette: &Palette) {
     let area = frame.area().inner(Margin { horizontal: 1, vertical: 1 });
     match &picture.sheet {
-        Sheet::None | Sheet::Filter { .. } => {}
+        Sheet::None | Sheet::Filter { .. } | Sheet::Order(_) => {}
         Sheet::Help => draw_sheet(frame, area, " any key goes back ", HELP, 0, palette),
         Sheet::Details(details) => {
             let text = details.text.as_deref().unwrap_or("asking the broker");

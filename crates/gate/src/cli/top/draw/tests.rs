@@ -5,7 +5,7 @@ use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 
 use super::super::lines::{held, status, waits};
-use super::super::picture::{Details, Picture, Rates, Sheet};
+use super::super::picture::{Details, Order, OrderKind, Picture, Rates, Sheet};
 use super::{Palette, draw};
 use crate::mounts::Mount;
 
@@ -55,11 +55,11 @@ fn holders_waiters_and_the_chain_of_the_chosen_one() {
         |gate top  /state/gate.sock, process 7, up 1m1s
         |3 held  2 waiting  4 sessions  12.3 grants/s  0.5 waits/s  1 refused
         |space default: /src, views 1: /mnt
-        |STATE       MODE  PATH                          WHO              SINCE   STILL
-        |held        write a/f                           owner1           3s
-        |waiting #1  write a/f                           owner3           1m1s    ~17s
-        |waiting #2  read  a/f                           owner4           1m1s    ~37s
-        |held        read  b                             owner2           1m0s
+        |STATE        MODE  PATH                         WHO              SINCE   STILL
+        |held         write a/f                          owner1           3s
+        |waiting #1   write a/f                          owner3           1m1s    ~17s
+        |waiting #2   read  a/f                          owner4           1m1s    ~37s
+        |held         read  b                            owner2           1m0s
         |
         |
         |
@@ -81,11 +81,11 @@ fn a_wide_terminal_has_all_columns() {
         r"
         |gate top  /state/gate.sock, process 7, up 1m1s
         |3 held  2 waiting  4 sessions  12.3 grants/s  0.5 waits/s  1 refused
-        |STATE       MODE  OP       PATH                                WHO                      PID     SINCE   STILL   TICKET
-        |held        write open     a/f                                 owner1                           3s              1
-        |waiting #1  write open     a/f                                 owner3                           1m1s    ?       3
-        |waiting #2  read  open     a/f                                 owner4                           1m1s    ?       4
-        |held        read  open     b                                   owner2                           1m0s            2
+        |STATE        MODE  OP       PATH                               WHO                      PID     SINCE   STILL   TICKET
+        |held         write open     a/f                                owner1                           3s              1
+        |waiting #1   write open     a/f                                owner3                           1m1s    ?       3
+        |waiting #2   read  open     a/f                                owner4                           1m1s    ?       4
+        |held         read  open     b                                  owner2                           1m0s            2
         |
         |
         |ticket 1: 2 wait behind it
@@ -104,9 +104,9 @@ fn a_narrow_terminal_has_the_end_of_the_path() {
         r"
         |gate top  /state/gate.sock, process 7, u
         |3 held  2 waiting  4 sessions  12.3 gran
-        |STATE       PATH      WHO        SINCE
-        |held        …/file.rs owner1     1m1s
-        |held        …漢 字 漢 字  owner2     1m1s
+        |STATE        PATH     WHO        SINCE
+        |held         …file.rs owner1     1m1s
+        |held         …字 漢 字   owner2     1m1s
         |
         |
         |ticket 1: 0 wait behind it
@@ -158,8 +158,8 @@ fn names_cannot_steer_the_terminal_and_bytes_are_shown() {
         r"
         |gate top  /state/gate.sock, process 7, up 1m1s
         |3 held  2 waiting  4 sessions  12.3 grants/s  0.5 waits/s  1 refused
-        |STATE       MODE  PATH                          WHO              SINCE   STILL
-        |held        write a\u{1b}[2Jb\xff               owner1           1m1s
+        |STATE        MODE  PATH                         WHO              SINCE   STILL
+        |held         write a\u{1b}[2Jb\xff              owner1           1m1s
         |
         |
         |
@@ -184,15 +184,15 @@ fn details_and_help_lie_over_the_board() {
         |h│/               show only paths that contain what you type                  │
         |w│s               sort: longest line, oldest, path                            │
         |w│p               pause, go on                                                │
-        |h│q, Esc, Ctrl-C  quit; Ctrl-Z suspends                                       │
+        |h│r               ask who holds to let go, as `gate recall`                   │
+        | │b               take a lock away, for a reason, as `gate break`             │
+        | │q, Esc, Ctrl-C  quit; Ctrl-Z suspends                                       │
         | │                                                                            │
         | │STILL is how much longer a waiter may wait: the holders in its way          │
         | │and the waiters before it are each taken to hold as long as the             │
-        | │median of those seen to end on the same path while this board ran.          │
+        |t│median of those seen to end on the same path while this board ran.          │
         | │?: none was seen. overdue: the holder takes longer than usual.              │
-        |t│waits/s counts requests that could not be granted at once.                  │
-        | │                                                                            │
-        | │                                                                            │
+        | │waits/s counts requests that could not be granted at once.                  │
         | │                                                                            │
         | │                                                                            │
         | └────────────────────────────────────────────────────────────────────────────┘
@@ -216,4 +216,16 @@ fn details_and_help_lie_over_the_board() {
         | └────────────────────────────────────────────────────────┘
         |? help  q quit | by longest line | rows 4",
     );
+}
+
+#[test]
+fn an_order_is_asked_for_and_what_became_of_it_is_told() {
+    let mut picture = picture(some());
+    let foot = |picture: &mut Picture| screen(picture, 80, 10).lines().last().unwrap().to_owned();
+    let reason = "it \x07 hangs".to_owned();
+    picture.sheet = Sheet::Order(Order { what: OrderKind::Break, ticket: 1, reason });
+    assert_eq!(foot(&mut picture), r"break ticket 1? Enter, or Esc. reason: it \u{7} hangs_");
+    picture.sheet = Sheet::None;
+    picture.notice = Some("ticket 1 is broken".into());
+    assert_eq!(foot(&mut picture), "ticket 1 is broken");
 }
