@@ -38,6 +38,55 @@ fn n7_a_view_that_lost_its_lease_writes_nothing_through_what_it_held() {
     frozen.open("w", "f");
 }
 
+/// N7: the moment it goes on, before it has heard of its broker, it writes nothing either.
+#[test]
+fn n7_a_stopped_view_writes_nothing_late_not_even_at_once() {
+    let mut world = World::bare();
+    world.start_broker([""; 0]);
+    // By the socket file: to the kernel its connection stands all the while.
+    world.unset_env("GATE_BROKER_HOST");
+    world.unset_env("GATE_BROKER_PORT");
+    let [source, view] = [world.source(), world.view()];
+    world.mount(&source, &view, ["--lease-ms", "500"]);
+    let second = super::spaces::second_view(&mut world, ["--lease-ms", "500"]);
+    world.seed("f", "old");
+    let [mut frozen, mut other] = [world.actor(&view), world.actor(&second)];
+    let fd = frozen.open("rw", "f");
+    world.server_of(&view).signal(Signal::STOP);
+    frozen.tell_on("write", fd, &["mine"]);
+    other.tell(["open", "w0", "f"]);
+    // N5: who is stopped does not hold up others beyond its lease.
+    let others = other.opened();
+    other.write(others, "theirs").unwrap();
+    world.server_of(&view).signal(Signal::CONT);
+    // This one waited in the kernel's queue and is the first that the view sees.
+    assert_eq!(frozen.answer(), Err(Errno::IO));
+    assert_eq!(world.source_text("f"), "theirs");
+    other.close(others);
+}
+
+/// Who was stopped and missed by nobody goes on as if nothing had been.
+#[test]
+fn a_stopped_view_that_nobody_missed_keeps_what_it_held() {
+    let mut world = World::bare();
+    world.start_broker([""; 0]);
+    let [source, view] = [world.source(), world.view()];
+    world.mount(&source, &view, ["--lease-ms", "300"]);
+    world.seed("f", "");
+    let mut actor = world.actor(&view);
+    let fd = actor.open("rw", "f");
+    world.server_of(&view).signal(Signal::STOP);
+    wait_until(SOON, "its lease ran out", || {
+        let status = world.gate(["status", "--json"]).run().success();
+        let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+        status["broker"]["away"] == 1
+    });
+    world.server_of(&view).signal(Signal::CONT);
+    actor.write(fd, "mine").unwrap();
+    actor.close(fd);
+    assert_eq!(world.source_text("f"), "mine");
+}
+
 /// N8: a full disk is told where the bytes were lost.
 #[test]
 fn n8_a_full_disk_is_told_by_write_and_by_fsync() {

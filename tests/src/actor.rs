@@ -84,6 +84,12 @@ impl Actor {
         self.ask([verb, &number].iter().chain(words))
     }
 
+    /// Tells it to do something with an open file, without waiting for the answer.
+    pub fn tell_on(&mut self, verb: &str, fd: Fd, words: &[&str]) {
+        let number = fd.0.to_string();
+        self.tell([verb, &number].iter().chain(words));
+    }
+
     /// Closes an open file.
     #[track_caller]
     pub fn close(&mut self, fd: Fd) {

@@ -1,6 +1,7 @@
 //! Where a broker listens.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use crate::bearer::{TokenFile, TokenFileError};
@@ -52,6 +53,17 @@ impl Address {
     /// Returns where the broker with this state directory listens.
     pub fn of_state_dir(state_dir: &Path) -> Address {
         Address::Unix(state_dir.join(SOCKET_NAME))
+    }
+
+    /// Returns whether it leads to this machine without leaving it.
+    pub(crate) fn is_of_this_machine(&self) -> bool {
+        match self {
+            Address::Unix(_) => true,
+            Address::Tcp { host, .. } => {
+                host.eq_ignore_ascii_case("localhost")
+                    || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+            }
+        }
     }
 }
 

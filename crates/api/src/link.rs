@@ -69,6 +69,17 @@ pub enum ConnectError {
     Silent,
 }
 
+impl ConnectError {
+    /// Returns whether there is none on this machine that might have let others in: the kernel says
+    /// that nobody listens.
+    pub(crate) fn proves_that_no_broker_runs(&self) -> bool {
+        let ConnectError::NobodyThere(address, error) = self else { return false };
+        let nobody =
+            matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound);
+        nobody && address.is_of_this_machine()
+    }
+}
+
 impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

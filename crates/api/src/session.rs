@@ -8,6 +8,7 @@
 //! The logic is [`state`], which knows no transport; [`reader`] is the thread.
 
 mod reader;
+mod standing;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -33,6 +34,7 @@ use crate::wire::{
 
 pub use crate::link::ConnectError;
 pub use crate::wire::{MaxHold, Party, Recall};
+use standing::{Moment, Standing};
 use state::State;
 
 /// How long a broker may take to answer a question.
@@ -49,6 +51,7 @@ struct Shared {
     state: Mutex<State>,
     /// Wakes the session's thread while the broker is away.
     stirred: Condvar,
+    standing: Standing,
     connector: Box<dyn Connector>,
     watcher: Arc<dyn Watcher>,
     hello: Hello,
@@ -195,11 +198,14 @@ impl Session {
             max_hold: client.max_hold,
             resume: None,
         };
+        let greeted = Moment::now();
         let (connection, welcome) = reader::greet(&connector, &hello)?;
+        let standing = Standing::new(connection.heartbeat.then_some(greeted), welcome.lease);
         let state = State::new(connection.outgoing, welcome, connection.heartbeat);
         let shared = Arc::new(Shared {
             state: Mutex::new(state),
             stirred: Condvar::new(),
+            standing,
             connector: Box::new(connector),
             watcher,
             hello,
@@ -208,7 +214,7 @@ impl Session {
         let incoming = connection.incoming;
         std::thread::Builder::new()
             .name("gate-session".into())
-            .spawn(move || reader::serve(&serving, incoming))
+            .spawn(move || reader::serve(&serving, incoming, greeted))
             .map_err(|error| ConnectError::Refused(error.to_string()))?;
         Ok(Session(Arc::new(Life(shared))))
     }
@@ -281,6 +287,18 @@ impl Session {
     /// Says that a contended handle did I/O.
     pub fn active(&self, owner: u64) {
         self.state().say(&ClientMessage::Active { owner });
+    }
+
+    /// Returns whether what is held may be used now. Where it was too long since the broker was
+    /// heard of, waits for that, at most `patience`; then ask again what is held: it may have been
+    /// revoked. Cheap as long as all is well. Not for the session's own thread.
+    pub fn may_act(&self, patience: Duration) -> bool {
+        let standing = &self.0.0.standing;
+        if standing.is_good() {
+            return true;
+        }
+        self.state().ping(Moment::now());
+        standing.await_good(patience)
     }
 
     /// Returns who holds and who waits; with `newer_than`, once that changed, within `patience`.

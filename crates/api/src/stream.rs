@@ -36,17 +36,17 @@ const BACKLOG_BYTES_MAX: usize = 8 * 1024 * 1024;
 pub(crate) fn connect(approach: &Approach) -> Result<Connection, ConnectError> {
     let address = &approach.address;
     let nobody = |error| ConnectError::NobodyThere(address.clone(), error);
-    let (socket, first_bytes, heartbeat) = match address {
+    let (socket, first_bytes) = match address {
         Address::Unix(path) => {
             let stream = with_short_path(path, |path| UnixStream::connect(path)).map_err(nobody)?;
-            (OwnedFd::from(stream), Vec::new(), false)
+            (OwnedFd::from(stream), Vec::new())
         }
         Address::Tcp { host, port } => {
             let token = approach.token().map_err(ConnectError::Token)?;
             let token = token.map(|file| file.first().header()).unwrap_or_default();
             let mut stream = connect_tcp(host, *port).map_err(nobody)?;
             let first_bytes = upgrade(&mut stream, address, &token)?;
-            (OwnedFd::from(stream), first_bytes, true)
+            (OwnedFd::from(stream), first_bytes)
         }
     };
     let socket = Arc::new(socket);
@@ -55,7 +55,7 @@ pub(crate) fn connect(approach: &Approach) -> Result<Connection, ConnectError> {
     let buffer = vec![0; READ_BYTES].into_boxed_slice();
     let mut incoming = Reader { socket, decoder: Decoder::default(), buffer, greeted: false };
     incoming.decoder.push(&first_bytes);
-    Ok(Connection { outgoing: Box::new(outgoing), incoming: Box::new(incoming), heartbeat })
+    Ok(Connection { outgoing: Box::new(outgoing), incoming: Box::new(incoming), heartbeat: true })
 }
 
 /// Connects, in a bounded time, and lets reads wait for as long at first.

@@ -106,14 +106,19 @@ impl Actor {
     pub fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS_MAX);
         let mut stopping = false;
+        let mut now = clock::now();
         while !stopping {
             // What the last run left must be journaled and told first.
             self.settle_accounts(false);
-            match self.poll.poll(&mut events, self.patience()) {
+            let due = self.due();
+            match self.poll.poll(&mut events, self.patience(due)) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 polled => polled?,
             }
-            let now = clock::now();
+            if let Some(due) = due {
+                clock::wake(due, now);
+            }
+            now = clock::now();
             for event in &events {
                 self.receive(event, now);
             }
@@ -126,14 +131,18 @@ impl Actor {
         Ok(())
     }
 
+    /// Returns when something is to be done by the clock.
+    fn due(&self) -> Option<Time> {
+        let due = [self.desk.deadline(), self.commit_by, self.rounds_at];
+        due.into_iter().flatten().min()
+    }
+
     /// Returns how long nothing is to be done.
-    fn patience(&self) -> Option<Duration> {
+    fn patience(&self, due: Option<Time>) -> Option<Duration> {
         if !self.unread.is_empty() || self.unopened {
             return Some(Duration::ZERO);
         }
-        let due = [self.desk.deadline(), self.commit_by, self.rounds_at];
-        let next = due.into_iter().flatten().min()?;
-        Some(next.since(clock::now()))
+        Some(due?.since(clock::now()))
     }
 
     fn receive(&mut self, event: &Event, now: Time) {
@@ -169,7 +178,7 @@ impl Actor {
             match peer_of(&stream) {
                 Some(peer) if peer.is_trusted() => {
                     let peer = process::of_pid(peer.pid);
-                    let socket = Socket { fd: stream, first_bytes: Vec::new(), heard: None };
+                    let socket = Socket { fd: stream, first_bytes: Vec::new() };
                     self.admit(socket, Guest { peer, rights: Rights::Admin }, now);
                 }
                 _ => tracing::warn!("a client of another user was turned away"),
@@ -182,13 +191,11 @@ impl Actor {
             tracing::warn!("a client was turned away: too many connections");
             return;
         }
-        let Socket { fd, first_bytes, heard } = socket;
-        match self.doors.admit(fd, &first_bytes, heard) {
+        let Socket { fd, first_bytes } = socket;
+        match self.doors.admit(fd, &first_bytes, now) {
             Ok(id) => {
                 self.desk.enter(id, guest);
-                if heard.is_some() {
-                    self.rounds_at.get_or_insert(now + ROUNDS_PAUSE);
-                }
+                self.rounds_at.get_or_insert(now + ROUNDS_PAUSE);
                 self.read(id, now);
             }
             Err(error) => tracing::warn!(%error, "a client could not be let in"),
@@ -215,7 +222,7 @@ impl Actor {
 
     fn part(&mut self, id: ConnectionId, now: Time) {
         self.doors.close(id);
-        self.desk.leave(now, id);
+        self.desk.leave(now, id, now);
     }
 
     /// Returns whether it is time to stop.
@@ -250,7 +257,7 @@ impl Actor {
                 }
             }
             Mail::Upgraded { socket, first_bytes, rights } => {
-                let socket = Socket { fd: socket, first_bytes, heard: Some(now) };
+                let socket = Socket { fd: socket, first_bytes };
                 self.admit(socket, Guest { peer: None, rights }, now);
             }
             Mail::Stateless(call) => self.desk.call(now, call),
@@ -268,19 +275,21 @@ impl Actor {
         }
     }
 
-    /// Ends the sessions of clients that were silent for a lease, where silence means anything.
+    /// Parts from clients that were silent for a lease: it ran out.
     fn make_rounds(&mut self, now: Time) {
         if self.rounds_at.is_none_or(|at| now < at) {
             return;
         }
         self.rounds_at = None;
         self.accept(now);
-        for (id, silence) in self.doors.silences(now) {
-            self.rounds_at = Some(now + ROUNDS_PAUSE);
-            if silence > self.desk.silence_allowed(id) {
+        for (id, heard) in self.doors.last_heard() {
+            let until = heard + self.desk.silence_allowed(id);
+            if until <= now {
                 tracing::info!(connection = id.0, "a client was silent for its lease");
-                self.desk.end(now, id);
-                self.part(id, now);
+                self.doors.close(id);
+                self.desk.leave(now, id, heard);
+            } else {
+                self.rounds_at = Some(self.rounds_at.map_or(until, |at| at.min(until)));
             }
         }
     }
@@ -363,8 +372,6 @@ impl Actor {
 struct Socket {
     fd: OwnedFd,
     first_bytes: Vec<u8>,
-    /// Set where the client has to prove now and then that it is there: over TCP.
-    heard: Option<Time>,
 }
 
 /// Who is at the other end of a Unix socket.

@@ -1,4 +1,8 @@
 //! The broker's clocks: one to decide by, one for people.
+//!
+//! The one to decide by stands still while the machine sleeps, cannot be set, and stands still while
+//! the broker itself could hear nobody, stopped or stuck on a disk: else leases would run out whose
+//! holders did all they could.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -6,12 +10,35 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use gate_core::time::Time;
 use rustix::time::{ClockId, clock_gettime};
 
-/// Reads the monotonic clock.
+/// How late the broker may wake up before it counts as stopped.
+const LATE_MAX: Duration = Duration::from_secs(1);
+/// How long others have, after it was stopped, to be heard before what was due is done.
+const HEARING: Duration = Duration::from_secs(2);
+
+/// For how long the broker was stopped, in nanoseconds.
+static STOPPED: AtomicU64 = AtomicU64::new(0);
+
+/// Reads the clock to decide by.
 pub(crate) fn now() -> Time {
     let read = clock_gettime(ClockId::Monotonic);
     let seconds = u64::try_from(read.tv_sec).unwrap_or_default();
     let nanos = u32::try_from(read.tv_nsec).unwrap_or_default();
-    Time::ZERO + Duration::new(seconds, nanos)
+    let stopped = Duration::from_nanos(STOPPED.load(Ordering::Relaxed));
+    Time::ZERO + Duration::new(seconds, nanos) - stopped
+}
+
+/// Tells that the broker wakes up that was to wake at `due`, and last heard clients at `heard`. If
+/// that is late, it was stopped: the clock goes back to a little before `due`, never before `heard`.
+pub(crate) fn wake(due: Time, heard: Time) {
+    let stopped = time_lost(now(), due, heard);
+    STOPPED.fetch_add(u64::try_from(stopped.as_nanos()).unwrap_or(0), Ordering::Relaxed);
+}
+
+fn time_lost(now: Time, due: Time, heard: Time) -> Duration {
+    if now.since(due) < LATE_MAX {
+        return Duration::ZERO;
+    }
+    now.since(heard.max(due - HEARING))
 }
 
 /// Returns the time for people: milliseconds since 1970, UTC.
@@ -47,5 +74,34 @@ impl Reading {
     /// Returns an instant for people.
     pub fn wall_ms_of(self, at: Time) -> u64 {
         self.start_ms.saturating_add(at.0 / NANOS_PER_MS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> Time {
+        Time::ZERO + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn a_broker_that_wakes_in_time_lost_nothing() {
+        assert_eq!(time_lost(at(10), at(10), at(3)), Duration::ZERO);
+        assert_eq!(time_lost(at(10), at(11), at(3)), Duration::ZERO, "something came before");
+    }
+
+    #[test]
+    fn a_broker_that_was_stopped_first_hears_who_has_something_to_say() {
+        let lost = time_lost(at(100), at(20), at(3));
+        assert_eq!(at(100) - lost, at(20) - HEARING);
+    }
+
+    #[test]
+    fn the_clock_goes_back_no_further_than_to_when_somebody_was_heard() {
+        let lost = time_lost(at(100), at(20), at(19));
+        assert_eq!(at(100) - lost, at(19));
+        let lost = time_lost(at(100), at(20), at(60));
+        assert_eq!(at(100) - lost, at(60), "stuck after the deadline had passed");
     }
 }

@@ -5,7 +5,6 @@
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::mpsc::Sender;
-use std::time::Duration;
 
 use gate_api::frame::{self, Decoder, FrameError, PREAMBLE};
 use gate_api::wire::{ClientMessage, ServerMessage};
@@ -47,8 +46,8 @@ struct Socket {
     out: Vec<u8>,
     /// Whether the kernel tells when more can be sent.
     blocked: bool,
-    /// When the client was last heard, if its silence means anything.
-    heard: Option<Time>,
+    /// When the client was last heard.
+    heard: Time,
 }
 
 /// How a turn of reading ended.
@@ -74,12 +73,12 @@ impl Doors {
         }
     }
 
-    /// Lets a socket in; `heard` if its silence means anything.
+    /// Lets a socket in.
     pub fn admit(
         &mut self,
         fd: OwnedFd,
         first_bytes: &[u8],
-        heard: Option<Time>,
+        now: Time,
     ) -> std::io::Result<ConnectionId> {
         rustix::io::ioctl_fionbio(&fd, true)?;
         let id = self.fresh();
@@ -88,7 +87,7 @@ impl Doors {
         let mut decoder = Decoder::default();
         decoder.push(first_bytes);
         let out = PREAMBLE.to_vec();
-        let socket = Socket { fd, decoder, greeted: false, out, blocked: false, heard };
+        let socket = Socket { fd, decoder, greeted: false, out, blocked: false, heard: now };
         self.doors.insert(id, Door::Socket(socket));
         self.full.push(id);
         Ok(id)
@@ -131,8 +130,8 @@ impl Doors {
             Err(Errno::INTR) => Read::Partly,
             Err(_) => Read::Gone,
         };
-        if let Some(heard) = &mut socket.heard {
-            *heard = now;
+        if matches!(read, Read::Drained | Read::Partly) {
+            socket.heard = now;
         }
         match socket.decode(&mut hear) {
             Ok(()) => read,
@@ -198,13 +197,14 @@ impl Doors {
         }
     }
 
-    /// Returns for how long clients were silent whose silence means anything.
-    pub fn silences(&self, now: Time) -> Vec<(ConnectionId, Duration)> {
-        let silence = |(id, door): (&ConnectionId, &Door)| match door {
-            Door::Socket(Socket { heard: Some(heard), .. }) => Some((*id, now.since(*heard))),
-            Door::Socket(_) | Door::Inside(_) => None,
+    /// Returns when each client was last heard, if it has to be.
+    pub fn last_heard(&self) -> Vec<(ConnectionId, Time)> {
+        let heard = |(id, door): (&ConnectionId, &Door)| match door {
+            Door::Socket(socket) => Some((*id, socket.heard)),
+            // It cannot be cut off from its own process.
+            Door::Inside(_) => None,
         };
-        self.doors.iter().filter_map(silence).collect()
+        self.doors.iter().filter_map(heard).collect()
     }
 
     fn fresh(&mut self) -> ConnectionId {

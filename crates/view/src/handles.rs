@@ -71,6 +71,11 @@ impl Handle {
         if self.revoked.load(Ordering::Acquire) { Err(Errno::IO) } else { Ok(&self.file) }
     }
 
+    /// Returns whether it was opened in a turn.
+    pub fn has_turn(&self) -> bool {
+        matches!(self.turn, Turn::Granted { .. })
+    }
+
     /// Returns the turn, the first time it is asked for.
     pub fn end_turn(&self) -> Turn {
         match self.turn_ended.swap(true, Ordering::AcqRel) {

@@ -3,6 +3,7 @@
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
+use super::standing::Moment;
 use super::state::Call;
 use super::{Answer, Shared};
 use crate::frame::FrameError;
@@ -18,7 +19,7 @@ const PAUSE_MAX: Duration = Duration::from_millis(250);
 /// The longest such pause where the broker wants another token: that is for people to mend.
 const PAUSE_DENIED_MAX: Duration = Duration::from_secs(30);
 /// Silent heartbeats after which a connection counts as broken.
-const SILENCES_MAX: u32 = 3;
+const SILENCES_MAX: usize = 3;
 
 /// Connects and exchanges greetings.
 pub(super) fn greet(
@@ -36,45 +37,72 @@ pub(super) fn greet(
     }
 }
 
-/// Serves a session until it says good-bye.
-pub(super) fn serve(shared: &Shared, incoming: Box<dyn Incoming>) {
-    let mut incoming = Some(incoming);
-    while let Some(connected) = incoming {
+/// Serves a session until it says good-bye; `greeted` before its connection said anything.
+pub(super) fn serve(shared: &Shared, incoming: Box<dyn Incoming>, greeted: Moment) {
+    let mut link = Some(Link { incoming, heard: greeted });
+    while let Some(connected) = link {
         shared.listen(connected);
-        incoming = shared.return_to_broker();
+        link = shared.return_to_broker();
     }
 }
 
+/// The way back from the broker, while it holds.
+struct Link {
+    incoming: Box<dyn Incoming>,
+    /// The broker heard of the session after that.
+    heard: Moment,
+}
+
 impl Shared {
-    /// Hears the broker until the connection breaks.
-    fn listen(&self, mut incoming: Box<dyn Incoming>) {
-        let heartbeat = self.state().heartbeat();
-        let mut silences = 0;
+    /// Hears the broker until the connection breaks, or proves nothing any more: what was said to a
+    /// session whose lease may be over, such as a grant, may no longer be so.
+    fn listen(&self, mut link: Link) {
+        let (heartbeat, lease) = {
+            let state = self.state();
+            (state.heartbeat(), state.lease())
+        };
+        let greeted = link.heard;
+        let mut next = heartbeat.map(|pause| Instant::now() + pause);
         loop {
-            match incoming.receive(heartbeat) {
-                Ok(Some(message)) => {
-                    silences = 0;
-                    let call = self.state().receive(message);
-                    self.carry_out(call);
+            if let (Some(at), Some(pause)) = (next, heartbeat)
+                && Instant::now() >= at
+            {
+                if self.state().unanswered() >= SILENCES_MAX {
+                    break;
                 }
-                Ok(None) if silences < SILENCES_MAX => {
-                    silences += 1;
-                    self.state().say(&ClientMessage::Ping);
-                }
-                Ok(None) => break,
+                self.state().ping(Moment::now());
+                next = Some(Instant::now() + pause);
+            }
+            let patience = next.map(|at| at.saturating_duration_since(Instant::now()));
+            let message = match link.incoming.receive(patience) {
+                Ok(Some(message)) => message,
+                Ok(None) => continue,
                 Err(broken) => {
                     if !self.state().is_closed() {
                         tracing::info!(?broken, "the connection to the broker broke");
                     }
                     break;
                 }
+            };
+            if heartbeat.is_some() && link.heard.is_past(lease) {
+                tracing::info!("the broker was not heard of for a lease");
+                break;
+            }
+            let call = self.state().receive(message);
+            match call {
+                Some(Call::Proven { sent }) => {
+                    link.heard = sent;
+                    self.standing.extend(sent, lease);
+                }
+                Some(Call::Restored) => self.standing.extend(greeted, lease),
+                call => self.carry_out(call),
             }
         }
         self.state().lose(Instant::now());
     }
 
     /// Tries until the broker is back; `None` once the session was closed.
-    fn return_to_broker(&self) -> Option<Box<dyn Incoming>> {
+    fn return_to_broker(&self) -> Option<Link> {
         if self.state().is_closed() {
             return None;
         }
@@ -84,8 +112,9 @@ impl Shared {
             self.run_errands();
             let resume = Some(self.state().resume());
             let hello = Hello { resume, ..self.hello.clone() };
+            let tried = Moment::now();
             let pause_max = match greet(&*self.connector, &hello) {
-                Ok((connection, welcome)) => return Some(self.resume(connection, welcome)),
+                Ok((connection, welcome)) => return Some(self.resume(connection, welcome, tried)),
                 Err(error @ (ConnectError::Unauthorized(_) | ConnectError::Token(_))) => {
                     if !std::mem::replace(&mut is_denied, true) {
                         tracing::error!(%error, "the broker is back, but lets this client not in");
@@ -93,6 +122,10 @@ impl Shared {
                     PAUSE_DENIED_MAX
                 }
                 Err(error) => {
+                    // A broker that starts after this gives former sessions a lease to come back.
+                    if error.proves_that_no_broker_runs() {
+                        self.standing.extend(tried, self.state().lease());
+                    }
                     tracing::debug!(%error, "the broker is still away");
                     PAUSE_MAX
                 }
@@ -104,14 +137,18 @@ impl Shared {
         }
     }
 
-    fn resume(&self, connection: Connection, welcome: Welcome) -> Box<dyn Incoming> {
+    fn resume(&self, connection: Connection, welcome: Welcome, greeted: Moment) -> Link {
         let Connection { outgoing, incoming, heartbeat } = connection;
+        let (resumed, lease) = (welcome.resumed, welcome.lease);
         let lost = self.state().come_back(outgoing, heartbeat, welcome, Instant::now());
         for call in lost {
             self.carry_out(Some(call));
         }
+        if !resumed {
+            self.standing.extend(greeted, lease);
+        }
         self.watcher.back();
-        incoming
+        Link { incoming, heard: greeted }
     }
 
     /// Runs errands until then; `false` once the session was closed.
@@ -156,6 +193,7 @@ impl Shared {
             Some(Call::Revoked { owner, why, reason }) => self.watcher.revoked(owner, why, &reason),
             Some(Call::Recalled { owner, recall }) => self.watcher.recalled(owner, &recall),
             Some(Call::Contended { owner }) => self.watcher.contended(owner),
+            Some(Call::Proven { .. } | Call::Restored) => {}
         }
     }
 }

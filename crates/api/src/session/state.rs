@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use gate_core::id::{SpaceId, Ticket, Token};
 use gate_core::lock::event::{Change, Refusal, Revocation};
 
+use super::standing::{Heartbeats, Moment};
 use super::{Answer, Ask, Grant, Waiters};
 use crate::link::Outgoing;
 use crate::wire::{
@@ -28,6 +29,8 @@ type AttachAnswer = Result<Attached, AttachRefusal>;
 
 pub(super) struct State {
     link: Link,
+    /// Of the connection that is up.
+    heartbeats: Heartbeats,
     resume: Resume,
     lease: Duration,
     broker: BrokerInfo,
@@ -81,12 +84,17 @@ pub(super) enum Call {
     Recalled { owner: u64, recall: Recall },
     /// A watcher's business.
     Contended { owner: u64 },
+    /// The broker heard of the session after that.
+    Proven { sent: Moment },
+    /// All that became of a resumed session's owners was told.
+    Restored,
 }
 
 impl State {
     pub fn new(outgoing: Box<dyn Outgoing>, welcome: Welcome, heartbeat: bool) -> State {
         State {
             link: Link::Up { outgoing, heartbeat },
+            heartbeats: Heartbeats::default(),
             resume: welcome.session,
             lease: welcome.lease,
             broker: welcome.broker,
@@ -117,6 +125,23 @@ impl State {
             Link::Up { heartbeat: true, .. } => Some((self.lease / 3).min(HEARTBEAT_MAX)),
             _ => None,
         }
+    }
+
+    /// Returns how long the broker may not hear of it.
+    pub fn lease(&self) -> Duration {
+        self.lease
+    }
+
+    /// Lets the broker hear of it, if the broker is there.
+    pub fn ping(&mut self, now: Moment) {
+        if self.say(&ClientMessage::Ping) {
+            self.heartbeats.sent(now);
+        }
+    }
+
+    /// Returns how many heartbeats are not answered.
+    pub fn unanswered(&self) -> usize {
+        self.heartbeats.unanswered()
     }
 
     /// Sends, if the broker is there.
@@ -240,10 +265,9 @@ impl State {
                 }
                 None
             }
-            ServerMessage::Restored
-            | ServerMessage::Pong
-            | ServerMessage::Welcome(_)
-            | ServerMessage::Unwelcome { .. } => None,
+            ServerMessage::Pong => self.heartbeats.answered().map(|sent| Call::Proven { sent }),
+            ServerMessage::Restored => Some(Call::Restored),
+            ServerMessage::Welcome(_) | ServerMessage::Unwelcome { .. } => None,
         }
     }
 

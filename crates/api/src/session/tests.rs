@@ -150,6 +150,7 @@ impl Stage {
             Some(Call::Revoked { owner, .. }) => format!("{owner} revoked"),
             Some(Call::Recalled { owner, recall }) => format!("{owner} recalled {}", recall.reason),
             Some(Call::Contended { owner }) => format!("{owner} contended"),
+            Some(Call::Proven { .. } | Call::Restored) => return,
         };
         self.told.lock().unwrap().push(line);
     }

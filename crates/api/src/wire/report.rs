@@ -204,6 +204,8 @@ pub struct Status {
     pub in_grace: bool,
     /// Clients there are.
     pub sessions: u64,
+    /// Those of them whose connection is gone; what they have is kept for them.
+    pub away: u64,
     /// Claims that hold.
     pub held: u64,
     /// Claims that wait.

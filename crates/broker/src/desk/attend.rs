@@ -47,23 +47,15 @@ impl Desk {
         client.map_or(GREETING_PATIENCE, |client| client.lease)
     }
 
-    /// Ends the session behind a connection: its lease is over.
-    pub fn end(&mut self, now: Time, connection: ConnectionId) {
-        let session = self.visitors.get(&connection).and_then(|visitor| visitor.stage.session());
-        if let Some(session) = session {
-            self.close(now, session);
-        }
-    }
-
-    /// A connection is gone; its client may come back.
-    pub fn leave(&mut self, now: Time, connection: ConnectionId) {
+    /// A connection is gone; its client may come back within a lease of when it was last heard.
+    pub fn leave(&mut self, now: Time, connection: ConnectionId, heard: Time) {
         let Some(visitor) = self.visitors.remove(&connection) else { return };
         let Some(session) = visitor.stage.session() else { return };
         let Some(client) = self.sessions.get_mut(session) else { return };
         if client.connection == Some(connection) {
             client.connection = None;
             // Fails only if the session is gone as well.
-            let _ = self.run(now, Command::Lose { session });
+            let _ = self.run(now, Command::Lose { session, heard });
         }
     }
 

@@ -119,6 +119,7 @@ impl Desk {
             started_at_ms: self.started_at_ms,
             in_grace: self.table.in_grace(),
             sessions: count(self.sessions.len()),
+            away: count(self.sessions.iter().filter(|(_, c)| c.connection.is_none()).count()),
             held: count(held),
             waiting: count(waiting),
             spaces: spaces.take(LINES_MAX).collect(),

@@ -17,8 +17,9 @@ use crate::time::Time;
 pub enum Command {
     /// A client came: begin its session.
     Open { session: SessionId, lease: Duration },
-    /// A client's connection is gone; its process may come back within a lease.
-    Lose { session: SessionId },
+    /// A client's connection is gone; its process may come back within a lease of when it was last
+    /// heard.
+    Lose { session: SessionId, heard: Time },
     /// A client is back and lists all it has; what it does not list is freed.
     Reclaim { session: SessionId, held: Vec<(Arc<Claim>, Token)>, waiting: Vec<Arc<Claim>> },
     /// A client said good-bye, or its process is known to be dead.

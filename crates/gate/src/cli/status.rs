@@ -55,6 +55,8 @@ struct Broker {
     started_at: String,
     in_grace: bool,
     sessions: u64,
+    /// Whose connection is gone, and what they have is kept.
+    away: u64,
     held: u64,
     waiting: u64,
     counts: BTreeMap<String, u64>,
@@ -159,6 +161,7 @@ impl Broker {
             started_at: board::utc(status.started_at_ms),
             in_grace: status.in_grace,
             sessions: status.sessions,
+            away: status.away,
             held: status.held,
             waiting: status.waiting,
             counts: status.counts.into_iter().collect(),
@@ -179,6 +182,9 @@ impl Broker {
         let _ = writeln!(text, "since    {started_at}, epoch {epoch}");
         let Broker { sessions, held, waiting, .. } = self;
         let _ = writeln!(text, "locks    {held} held, {waiting} waiting, {sessions} sessions");
+        if self.away > 0 {
+            let _ = writeln!(text, "away     {} of them; what they have is kept", self.away);
+        }
         if self.in_grace {
             text.push_str("grace    former sessions may still come back\n");
         }

@@ -2,6 +2,7 @@
 
 use std::ffi::{CStr, CString};
 use std::sync::Arc;
+use std::time::Duration;
 
 use gate_core::lock::want::{Access, Node, Op, Want};
 use gate_fuse::{Caller, CopyFileRange, Errno, HandleId, NodeId, OpenFlags, Opened, Reply, Write};
@@ -35,6 +36,9 @@ pub(super) struct Creation {
     pub mode: u32,
     pub umask: u32,
 }
+
+/// How long I/O waits to hear that its turn still stands, where that is not known.
+const PROOF_PATIENCE: Duration = Duration::from_secs(1);
 
 fn is_exclusive(flags: u32) -> bool {
     flags.cast_signed() & libc::O_EXCL != 0
@@ -281,8 +285,14 @@ impl View {
     }
 
     /// Returns a handle for I/O on its bytes, and tells that it works if a reader waits for it.
+    ///
+    /// N7: a view that was stopped, or cut off, may have lost what it held without having heard of it
+    /// yet. Then it first hears of its broker: what was lost is revoked by then.
     pub(super) fn io(&self, handle: HandleId) -> Result<Arc<Handle>, Errno> {
         let handle = self.handles.get(handle)?;
+        if handle.has_turn() && !self.broker.may_act(PROOF_PATIENCE) {
+            return Err(Errno::IO);
+        }
         if let Some(owner) = self.handles.io_to_tell(&handle) {
             self.broker.active(owner);
         }

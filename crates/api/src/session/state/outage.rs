@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use gate_core::lock::claim::Patience;
 use gate_core::lock::event::{Refusal, Revocation};
 
-use super::{Asked, Call, Link, Owner, State};
+use super::{Asked, Call, Heartbeats, Link, Owner, State};
 use crate::link::Outgoing;
 use crate::session::Answer;
 use crate::wire::{Acquire, ClientMessage, Welcome};
@@ -73,6 +73,7 @@ impl State {
             return Vec::new();
         }
         self.link = Link::Up { outgoing, heartbeat };
+        self.heartbeats = Heartbeats::default();
         self.resume = welcome.session;
         self.lease = welcome.lease;
         self.broker = welcome.broker;

@@ -31,7 +31,7 @@ impl Table {
                 Err(Refusal::OwnerBusy)
             }
             Command::Open { session, lease } => self.decide_open(session, lease),
-            Command::Lose { session } => self.decide_lose(session, now),
+            Command::Lose { session, heard } => self.decide_lose(session, heard),
             Command::Close { session } => self.decide_close(session),
             Command::Reclaim { session, held, waiting } => {
                 self.decide_reclaim(session, &held, &waiting, now)
@@ -63,10 +63,10 @@ impl Table {
         Ok(self.closing(*longest_gone, Closing::LeaseLost))
     }
 
-    fn decide_lose(&self, session: SessionId, now: Time) -> Result<Vec<Event>, Refusal> {
+    fn decide_lose(&self, session: SessionId, heard: Time) -> Result<Vec<Event>, Refusal> {
         let known = self.sessions.get(&session).ok_or(Refusal::Unknown)?;
         Ok(match known.presence {
-            Presence::Here => vec![Event::Lost { session, until: now + known.lease }],
+            Presence::Here => vec![Event::Lost { session, until: heard + known.lease }],
             Presence::Away(_) | Presence::Overdue(_) | Presence::Former => Vec::new(),
         })
     }

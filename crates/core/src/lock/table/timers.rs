@@ -141,10 +141,18 @@ impl Table {
     /// it may still come back to it.
     fn decide_session_alarm(&self, session: SessionId, now: Time) -> Vec<Event> {
         match self.sessions[&session].presence {
-            Presence::Away(_) => vec![Event::Overdue { session, until: now + COURTESY_MAX }],
+            Presence::Away(_) => self.running_over(session, now),
             Presence::Overdue(_) => self.closing(session, Closing::LeaseLost),
             Presence::Here | Presence::Former => Vec::new(),
         }
+    }
+
+    /// Returns what happens when a lease runs out: who has nothing has nothing to come back to.
+    fn running_over(&self, session: SessionId, now: Time) -> Vec<Event> {
+        if self.sessions[&session].tickets.is_empty() {
+            return self.closing(session, Closing::LeaseLost);
+        }
+        vec![Event::Overdue { session, until: now + COURTESY_MAX }]
     }
 
     /// Returns the events that end a session and all that is its.
@@ -201,9 +209,8 @@ impl Table {
             .map(|(id, _)| *id)
             .collect();
         former.sort_unstable();
-        let until = now + COURTESY_MAX;
-        let overdue = former.into_iter().map(|session| Event::Overdue { session, until });
-        overdue.chain([Event::GraceEnded]).collect()
+        let ran_out = former.into_iter().flat_map(|session| self.running_over(session, now));
+        ran_out.chain([Event::GraceEnded]).collect()
     }
 
     /// Returns the end of the grace, if this is the moment: no former session is left.

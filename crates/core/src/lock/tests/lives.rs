@@ -30,6 +30,26 @@ fn n5_a_lost_session_is_freed_after_its_lease() {
     );
 }
 
+#[test]
+fn the_lease_of_a_silent_session_began_when_it_was_last_heard() {
+    check(
+        "
+        A W f          granted 1
+        B W f          waits
+        A silent 4000
+        tick 5999
+        tick 1         A revoked; B granted 2
+        ",
+    );
+    check(
+        "
+        A W f          granted 1
+        B W f          waits
+        A silent 10000  revoked; B granted 2
+        ",
+    );
+}
+
 /// A lease that ran out ends nothing as long as nobody wants what it kept.
 #[test]
 fn a_session_past_its_lease_is_kept_until_somebody_wants_what_it_has() {

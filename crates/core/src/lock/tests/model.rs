@@ -259,7 +259,7 @@ impl Pair {
             }
             Step::Lose(who) if self.table.sessions().any(|s| s == SessionId(who)) => {
                 self.model.away.insert(SessionId(who));
-                self.execute(Command::Lose { session: SessionId(who) });
+                self.execute(Command::Lose { session: SessionId(who), heard: self.now });
             }
             Step::Back(who) => self.bring_back(SessionId(who)),
             Step::Wait => {

@@ -56,7 +56,7 @@ impl World {
     fn new() -> World {
         World {
             table: Table::new(Epoch(1)),
-            now: Time(1_000_000_000),
+            now: Time(1_000_000_000_000),
             names: BTreeMap::new(),
             next_inode: 1,
             next_owner: 1,
@@ -82,7 +82,11 @@ impl World {
             self.run(Command::Open { session, lease: LEASE });
         }
         match words[1] {
-            "lose" => self.run(Command::Lose { session }),
+            "lose" => self.run(Command::Lose { session, heard: self.now }),
+            "silent" => {
+                let heard = self.now - Duration::from_millis(words[2].parse().unwrap());
+                self.run(Command::Lose { session, heard })
+            }
             "close" => {
                 self.claims.retain(|owner, _| owner.session != session);
                 self.run(Command::Close { session })

@@ -55,6 +55,7 @@ pub fn status(epoch: u64) -> Status {
         started_at_ms: 0,
         in_grace: false,
         sessions: 4,
+        away: 0,
         held: 3,
         waiting: 2,
         spaces: vec![SpaceLine { name: "default".into(), source: "/src".into(), views: 1 }],
