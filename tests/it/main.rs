@@ -9,6 +9,7 @@ mod faults;
 mod fences;
 mod house;
 mod interrupt;
+mod log;
 mod looking;
 mod owners;
 mod perms;

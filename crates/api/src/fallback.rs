@@ -194,7 +194,8 @@ impl Desk {
             | Query::Why { .. }
             | Query::Status
             | Query::Break { .. }
-            | Query::Recall { .. } => {
+            | Query::Recall { .. }
+            | Query::Log(_) => {
                 self.books.tell(ServerMessage::Reply { id, reply: Reply::Unknown });
             }
         }

@@ -11,6 +11,7 @@
 
 pub mod address;
 pub mod bearer;
+pub mod event;
 pub mod fallback;
 pub mod frame;
 pub mod link;

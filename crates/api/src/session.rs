@@ -28,8 +28,8 @@ use gate_core::path::ViewPath;
 use crate::link::Connector;
 use crate::process;
 use crate::wire::{
-    AttachRefusal, BrokerInfo, ClientMessage, Hello, Line, Locks, Query, Reply, Scope, Source,
-    Status, Why,
+    AttachRefusal, BrokerInfo, ClientMessage, Hello, Line, Locks, LogPage, LogQuery, Query, Reply,
+    Scope, Source, Status, Why,
 };
 
 pub use crate::link::ConnectError;
@@ -333,6 +333,15 @@ impl Session {
         }
     }
 
+    /// Returns a page of what happened.
+    pub fn log(&self, query: LogQuery) -> Result<LogPage, QueryError> {
+        let patience = query.patience + QUERY_PATIENCE;
+        match self.query(Query::Log(query), patience)? {
+            Reply::Log(page) => Ok(page),
+            other => Err(QueryError::of(&other)),
+        }
+    }
+
     /// Ends a claim, whoever's it is. A holder is fenced and told why.
     pub fn break_lock(&self, ticket: u64, reason: String) -> Result<(), QueryError> {
         self.order(Query::Break { ticket, reason })
@@ -399,9 +408,12 @@ impl QueryError {
     fn of(reply: &Reply) -> QueryError {
         match reply {
             Reply::Forbidden => QueryError::Forbidden,
-            Reply::Locks(_) | Reply::Why(_) | Reply::Status(_) | Reply::Done | Reply::Unknown => {
-                QueryError::Unknown
-            }
+            Reply::Locks(_)
+            | Reply::Why(_)
+            | Reply::Status(_)
+            | Reply::Done
+            | Reply::Log(_)
+            | Reply::Unknown => QueryError::Unknown,
         }
     }
 }

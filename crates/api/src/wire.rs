@@ -8,6 +8,7 @@
 //! the list with `Listed` before it says anything else; whatever became of the listed owners is
 //! told by ordinary messages, then comes `Restored`.
 
+mod log;
 mod report;
 
 use std::sync::Arc;
@@ -26,9 +27,11 @@ use crate::mirror::{
     RevocationDef, SpaceIdDef, TicketDef, TokenDef, WantDef, maybe_caller, maybe_change, path,
 };
 
-pub use report::{
-    Line, LinePlace, LineState, Locks, Past, PastEvent, Query, Reply, Scope, SpaceLine, Status, Why,
+pub use log::{
+    Cursor, Entry, Fate, Former, Happening, LogPage, LogQuery, Named, NoCursor, Pass, Presence,
+    Record, Stretch, Subject,
 };
+pub use report::{Line, LinePlace, LineState, Locks, Query, Reply, Scope, SpaceLine, Status, Why};
 
 /// What a client says.
 #[derive(Clone, Debug, Serialize, Deserialize)]

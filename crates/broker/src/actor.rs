@@ -128,6 +128,7 @@ impl Actor {
             self.desk.tick(now);
         }
         self.settle_accounts(true);
+        self.desk.stop();
         Ok(())
     }
 
@@ -263,6 +264,7 @@ impl Actor {
             Mail::Stateless(call) => self.desk.call(now, call),
             Mail::Kin { waiter, holder } => self.desk.kin(now, waiter, holder),
             Mail::Probe(tickets) => self.desk.probe(&tickets),
+            Mail::Answered { connection, id, reply } => self.desk.answered(connection, id, reply),
             Mail::Stop => {}
         }
     }
@@ -305,6 +307,7 @@ impl Actor {
             } else if self.desk.is_dirty() {
                 self.commit_by.get_or_insert(now + COMMIT_DELAY);
             }
+            self.desk.hand_over();
             self.deliver(now);
             let lost = self.doors.flush();
             for id in &lost {

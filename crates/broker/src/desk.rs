@@ -4,6 +4,7 @@
 //! journals its [`Desk::entries`], and only then delivers its [`Letter`]s (N3).
 
 mod attend;
+mod note;
 mod report;
 mod v1;
 
@@ -13,7 +14,7 @@ use std::time::Duration;
 
 use gate_api::bearer::Rights;
 use gate_api::process;
-use gate_api::wire::{self, Acquire, BrokerInfo, Granted, ServerMessage};
+use gate_api::wire::{self, Acquire, BrokerInfo, Granted, Happening, ServerMessage};
 use gate_core::id::{OwnerId, SessionId, SpaceId, Ticket, Token};
 use gate_core::lock::claim::{Claim, Process};
 use gate_core::lock::event::{Command, End, Event, Notice, Recall, Refusal};
@@ -22,11 +23,12 @@ use gate_core::lock::want::Op;
 use gate_core::time::Time;
 use rustc_hash::FxHashMap;
 
+use crate::audit::{Pen, Reader};
 use crate::clock;
+use crate::counts::Counts;
 use crate::journal::{Entry, Memory};
 use crate::kin::{Case, Suspect};
-use crate::mail::ConnectionId;
-use crate::past::Past;
+use crate::mail::{ConnectionId, Inbox};
 use crate::sessions::Sessions;
 use crate::spaces::Spaces;
 use crate::stateless::{Reply, Stateless};
@@ -66,7 +68,11 @@ pub(crate) struct Desk {
     sessions: Sessions,
     spaces: Spaces,
     stateless: Stateless,
-    past: Past,
+    pen: Pen,
+    log: Reader,
+    /// Where the log's answers come in.
+    inbox: Inbox,
+    counts: Counts,
     visitors: FxHashMap<ConnectionId, Visitor>,
     /// Questions that are answered once the table changed.
     curious: Vec<report::Curious>,
@@ -90,6 +96,15 @@ pub(crate) struct Guest {
     pub peer: Option<Process>,
     /// What it may do.
     pub rights: Rights,
+}
+
+/// What a desk begins with, beside what the former run remembered.
+pub(crate) struct Parts {
+    pub terms: Terms,
+    pub info: BrokerInfo,
+    pub pen: Pen,
+    pub log: Reader,
+    pub inbox: Inbox,
 }
 
 /// Who is behind a connection.
@@ -119,7 +134,8 @@ impl Stage {
 
 impl Desk {
     /// Begins a run with what the former one remembered.
-    pub fn restore(memory: Memory, terms: Terms, info: BrokerInfo, now: Time) -> Desk {
+    pub fn restore(memory: Memory, parts: Parts, now: Time) -> Desk {
+        let Parts { terms, info, pen, log, inbox } = parts;
         let Memory { epoch, incomplete, claims, sessions, spaces } = memory;
         let leases: Vec<_> = sessions.iter().map(|(id, client)| (*id, client.lease)).collect();
         let known = |session: SessionId| leases.iter().any(|(id, _)| *id == session);
@@ -139,7 +155,10 @@ impl Desk {
             sessions: Sessions::restore(epoch, sessions),
             spaces: Spaces::restore(spaces),
             stateless,
-            past: Past::default(),
+            pen,
+            log,
+            inbox,
+            counts: Counts::default(),
             visitors: FxHashMap::default(),
             curious: Vec::new(),
             letters: Vec::new(),
@@ -214,6 +233,19 @@ impl Desk {
             && self.dirty_spaces.is_empty())
     }
 
+    /// Lets the log have what happened, if the journal has all of it (N3).
+    pub fn hand_over(&mut self) {
+        if !self.is_dirty() {
+            self.pen.hand_over();
+        }
+    }
+
+    /// Notes that the run ends.
+    pub fn stop(&mut self) {
+        self.pen.note(Happening::Stopped);
+        self.hand_over();
+    }
+
     /// Takes note that all entries are in the journal.
     pub fn committed(&mut self) {
         if !self.dirty_claims.is_empty() {
@@ -276,62 +308,47 @@ impl Desk {
 
     fn apply(&mut self, now: Time, event: &Event) {
         let reason = self.reason_of(event);
-        self.witness(event, &reason);
+        let since = self.since(event);
+        self.witness(event, since.held.map(|at| now.since(at)), &reason);
         for notice in self.table.apply(event) {
             self.address(now, notice, &reason);
         }
-        match event {
-            Event::Closed { session } => self.forget(*session),
-            Event::Granted { ticket, claim, by_kin: true, .. } => {
-                // What a process has already costs nothing, and that a command works below its
-                // hold is what the hold is for: neither is news.
-                let is_hold = |leader| {
-                    let leader = self.claim_of(leader);
-                    leader.is_some_and(|claim| matches!(claim.want().op, Op::Hold(_)))
-                };
-                let record = self.table.record(*ticket);
-                if matches!(record, Some(Record::Held { kin, .. }) if kin.keys().any(|l| !is_hold(*l)))
-                {
-                    self.past.passed(*ticket, claim);
-                }
-            }
-            _ => {}
+        self.note(event, since, now, &reason);
+        if let Event::Closed { session } = event {
+            self.note_gone(*session);
+            self.forget(*session);
         }
     }
 
     /// Takes note of an event while what it is about still stands.
-    fn witness(&mut self, event: &Event, reason: &str) {
+    fn witness(&mut self, event: &Event, held: Option<Duration>, reason: &str) {
         match event {
             Event::Queued { ticket, .. }
+            | Event::Granted { ticket, .. }
             | Event::Counted { ticket, .. }
             | Event::Reshaped { ticket, .. }
             | Event::Renewed { ticket, .. } => {
                 self.dirty_claims.insert(*ticket);
             }
-            Event::Granted { ticket, .. } => {
-                self.dirty_claims.insert(*ticket);
-                self.past.count_granted();
-            }
             Event::Ended { ticket, end } => {
                 self.dirty_claims.insert(*ticket);
                 if let Some(claim) = self.claim_of(*ticket) {
-                    self.past.ended(*ticket, &claim, *end, reason);
+                    self.note_end_of((*ticket, &claim), *end, held, reason);
                     self.stateless.ended(claim.owner, *end, &mut self.letters);
                 }
             }
             Event::UpgradeEnded { ticket, why } => {
                 if let Some(claim) = self.claim_of(*ticket) {
-                    self.past.ended(*ticket, &claim, End::Refused(*why), reason);
+                    self.note_end_of((*ticket, &claim), End::Refused(*why), None, reason);
                     self.stateless.ended_upgrade(claim.owner, *why, &mut self.letters);
                 }
             }
             Event::Opened { session, .. } => {
                 self.dirty_sessions.insert(*session);
             }
-            Event::Recalled { ticket, recall } => {
+            Event::Recalled { ticket, .. } => {
                 // To the journal it is as before; not to those who watch.
                 self.dirty_claims.insert(*ticket);
-                tracing::info!(%ticket, ?recall, reason, "a holder is asked to let go");
             }
             Event::Lost { .. }
             | Event::Overdue { .. }
@@ -378,7 +395,6 @@ impl Desk {
         };
         if let Notice::Waiting { ticket, .. } = notice {
             self.open_case(ticket);
-            self.past.count_waited();
         }
         if owner.session == SessionId::STATELESS {
             if let Notice::Granted { ticket, .. } = notice {

@@ -3,12 +3,14 @@
 //! One thread decides ([`actor`]), on the rules of core; what it decides is journaled ([`journal`])
 //! before anybody is told. Clients reach it by a Unix socket, over TCP, or from the same process
 //! ([`Door`]). Beside it stand threads that only look and translate: the prober ([`kin`]), the
-//! HTTP interface ([`http`]), the journal's checkpoints.
+//! HTTP interface ([`http`]), the log of what happened ([`audit`]), the journal's checkpoints.
 //!
 //! Not here: the rules themselves (core), the messages (api), files behind a view.
 
 mod actor;
+mod audit;
 mod clock;
+mod counts;
 mod desk;
 mod door;
 mod doors;
@@ -16,7 +18,6 @@ mod http;
 mod journal;
 mod kin;
 mod mail;
-mod past;
 mod sessions;
 mod source_lock;
 mod spaces;
@@ -25,6 +26,7 @@ mod stateless;
 #[cfg(test)]
 mod tests;
 
+pub use audit::UnknownFormat;
 pub use door::Door;
 pub use http::{Listen, ListenError, Policy};
 pub use journal::JournalError;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use gate_api::bearer::Rights;
-use gate_api::wire::{ClientMessage, ServerMessage};
+use gate_api::wire::{ClientMessage, Reply, ServerMessage};
 use gate_core::id::OwnerId;
 use mio::{Registry, Token, Waker};
 
@@ -32,6 +32,8 @@ pub(crate) enum Mail {
     Kin { waiter: OwnerId, holder: OwnerId },
     /// The prober asks for what it is to look at.
     Probe(Question),
+    /// The log has the answer to a client's question.
+    Answered { connection: ConnectionId, id: u64, reply: Reply },
     /// End in order.
     Stop,
 }

@@ -18,9 +18,10 @@ use mio::Poll;
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
-use crate::actor::{Actor, Parts, WAKER};
+use crate::actor::{self, Actor, WAKER};
+use crate::audit::{Audit, AuditError, Bounds, UnknownFormat};
 use crate::clock;
-use crate::desk::{Desk, Terms};
+use crate::desk::{self, Desk, Terms};
 use crate::door::Door;
 use crate::http::{Http, Listen, ListenError};
 use crate::journal::{Journal, JournalError};
@@ -45,6 +46,10 @@ pub struct Options {
     pub max_hold: Option<Duration>,
     /// How long a request waits that does not say.
     pub acquire_timeout: Option<Duration>,
+    /// Bytes that the log of what happened may take, about.
+    pub log_bytes_max: u64,
+    /// How long the log remembers, about.
+    pub log_age_max: Duration,
 }
 
 /// The broker, to be started.
@@ -56,6 +61,8 @@ pub struct Running {
     socket: PathBuf,
     http: Option<Http>,
     thread: Option<JoinHandle<io::Result<()>>>,
+    /// Ends after the deciding thread, whose last words it writes.
+    audit: Option<Audit>,
     /// Held as long as the state directory is ours.
     _lock: File,
 }
@@ -72,6 +79,8 @@ pub enum StartError {
     StateDir(PathBuf, io::Error),
     /// See the journal's error for what to do.
     Journal(JournalError),
+    /// Another release wrote the log: use that, or set the file aside.
+    Log(UnknownFormat),
     /// Choose another host or port.
     Listen(ListenError),
     /// The system has no room for its threads or descriptors.
@@ -88,6 +97,8 @@ impl Options {
             lease_stateless: Duration::from_secs(3600),
             max_hold: Some(Duration::from_secs(3600)),
             acquire_timeout: None,
+            log_bytes_max: 256 << 20,
+            log_age_max: Duration::from_secs(30 * 24 * 3600),
         }
     }
 }
@@ -115,11 +126,16 @@ impl Broker {
             pid: std::process::id(),
             state_dir: std::os::unix::ffi::OsStrExt::as_bytes(state_dir.as_os_str()).to_vec(),
         };
-        let desk = Desk::restore(memory, terms(&options), info, clock::now());
-        let actor = Actor::new(Parts { poll, listener, mail, desk, journal, prober });
+        let bounds = Bounds { bytes_max: options.log_bytes_max, age_max: options.log_age_max };
+        let (audit, pen) = Audit::start(&state_dir, memory.epoch, bounds)?;
+        let terms = terms(&options);
+        let parts = desk::Parts { terms, info, pen, log: audit.reader(), inbox: inbox.clone() };
+        let desk = Desk::restore(memory, parts, clock::now());
+        let actor = Actor::new(actor::Parts { poll, listener, mail, desk, journal, prober });
         let actor = actor.map_err(StartError::System)?;
         let thread = spawn("gate-broker", move || actor.run()).map_err(StartError::System)?;
-        Ok(Running { inbox, socket, http, thread: Some(thread), _lock: lock })
+        let (thread, audit) = (Some(thread), Some(audit));
+        Ok(Running { inbox, socket, http, thread, audit, _lock: lock })
     }
 }
 
@@ -159,6 +175,7 @@ impl Running {
         let Some(thread) = self.thread.take() else { return Ok(()) };
         let ended = thread.join().unwrap_or_else(|_| Err(io::Error::other("the broker panicked")));
         drop(self.http.take());
+        drop(self.audit.take());
         // Whoever finds no socket knows at once that nobody listens.
         let _ = std::fs::remove_file(&self.socket);
         ended
@@ -254,6 +271,7 @@ impl fmt::Display for StartError {
                 write!(f, "the state directory {} cannot be used: {error}", path.display())
             }
             StartError::Journal(error) => error.fmt(f),
+            StartError::Log(unknown) => unknown.fmt(f),
             StartError::Listen(error) => error.fmt(f),
             StartError::System(error) => error.fmt(f),
         }
@@ -261,6 +279,15 @@ impl fmt::Display for StartError {
 }
 
 impl std::error::Error for StartError {}
+
+impl From<AuditError> for StartError {
+    fn from(error: AuditError) -> StartError {
+        match error {
+            AuditError::Format(unknown) => StartError::Log(unknown),
+            AuditError::System(error) => StartError::System(error),
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests {

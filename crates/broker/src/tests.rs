@@ -4,7 +4,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use gate_api::link::Connector;
-use gate_api::wire::{LineState, Origin, Party, Scope, Source};
+use gate_api::wire::{Fate, Happening, LineState, Origin, Party, Scope, Source};
 use gate_api::{Address, Answer, Ask, Attachment, ClientInfo, Grant, Session, Watcher};
 use gate_core::lock::claim::{Label, Patience};
 use gate_core::lock::event::{Refusal, Revocation};
@@ -355,7 +355,11 @@ fn locks_why_status_and_break_tell_of_what_is() {
     let why = a.session.why(scope).unwrap();
     assert_eq!(why.lines.len(), 1);
     assert_eq!(why.past.len(), 1);
-    assert_eq!(why.past[0].reason, "it is stuck");
+    let Happening::Claim { became, .. } = &why.past[0].record.what else { panic!("{why:?}") };
+    assert!(
+        matches!(became, Fate::Revoked { reason, .. } if reason == "it is stuck"),
+        "{became:?}"
+    );
     let status = a.session.status().unwrap();
     assert_eq!((status.sessions, status.held, status.waiting), (2, 1, 0));
     assert!(a.session.break_lock(grant.ticket.0, String::new()).is_err(), "it is gone");

@@ -7,6 +7,7 @@ mod daemon;
 mod demo;
 mod hold;
 pub mod locks;
+mod log;
 mod mount;
 mod recall;
 mod run;
@@ -39,6 +40,7 @@ enum Command {
     Locks(locks::Args),
     Top(top::Args),
     Why(why::Args),
+    Log(log::Args),
     Hold(hold::Args),
     Recall(recall::Args),
     Break(r#break::Args),
@@ -60,6 +62,7 @@ impl Cli {
             Command::Locks(args) => args.run(),
             Command::Top(args) => args.run(),
             Command::Why(args) => args.run(),
+            Command::Log(args) => args.run(),
             Command::Hold(args) => args.run(),
             Command::Recall(args) => args.run(),
             Command::Break(args) => args.run(),

@@ -28,6 +28,8 @@ pub struct Settings {
     pub lease_ms: Option<u64>,
     pub max_hold_ms: Option<u64>,
     pub acquire_timeout_ms: Option<u64>,
+    pub audit_max_mib: Option<u32>,
+    pub audit_max_days: Option<u32>,
     pub release_on_flush: Option<bool>,
     #[serde(deserialize_with = "maybe_duration")]
     pub read_wait: Option<Duration>,
@@ -67,6 +69,8 @@ impl Settings {
             lease_ms: over.lease_ms.or(self.lease_ms),
             max_hold_ms: over.max_hold_ms.or(self.max_hold_ms),
             acquire_timeout_ms: over.acquire_timeout_ms.or(self.acquire_timeout_ms),
+            audit_max_mib: over.audit_max_mib.or(self.audit_max_mib),
+            audit_max_days: over.audit_max_days.or(self.audit_max_days),
             release_on_flush: over.release_on_flush.or(self.release_on_flush),
             read_wait: over.read_wait.or(self.read_wait),
             policy: self.policy,

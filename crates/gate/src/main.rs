@@ -19,6 +19,7 @@ mod seen;
 mod signals;
 mod target;
 mod tokens;
+mod told;
 
 use std::process::ExitCode;
 

@@ -4,15 +4,12 @@ use std::time::Duration;
 
 use gate_core::id::Token;
 use gate_core::lock::claim::Process;
-use gate_core::lock::event::{Refusal, Revocation};
 use gate_core::lock::want::{Access, Op};
 use gate_core::path::ViewPath;
 use serde::{Deserialize, Serialize};
 
-use super::BrokerInfo;
-use crate::mirror::{
-    AccessDef, OpDef, RefusalDef, RevocationDef, TokenDef, maybe_path, maybe_process, path,
-};
+use super::{BrokerInfo, Entry, LogPage, LogQuery};
+use crate::mirror::{AccessDef, OpDef, TokenDef, maybe_path, maybe_process, path};
 
 /// A question.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -32,6 +29,8 @@ pub enum Query {
     Break { ticket: u64, reason: String },
     /// Ask a holder to let go within a time, and say why.
     Recall { ticket: u64, reason: String, within: Duration },
+    /// What happened.
+    Log(LogQuery),
 }
 
 /// The paths a question is about.
@@ -60,6 +59,8 @@ pub enum Reply {
     Status(Status),
     /// To `Break` and `Recall`: done.
     Done,
+    /// To `Log`.
+    Log(LogPage),
     /// There is no such path, space or ticket.
     Unknown,
     /// This client may not ask that.
@@ -153,44 +154,7 @@ pub struct Why {
     /// Who uses it, what is beneath it, or holds a directory above it.
     pub lines: Vec<Line>,
     /// What happened there lately that somebody may ask about, oldest first.
-    pub past: Vec<Past>,
-}
-
-/// Something that happened to a claim.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Past {
-    /// When: milliseconds since 1970, UTC.
-    pub at_ms: u64,
-    /// What.
-    pub what: PastEvent,
-    /// Its ticket.
-    pub ticket: u64,
-    /// Its first name.
-    #[serde(with = "maybe_path")]
-    pub path: Option<ViewPath>,
-    /// What was asked.
-    #[serde(with = "OpDef")]
-    pub op: Op,
-    /// Whose it was.
-    pub owner: String,
-    /// The process it belonged to, if one did.
-    #[serde(with = "maybe_process")]
-    pub process: Option<Process>,
-    /// Why it was broken, if somebody said so.
-    pub reason: String,
-}
-
-/// What happened to a claim.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum PastEvent {
-    /// It was told no.
-    Refused(#[serde(with = "RefusalDef")] Refusal),
-    /// It was taken away.
-    Revoked(#[serde(with = "RevocationDef")] Revocation),
-    /// It went on without a grant.
-    Ungated,
-    /// It was let in because a holder waits for it.
-    PassedByKin,
+    pub past: Vec<Entry>,
 }
 
 /// How the broker is.

@@ -264,8 +264,10 @@ impl Desk {
         acquire: Arc<Acquire>,
     ) {
         let owner = acquire.owner;
-        let outcome =
-            self.claim(session, acquire).and_then(|claim| self.run(now, self.look_up(claim)));
+        let outcome = self.claim(session, acquire).and_then(|claim| {
+            let decided = self.run(now, self.look_up(claim.clone()));
+            decided.inspect_err(|why| self.note_refusal(&claim, *why))
+        });
         if let Err(why) = outcome {
             let refused = ServerMessage::Refused { owner, why };
             self.letters.push(Letter::Client(connection, refused));
@@ -388,7 +390,8 @@ impl Desk {
             Query::Locks { scope, newer_than, after } => {
                 return self.answer_locks(connection, id, scope, newer_than, after);
             }
-            Query::Why { scope } => self.why(&scope),
+            Query::Why { scope } => return self.answer_why(connection, id, &scope),
+            Query::Log(query) => return self.answer_log(connection, id, query),
             Query::Status => Reply::Status(self.status()),
             Query::Break { ticket, reason } => {
                 let command = Command::Break { ticket: Ticket(ticket) };

@@ -1,7 +1,10 @@
 //! Who holds, who waits and why, for people and programs.
 
+use std::time::{Duration, Instant};
+
 use gate_api::wire::{
-    Line, LinePlace, LineState, Locks, Reply, Scope, ServerMessage, SpaceLine, Status, Why,
+    Line, LinePlace, LineState, Locks, LogQuery, Reply, Scope, ServerMessage, SpaceLine, Status,
+    Stretch, Why,
 };
 use gate_core::id::{SpaceId, Ticket};
 use gate_core::lock::limits::Limit;
@@ -9,8 +12,9 @@ use gate_core::lock::table::{Standing, State, Table};
 use gate_core::path::ViewPath;
 
 use super::{Desk, Letter};
+use crate::audit::{Filter, Question};
 use crate::clock::Reading;
-use crate::mail::ConnectionId;
+use crate::mail::{ConnectionId, Mail};
 use crate::spaces;
 use crate::stateless;
 
@@ -20,6 +24,10 @@ const LINES_MAX: usize = 512;
 const LINES_BYTES_MAX: usize = 128 * 1024;
 /// Names shown of one claim.
 const PLACES_SHOWN_MAX: usize = 16;
+/// Records of the past of one path.
+const PAST_MAX: usize = 64;
+/// How long a question may wait for something to happen.
+const LOG_PATIENCE_MAX: Duration = Duration::from_secs(60);
 /// Questions that wait for a change.
 const CURIOUS_MAX: usize = 1_024;
 
@@ -80,8 +88,60 @@ impl Desk {
         Reply::Locks(Locks { version: self.version, lines, more })
     }
 
-    pub(super) fn why(&self, scope: &Scope) -> Reply {
-        let Some((space, path)) = self.resolve(scope) else { return Reply::Unknown };
+    /// Answers with what stands; what happened is for the log to add.
+    pub(super) fn answer_why(&mut self, connection: ConnectionId, id: u64, scope: &Scope) {
+        let Some(why) = self.why(scope) else {
+            return self.answered(connection, id, Reply::Unknown);
+        };
+        let filter = Filter::OddAt { space: why.space.clone(), path: why.path.clone() };
+        let inbox = self.inbox.clone();
+        self.log.ask(Question {
+            filter,
+            stretch: Stretch::UpTo(None),
+            limit: PAST_MAX,
+            until: Instant::now(),
+            answer: Box::new(move |page| {
+                let reply = Reply::Why(Why { past: page.entries, ..why });
+                inbox.send(Mail::Answered { connection, id, reply });
+            }),
+        });
+    }
+
+    /// Passes a question about what happened on to the log.
+    pub(super) fn answer_log(&mut self, connection: ConnectionId, id: u64, query: LogQuery) {
+        let filter = match &query.scope {
+            Scope::Everything => Some(Filter::All),
+            // A space that is forgotten still has a past.
+            Scope::Within { space, path } => {
+                Some(Filter::Beneath { space: space.clone(), path: path.clone() })
+            }
+            Scope::Absolute(_) => self.resolve(&query.scope).and_then(|(space, path)| {
+                let space = self.spaces.get(space)?.name.clone();
+                Some(Filter::Beneath { space, path })
+            }),
+        };
+        let Some(filter) = filter else {
+            return self.answered(connection, id, Reply::Unknown);
+        };
+        let inbox = self.inbox.clone();
+        self.log.ask(Question {
+            filter,
+            stretch: query.stretch,
+            limit: usize::try_from(query.limit).unwrap_or(usize::MAX).clamp(1, LINES_MAX),
+            until: Instant::now() + query.patience.min(LOG_PATIENCE_MAX),
+            answer: Box::new(move |page| {
+                inbox.send(Mail::Answered { connection, id, reply: Reply::Log(page) });
+            }),
+        });
+    }
+
+    /// Tells a client what the log says; one that is gone hears nothing.
+    pub fn answered(&mut self, connection: ConnectionId, id: u64, reply: Reply) {
+        self.letters.push(Letter::Client(connection, ServerMessage::Reply { id, reply }));
+    }
+
+    fn why(&self, scope: &Scope) -> Option<Why> {
+        let (space, path) = self.resolve(scope)?;
         let is_hold =
             |ticket: &Ticket| self.claim_of(*ticket).is_some_and(|claim| claim.want().op.is_hold());
         let mut tickets = self.table.tickets_at(space, &path, Ticket(0), LINES_MAX);
@@ -100,7 +160,7 @@ impl Desk {
         });
         let name = self.spaces.get(space).map(|space| space.name.clone()).unwrap_or_default();
         let lines = lines.collect();
-        Reply::Why(Why { space: name, lines, past: self.past.at(space, &path), path })
+        Some(Why { space: name, lines, past: Vec::new(), path })
     }
 
     pub(super) fn status(&self) -> Status {
@@ -124,7 +184,7 @@ impl Desk {
             waiting: count(waiting),
             spaces: spaces.take(LINES_MAX).collect(),
             limits: Limit::ALL.map(|(limit, most)| (limit.to_string(), count(most))).into(),
-            counts: self.past.counts(),
+            counts: self.counts.by_name(),
         }
     }
 

@@ -62,11 +62,12 @@ impl Desk {
         };
         let owner = claim.owner;
         self.stateless.expect(request, owner.number, answer);
-        match self.run(now, Command::Acquire { claim, leaders: Vec::new() }) {
+        match self.run(now, Command::Acquire { claim: claim.clone(), leaders: Vec::new() }) {
             // It joined its own place in line, which waits.
             Ok(()) if tries => self.give_up(now, request, Refusal::WouldBlock),
             Ok(()) => {}
             Err(why) => {
+                self.note_refusal(&claim, why);
                 self.stateless.answer(request, Outcome::Refused(why), &mut self.letters);
                 if self.table.ticket_of(owner).is_none() {
                     self.stateless.forget(owner.number);

@@ -3,7 +3,7 @@
 use std::process::{Child as Process, Command, Stdio};
 use std::time::Instant;
 
-use gate_api::wire::{Party, PastEvent, Scope};
+use gate_api::wire::{Fate, Happening, Party, Pass, Scope};
 use gate_api::{Ask, process};
 use gate_core::lock::claim;
 use gate_core::lock::event::Refusal;
@@ -143,7 +143,8 @@ fn a_holder_does_not_block_the_child_it_waits_for() {
     let space = client.attachment.name.clone();
     let path = gate_core::path::ViewPath::parse(b"f").unwrap();
     let why = client.session.why(Scope::Within { space, path }).unwrap();
-    assert_eq!(why.past[0].what, PastEvent::PassedByKin);
+    let Happening::Claim { became, .. } = &why.past[0].record.what else { panic!("{why:?}") };
+    assert!(matches!(became, Fate::Granted { pass: Pass::AwaitedByHolder, .. }), "{became:?}");
 }
 
 #[test]

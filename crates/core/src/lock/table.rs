@@ -34,7 +34,7 @@ use crate::id::{Epoch, OwnerId, SessionId, Ticket};
 use crate::time::Time;
 
 pub use restore::{Record, Restore};
-pub use standing::{Standing, State};
+pub use standing::{Since, Standing, State};
 use timers::Alarm;
 
 /// All sessions, claims and queues of one broker.

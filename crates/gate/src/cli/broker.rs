@@ -15,6 +15,8 @@ use crate::failure::{Exit, Failure};
 use crate::reach::HOST_DEFAULT;
 use crate::tokens;
 
+const DAY_SECONDS: u64 = 24 * 3600;
+
 /// Decide who holds and who waits, for this machine or for others
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -51,6 +53,12 @@ pub struct Limits {
     /// Longest wait of clients that name none; 0: for ever [default: 0]
     #[arg(long, value_name = "MS", env = "GATE_ACQUIRE_TIMEOUT_MS")]
     acquire_timeout_ms: Option<u64>,
+    /// Keep the log of what happened below this size [default: 256]
+    #[arg(long, value_name = "MIB", env = "GATE_AUDIT_MAX_MIB", value_parser = clap::value_parser!(u32).range(1..))]
+    audit_max_mib: Option<u32>,
+    /// Keep what happened in the log for so many days [default: 30]
+    #[arg(long, value_name = "DAYS", env = "GATE_AUDIT_MAX_DAYS", value_parser = clap::value_parser!(u32).range(1..))]
+    audit_max_days: Option<u32>,
 }
 
 impl Args {
@@ -95,7 +103,12 @@ impl Limits {
         let lease_ms = self.lease_ms.or(settings.lease_ms);
         let max_hold_ms = self.max_hold_ms.or(settings.max_hold_ms);
         let acquire_timeout_ms = self.acquire_timeout_ms.or(settings.acquire_timeout_ms);
+        let log_max_mib = self.audit_max_mib.or(settings.audit_max_mib).map(u64::from);
+        let log_max_days = self.audit_max_days.or(settings.audit_max_days).map(u64::from);
         Options {
+            log_bytes_max: log_max_mib.map_or(defaults.log_bytes_max, |mib| mib << 20),
+            log_age_max: log_max_days
+                .map_or(defaults.log_age_max, |days| Duration::from_secs(days * DAY_SECONDS)),
             lease_stateless: lease_ms.map_or(defaults.lease_stateless, Duration::from_millis),
             max_hold: max_hold_ms.map_or(defaults.max_hold, unless_zero),
             acquire_timeout: acquire_timeout_ms.map_or(defaults.acquire_timeout, unless_zero),
@@ -114,12 +127,21 @@ mod tests {
             lease_ms: Some(1),
             max_hold_ms: Some(2),
             acquire_timeout_ms: Some(3),
+            audit_max_days: Some(2),
             ..Settings::default()
         };
-        let limits = Limits { lease_ms: Some(5), max_hold_ms: Some(0), acquire_timeout_ms: None };
+        let limits = Limits {
+            lease_ms: Some(5),
+            max_hold_ms: Some(0),
+            acquire_timeout_ms: None,
+            audit_max_mib: Some(7),
+            audit_max_days: None,
+        };
         let options = limits.options("/s".into(), &settings);
         assert_eq!(options.lease_stateless, Duration::from_millis(5));
         assert_eq!(options.max_hold, None);
         assert_eq!(options.acquire_timeout, Some(Duration::from_millis(3)));
+        assert_eq!(options.log_bytes_max, 7 << 20);
+        assert_eq!(options.log_age_max, Duration::from_secs(2 * DAY_SECONDS));
     }
 }

@@ -17,7 +17,6 @@ use gate_core::lock::want::{Access, Op, Place, Want};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 
 use super::run::{cannot_run, name_of, prepare};
-use super::why::revocation;
 use crate::config::Settings;
 use crate::duration;
 use crate::failure::{Exit, Failure};
@@ -26,6 +25,7 @@ use crate::processes::AGENT_VARIABLE;
 use crate::reach::{BrokerFlags, Unreached, Wanted};
 use crate::seen::{About, Seen};
 use crate::signals::{Received, Signals, unmasked};
+use crate::told::revocation;
 
 /// Signals that are for the command: it ends by them, and this process after it.
 const PASSED_ON: [Signal; 4] = [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT];

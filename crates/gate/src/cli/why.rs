@@ -3,15 +3,15 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use gate_api::wire::{Past, PastEvent, Why};
-use gate_core::lock::event::{Refusal, Revocation};
+use gate_api::wire::{Entry, Fate, Happening, Why};
+use gate_core::lock::event::Refusal;
 
 use super::locks::{broker_of, no_answer};
 use crate::board::{self, Row};
 use crate::failure::{Exit, Failure};
 use crate::output::{self, printable};
-use crate::processes;
 use crate::reach::BrokerFlags;
+use crate::told;
 
 /// Tell who holds a path, who waits for it, what went wrong there, and what to do
 #[derive(Debug, clap::Args)]
@@ -45,8 +45,8 @@ pub fn tell(why: Why) -> String {
     if !why.past.is_empty() {
         text.push_str("lately\n");
     }
-    for past in &why.past {
-        let _ = writeln!(text, "  {}", printable(&tell_past(past)));
+    for entry in &why.past {
+        let _ = writeln!(text, "  {}", printable(&told::line(&entry.record)));
     }
     for advice in advice(&rows, &why.past) {
         let _ = writeln!(text, "what to do: {advice}");
@@ -81,57 +81,7 @@ fn tell_row(row: &Row) -> String {
     text
 }
 
-fn tell_past(past: &Past) -> String {
-    let command = past.process.and_then(processes::command);
-    let who = match (past.owner.as_str(), command, past.process) {
-        ("", Some(command), Some(process)) => format!("{command}, process {}", process.pid),
-        ("", None, Some(process)) => format!("process {}", process.pid),
-        ("", _, None) => "a client".to_owned(),
-        (owner, _, _) => owner.to_owned(),
-    };
-    let path = past.path.as_ref().map(|path| format!(" {path}")).unwrap_or_default();
-    let what = match past.what {
-        PastEvent::Refused(why) => format!("was refused: {}", refusal(why)),
-        PastEvent::Revoked(why) => format!("lost its turn: {}", revocation(why)),
-        PastEvent::Ungated => {
-            "read without a turn: those who had it open had been idle for read_wait".to_owned()
-        }
-        PastEvent::PassedByKin => "passed because a holder waits for it".to_owned(),
-    };
-    let (at, op, ticket) = (board::utc(past.at_ms), past.op.as_str(), past.ticket);
-    let mut text = format!("{at} {who} {op}{path} (ticket {ticket}) {what}");
-    if !past.reason.is_empty() {
-        let _ = write!(text, ": {}", past.reason);
-    }
-    text
-}
-
-fn refusal(why: Refusal) -> String {
-    match why {
-        Refusal::TimedOut => "it waited as long as it was allowed to (ETIMEDOUT)".to_owned(),
-        Refusal::WouldBlock => "it would have had to wait (EAGAIN)".to_owned(),
-        Refusal::Interrupted => "it was interrupted (EINTR)".to_owned(),
-        Refusal::Deadlock => {
-            "it and those it waited for waited for each other (EDEADLK)".to_owned()
-        }
-        Refusal::Limit(limit) => format!("the bound `{limit}` was reached (ENOLCK)"),
-        Refusal::Unknown => "the broker knew no such owner".to_owned(),
-        Refusal::OwnerBusy => "its owner was waiting already".to_owned(),
-        Refusal::Broken => "somebody ended its wait (EIO)".to_owned(),
-    }
-}
-
-/// Says why a grant was taken away.
-pub fn revocation(why: Revocation) -> &'static str {
-    match why {
-        Revocation::MaxHold => "it was held for longer than max_hold while somebody waited",
-        Revocation::LeaseLost => "its client was away for longer than a lease",
-        Revocation::Broken => "somebody broke it",
-        Revocation::Recalled => "it was asked to let go, and did not",
-    }
-}
-
-fn advice(rows: &[Row], past: &[Past]) -> Vec<String> {
+fn advice(rows: &[Row], past: &[Entry]) -> Vec<String> {
     let mut advice = Vec::new();
     let waits = rows.iter().any(|row| row.place.is_some());
     if let Some(holder) = rows.iter().find(|row| row.place.is_none()).filter(|_| waits) {
@@ -140,7 +90,7 @@ fn advice(rows: &[Row], past: &[Past]) -> Vec<String> {
             None => format!("let {} finish", printable(&holder.who())),
         });
     }
-    if past.iter().any(|past| past.what == PastEvent::Refused(Refusal::Deadlock)) {
+    if past.iter().any(is_deadlock) {
         advice.push(
             "take all of them at once: `gate hold PATH… -- CMD` around what was refused".to_owned(),
         );
@@ -148,8 +98,14 @@ fn advice(rows: &[Row], past: &[Past]) -> Vec<String> {
     advice
 }
 
+fn is_deadlock(entry: &Entry) -> bool {
+    let Happening::Claim { became, .. } = &entry.record.what else { return false };
+    matches!(became, Fate::Refused { why: Refusal::Deadlock, .. })
+}
+
 #[cfg(test)]
 mod tests {
+    use gate_api::wire::{Cursor, Record};
     use gate_core::lock::want::{Access, Op};
     use gate_core::path::ViewPath;
 
@@ -158,20 +114,14 @@ mod tests {
     #[test]
     fn a_deadlock_is_named_by_its_errno_and_comes_with_advice() {
         let path = ViewPath::parse(b"f").unwrap();
-        let past = Past {
-            at_ms: 0,
-            what: PastEvent::Refused(Refusal::Deadlock),
-            ticket: 3,
-            path: Some(path.clone()),
-            op: Op::Open(Access::Write),
-            owner: "ada".into(),
-            process: None,
-            reason: String::new(),
-        };
+        let became = Fate::Refused { why: Refusal::Deadlock, reason: "".into() };
+        let claim = told::tests::subject(Op::Open(Access::Write), "f");
+        let record = Record { at_ms: 0, what: Happening::Claim { became, claim } };
+        let past = Entry { cursor: Cursor::START, record };
         let text = tell(Why { space: "default".into(), path, lines: vec![], past: vec![past] });
         let expected = "f in the space default\n  \
             nobody holds it and nobody waits\nlately\n  \
-            1970-01-01T00:00:00Z ada open f (ticket 3) was refused: \
+            1970-01-01T00:00:00Z ada open f to write (ticket 3) was refused: \
             it and those it waited for waited for each other (EDEADLK)\n\
             what to do: take all of them at once: `gate hold PATH… -- CMD` around what was refused\n";
         assert_eq!(text, expected);

@@ -59,7 +59,24 @@ pub enum State {
     },
 }
 
+/// Since when a claim waits and is held, as far as it does and is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Since {
+    /// Since when it waits.
+    pub waiting: Option<Time>,
+    /// Since when it is held.
+    pub held: Option<Time>,
+}
+
 impl Table {
+    /// Returns since when a claim waits and is held.
+    pub fn since(&self, ticket: Ticket) -> Since {
+        self.slots.get(&ticket).map_or(Since::default(), |slot| Since {
+            waiting: slot.waiting.as_ref().map(|waiting| waiting.since),
+            held: slot.held.as_ref().map(|held| held.since),
+        })
+    }
+
     /// Returns the tickets of the claims later than one, oldest first, at most `most`: to list
     /// them page by page.
     pub fn tickets_after(&self, after: Ticket, most: usize) -> Vec<Ticket> {

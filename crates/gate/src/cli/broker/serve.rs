@@ -48,6 +48,10 @@ fn not_started(error: &StartError) -> Failure {
         StartError::Journal(JournalError::Unwritable(path, _)) => {
             format!("make room on the disk of {}, or {state_elsewhere}", path.display())
         }
+        StartError::Log(unknown) => {
+            let path = unknown.path.display();
+            format!("use that release, or set the log aside: `mv {path} {path}.aside`")
+        }
         StartError::Listen(ListenError::NeedsTokens(_)) => {
             "use --host 127.0.0.1, or say who may come: --token-file FILE".to_owned()
         }

@@ -1,0 +1,137 @@
+//! From the deciding thread to the keeper: records are bytes at once, in a bounded tray.
+
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use gate_api::wire::{Happening, Record};
+use gate_core::id::Epoch;
+
+use super::Word;
+use super::block::{BLOCK_BYTES, Block, encode};
+use crate::clock;
+
+/// Bytes that may lie in the tray: a second or so of all that a busy broker does.
+const TRAY_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// What the deciding thread writes with.
+pub(crate) struct Pen {
+    tray: Arc<Tray>,
+    keeper: Sender<Word>,
+    /// What is not to be told yet.
+    written: Written,
+}
+
+/// Records in a row.
+#[derive(Default)]
+struct Written {
+    bytes: Vec<u8>,
+    count: u64,
+    /// When the latest happened.
+    at_ms: u64,
+    /// Whether somebody may ask why one of them happened.
+    odd: bool,
+}
+
+/// Records on their way. The lock is held for a copy or a swap, and by the keeper for no longer.
+pub(super) struct Tray {
+    epoch: u64,
+    filling: Mutex<Filling>,
+}
+
+struct Filling {
+    blocks: Vec<Block>,
+    bytes: usize,
+    /// The number of the next record.
+    next: u64,
+    /// Records that found no room since the tray was taken.
+    missing: u64,
+    /// When the latest of them was written.
+    at_ms: u64,
+    /// Whether the keeper knows that there is something.
+    told: bool,
+}
+
+impl Pen {
+    pub(super) fn new(tray: Arc<Tray>, keeper: Sender<Word>) -> Pen {
+        Pen { tray, keeper, written: Written::default() }
+    }
+
+    /// Writes a record, to be handed over later.
+    pub fn note(&mut self, what: Happening<'_>) {
+        let record = Record { at_ms: clock::wall_ms(), what };
+        encode(&record, &mut self.written.bytes);
+        self.written.count += 1;
+        self.written.at_ms = record.at_ms;
+        self.written.odd |= record.is_odd();
+    }
+
+    /// Lets the keeper have what was written: the journal has what it tells of (N3).
+    pub fn hand_over(&mut self) {
+        if self.written.count == 0 {
+            return;
+        }
+        if self.tray.put(&self.written) {
+            // Without the keeper the log has ended.
+            let _ = self.keeper.send(Word::Filled);
+        }
+        self.written.bytes.clear();
+        self.written.count = 0;
+        self.written.odd = false;
+    }
+}
+
+impl Tray {
+    pub fn new(epoch: Epoch) -> Tray {
+        let filling =
+            Filling { blocks: Vec::new(), bytes: 0, next: 1, missing: 0, at_ms: 0, told: false };
+        Tray { epoch: epoch.0, filling: Mutex::new(filling) }
+    }
+
+    /// Puts records in, or counts them where there is no room; returns whether the keeper is to
+    /// be told.
+    fn put(&self, written: &Written) -> bool {
+        let mut filling = self.filling();
+        filling.at_ms = written.at_ms;
+        // Once some are missing all are, up to the next taking: so they are one gap.
+        if filling.missing > 0 || filling.bytes + written.bytes.len() > TRAY_BYTES_MAX {
+            filling.missing += written.count;
+        } else {
+            filling.append(self.epoch, written);
+        }
+        !std::mem::replace(&mut filling.told, true)
+    }
+
+    /// Takes all records; those that found no room are one that says so.
+    pub fn take(&self) -> Vec<Block> {
+        let mut filling = self.filling();
+        filling.told = false;
+        filling.bytes = 0;
+        let mut blocks = std::mem::take(&mut filling.blocks);
+        let missing = std::mem::take(&mut filling.missing);
+        if missing > 0 {
+            let (first, at_ms) = (filling.next, filling.at_ms);
+            filling.next += missing;
+            blocks.push(Block::missing(self.epoch, first, first + missing - 1, at_ms));
+        }
+        blocks
+    }
+
+    fn filling(&self) -> MutexGuard<'_, Filling> {
+        self.filling.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Filling {
+    fn append(&mut self, epoch: u64, written: &Written) {
+        if self.blocks.last().is_none_or(|block| block.bytes.len() >= BLOCK_BYTES) {
+            self.blocks.push(Block::begun(epoch, self.next, written.at_ms));
+        }
+        let block = self.blocks.last_mut().expect("pushed if there was none");
+        block.bytes.extend_from_slice(&written.bytes);
+        block.last += written.count;
+        block.at_ms = written.at_ms;
+        block.odd |= written.odd;
+        self.bytes += written.bytes.len();
+        self.next += written.count;
+    }
+}

@@ -1,0 +1,165 @@
+//! Writes down what happens, for the log and the counts.
+
+use std::time::Duration;
+
+use gate_api::wire::{Fate, Happening, Named, Pass, Presence, Recall, Subject};
+use gate_core::id::{SessionId, Ticket};
+use gate_core::lock::claim::{Claim, Party};
+use gate_core::lock::event::{End, Event, Recall as RecallEvent, Refusal};
+use gate_core::lock::table::{Record, Since};
+use gate_core::lock::want::{Node, Op};
+use gate_core::time::Time;
+
+use super::Desk;
+use crate::sessions::Sessions;
+use crate::spaces::Spaces;
+
+/// Bytes of names that are recorded of one claim.
+const NAMES_BYTES_MAX: usize = 16 * 1024;
+
+impl Desk {
+    /// Looks at the claim that an event is about, before that is applied.
+    pub(super) fn since(&self, event: &Event) -> Since {
+        match event {
+            Event::Granted { ticket, .. } | Event::Ended { ticket, .. } => {
+                self.table.since(*ticket)
+            }
+            _ => Since::default(),
+        }
+    }
+
+    /// Notes what became of a claim that stands, or of a client that came.
+    pub(super) fn note(&mut self, event: &Event, since: Since, now: Time, reason: &str) {
+        match event {
+            Event::Queued { ticket, claim, .. } => {
+                self.counts.waited();
+                self.note_claim(Some(*ticket), claim, Fate::Waits);
+            }
+            Event::Granted { ticket, claim, token, by_kin, .. } => {
+                let waited = since.waiting.map_or(Duration::ZERO, |at| now.since(at));
+                let pass = if *by_kin { self.pass_of(*ticket) } else { Pass::None };
+                self.counts.granted(pass);
+                self.note_claim(
+                    Some(*ticket),
+                    claim,
+                    Fate::Granted { token: *token, waited, pass },
+                );
+            }
+            Event::Counted { ticket, count } => {
+                if let Some(claim) = self.claim_of(*ticket) {
+                    self.note_claim(Some(*ticket), &claim, Fate::Counted(*count));
+                }
+            }
+            Event::Recalled { ticket, recall } => {
+                let RecallEvent { why, stage, until } = *recall;
+                let (within, reason) = (until.since(now), reason.to_owned());
+                if let Some(claim) = self.claim_of(*ticket) {
+                    let recall = Recall { why, stage, within, reason };
+                    self.note_claim(Some(*ticket), &claim, Fate::Recalled(recall));
+                }
+            }
+            Event::Opened { session, .. } => self.note_client(*session, Presence::Came),
+            Event::Lost { session, .. } => self.note_client(*session, Presence::Lost),
+            Event::Overdue { session, .. } => self.note_client(*session, Presence::Overdue),
+            Event::Back { session } => self.note_client(*session, Presence::Back),
+            _ => {}
+        }
+    }
+
+    /// Notes the end of a claim, or of the wait for more than is held.
+    pub(super) fn note_end_of(
+        &mut self,
+        (ticket, claim): (Ticket, &Claim),
+        end: End,
+        held: Option<Duration>,
+        reason: &str,
+    ) {
+        self.counts.ended(end);
+        let became = match end {
+            End::Released => Fate::Released { held },
+            End::Refused(why) => Fate::Refused { why, reason: reason.into() },
+            End::Revoked(why) => Fate::Revoked { why, reason: reason.into(), held },
+            End::Ungated => Fate::Ungated,
+        };
+        self.note_claim(Some(ticket), claim, became);
+    }
+
+    /// Notes a request that was told no at the door.
+    pub(super) fn note_refusal(&mut self, claim: &Claim, why: Refusal) {
+        self.counts.refused(why);
+        self.note_claim(None, claim, Fate::Refused { why, reason: "".into() });
+    }
+
+    /// Notes that a client is gone, which is still known.
+    pub(super) fn note_gone(&mut self, session: SessionId) {
+        self.note_client(session, Presence::Gone);
+    }
+
+    /// Says by which right a claim was let in. What a process has already costs nothing, and that
+    /// a command works below its hold is what the hold is for: neither is news.
+    fn pass_of(&self, ticket: Ticket) -> Pass {
+        let is_hold = |leader| {
+            let leader = self.claim_of(leader);
+            leader.is_some_and(|claim| matches!(claim.want().op, Op::Hold(_)))
+        };
+        match self.table.record(ticket) {
+            Some(Record::Held { kin, .. }) if kin.keys().any(|leader| !is_hold(*leader)) => {
+                Pass::AwaitedByHolder
+            }
+            _ => Pass::Own,
+        }
+    }
+
+    fn note_claim(&mut self, ticket: Option<Ticket>, claim: &Claim, became: Fate<'_>) {
+        let claim = subject(ticket, claim, &self.spaces, &self.sessions);
+        if became.is_odd() {
+            tracing::info!(ticket = claim.ticket, ?became, owner = %claim.owner, "out of order");
+        }
+        self.pen.note(Happening::Claim { became, claim });
+    }
+
+    fn note_client(&mut self, session: SessionId, became: Presence) {
+        let Some(client) = self.sessions.get(session) else { return };
+        self.pen.note(Happening::Client {
+            session: session.0,
+            client: client.name.as_str().into(),
+            process: Some(client.process),
+            became,
+        });
+    }
+}
+
+/// Says of a claim what stays true when its space and its session are gone.
+fn subject<'a>(
+    ticket: Option<Ticket>,
+    claim: &'a Claim,
+    spaces: &'a Spaces,
+    sessions: &'a Sessions,
+) -> Subject<'a> {
+    let mut bytes = 0;
+    let named = claim.want().places.iter().map(|place| Named {
+        space: spaces.get(place.space).map_or("", |space| space.name.as_str()).into(),
+        path: place.path.clone(),
+        directory: place.node == Node::Directory,
+    });
+    let places = named.take_while(|named| {
+        let fits = bytes <= NAMES_BYTES_MAX;
+        bytes += named.space.len() + named.path.as_ref().map_or(0, |path| path.as_bytes().len());
+        fits
+    });
+    let client = sessions.get(claim.owner.session);
+    Subject {
+        ticket: ticket.map(|ticket| ticket.0),
+        op: claim.want().op,
+        places: places.collect(),
+        owner: claim.label.owner.as_str().into(),
+        party: match &claim.party {
+            Party::Named(name) => (&**name).into(),
+            Party::Process(_) | Party::Session(_) | Party::Owner(_) => "".into(),
+        },
+        reason: claim.label.reason.as_str().into(),
+        process: claim.caller.map(|caller| caller.process),
+        session: claim.owner.session.0,
+        client: client.map_or("", |client| client.name.as_str()).into(),
+    }
+}
