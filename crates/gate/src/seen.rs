@@ -15,6 +15,7 @@ use gate_api::{Address, Attachment, Session};
 use gate_core::lock::key::FileKey;
 use gate_core::lock::want::Node;
 use gate_core::path::ViewPath;
+use gate_view::written;
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -51,38 +52,6 @@ pub struct About {
     pub pid: u32,
     /// Which that is.
     pub pid_namespace: u64,
-}
-
-/// Paths as a view writes them: text, or bytes where they are none.
-mod written {
-    use std::ffi::OsString;
-    use std::os::unix::ffi::{OsStrExt, OsStringExt};
-    use std::path::{Path, PathBuf};
-
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    #[derive(Serialize, Deserialize)]
-    #[serde(untagged)]
-    enum Written {
-        Text(String),
-        Bytes(Vec<u8>),
-    }
-
-    pub fn serialize<S: Serializer>(path: &Path, to: S) -> Result<S::Ok, S::Error> {
-        let bytes = path.as_os_str().as_bytes();
-        match str::from_utf8(bytes) {
-            Ok(text) => Written::Text(text.to_owned()),
-            Err(_) => Written::Bytes(bytes.to_vec()),
-        }
-        .serialize(to)
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<PathBuf, D::Error> {
-        Ok(match Written::deserialize(from)? {
-            Written::Text(text) => text.into(),
-            Written::Bytes(bytes) => OsString::from_vec(bytes).into(),
-        })
-    }
 }
 
 /// A path in a view.

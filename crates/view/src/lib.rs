@@ -20,6 +20,7 @@ mod timer;
 mod turn;
 mod view;
 mod walk;
+pub mod written;
 
 pub use asker::{Identity, OwnerScope};
 pub use mount::{Options, Ready, ServeError};
