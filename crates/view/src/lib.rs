@@ -11,6 +11,7 @@
 pub mod asker;
 pub mod directory;
 mod handles;
+pub mod kept;
 mod line;
 pub mod mount;
 mod park;

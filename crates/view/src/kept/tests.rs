@@ -1,0 +1,152 @@
+//! A store as it is used, bounded, and left by those who die.
+
+use std::io::Read as _;
+
+use super::*;
+
+struct World {
+    dir: tempfile::TempDir,
+    limits: Limits,
+}
+
+impl World {
+    fn new(limits: Limits) -> World {
+        World { dir: tempfile::tempdir().unwrap(), limits }
+    }
+
+    fn place(&self) -> Place {
+        Place { dir: self.dir.path().join("store"), limits: self.limits }
+    }
+
+    fn store(&self) -> Store {
+        Store::open_or_make_later(self.place())
+    }
+
+    fn file(&self, name: &str, text: &str) -> OwnedFd {
+        fs::write(self.dir.path().join(name), text).unwrap();
+        File::open(self.dir.path().join(name)).unwrap().into()
+    }
+
+    fn keep(&self, store: &mut Store, text: &str) -> u64 {
+        let file = self.file("f", text);
+        let record = Record::new("f".into(), ("ada", "open"), Facts::of(&file).unwrap());
+        store.keep(&file, Take::Copy, &record).unwrap()
+    }
+
+    fn versions(&self) -> Vec<Version> {
+        Store::versions(&self.place().dir).unwrap()
+    }
+
+    fn ids(&self) -> Vec<u64> {
+        self.versions().iter().map(|version| version.id).collect()
+    }
+
+    fn text(&self, version: &Version) -> String {
+        let mut text = String::new();
+        Store::open(&self.place().dir, version).unwrap().read_to_string(&mut text).unwrap();
+        text
+    }
+}
+
+#[test]
+fn what_is_kept_comes_back_and_numbers_only_rise() {
+    let world = World::new(Limits::default());
+    assert!(world.versions().is_empty(), "there is no store yet");
+    let (mut one, mut other) = (world.store(), world.store());
+    assert_eq!(world.keep(&mut one, "first"), 1);
+    assert_eq!(world.keep(&mut other, "second"), 2, "another process has its own idea of the next");
+    assert_eq!(world.keep(&mut one, "third"), 3);
+    let texts: Vec<String> = world.versions().iter().map(|v| world.text(v)).collect();
+    assert_eq!(texts, ["first", "second", "third"]);
+    let mode = fs::metadata(world.place().dir).unwrap().mode();
+    assert_eq!(mode & 0o777, 0o700);
+}
+
+#[test]
+fn a_file_that_loses_its_only_name_is_kept_itself_and_one_with_two_is_copied() {
+    let world = World::new(Limits::default());
+    let mut store = world.store();
+    for (links, is_itself) in [(1, true), (2, false)] {
+        let file = world.file("f", "text");
+        if links == 2 {
+            fs::hard_link(world.dir.path().join("f"), world.dir.path().join("g")).unwrap();
+        }
+        let record = Record::new("f".into(), ("ada", "rename"), Facts::of(&file).unwrap());
+        let id = store.keep(&file, Take::Link, &record).unwrap();
+        let content = fs::metadata(world.place().dir.join(id.to_string()).join(CONTENT)).unwrap();
+        let ours = rustix::fs::fstat(&file).unwrap();
+        assert_eq!(content.ino() == ours.st_ino, is_itself, "{links} names");
+        fs::remove_file(world.dir.path().join("f")).unwrap();
+    }
+}
+
+#[test]
+fn the_newest_win() {
+    let limits = Limits { bytes_max: 10, ..Limits::default() };
+    let world = World::new(limits);
+    let mut store = world.store();
+    for _ in 0..5 {
+        world.keep(&mut store, "1234");
+    }
+    assert_eq!(world.ids(), [4, 5]);
+    let aged = World { dir: world.dir, limits: Limits { age_s_max: 0, ..limits } };
+    let mut old = aged.versions()[0].record.clone();
+    old.at_ms = 1;
+    let path = aged.place().dir.join("4").join(RECORD);
+    fs::write(path, serde_json::to_vec(&old).unwrap()).unwrap();
+    drop(Store::open_or_make_later(Place {
+        limits: Limits { age_s_max: 3600, ..limits },
+        ..aged.place()
+    }));
+    assert_eq!(aged.ids(), [5]);
+}
+
+/// A writer that was killed leaves `.new-…`; the next one clears it away, unless somebody is
+/// at work.
+#[test]
+fn what_a_dead_writer_left_is_cleared_away() {
+    let world = World::new(Limits::default());
+    let mut store = world.store();
+    world.keep(&mut store, "text");
+    let left = world.place().dir.join(".new-1-1");
+    fs::create_dir(&left).unwrap();
+    fs::write(left.join(CONTENT), "half").unwrap();
+    assert_eq!(world.ids(), [1]);
+    let adding = store.lock(FlockOperation::LockShared).unwrap();
+    drop(world.store());
+    assert!(left.exists(), "its writer may live");
+    drop(adding);
+    drop(world.store());
+    assert!(!left.exists());
+    assert_eq!(world.ids(), [1]);
+}
+
+#[test]
+fn a_version_that_lost_bytes_is_not_given_out() {
+    let world = World::new(Limits::default());
+    world.keep(&mut world.store(), "text");
+    fs::write(world.place().dir.join("1").join(CONTENT), "te").unwrap();
+    let error = Store::open(&world.place().dir, &world.versions()[0]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidData);
+}
+
+#[test]
+fn a_version_of_another_release_is_left_alone() {
+    let world = World::new(Limits::default());
+    let mut store = world.store();
+    world.keep(&mut store, "text");
+    let path = world.place().dir.join("1").join(RECORD);
+    let newer = fs::read_to_string(&path).unwrap().replace("\"format\":1", "\"format\":2");
+    fs::write(&path, newer).unwrap();
+    let mut store = world.store();
+    assert!(world.versions().is_empty());
+    assert_eq!(world.keep(&mut store, "more"), 2);
+    assert!(path.exists());
+}
+
+#[test]
+fn two_sources_have_two_places() {
+    let of = |source: &str| Place::of("/s".as_ref(), source.as_ref(), Limits::default()).dir;
+    assert_ne!(of("/a/repo"), of("/b/repo"));
+    assert!(of("/a/repo").starts_with("/s/kept/") && of("/").starts_with("/s/kept/"));
+}
