@@ -7,6 +7,7 @@ mod env;
 mod everyday;
 mod faults;
 mod fences;
+mod guard;
 mod house;
 mod interrupt;
 mod log;

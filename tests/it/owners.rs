@@ -214,7 +214,8 @@ fn a_caller_beyond_the_pid_namespace_is_never_parked() {
     world.script("/".as_ref(), "umount \"$0\"").args([world.home()]).run().success();
 }
 
-fn agent(world: &World, name: &str) -> Actor {
+/// Starts an actor below a `gate run`, in the view.
+pub(super) fn agent(world: &World, name: &str) -> Actor {
     let gate = [world.program("gate").into_os_string()];
     let words = ["run", "--agent", name, "--"].map(Into::into);
     world.actor_by(gate.into_iter().chain(words), &world.view())

@@ -21,7 +21,15 @@ pub struct Stat {
     pub threads: u32,
     /// When it started, in ticks since boot.
     pub start: u64,
+    /// What it runs.
+    pub image: Image,
 }
+
+/// The program that a process runs, by where that lies in memory: another one once it calls
+/// exec, which changes neither its number nor its start. Says nothing of processes whose memory
+/// this one may not read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Image(u64);
 
 /// Returns a number of this boot of this machine, unlike that of any other.
 pub fn machine() -> u64 {
@@ -56,17 +64,18 @@ pub fn of_pid(pid: u32) -> Option<Process> {
     Some(Process { namespace: namespace(), pid, start: stat.start })
 }
 
-/// Returns the process of a thread, or `None` if it is gone or beyond this pid namespace.
-pub fn of_thread(thread: u32) -> Option<Caller> {
+/// Returns the process of a thread and what it runs, or `None` if it is gone or beyond this pid
+/// namespace.
+pub fn of_thread(thread: u32) -> Option<(Caller, Image)> {
     let stat = Stat::read(thread)?;
     if stat.threads <= 1 {
         let process = Process { namespace: namespace(), pid: thread, start: stat.start };
-        return Some(Caller { process, thread, single_threaded: true });
+        return Some((Caller { process, thread, single_threaded: true }, stat.image));
     }
     let pid = leader(thread)?;
     let start = if pid == thread { stat.start } else { Stat::read(pid)?.start };
     let process = Process { namespace: namespace(), pid, start };
-    Some(Caller { process, thread, single_threaded: false })
+    Some((Caller { process, thread, single_threaded: false }, stat.image))
 }
 
 /// Returns whether a process of this pid namespace still runs.
@@ -106,7 +115,21 @@ impl Stat {
             group: fields.next()?.parse().ok()?,
             threads: fields.nth(14)?.parse().ok()?,
             start: fields.nth(1)?.parse().ok()?,
+            image: Image::parse(fields),
         })
+    }
+}
+
+impl Image {
+    /// Reads where code, stack and environment begin and where the environment ends, from the
+    /// fields after the start. The kernel places at least the stack at random.
+    fn parse<'a>(mut fields: impl Iterator<Item = &'a str>) -> Image {
+        let mut image = 0;
+        for skipped in [3, 1, 21, 0] {
+            let field = fields.nth(skipped).unwrap_or_default();
+            image = fold_into(image, field.as_bytes());
+        }
+        Image(image)
     }
 }
 
@@ -164,19 +187,24 @@ fn read_once(path: &str, buffer: &mut [u8]) -> io::Result<usize> {
 
 /// FNV-1a: spreads a few bytes over a number.
 fn fold(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+    fold_into(0xcbf2_9ce4_8422_2325, bytes)
+}
+
+fn fold_into(start: u64, bytes: &[u8]) -> u64 {
+    bytes.iter().fold(start, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use super::*;
 
     #[test]
     fn a_name_may_hold_anything() {
         let stat = b"7 (a) R 1 (b)) S 3 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 9 0 1234 1 2\n";
-        let expected = Stat { state: b'S', parent: 3, group: 7, threads: 9, start: 1234 };
+        let image = Stat::parse(stat).unwrap().image;
+        let expected = Stat { state: b'S', parent: 3, group: 7, threads: 9, start: 1234, image };
         assert_eq!(Stat::parse(stat), Some(expected));
         assert_eq!(Stat::parse(b"7 (a"), None);
     }
@@ -189,10 +217,29 @@ mod tests {
             told.send(rustix::thread::gettid().as_raw_pid().cast_unsigned()).unwrap();
             let _ = ended.recv();
         });
-        let caller = of_thread(hear.recv().unwrap()).unwrap();
+        let (caller, image) = of_thread(hear.recv().unwrap()).unwrap();
         assert_eq!(caller, Caller { thread: caller.thread, ..own_call() });
+        assert_eq!(Some(image), Stat::read(std::process::id()).map(|stat| stat.image));
         drop(end);
         thread.join().unwrap();
+    }
+
+    #[test]
+    fn exec_changes_the_image_and_nothing_else() {
+        let mut shell = std::process::Command::new("sh")
+            .args(["-c", "read go; exec env -i cat"])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let before = Stat::read(shell.id()).unwrap();
+        shell.stdin.as_mut().unwrap().write_all(b"go\nx").unwrap();
+        shell.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+        let after = Stat::read(shell.id()).unwrap();
+        assert_ne!(before.image, after.image);
+        assert_eq!(before.start, after.start);
+        drop(shell.stdin.take());
+        shell.wait().unwrap();
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub mod locks;
 mod log;
 mod mount;
 mod recall;
+mod restore;
 mod run;
 mod status;
 mod top;
@@ -34,13 +35,14 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Mount(mount::Args),
+    Mount(Box<mount::Args>),
     Umount(umount::Args),
     Status(status::Args),
     Locks(locks::Args),
     Top(top::Args),
     Why(why::Args),
     Log(log::Args),
+    Restore(restore::Args),
     Hold(hold::Args),
     Recall(recall::Args),
     Break(r#break::Args),
@@ -63,6 +65,7 @@ impl Cli {
             Command::Top(args) => args.run(),
             Command::Why(args) => args.run(),
             Command::Log(args) => args.run(),
+            Command::Restore(args) => args.run(),
             Command::Hold(args) => args.run(),
             Command::Recall(args) => args.run(),
             Command::Break(args) => args.run(),

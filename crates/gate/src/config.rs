@@ -8,6 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use clap::ValueEnum;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
@@ -33,8 +34,23 @@ pub struct Settings {
     pub release_on_flush: Option<bool>,
     #[serde(deserialize_with = "maybe_duration")]
     pub read_wait: Option<Duration>,
+    pub guard: Option<GuardPolicy>,
+    pub guard_keep_max_mib: Option<u64>,
+    pub guard_keep_days: Option<u64>,
     /// `GLOB=none` or `GLOB=gated`, weakest first.
     pub policy: Vec<String>,
+}
+
+/// What happens when an agent overwrites what it has not seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum GuardPolicy {
+    /// What it destroys is kept for `gate restore`
+    Keep,
+    /// It is told EBUSY
+    Refuse,
+    /// Nothing
+    Allow,
 }
 
 /// What a file at a source's root may set.
@@ -73,6 +89,9 @@ impl Settings {
             audit_max_days: over.audit_max_days.or(self.audit_max_days),
             release_on_flush: over.release_on_flush.or(self.release_on_flush),
             read_wait: over.read_wait.or(self.read_wait),
+            guard: over.guard.or(self.guard),
+            guard_keep_max_mib: over.guard_keep_max_mib.or(self.guard_keep_max_mib),
+            guard_keep_days: over.guard_keep_days.or(self.guard_keep_days),
             policy: self.policy,
         }
     }

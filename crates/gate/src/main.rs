@@ -13,6 +13,7 @@ mod failure;
 mod log;
 mod mounts;
 mod output;
+mod overwritten;
 mod processes;
 mod reach;
 mod seen;

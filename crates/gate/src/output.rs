@@ -12,12 +12,16 @@ const BROKEN_PIPE: Exit = Exit::Signal(13);
 /// Writes to standard output.
 pub fn print(text: &str) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
-    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(|error| {
-        match error.kind() {
-            io::ErrorKind::BrokenPipe => Failure::silent(BROKEN_PIPE),
-            _ => Failure::new("cannot write the output", error, "look at where it is sent to"),
-        }
-    })
+    let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    written.map_err(|error| cannot_write(&error))
+}
+
+/// Says why nothing more can be written to standard output.
+pub fn cannot_write(error: &io::Error) -> Failure {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe => Failure::silent(BROKEN_PIPE),
+        _ => Failure::new("cannot write the output", error, "look at where it is sent to"),
+    }
 }
 
 /// Writes one value as a line of JSON.

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use gate_api::process;
 use gate_core::lock::claim::Process;
 
-/// The variable in which a process tree carries the name of its agent.
-pub const AGENT_VARIABLE: &str = "GATE_AGENT";
+/// The variables in which a process tree carries the name of its agent, and which tree it is.
+pub use gate_view::agent::{AGENT_VARIABLE, RUN_VARIABLE};
 
 /// Somebody who keeps a mount busy.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -15,6 +15,7 @@ use gate_api::{Address, Attachment, Session};
 use gate_core::lock::key::FileKey;
 use gate_core::lock::want::Node;
 use gate_core::path::ViewPath;
+use gate_view::kept::Place;
 use gate_view::written;
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -43,6 +44,8 @@ pub struct About {
     pub broker: String,
     /// The name of its space.
     pub space: String,
+    /// Where it keeps what agents overwrite unseen.
+    pub kept: Place,
     /// Where the source's root lies in that.
     #[serde(with = "written")]
     pub prefix: PathBuf,
@@ -133,7 +136,7 @@ impl About {
     }
 
     /// Returns an absolute path as seen from the view's root.
-    fn inner(&self, absolute: &Path) -> Option<ViewPath> {
+    pub fn inner(&self, absolute: &Path) -> Option<ViewPath> {
         let inner = absolute.strip_prefix(&self.mountpoint).ok()?;
         ViewPath::parse(inner.as_os_str().as_bytes()).ok()
     }
@@ -232,6 +235,8 @@ fn attribute(path: &Path) -> Result<Vec<u8>, Errno> {
 
 #[cfg(test)]
 mod tests {
+    use gate_view::kept::Limits;
+
     use super::*;
 
     fn about(broker: &str) -> About {
@@ -241,6 +246,7 @@ mod tests {
             mountpoint: "/m".into(),
             broker: broker.into(),
             space: "default".into(),
+            kept: Place::of("/s".as_ref(), "/r".as_ref(), Limits::default()),
             prefix: ".".into(),
             volume: 7,
             pid: 1,

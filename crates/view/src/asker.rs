@@ -1,16 +1,16 @@
 //! Who asks: from the thread behind a request to a party at the broker.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use gate_api::process;
 use gate_api::session::Party;
 use gate_core::lock::claim::{Caller, Label, Patience, Process};
 
+use crate::agent::{Agent, Agents};
+
 /// How long a caller that cannot be told from others may wait: it could not be interrupted.
 const UNKNOWN_WAITS_MAX: Duration = Duration::from_millis(50);
-
-/// The variable by which `gate run` names an agent to all below it.
-const AGENT_VARIABLE: &[u8] = b"GATE_AGENT=";
 
 /// Who counts as one owner's kin from the start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +32,8 @@ pub(crate) struct Asker {
     pub caller: Option<Caller>,
     pub party: Party,
     pub patience: Patience,
+    /// Whom it speaks for, where that matters.
+    pub agent: Option<Arc<Agent>>,
 }
 
 impl Asker {
@@ -58,15 +60,17 @@ pub struct Identity {
 
 impl Identity {
     /// Finds out who a thread is.
-    pub(crate) fn asker(&self, thread: u32) -> Asker {
-        let caller = process::of_thread(thread);
+    pub(crate) fn asker(&self, thread: u32, agents: &Agents) -> Asker {
+        let seen = process::of_thread(thread);
+        let agent = agents.of(seen.map(|(caller, image)| (caller.process, image)));
+        let caller = seen.map(|(caller, _)| caller);
         let process = caller.map(|caller| caller.process);
         let party = match (self.scope, process) {
             (OwnerScope::Mount, _) => Party::Session,
             (OwnerScope::Handle, _) | (_, None) => Party::Owner,
             (OwnerScope::Process, Some(process)) => Party::Process(process),
-            (OwnerScope::Agent, Some(process)) => match agent_of(process.pid) {
-                Some(agent) => Party::Named(format!("agent {agent}")),
+            (OwnerScope::Agent, Some(process)) => match &agent {
+                Some(agent) => Party::Named(format!("agent {}", agent.name)),
                 None => Party::Process(process),
             },
         };
@@ -75,7 +79,7 @@ impl Identity {
             (Some(_), Some(limit)) => Patience::Limited(limit),
             (Some(_), None) => Patience::Endless,
         };
-        Asker { caller, party, patience }
+        Asker { caller, party, patience, agent }
     }
 
     pub(crate) fn label(&self) -> Label {
@@ -104,11 +108,4 @@ pub(crate) fn uses_itself_or_above(process: Process, users: &[Process]) -> bool 
         }
     }
     false
-}
-
-fn agent_of(pid: u32) -> Option<String> {
-    let environment = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
-    let mut variables = environment.split(|byte| *byte == 0);
-    let agent = variables.find_map(|variable| variable.strip_prefix(AGENT_VARIABLE))?;
-    String::from_utf8(agent.to_vec()).ok().filter(|agent| !agent.is_empty())
 }

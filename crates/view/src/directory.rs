@@ -17,6 +17,7 @@ mod change;
 mod file;
 mod listing;
 mod nodes;
+mod sighting;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -33,6 +34,7 @@ pub use attributes::SetXattr;
 pub use change::Make;
 pub use file::OpenFile;
 pub use listing::OpenDirectory;
+pub use sighting::{Pinned, Sighting, Stamp};
 
 pub use nodes::{Idle, Population};
 use nodes::{Node, Nodes};

@@ -9,6 +9,7 @@ use gate_core::lock::claim::Process;
 use gate_fuse::{Errno, HandleId, NodeId};
 use rustc_hash::FxHashMap;
 
+use crate::agent::Agent;
 use crate::directory::{OpenDirectory, OpenFile};
 use crate::turn::Turn;
 
@@ -31,10 +32,12 @@ pub(crate) struct Handle {
 }
 
 /// Who opened a file, and for what.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct User {
     /// `None` if it lies beyond this pid namespace.
     pub process: Option<Process>,
+    /// Whom it speaks for, where that matters.
+    pub agent: Option<Arc<Agent>>,
     pub writes: bool,
     pub executes: bool,
 }
@@ -188,6 +191,13 @@ impl Handles {
     /// Returns whether a file is open.
     pub fn is_open(&self, node: NodeId) -> bool {
         lock(&self.users).contains_key(&node)
+    }
+
+    /// Returns whether a file is open to be written.
+    pub fn is_written(&self, node: NodeId) -> bool {
+        lock(&self.users)
+            .get(&node)
+            .is_some_and(|users| users.iter().any(|handle| handle.user.writes))
     }
 
     /// Returns whether a file runs as a program.

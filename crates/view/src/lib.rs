@@ -8,14 +8,17 @@
 //! thread and holds no kernel lock that others need (N6); nothing is written through a revoked
 //! handle (N7). Not here: who may go first (core), the wire (api), the kernel's protocol (fuse).
 
+pub mod agent;
 pub mod asker;
 pub mod directory;
+pub mod guard;
 mod handles;
 pub mod kept;
 mod line;
 pub mod mount;
 mod park;
 pub mod policy;
+mod recent;
 mod room;
 mod timer;
 mod turn;

@@ -19,9 +19,12 @@ use gate_core::lock::event::Revocation;
 use gate_fuse::{MountError, MountOptions, StartError, Wishes};
 use rustix::fs::{Mode, OFlags};
 
+use crate::agent::Agents;
 use crate::asker::Identity;
 use crate::directory::{self, Directory};
+use crate::guard::{self, Guard};
 use crate::handles::Handles;
+use crate::kept;
 use crate::policy::Policies;
 use crate::room;
 use crate::timer::Timer;
@@ -125,6 +128,10 @@ pub struct Options {
     pub allow_other: bool,
     /// Nothing may be changed through it.
     pub read_only: bool,
+    /// What happens when an agent overwrites what it has not seen.
+    pub guard: guard::Policy,
+    /// Where what it destroys is kept.
+    pub kept: kept::Place,
     /// What `user.gate.view` tells, in addition to what the view knows: pairs of JSON text.
     pub about: About,
 }
@@ -197,7 +204,10 @@ impl Ready {
             about,
         };
         let timer = Timer::start().map_err(ServeError::Io)?;
-        let view = View::new(Parts { directory, broker, handles: ears.0.clone(), timer, settings });
+        let agents = Agents::new(&settings.identity, options.guard);
+        let guard = Guard::start(options.guard, options.kept).map_err(ServeError::Io)?;
+        let handles = ears.0.clone();
+        let view = View::new(Parts { directory, broker, handles, timer, agents, guard, settings });
         view.set_notifier(session.notifier());
         room::start(&view).map_err(ServeError::Io)?;
         Ok(Ready { view, session })
@@ -228,6 +238,7 @@ fn about(
         ("broker".to_owned(), options.about.broker.clone().into()),
         ("space".to_owned(), attachment.name.clone().into()),
         ("prefix".to_owned(), path(attachment.prefix.as_bytes())),
+        ("kept".to_owned(), serde_json::json!(options.kept)),
         ("pid".to_owned(), std::process::id().into()),
         ("pid_namespace".to_owned(), process::namespace().into()),
         ("epoch".to_owned(), broker.broker().epoch.into()),

@@ -22,8 +22,10 @@ use gate_api::Session;
 use gate_core::id::SpaceId;
 use gate_fuse::{Attr, Entry, NodeId, Notifier, Reply, Stale};
 
-use crate::asker::Identity;
+use crate::agent::Agents;
+use crate::asker::{Asker, Identity};
 use crate::directory::{Directory, Found};
+use crate::guard::Guard;
 use crate::handles::Handles;
 use crate::line::Line;
 use crate::park::Parking;
@@ -46,6 +48,9 @@ pub(crate) struct View {
     pub walkers: Walkers,
     pub timer: Timer,
     pub room: Room,
+    pub agents: Agents,
+    /// `None` if every overwrite is allowed.
+    pub guard: Option<Guard>,
     pub settings: Settings,
     notifier: OnceLock<Notifier>,
 }
@@ -71,6 +76,8 @@ pub(crate) struct Parts {
     pub broker: Session,
     pub handles: Arc<Handles>,
     pub timer: Timer,
+    pub agents: Agents,
+    pub guard: Option<Guard>,
     pub settings: Settings,
 }
 
@@ -86,6 +93,8 @@ impl View {
             walkers: Walkers::default(),
             timer: parts.timer,
             room: Room::new(parts.settings.descriptors),
+            agents: parts.agents,
+            guard: parts.guard,
             settings: parts.settings,
             notifier: OnceLock::new(),
         })
@@ -113,7 +122,12 @@ impl View {
         }
     }
 
-    fn gating(&self, path: Option<&[u8]>) -> Gating {
+    /// Finds out who a thread is.
+    fn asker(&self, thread: u32) -> Asker {
+        self.settings.identity.asker(thread, &self.agents)
+    }
+
+    pub fn gating(&self, path: Option<&[u8]>) -> Gating {
         // A file without a name was gated when it had one.
         path.map_or(Gating::Gated, |path| self.settings.policies.gating(path))
     }
@@ -152,7 +166,7 @@ impl View {
     }
 
     /// Returns the path of a name, from the root of the source; `None` in a removed directory.
-    fn path_in(&self, parent: NodeId, name: &CStr) -> Option<Vec<u8>> {
+    pub fn path_in(&self, parent: NodeId, name: &CStr) -> Option<Vec<u8>> {
         let mut path = self.directory.path_of(parent)?;
         if !path.is_empty() {
             path.push(b'/');

@@ -1,5 +1,6 @@
 //! `gate mount`
 
+mod guard;
 mod site;
 
 use std::path::{Path, PathBuf};
@@ -12,6 +13,7 @@ use gate_api::session::MaxHold;
 use gate_api::wire::{Origin, Rules, Source as Served};
 use gate_api::{Address, AttachError, Attachment, ClientInfo, Session};
 use gate_fuse::MountError;
+use gate_view::kept::Place;
 use gate_view::mount::{About, Ears, Source};
 use gate_view::policy::{BadGlob, Policies, READ_WAIT_DEFAULT, Rule};
 use gate_view::{Identity, Options, OwnerScope, Ready, ServeError};
@@ -52,6 +54,8 @@ pub struct Args {
     allow_other: bool,
     #[command(flatten)]
     turns: Turns,
+    #[command(flatten)]
+    guard: guard::Flags,
     #[command(flatten)]
     broker: BrokerFlags,
 }
@@ -232,8 +236,9 @@ impl Args {
         attachment: &Attachment,
         plan: Plan,
     ) -> Result<Ready, Failure> {
-        let Plan { source, site, policies, settings, ears, .. } = plan;
+        let Plan { source, site, state_dir, policies, settings, ears } = plan;
         let acquire_timeout_ms = self.turns.acquire_timeout_ms.or(settings.acquire_timeout_ms);
+        let kept = Place::of(&state_dir, &site.source, self.guard.limits(&settings));
         let options = Options {
             mountpoint: site.mountpoint.clone(),
             policies,
@@ -246,6 +251,8 @@ impl Args {
                 || settings.release_on_flush.unwrap_or(false),
             allow_other: self.allow_other,
             read_only: self.read_only,
+            guard: self.guard.policy(&settings),
+            kept,
             about: About { broker: reached.address.to_string() },
         };
         let broker: (Session, &Attachment) = (reached.session, attachment);

@@ -9,7 +9,7 @@ use std::process::Command;
 use gate_core::lock::limits::TEXT_BYTES_MAX;
 
 use crate::failure::{Exit, Failure};
-use crate::processes::AGENT_VARIABLE;
+use crate::processes::{AGENT_VARIABLE, RUN_VARIABLE};
 
 /// Run a command as one agent: its exit status is ours
 #[derive(Debug, clap::Args)]
@@ -34,7 +34,7 @@ impl Args {
     pub fn run(self) -> Result<Exit, Failure> {
         let agent = self.agent.unwrap_or_else(|| name_of(&self.command[0]));
         let mut command = prepare(&self.command);
-        command.env(AGENT_VARIABLE, agent);
+        command.env(RUN_VARIABLE, run_of(&agent)).env(AGENT_VARIABLE, agent);
         if let Some(dir) = &self.dir {
             std::env::set_current_dir(dir).map_err(|error| {
                 let what = format!("cannot run in {}", dir.display());
@@ -43,6 +43,17 @@ impl Args {
         }
         Err(cannot_run(&self.command, &command.exec()))
     }
+}
+
+/// Returns what tells this run from others of an agent of the same name: the process that the
+/// command will be. Below a run of the same agent it is that run.
+fn run_of(agent: &str) -> OsString {
+    let above = std::env::var_os(RUN_VARIABLE);
+    let is_same = std::env::var_os(AGENT_VARIABLE).is_some_and(|above| above == agent);
+    let own = gate_api::process::own();
+    above
+        .filter(|_| is_same)
+        .unwrap_or_else(|| format!("{:x}-{}-{}", own.namespace, own.pid, own.start).into())
 }
 
 /// Makes a command of a program and its arguments; clap has seen to it that there is one.

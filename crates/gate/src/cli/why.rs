@@ -10,6 +10,7 @@ use super::locks::{broker_of, no_answer};
 use crate::board::{self, Row};
 use crate::failure::{Exit, Failure};
 use crate::output::{self, printable};
+use crate::overwritten::Kept;
 use crate::reach::BrokerFlags;
 use crate::told;
 
@@ -27,6 +28,10 @@ impl Args {
         let (session, scope) = broker_of(&self.path, &self.broker)?;
         let why = session.why(scope).map_err(|error| no_answer(error, Some(&self.path)))?;
         output::print(&tell(why))?;
+        // Whoever may not see what was kept still learns the rest.
+        if let Ok(kept) = Kept::find(&self.path) {
+            output::print(&kept.tell_lately(&self.path))?;
+        }
         Ok(Exit::Success)
     }
 }

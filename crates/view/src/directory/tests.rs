@@ -4,6 +4,7 @@
 mod listed;
 mod mounted;
 mod owners;
+mod sightings;
 mod ungated;
 
 use std::ffi::CString;

@@ -13,6 +13,7 @@ use super::View;
 use super::files::Named;
 use crate::asker::{Asker, uses_itself_or_above};
 use crate::directory::SetXattr;
+use crate::guard::{Overwrite, Victim};
 use crate::turn::{Round, Run, Turn};
 
 /// The attribute that tells which broker gates a view; it is in no file.
@@ -32,15 +33,24 @@ impl View {
         } else {
             Op::Utimens
         };
+        let asker = self.asker(caller.tid);
+        let agent = asker.agent.clone();
         let run = move |view: &View, reply: Reply, turn: Turn, _: Round| {
-            let changed = view.directory.setattr(&caller, node, None, &change);
-            view.end_turn(turn, None);
-            match changed {
-                Ok(attr) => view.answer_attr(node, &attr, reply),
-                Err(errno) => reply.error(errno),
-            }
+            let of = agent.clone();
+            let set = move |view: &View, reply: Reply, turn: Turn| {
+                let set = || view.directory.setattr(&caller, node, None, &change);
+                let changed = view.guard_setattr(agent.as_ref(), (node, &change), set);
+                view.end_turn(turn, None);
+                match changed {
+                    Ok(attr) => view.answer_attr(node, &attr, reply),
+                    Err(errno) => reply.error(errno),
+                }
+            };
+            let Some(stay) = change.size else { return set(view, reply, turn) };
+            let overwrite = Overwrite { agent: of, op, victim: Victim::Node(node), stay };
+            view.overwrite(overwrite, (turn, reply), set);
         };
-        self.attribute_in_turn(&caller, node, op, reply, Box::new(run));
+        self.attribute_in_turn(&asker, node, op, reply, Box::new(run));
     }
 
     fn setattr_by_handle(
@@ -77,7 +87,8 @@ impl View {
             view.end_turn(turn, None);
             super::names::answer(set, reply);
         };
-        self.attribute_in_turn(&caller, node, Op::Setxattr, reply, Box::new(run));
+        let asker = self.asker(caller.tid);
+        self.attribute_in_turn(&asker, node, Op::Setxattr, reply, Box::new(run));
     }
 
     pub(super) fn removexattr(&self, caller: Caller, node: NodeId, name: &CStr, reply: Reply) {
@@ -87,7 +98,8 @@ impl View {
             view.end_turn(turn, None);
             super::names::answer(removed, reply);
         };
-        self.attribute_in_turn(&caller, node, Op::Setxattr, reply, Box::new(run));
+        let asker = self.asker(caller.tid);
+        self.attribute_in_turn(&asker, node, Op::Setxattr, reply, Box::new(run));
     }
 
     pub(super) fn getxattr(&self, node: NodeId, name: &CStr, size: u32, reply: Reply) {
@@ -124,16 +136,15 @@ impl View {
         Ok(serde_json::Value::Object(about).to_string().into_bytes())
     }
 
-    fn attribute_in_turn(&self, caller: &Caller, node: NodeId, op: Op, reply: Reply, run: Run) {
-        let asker = self.settings.identity.asker(caller.tid);
-        if op != Op::Truncate && self.has_open(&asker, node) {
+    fn attribute_in_turn(&self, asker: &Asker, node: NodeId, op: Op, reply: Reply, run: Run) {
+        if op != Op::Truncate && self.has_open(asker, node) {
             return run(self, reply, Turn::Ungated, Round::First);
         }
         // The root has no name to be walked to: its own attributes are what the walk needs.
         let (parent, name) = self.directory.link_of(node).unwrap_or((node, CString::default()));
         let want = self.want(op, vec![self.place_of_node(node)]);
         let named = Named { parents: [parent; 2], name, want, check: Box::new(|_| Ok(())) };
-        self.in_turn(&asker, named, reply, run);
+        self.in_turn(asker, named, reply, run);
     }
 
     fn has_open(&self, asker: &Asker, node: NodeId) -> bool {

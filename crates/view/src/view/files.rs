@@ -10,6 +10,7 @@ use gate_fuse::{Caller, CopyFileRange, Errno, HandleId, NodeId, OpenFlags, Opene
 use super::View;
 use crate::asker::Asker;
 use crate::directory::{Found, Make, OpenFile};
+use crate::guard::{Opens, Overwrite, Victim};
 use crate::handles::{Handle, User};
 use crate::line::Spot;
 use crate::park::Call;
@@ -54,6 +55,16 @@ fn truncates_unseen(flags: u32) -> bool {
     flags & libc::O_ACCMODE == libc::O_RDONLY && flags & libc::O_TRUNC != 0
 }
 
+/// Returns how an open deals with what was in the file.
+fn opens(flags: u32) -> Opens {
+    let flags = flags.cast_signed();
+    match flags & libc::O_ACCMODE {
+        _ if flags & libc::O_TRUNC != 0 => Opens::Empty,
+        libc::O_WRONLY => Opens::ToWrite,
+        _ => Opens::ToRead,
+    }
+}
+
 fn writes(flags: u32) -> bool {
     let flags = flags.cast_signed();
     flags & libc::O_ACCMODE != libc::O_RDONLY || flags & libc::O_TRUNC != 0
@@ -71,9 +82,10 @@ impl View {
             return reply.error(Errno::TXTBSY);
         }
         let access = if writes(flags) { Access::Write } else { Access::Read };
-        let asker = self.settings.identity.asker(caller.tid);
+        let asker = self.asker(caller.tid);
         let user = User {
             process: asker.process(),
+            agent: asker.agent.clone(),
             writes: writes(flags),
             executes: flags & EXECUTES != 0,
         };
@@ -127,16 +139,33 @@ impl View {
     }
 
     fn open_now(&self, opening: Opening, reply: Reply, turn: Turn) {
-        let Opening { node, flags, kill_suidgid, user, .. } = opening;
         if let Some((parent, name)) = &opening.name
-            && !self.directory.leads_to((*parent, name), node)
+            && !self.directory.leads_to((*parent, name), opening.node)
         {
             let name = (*parent, name.clone());
             return self.open_another(opening, name, reply, turn);
         }
+        let flags = opening.flags.cast_signed();
+        if flags & libc::O_TRUNC == 0 || flags & libc::O_APPEND != 0 {
+            return self.open_file(opening, reply, turn);
+        }
+        let overwrite = Overwrite {
+            agent: opening.user.agent.clone(),
+            op: Op::Open(opening.access),
+            victim: Victim::Node(opening.node),
+            stay: 0,
+        };
+        self.overwrite(overwrite, (turn, reply), move |view, reply, turn| {
+            view.open_file(opening, reply, turn);
+        });
+    }
+
+    fn open_file(&self, opening: Opening, reply: Reply, turn: Turn) {
+        let Opening { node, flags, kill_suidgid, user, .. } = opening;
         match self.directory.open(node, flags, kill_suidgid) {
             Ok(file) => {
                 self.refresh(node);
+                self.guard_open(node, &user, opens(flags));
                 let opened = self.opened(node, user, turn, file);
                 reply.opened(&opened);
             }
@@ -190,15 +219,20 @@ impl View {
         creation: Creation,
         reply: Reply,
     ) {
-        let asker = self.settings.identity.asker(caller.tid);
-        let process = asker.process();
+        let asker = self.asker(caller.tid);
+        let user = User {
+            process: asker.process(),
+            agent: asker.agent.clone(),
+            writes: writes(creation.flags),
+            executes: false,
+        };
         let place = self.place_to_make(parent, name);
         let name = name.to_owned();
         let file_name = name.clone();
         let run = move |view: &View, reply: Reply, turn: Turn, round: Round| {
             match view.create_now(&caller, (parent, &file_name), creation, turn) {
                 Ok((found, file)) => {
-                    let user = User { process, writes: writes(creation.flags), executes: false };
+                    view.guard_open(found.node, &user, Opens::Empty);
                     let opened = view.opened(found.node, user, turn, file);
                     reply.created(&view.entry(&found), &opened);
                 }
@@ -246,11 +280,13 @@ impl View {
     /// A file without a name is nobody else's until it is linked.
     pub(super) fn tmpfile(&self, caller: Caller, parent: NodeId, creation: Creation, reply: Reply) {
         let Creation { flags, mode, umask } = creation;
-        let process = self.settings.identity.asker(caller.tid).process();
+        let asker = self.asker(caller.tid);
         let make = Make { caller: &caller, mode, umask };
         match self.directory.tmpfile(parent, &make, flags) {
             Ok((found, file)) => {
-                let user = User { process, writes: true, executes: false };
+                let process = asker.process();
+                let user = User { process, agent: asker.agent, writes: true, executes: false };
+                self.guard_open(found.node, &user, Opens::Empty);
                 let opened = self.opened(found.node, user, Turn::Ungated, file);
                 reply.created(&self.entry(&found), &opened);
             }
@@ -303,6 +339,7 @@ impl View {
         let handle = self.handles.get(handle)?;
         let flushed = handle.file()?.flush();
         if self.settings.release_on_flush {
+            self.guard_end(&handle);
             self.end_turn(handle.end_turn(), None);
         }
         flushed
@@ -311,6 +348,7 @@ impl View {
     /// The last descriptor and the last mapping are gone: so is the turn.
     pub(super) fn release(&self, handle: HandleId) {
         if let Some(handle) = self.handles.remove(handle) {
+            self.guard_end(&handle);
             // Before the file is closed: its inode number cannot be another file's yet.
             self.end_turn(handle.end_turn(), None);
         }

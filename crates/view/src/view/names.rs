@@ -14,6 +14,7 @@ use rustix::fs::FileType;
 use super::files::Named;
 use super::{VALID, View};
 use crate::directory::{Found, Make};
+use crate::guard::{Overwrite, Victim};
 use crate::park::Check;
 use crate::room;
 use crate::turn::{Round, Run, Turn};
@@ -76,7 +77,7 @@ impl View {
         };
         let is_socket = matches!(&new, New::Node { mode, .. }
             if FileType::from_raw_mode(*mode) == FileType::Socket);
-        let asker = self.settings.identity.asker(caller.tid);
+        let asker = self.asker(caller.tid);
         let want = self.want(op, vec![self.place_to_make(parent, name)]);
         let new_name = name.to_owned();
         let run = move |view: &View, reply: Reply, turn: Turn, _: Round| {
@@ -126,7 +127,7 @@ impl View {
         (parent, name): (NodeId, &CStr),
         reply: Reply,
     ) {
-        let asker = self.settings.identity.asker(caller.tid);
+        let asker = self.asker(caller.tid);
         let places = vec![self.place_of_node(existing), self.place_to_make(parent, name)];
         let want = self.want(Op::Link, places);
         let new_name = name.to_owned();
@@ -149,7 +150,7 @@ impl View {
     }
 
     fn remove(&self, caller: Caller, parent: NodeId, name: &CStr, op: Op, reply: Reply) {
-        let asker = self.settings.identity.asker(caller.tid);
+        let asker = self.asker(caller.tid);
         let place = self.place_of_name(parent, name);
         let stood = place.as_ref().map(|place| place.node);
         let gone = name.to_owned();
@@ -179,7 +180,8 @@ impl View {
     }
 
     pub(super) fn rename(&self, caller: Caller, names: Move, reply: Reply) {
-        let asker = self.settings.identity.asker(caller.tid);
+        let asker = self.asker(caller.tid);
+        let agent = asker.agent.clone();
         let places = self.places_of(&names);
         let stood = kinds(&places);
         let moved = names.clone();
@@ -190,11 +192,16 @@ impl View {
                     view.rename(caller, moved, reply);
                 });
             }
-            let (from, to) = (&moved.from, &moved.to);
-            let renamed = view.directory.rename((from.0, &from.1), (to.0, &to.1), moved.flags);
-            let change = renamed.ok().and_then(|()| view.change_of(&moved));
-            view.end_turn(turn, change);
-            answer(renamed, reply);
+            let kinds = kinds(&places);
+            if moved.flags != 0 || kinds[0] == kinds[1] {
+                return view.rename_now(&moved, reply, turn);
+            }
+            let (parent, name) = moved.to.clone();
+            let victim = Victim::Name(parent, name);
+            let overwrite = Overwrite { agent, op: Op::Rename, victim, stay: 0 };
+            view.overwrite(overwrite, (turn, reply), move |view, reply, turn| {
+                view.rename_now(&moved, reply, turn);
+            });
         });
         let named = Named {
             parents: [names.from.0, names.to.0],
@@ -203,6 +210,14 @@ impl View {
             check: movable(&names),
         };
         self.in_turn(&asker, named, reply, run);
+    }
+
+    fn rename_now(&self, names: &Move, reply: Reply, turn: Turn) {
+        let (from, to) = (&names.from, &names.to);
+        let renamed = self.directory.rename((from.0, &from.1), (to.0, &to.1), names.flags);
+        let change = renamed.ok().and_then(|()| self.change_of(names));
+        self.end_turn(turn, change);
+        answer(renamed, reply);
     }
 
     fn places_of(&self, names: &Move) -> Vec<Option<Place>> {

@@ -1,0 +1,272 @@
+//! The guard against lost updates.
+//!
+//! An agent that overwrites a file (opens it with `O_TRUNC`, renames another over it, truncates
+//! it by path) which it has not seen as it is now would destroy what somebody else wrote, without
+//! anybody noticing. By the view's [`Policy`] what it destroys is kept first, or it is told EBUSY.
+//! Ordinary processes are not guarded, nor are `O_APPEND`, names that are not gated, and what
+//! lies in a `.git` directory: git has a way of its own to be sure.
+//!
+//! [`memory`] is the pure half: who has seen what. [`keeper`] copies, on a thread of its own and
+//! while the reply waits, parked; nothing of the view is locked meanwhile.
+
+mod keeper;
+mod memory;
+
+use std::ffi::{CString, OsStr};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use gate_core::lock::want::Op;
+use gate_fuse::{Errno, NodeId, Reply, SetAttr};
+use rustix::fs::FileType;
+
+use crate::agent::Agent;
+use crate::directory::Pinned;
+use crate::handles::{Handle, User};
+use crate::kept::{Outcome, Place, Take};
+use crate::policy::Gating;
+use crate::turn::Turn;
+use crate::view::View;
+use keeper::{Event, Job, Keeper};
+use memory::{BOUNDS, Memory, Writers};
+
+/// What happens when an agent overwrites what it has not seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Policy {
+    /// What it destroys is kept first.
+    #[default]
+    Keep,
+    /// It is told EBUSY, and nothing is changed.
+    Refuse,
+    /// Nothing.
+    Allow,
+}
+
+/// The guard of a view whose policy is not to allow everything.
+pub(crate) struct Guard {
+    policy: Policy,
+    /// Whether any agent has come yet.
+    in_use: AtomicBool,
+    memory: Mutex<Memory>,
+    keeper: Keeper,
+}
+
+/// An operation that leaves less of a file than there was.
+pub(crate) struct Overwrite {
+    pub agent: Option<Arc<Agent>>,
+    pub op: Op,
+    pub victim: Victim,
+    /// How many bytes of it stay.
+    pub stay: u64,
+}
+
+/// What is to be overwritten.
+pub(crate) enum Victim {
+    Node(NodeId),
+    Name(NodeId, CString),
+}
+
+/// How an open deals with what was in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Opens {
+    ToRead,
+    /// And not to read.
+    ToWrite,
+    /// It is new, or was emptied.
+    Empty,
+}
+
+/// What the guard says of an overwrite.
+enum Ruling {
+    Pass,
+    Refuse(Pinned, Event),
+    Keep(Pinned, Event),
+}
+
+impl Guard {
+    /// Makes the guard of a view, if its policy needs one.
+    pub fn start(policy: Policy, place: Place) -> io::Result<Option<Guard>> {
+        if policy == Policy::Allow {
+            return Ok(None);
+        }
+        Ok(Some(Guard {
+            policy,
+            in_use: AtomicBool::new(false),
+            memory: Mutex::new(Memory::new(BOUNDS)),
+            keeper: Keeper::start(place)?,
+        }))
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        // Nothing panics while it is held.
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl View {
+    /// Notes that a file was opened.
+    pub fn guard_open(&self, node: NodeId, user: &User, opens: Opens) {
+        let (Some(guard), Some(agent)) = (&self.guard, &user.agent) else { return };
+        guard.in_use.store(true, Ordering::Relaxed);
+        let Ok(now) = self.directory.sighting(node) else { return };
+        let writers = self.writers(Some(node));
+        let mut memory = guard.memory();
+        match opens {
+            Opens::ToRead => memory.opened_to_read(agent, now, writers),
+            Opens::ToWrite => memory.opened_to_write(now, writers),
+            Opens::Empty => memory.emptied(agent, now),
+        }
+    }
+
+    /// Notes that a handle will not be written any more; while its turn still stands.
+    pub fn guard_end(&self, handle: &Handle) {
+        // What was fenced has written nothing since others came.
+        if handle.user.writes && handle.file().is_ok() {
+            self.guard_change(handle.user.agent.as_ref(), handle.node);
+        }
+    }
+
+    /// Notes that somebody has changed what is in a file.
+    pub fn guard_change(&self, agent: Option<&Arc<Agent>>, node: NodeId) {
+        if let Some(guard) = self.guard_in_use()
+            && let Ok(now) = self.directory.sighting(node)
+        {
+            match agent.filter(|_| now.stamp.size == 0) {
+                Some(agent) => guard.memory().emptied(agent, now),
+                None => guard.memory().changed(agent, now),
+            }
+        }
+    }
+
+    /// Sets attributes of a file. That its times are set does not change what is in it.
+    pub fn guard_setattr<T>(
+        &self,
+        agent: Option<&Arc<Agent>>,
+        (node, change): (NodeId, &SetAttr),
+        set: impl FnOnce() -> Result<T, Errno>,
+    ) -> Result<T, Errno> {
+        let sets_times = change.atime.is_some() || change.mtime.is_some();
+        let Some(guard) = self.guard_in_use().filter(|_| sets_times || change.size.is_some())
+        else {
+            return set();
+        };
+        let before = self.directory.sighting(node);
+        let done = set()?;
+        match (change.size, before, self.directory.sighting(node)) {
+            (Some(_), _, _) => self.guard_change(agent, node),
+            (None, Ok(before), Ok(after)) => guard.memory().times_set(before, after),
+            (None, _, _) => {}
+        }
+        Ok(done)
+    }
+
+    /// Runs what overwrites a file, as the policy says.
+    pub fn overwrite(
+        &self,
+        overwrite: Overwrite,
+        (turn, reply): (Turn, Reply),
+        run: impl FnOnce(&View, Reply, Turn) + Send + 'static,
+    ) {
+        let Some(guard) = &self.guard else { return run(self, reply, turn) };
+        match self.rule(guard, &overwrite) {
+            Ruling::Pass => run(self, reply, turn),
+            Ruling::Refuse(victim, event) => {
+                self.end_turn(turn, None);
+                reply.error(Errno::BUSY);
+                guard.keeper.hand(Job::Note {
+                    victim: victim.descriptor,
+                    event,
+                    outcome: Outcome::Refused,
+                });
+            }
+            Ruling::Keep(victim, event) => {
+                let parked = reply.park(|reply| reply.error(Errno::INTR));
+                let view = self.itself();
+                let then = move || match parked.resume() {
+                    Some(reply) => run(&view, reply, turn),
+                    None => view.end_turn(turn, None),
+                };
+                let take = self.take(&overwrite);
+                let then = Box::new(then);
+                guard.keeper.hand(Job::Keep { victim: victim.descriptor, take, event, then });
+            }
+        }
+    }
+
+    fn rule(&self, guard: &Guard, overwrite: &Overwrite) -> Ruling {
+        let Some(agent) = &overwrite.agent else { return Ruling::Pass };
+        let (path, pinned) = match &overwrite.victim {
+            Victim::Node(node) => (self.directory.path_of(*node), self.directory.pin(*node)),
+            Victim::Name(parent, name) => {
+                (self.path_in(*parent, name), self.directory.pin_name(*parent, name))
+            }
+        };
+        // What has no name, or cannot be found, is nobody's to lose.
+        let (Some(path), Ok(victim)) = (path, pinned) else { return Ruling::Pass };
+        let is_exempt = self.gating(Some(&path)) == Gating::None || is_in_git(&path);
+        let loses = victim.sighting.stamp.size > overwrite.stay;
+        if is_exempt || !loses || victim.kind != FileType::RegularFile {
+            return Ruling::Pass;
+        }
+        let writers = self.writers(self.node_of(&overwrite.victim));
+        if guard.memory().has_seen(agent, victim.sighting, writers) {
+            return Ruling::Pass;
+        }
+        let path = Path::new(OsStr::from_bytes(&path)).to_owned();
+        let event = Event { path, agent: agent.clone(), op: overwrite.op };
+        match guard.policy {
+            Policy::Keep => Ruling::Keep(victim, event),
+            Policy::Refuse => Ruling::Refuse(victim, event),
+            Policy::Allow => Ruling::Pass,
+        }
+    }
+
+    /// One that somebody writes must not be kept by its name: it would change.
+    fn take(&self, overwrite: &Overwrite) -> Take {
+        match (&overwrite.victim, self.writers(self.node_of(&overwrite.victim))) {
+            (Victim::Name(..), Writers::None) => Take::Link,
+            (Victim::Name(..), Writers::Some) | (Victim::Node(_), _) => Take::Copy,
+        }
+    }
+
+    fn node_of(&self, victim: &Victim) -> Option<NodeId> {
+        match victim {
+            Victim::Node(node) => Some(*node),
+            Victim::Name(parent, name) => self.directory.known(*parent, name),
+        }
+    }
+
+    fn writers(&self, node: Option<NodeId>) -> Writers {
+        match node.is_some_and(|node| self.handles.is_written(node)) {
+            true => Writers::Some,
+            false => Writers::None,
+        }
+    }
+
+    fn guard_in_use(&self) -> Option<&Guard> {
+        self.guard.as_ref().filter(|guard| guard.in_use.load(Ordering::Relaxed))
+    }
+}
+
+fn is_in_git(path: &[u8]) -> bool {
+    let mut names = path.rsplit(|byte| *byte == b'/').skip(1);
+    names.any(|name| name == b".git")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lies_in_a_git_directory_is_gits() {
+        for path in [".git/index", "sub/.git/refs/heads/main"] {
+            assert!(is_in_git(path.as_bytes()), "{path}");
+        }
+        for path in [".git", "sub/.git", ".github/x", "a.git/x"] {
+            assert!(!is_in_git(path.as_bytes()), "{path}");
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! The thread that keeps what is about to be overwritten, one file after the other.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use gate_core::lock::want::Op;
+
+use crate::agent::Agent;
+use crate::kept::{Facts, Outcome, Place, Record, Store, Take};
+
+/// How many files may wait for it. Who comes then waits for room, in the thread that it has.
+const QUEUE_MAX: usize = 64;
+
+/// The way to the thread. Dropping it ends the thread, once everything is done.
+pub(super) struct Keeper(SyncSender<Job>);
+
+/// What it is to do.
+pub(super) enum Job {
+    Keep { victim: OwnedFd, take: Take, event: Event, then: Box<dyn FnOnce() + Send> },
+    Note { victim: OwnedFd, event: Event, outcome: Outcome },
+}
+
+/// Who overwrites what.
+pub(super) struct Event {
+    pub path: PathBuf,
+    pub agent: Arc<Agent>,
+    pub op: Op,
+}
+
+impl Keeper {
+    /// Starts it. The caller's thread must be as it was when the process began: this one will
+    /// make files.
+    pub fn start(place: Place) -> io::Result<Keeper> {
+        let (queue, jobs) = sync_channel(QUEUE_MAX);
+        std::thread::Builder::new().name("view-keeper".into()).spawn(move || work(place, &jobs))?;
+        Ok(Keeper(queue))
+    }
+
+    pub fn hand(&self, job: Job) {
+        // The thread ends after this only.
+        let _ = self.0.send(job);
+    }
+}
+
+fn work(place: Place, jobs: &Receiver<Job>) {
+    let mut store = Store::open_or_make_later(place);
+    let mut refused = None;
+    while let Ok(job) = jobs.recv() {
+        match job {
+            Job::Keep { victim, take, event, then } => {
+                keep(&mut store, (&victim, take), &event);
+                then();
+            }
+            Job::Note { victim, event, outcome } => {
+                // Who is refused may try again and again.
+                let who = (event.agent.clone(), event.path.clone());
+                if refused.replace(who.clone()) != Some(who) {
+                    note(&mut store, &victim, &event, outcome);
+                }
+            }
+        }
+    }
+}
+
+fn keep(store: &mut Store, (victim, take): (&OwnedFd, Take), event: &Event) {
+    let record = match event.record(victim) {
+        Ok(record) => record,
+        Err(error) => return event.tell_lost(&error),
+    };
+    let (path, agent) = (event.path.display(), &event.agent.name);
+    if record.file.size > store.limits().file_bytes_max {
+        return note(store, victim, event, Outcome::TooLarge);
+    }
+    match store.keep(victim, take, &record) {
+        Ok(id) => tracing::info!(%path, agent, id, "kept what is overwritten unseen"),
+        Err(error) => {
+            event.tell_lost(&error);
+            note(store, victim, event, Outcome::Failed(error.to_string()));
+        }
+    }
+}
+
+fn note(store: &mut Store, victim: &OwnedFd, event: &Event, outcome: Outcome) {
+    let (path, agent) = (event.path.display(), &event.agent.name);
+    tracing::info!(%path, agent, ?outcome, "an agent overwrites what it has not seen");
+    let noted = event.record(victim).and_then(|record| store.note(&record.with(outcome)));
+    if let Err(error) = noted {
+        tracing::warn!(%path, %error, "that could not be written down");
+    }
+}
+
+impl Event {
+    fn record(&self, victim: &OwnedFd) -> io::Result<Record> {
+        let by = (self.agent.name.as_str(), self.op.as_str());
+        Ok(Record::new(self.path.clone(), by, Facts::of(victim)?))
+    }
+
+    fn tell_lost(&self, error: &io::Error) {
+        let (path, agent) = (self.path.display(), &self.agent.name);
+        tracing::warn!(%path, agent, %error, "what is overwritten unseen could not be kept");
+    }
+}

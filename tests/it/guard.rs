@@ -1,0 +1,307 @@
+//! Lost updates: an agent overwrites what another wrote and it has not seen.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use gate_tests::wait::{SOON, wait_until};
+use gate_tests::{Actor, World};
+use rustix::io::Errno;
+use rustix::process::Signal;
+use serde_json::Value;
+
+use super::owners::agent;
+
+/// How programs overwrite a file: each leaves "ada's" in it.
+const WAYS: [&str; 3] = ["open", "rename", "truncate"];
+
+#[test]
+fn what_an_agent_overwrites_unseen_is_kept_and_comes_back() {
+    for way in WAYS {
+        let world = World::new();
+        let (mut ada, _bob) = ada_is_behind(&world);
+        overwrite(&mut ada, way).unwrap();
+        assert_eq!(world.source_text("f"), "ada's", "{way}");
+        let versions = list(&world, "f");
+        assert_eq!(versions.len(), 1, "{way}: {versions:?}");
+        let [id, agent, op] = ["id", "agent", "op"].map(|field| &versions[0][field]);
+        assert_eq!((agent, op), (&"ada".into(), &way.into()), "{versions:?}");
+        let why = world.gate(["why", "view/f"]).run().success();
+        assert!(why.contains(&format!("kept as version {id}")), "{why}");
+        let told = world.gate(["restore", "view/f"]).run().success();
+        assert!(told.contains(&format!("version {id}")), "{told}");
+        assert_eq!(world.source_text("f"), "bob's", "{way}");
+        world.gate(["restore", "view/f", "--version", "2"]).run().success();
+        assert_eq!(world.source_text("f"), "ada's", "{way}: what was replaced is kept as well");
+    }
+}
+
+#[test]
+fn with_refuse_nothing_is_changed_until_the_agent_has_read_what_is_there() {
+    for way in WAYS {
+        let world = World::with_view(["--guard", "refuse"]);
+        let (mut ada, _bob) = ada_is_behind(&world);
+        let before = fs::metadata(world.source().join("f")).unwrap();
+        for _ in 0..2 {
+            assert_eq!(overwrite(&mut ada, way), Err(Errno::BUSY), "{way}");
+        }
+        let after = fs::metadata(world.source().join("f")).unwrap();
+        assert_eq!(world.source_text("f"), "bob's", "{way}");
+        let of =
+            |file: &fs::Metadata| (file.ino(), file.mtime(), file.mtime_nsec(), file.ctime_nsec());
+        assert_eq!(of(&before), of(&after), "{way}");
+        wait_until(SOON, "that is on record, once", || list(&world, "f").len() == 1);
+        let why = world.gate(["why", "view/f"]).run().success();
+        assert!(why.contains("refused (EBUSY)") && why.contains("let it read"), "{why}");
+        read(&mut ada, "f");
+        overwrite(&mut ada, way).unwrap();
+        assert_eq!(world.source_text("f"), "ada's", "{way}");
+        assert_eq!(list(&world, "f").len(), 1, "{way}: it had seen it then");
+    }
+}
+
+#[test]
+fn with_allow_nothing_is_kept() {
+    let world = World::with_view(["--guard", "allow"]);
+    let (mut ada, _bob) = ada_is_behind(&world);
+    for way in WAYS {
+        overwrite(&mut ada, way).unwrap();
+    }
+    assert!(list(&world, "f").is_empty());
+}
+
+#[test]
+fn the_guard_leaves_appends_git_ungated_names_and_ordinary_processes_alone() {
+    let world = World::with_view(["--guard", "refuse"]);
+    for name in ["f", "f.log", ".git/f", "sub/.git/deep/f"] {
+        world.seed(name, "text");
+    }
+    let mut ada = agent(&world, "ada");
+    for name in ["f.log", ".git/f", "sub/.git/deep/f"] {
+        ada.open("w0", name);
+        ada.ask(["truncate", name, "0"]).unwrap();
+    }
+    let fd = ada.open("wa0", "f");
+    ada.close(fd);
+    world.seed("f", "text");
+    let mut ordinary = world.actor(&world.view());
+    let fd = ordinary.open("w0", "f");
+    ordinary.close(fd);
+    assert!(list(&world, ".").is_empty());
+}
+
+/// An agent knows what it wrote, whatever it does with names, modes and times.
+#[test]
+fn what_an_agent_wrote_itself_is_not_kept() {
+    let world = World::with_view(["--guard", "refuse"]);
+    let mut ada = agent(&world, "ada");
+    let script = "\
+        echo 1 > f; echo 2 > f; chmod +x f; echo 3 > f; touch -d 2001-01-01 f; echo 4 > f; \
+        cp -p f copy; echo 5 > copy; mv copy f; echo 6 > f; ln f g; echo 7 > g; rm g; echo 8 > f; \
+        echo 9 >> f; echo 10 > f; sed -i s/10/11/ f; truncate -s 1 f; echo 12 > f; cat f";
+    assert_eq!(ada.ask(["capture", "bash", "-euc", script]), Ok("12\\n".to_owned()));
+    assert!(list(&world, ".").is_empty());
+}
+
+/// What was appended blindly to another's work does not make that known.
+#[test]
+fn who_only_appended_has_not_seen_the_rest() {
+    let world = World::new();
+    let (mut ada, _bob) = ada_is_behind(&world);
+    let fd = ada.open("wa", "f");
+    ada.write(fd, " and more").unwrap();
+    ada.close(fd);
+    overwrite(&mut ada, "open").unwrap();
+    let kept = world.gate(["restore", "view/f", "--to", "-"]).run().success();
+    assert_eq!(kept, "bob's and more");
+}
+
+#[test]
+fn the_processes_of_one_run_are_one_agent_and_two_runs_of_a_name_are_two() {
+    let world = World::with_view(["--guard", "refuse"]);
+    world.seed("f", "text");
+    let mut ada = agent(&world, "ada");
+    let gate = world.program("gate").display().to_string();
+    let script = format!("cat f; bash -c 'echo one > f'; {gate} run -- bash -c 'echo two > f'");
+    ada.ask(["capture", "bash", "-euc", &script]).unwrap();
+    assert_eq!(world.source_text("f"), "two\n");
+    let mut other_run = agent(&world, "ada");
+    assert_eq!(other_run.ask(["open", "w0", "f"]), Err(Errno::BUSY));
+}
+
+#[test]
+fn with_the_scope_mount_the_whole_view_is_one_agent() {
+    let world = World::with_view(["--owner-scope", "mount", "--guard", "refuse"]);
+    world.seed("f", "text");
+    let [mut one, mut two] = [world.actor(&world.view()), world.actor(&world.view())];
+    read(&mut one, "f");
+    overwrite(&mut two, "open").unwrap();
+    wait_until(SOON, "two is done with it", || world.board().locks.is_empty());
+    // Beside the view: only the file itself tells.
+    fs::write(world.source().join("f"), "somebody else's").unwrap();
+    assert_eq!(overwrite(&mut one, "open"), Err(Errno::BUSY));
+    read(&mut two, "f");
+    overwrite(&mut one, "open").unwrap();
+}
+
+#[test]
+fn what_is_kept_is_bounded_and_what_is_too_large_is_named() {
+    let world = World::with_view(["--guard-keep-max-mib", "1"]);
+    let mut ada = agent(&world, "ada");
+    for (name, size) in [("large", 65_537), ("fits", 65_536)] {
+        world.seed(name, &"x".repeat(size));
+        ada.open("w0", name);
+    }
+    let outcome = |name: &str| list(&world, name)[0]["outcome"].clone();
+    assert_eq!(outcome("large"), "not kept: it was too large");
+    assert_eq!(outcome("fits"), "kept as version 2");
+    let refusal = world.gate(["restore", "view/large"]).run().refusal();
+    assert!(refusal.contains("no such version"), "{refusal}");
+    for number in 0..20 {
+        let name = format!("f{number}");
+        world.seed(&name, &"x".repeat(65_536));
+        ada.open("w0", &name);
+    }
+    let kept = list(&world, ".");
+    assert_eq!(kept.iter().filter(|version| version["is_kept"] == true).count(), 16, "1 MiB");
+    assert_eq!(kept.last().unwrap()["path"], "f19", "the newest win");
+}
+
+/// A view that is killed while it keeps leaves whole versions only, and no litter for long.
+#[test]
+fn a_view_that_is_killed_while_it_keeps_leaves_a_store_that_is_whole() {
+    let mut world = World::new();
+    let text = "x".repeat(60 << 20);
+    world.seed("f", &text);
+    let mut ada = agent(&world, "ada");
+    ada.tell(["open", "w0", "f"]);
+    wait_until(SOON, "it is being kept", || {
+        store(&world).is_some_and(|dir| !names(&dir).is_empty())
+    });
+    world.server_of(&world.view()).signal(Signal::KILL);
+    let _ = ada.answer();
+    drop(ada);
+    let view = world.view();
+    world.bury(&view);
+    let is_whole = |world: &World| {
+        let versions = list(world, ".");
+        for version in &versions {
+            let id = version["id"].to_string();
+            let to = world.home().join("out");
+            let to = to.to_str().unwrap();
+            world.gate(["restore", "source/f", "--version", &id, "--to", to]).run().success();
+            assert_eq!(fs::metadata(to).unwrap().len(), text.len() as u64);
+        }
+        versions.len()
+    };
+    // Killed before the version was whole the file was not yet overwritten.
+    let source = fs::metadata(world.source().join("f")).unwrap().len();
+    assert!(is_whole(&world) == 1 || source == text.len() as u64);
+    let source = world.source();
+    world.mount(&source, &view, [""; 0]);
+    let litter = || names(&store(&world).unwrap()).iter().any(|name| name.starts_with(".new"));
+    wait_until(SOON, "what was left is cleared away", || !litter());
+    is_whole(&world);
+}
+
+#[test]
+fn an_ordinary_user_keeps_and_restores_in_their_own_view() {
+    let mut world = World::bare_of_ordinary_user();
+    world.start_broker([""; 0]);
+    let [source, view] = [world.source(), world.view()];
+    world.mount(&source, &view, [""; 0]);
+    world.actor(&source).open("w+", "f");
+    let (mut ada, _bob) = ada_is_behind(&world);
+    ada.ask(["chmod", "f", "640"]).unwrap();
+    overwrite(&mut ada, "rename").unwrap();
+    world.gate(["restore", "view/f"]).run().success();
+    assert_eq!(world.source_text("f"), "bob's");
+    let mode = fs::metadata(world.source().join("f")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o640, "permissions come back too");
+    let mode = fs::metadata(store(&world).unwrap()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700, "nobody else looks into the store");
+}
+
+#[test]
+fn a_restore_takes_its_turn_and_brings_back_removed_files() {
+    let world = World::new();
+    let (mut ada, _bob) = ada_is_behind(&world);
+    overwrite(&mut ada, "open").unwrap();
+    let fd = ada.open("r", "f");
+    let restore = world.gate(["restore", "view/f", "--json"]).start();
+    world.await_waiting("f", 1);
+    ada.close(fd);
+    let done: Value = serde_json::from_str(&restore.finish(SOON).success()).unwrap();
+    assert_eq!((&done["restored"], &done["replaced"]), (&1.into(), &2.into()), "{done}");
+    ada.ask(["unlink", "f"]).unwrap();
+    world.gate(["restore", "view/f", "--version", "1"]).run().success();
+    assert_eq!(world.source_text("f"), "bob's");
+    let refusal = world.gate(["restore", "source/f"]).run().refusal();
+    assert!(refusal.contains("without taking a turn"), "{refusal}");
+}
+
+/// The file holds "bob's", and ada last saw what was there before.
+fn ada_is_behind(world: &World) -> (Actor, Actor) {
+    world.script(&world.source(), "echo old > f").run().success();
+    let [mut ada, mut bob] = ["ada", "bob"].map(|name| agent(world, name));
+    read(&mut ada, "f");
+    read(&mut bob, "f");
+    let fd = bob.open("w0", "f");
+    bob.write(fd, "bob's").unwrap();
+    bob.close(fd);
+    (ada, bob)
+}
+
+fn read(actor: &mut Actor, name: &str) {
+    let fd = actor.open("r", name);
+    actor.read(fd, 4096).unwrap();
+    actor.close(fd);
+}
+
+fn overwrite(actor: &mut Actor, way: &str) -> Result<(), Errno> {
+    let write = |actor: &mut Actor, how: &str, name: &str| {
+        let fd = actor.open(how, name);
+        actor.write(fd, "ada's").unwrap();
+        actor.close(fd);
+    };
+    match way {
+        "open" => {
+            let fd = actor.ask(["open", "w0", "f"])?;
+            actor.ask(["write", &fd, "ada's"])?;
+            actor.ask(["close", &fd]).map(drop)
+        }
+        "rename" => {
+            write(actor, "w+0", "f.tmp");
+            actor.ask(["rename", "f.tmp", "f"]).map(drop)
+        }
+        _ => {
+            actor.ask(["truncate", "f", "1"])?;
+            write(actor, "w", "f");
+            Ok(())
+        }
+    }
+}
+
+/// What was overwritten at a path or beneath it, by the view or, if there is none, by the source.
+fn list(world: &World, name: &str) -> Vec<Value> {
+    let has_view = world.view().join(".").read_dir().is_ok_and(|mut names| names.next().is_some());
+    let root = if has_view { world.view() } else { world.source() };
+    let args = ["restore", "--list", "--json"];
+    let listed = world.gate(args).args([root.join(name)]).run();
+    if listed.code != Some(0) && listed.stderr.contains("nothing is known") {
+        return Vec::new();
+    }
+    serde_json::from_str(&listed.success()).unwrap()
+}
+
+/// The one store there is.
+fn store(world: &World) -> Option<PathBuf> {
+    let dir = fs::read_dir(world.state().join("kept")).ok()?.next()?;
+    Some(dir.unwrap().path())
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).unwrap().flatten();
+    let names = entries.map(|entry| entry.file_name().display().to_string());
+    names.filter(|name| name != "lock").collect()
+}
