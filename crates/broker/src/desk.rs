@@ -8,7 +8,7 @@ mod note;
 mod report;
 mod v1;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,6 +33,11 @@ use crate::sessions::Sessions;
 use crate::spaces::Spaces;
 use crate::stateless::{Reply, Stateless};
 
+/// Steps of what nobody asked for in this moment that one turn takes: leases that end, clients that
+/// go. More of them go on in the next, so that a thousand do not hold up the one who asks.
+const STEPS_PER_TURN: usize = 16;
+/// What follows from one command before the next is heard; the rest follows later.
+const SETTLED_AT_ONCE_MAX: usize = 512;
 /// Holders that are looked at for one waiter.
 const SUSPECTS_MAX: usize = 64;
 
@@ -77,6 +82,12 @@ pub(crate) struct Desk {
     /// Questions that are answered once the table changed.
     curious: Vec<report::Curious>,
     letters: Vec<Letter>,
+    /// Sessions that are to end, or have ended in part.
+    leaving: VecDeque<SessionId>,
+    /// Steps taken in this turn.
+    steps: usize,
+    /// Whether more may follow from what was applied.
+    unsettled: bool,
     dirty_claims: BTreeSet<Ticket>,
     dirty_sessions: BTreeSet<SessionId>,
     dirty_spaces: BTreeSet<SpaceId>,
@@ -162,6 +173,9 @@ impl Desk {
             visitors: FxHashMap::default(),
             curious: Vec::new(),
             letters: Vec::new(),
+            leaving: VecDeque::new(),
+            steps: 0,
+            unsettled: false,
             dirty_claims: forgotten.into_iter().map(|(ticket, _)| ticket).collect(),
             dirty_sessions: BTreeSet::new(),
             dirty_spaces: BTreeSet::new(),
@@ -204,15 +218,28 @@ impl Desk {
 
     /// Returns when [`Desk::tick`] is due, if ever.
     pub fn deadline(&self) -> Option<Time> {
-        self.table.deadline()
+        let behind = self.unsettled || !self.leaving.is_empty();
+        if behind { Some(Time::ZERO) } else { self.table.deadline() }
     }
 
-    /// Does what time brought about.
+    /// Does what time brought about and what was put off, as far as one turn allows.
     pub fn tick(&mut self, now: Time) {
-        if self.deadline().is_some_and(|at| at <= now) {
-            let ticked = self.run(now, Command::Tick);
-            debug_assert!(ticked.is_ok(), "time cannot be refused");
+        if std::mem::take(&mut self.unsettled) {
+            self.settle(now);
         }
+        self.steps = 0;
+        while self.steps < STEPS_PER_TURN {
+            self.steps += 1;
+            if let Some(session) = self.leaving.pop_front() {
+                self.see_off(now, session);
+            } else if self.table.deadline().is_some_and(|at| at <= now) {
+                let ticked = self.run(now, Command::Tick);
+                debug_assert!(ticked.is_ok(), "time cannot be refused");
+            } else {
+                break;
+            }
+        }
+        self.steps = 0;
     }
 
     /// Returns everything that changed, as it now stands.
@@ -282,28 +309,43 @@ impl Desk {
 
     /// A client's process is dead, or it said good-bye.
     pub fn close(&mut self, now: Time, session: SessionId) {
-        // It may have ended by itself.
-        let _ = self.run(now, Command::Close { session });
+        if self.leaving.is_empty() && self.steps < STEPS_PER_TURN {
+            self.steps += 1;
+            self.see_off(now, session);
+        } else {
+            self.leaving.push_back(session);
+        }
     }
 
-    /// Decides, applies and settles one command, as `Table::execute` does, and takes note.
+    /// Ends a part of a session; it stays next in turn until all of it is gone.
+    fn see_off(&mut self, now: Time, session: SessionId) {
+        // It may have ended by itself.
+        let closing = self.run(now, Command::Close { session });
+        if closing.is_ok() && self.sessions.get(session).is_some() {
+            self.leaving.push_front(session);
+        }
+    }
+
+    /// Decides and applies one command and what follows from it, and takes note.
     fn run(&mut self, now: Time, command: Command) -> Result<(), Refusal> {
         let events = self.table.decide(now, command)?;
-        self.carry_out(now, events);
-        while self.table.deadline().is_some_and(|at| at <= now) {
-            let due = self.table.decide(now, Command::Tick)?;
-            self.carry_out(now, due);
+        for event in events {
+            self.apply(now, &event);
+        }
+        if !self.unsettled {
+            self.settle(now);
         }
         Ok(())
     }
 
-    fn carry_out(&mut self, now: Time, events: Vec<Event>) {
-        for event in events {
+    fn settle(&mut self, now: Time) {
+        let mut settled = 0;
+        while settled < SETTLED_AT_ONCE_MAX || self.table.ends_a_session() {
+            let Some(event) = self.table.settle(now) else { return };
             self.apply(now, &event);
+            settled += 1;
         }
-        while let Some(event) = self.table.settle(now) {
-            self.apply(now, &event);
-        }
+        self.unsettled = true;
     }
 
     fn apply(&mut self, now: Time, event: &Event) {

@@ -1,5 +1,7 @@
 //! The real thing, over its socket.
 
+mod crowds;
+
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 

@@ -22,7 +22,8 @@ pub enum Command {
     Lose { session: SessionId, heard: Time },
     /// A client is back and lists all it has; what it does not list is freed.
     Reclaim { session: SessionId, held: Vec<(Arc<Claim>, Token)>, waiting: Vec<Arc<Claim>> },
-    /// A client said good-bye, or its process is known to be dead.
+    /// A client said good-bye, or its process is known to be dead. Of one that has much this ends
+    /// a part; it is to be said again until the session is gone.
     Close { session: SessionId },
     /// An owner asks. One that already holds the same counts up; one that holds less upgrades.
     /// `leaders` are holders that its process is known to be kin of, as [`Command::Kin`] tells.

@@ -15,6 +15,9 @@ pub const KEYS_PER_REQUEST_MAX: usize = 1_024;
 pub const GRANTS_MAX: usize = 1_048_576;
 /// Bytes of an owner's name or of a reason.
 pub const TEXT_BYTES_MAX: usize = 256;
+/// Claims that end by one command: a client that has very many goes in steps, so that nobody else
+/// waits for all of it.
+pub const ENDED_AT_ONCE_MAX: usize = 64;
 /// How long a cycle that may resolve itself must stand before it is refused.
 pub const DEADLOCK_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a session whose lease ran out is kept at most while nobody wants what it has.

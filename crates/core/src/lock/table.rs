@@ -22,7 +22,7 @@ mod timers;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 use slab::Slab;
 
 use super::claim::Party;
@@ -73,7 +73,7 @@ pub struct Outcome {
 struct Session {
     lease: Duration,
     presence: Presence,
-    tickets: FxHashSet<Ticket>,
+    tickets: BTreeSet<Ticket>,
     waiting: usize,
 }
 
@@ -111,7 +111,7 @@ impl Table {
         let stateless = Session {
             lease: Duration::ZERO,
             presence: Presence::Here,
-            tickets: FxHashSet::default(),
+            tickets: BTreeSet::new(),
             waiting: 0,
         };
         Table {

@@ -1,9 +1,8 @@
 //! Making events so. Nothing here can fail, and nothing here decides.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
-
-use rustc_hash::FxHashSet;
 
 use super::super::claim::Claim;
 use super::super::event::{End, Event, Kin, Notice};
@@ -86,7 +85,7 @@ impl Table {
     }
 
     pub(super) fn open(&mut self, session: SessionId, lease: Duration, presence: Presence) {
-        let fresh = Session { lease, presence, tickets: FxHashSet::default(), waiting: 0 };
+        let fresh = Session { lease, presence, tickets: BTreeSet::new(), waiting: 0 };
         self.sessions.insert(session, fresh);
     }
 
@@ -113,8 +112,7 @@ impl Table {
     fn come_back(&mut self, session: SessionId) -> Vec<Notice> {
         self.disarm_session(session);
         self.session_mut(session).presence = Presence::Here;
-        let mut tickets: Vec<Ticket> = self.sessions[&session].tickets.iter().copied().collect();
-        tickets.sort_unstable();
+        let tickets: Vec<Ticket> = self.sessions[&session].tickets.iter().copied().collect();
         let mut notices = Vec::new();
         for ticket in tickets {
             let slot = self.slot_mut(ticket);

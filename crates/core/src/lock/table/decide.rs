@@ -11,8 +11,8 @@ use super::super::event::{
 };
 use super::super::key::FileKey;
 use super::super::limits::{
-    GRANTS_MAX, KEYS_PER_REQUEST_MAX, Limit, SESSIONS_MAX, TEXT_BYTES_MAX, WAITERS_MAX,
-    WAITERS_PER_SESSION_MAX,
+    ENDED_AT_ONCE_MAX, GRANTS_MAX, KEYS_PER_REQUEST_MAX, Limit, SESSIONS_MAX, TEXT_BYTES_MAX,
+    WAITERS_MAX, WAITERS_PER_SESSION_MAX,
 };
 use super::super::slot::Slot;
 use super::super::want::{Access, Node, Op};
@@ -60,7 +60,7 @@ impl Table {
     /// At a bound, courtesy ends: whoever has been gone longest makes room.
     fn make_room(&self, limit: Limit) -> Result<Vec<Event>, Refusal> {
         let (_, longest_gone) = self.overdue.first().ok_or(Refusal::Limit(limit))?;
-        Ok(self.closing(*longest_gone, Closing::LeaseLost))
+        Ok(self.closing(*longest_gone, Closing::LeaseLost, usize::MAX))
     }
 
     fn decide_lose(&self, session: SessionId, heard: Time) -> Result<Vec<Event>, Refusal> {
@@ -73,8 +73,9 @@ impl Table {
 
     fn decide_close(&self, session: SessionId) -> Result<Vec<Event>, Refusal> {
         let known = self.sessions.get(&session).ok_or(Refusal::Unknown)?;
-        let mut events = self.closing(session, Closing::Goodbye);
-        if known.presence == Presence::Former {
+        let mut events = self.closing(session, Closing::Goodbye, ENDED_AT_ONCE_MAX);
+        let is_closed = known.tickets.len() <= ENDED_AT_ONCE_MAX;
+        if is_closed && known.presence == Presence::Former {
             events.extend(self.grace_over(session));
         }
         Ok(events)
@@ -90,10 +91,10 @@ impl Table {
         let known = self.sessions.get(&session).ok_or(Refusal::Unknown)?;
         let claims = held.iter().map(|(claim, _)| claim).chain(waiting);
         let listed: FxHashSet<OwnerId> = claims.map(|claim| claim.owner).collect();
-        let mut tickets: Vec<Ticket> = known.tickets.iter().copied().collect();
-        tickets.sort_unstable();
         let mut events = vec![Event::Back { session }];
-        for ticket in tickets.iter().filter(|t| !listed.contains(&self.slot(**t).claim().owner)) {
+        for ticket in
+            known.tickets.iter().filter(|t| !listed.contains(&self.slot(**t).claim().owner))
+        {
             events.push(Event::Ended { ticket: *ticket, end: End::Released });
         }
         let mut fresh = self.next_ticket;

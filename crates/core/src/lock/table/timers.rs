@@ -1,7 +1,7 @@
 //! When the table must look again, and what it does then.
 
 use super::super::event::{End, Event, Recall, RecallCause, RecallStage, Refusal, Revocation};
-use super::super::limits::{COURTESY_MAX, DEADLOCK_PATIENCE};
+use super::super::limits::{COURTESY_MAX, DEADLOCK_PATIENCE, ENDED_AT_ONCE_MAX};
 use super::super::slot::{Held, Stay, Waiting};
 use super::super::want::{Access, Op};
 use super::judge::Asker;
@@ -142,7 +142,7 @@ impl Table {
     fn decide_session_alarm(&self, session: SessionId, now: Time) -> Vec<Event> {
         match self.sessions[&session].presence {
             Presence::Away(_) => self.running_over(session, now),
-            Presence::Overdue(_) => self.closing(session, Closing::LeaseLost),
+            Presence::Overdue(_) => self.closing(session, Closing::LeaseLost, ENDED_AT_ONCE_MAX),
             Presence::Here | Presence::Former => Vec::new(),
         }
     }
@@ -150,17 +150,18 @@ impl Table {
     /// Returns what happens when a lease runs out: who has nothing has nothing to come back to.
     fn running_over(&self, session: SessionId, now: Time) -> Vec<Event> {
         if self.sessions[&session].tickets.is_empty() {
-            return self.closing(session, Closing::LeaseLost);
+            return vec![Event::Closed { session }];
         }
         vec![Event::Overdue { session, until: now + COURTESY_MAX }]
     }
 
-    /// Returns the events that end a session and all that is its.
-    pub(super) fn closing(&self, session: SessionId, how: Closing) -> Vec<Event> {
-        let mut tickets: Vec<Ticket> = self.sessions[&session].tickets.iter().copied().collect();
-        tickets.sort_unstable();
-        let ended = tickets.into_iter().map(|ticket| self.ending(ticket, how));
-        ended.chain([Event::Closed { session }]).collect()
+    /// Returns the events that end the oldest `most` of what is a session's; then the session
+    /// itself, if that is all.
+    pub(super) fn closing(&self, session: SessionId, how: Closing, most: usize) -> Vec<Event> {
+        let tickets = &self.sessions[&session].tickets;
+        let ended = tickets.iter().take(most).map(|ticket| self.ending(*ticket, how));
+        let closed = (tickets.len() <= most).then_some(Event::Closed { session });
+        ended.chain(closed).collect()
     }
 
     fn ending(&self, ticket: Ticket, how: Closing) -> Event {
@@ -173,10 +174,16 @@ impl Table {
         Event::Ended { ticket, end }
     }
 
+    /// Returns whether a session is being ended by [`Table::settle`]: until it is gone no command
+    /// must come between.
+    pub fn ends_a_session(&self) -> bool {
+        self.condemned.is_some()
+    }
+
     /// Returns the next step towards the end of a session that somebody wants something of.
     pub(super) fn next_of_condemned(&mut self) -> Option<Event> {
         let session = self.condemned?;
-        Some(match self.sessions[&session].tickets.iter().min() {
+        Some(match self.sessions[&session].tickets.first() {
             Some(ticket) => self.ending(*ticket, Closing::LeaseLost),
             None => {
                 self.condemned = None;
