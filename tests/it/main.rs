@@ -8,6 +8,7 @@ mod everyday;
 mod faults;
 mod fences;
 mod guard;
+mod hold;
 mod house;
 mod interrupt;
 mod log;

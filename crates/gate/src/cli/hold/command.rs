@@ -1,0 +1,103 @@
+//! The command below a hold: it hears what is meant for it, and its end is that of the hold.
+
+use std::ffi::OsString;
+use std::process::Child;
+
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
+
+use super::said::{broker_gone, lost, recalled};
+use super::{Event, Hold};
+use crate::cli::run::{cannot_run, prepare};
+use crate::failure::{Exit, Failure};
+use crate::signals::{Received, unmasked};
+
+impl Hold {
+    /// Runs the command to its end. What it starts stays below this process, and so may open
+    /// what is held, however it detaches itself.
+    pub fn run(&self, command: &[OsString]) -> Result<Exit, Failure> {
+        let cannot = |error| cannot_run(command, &error);
+        rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
+            .map_err(|errno| cannot(errno.into()))?;
+        if let Some(exit) = self.overtaken()? {
+            return Ok(exit);
+        }
+        let child = unmasked(&mut prepare(command)).spawn().map_err(cannot)?;
+        let mut outcome = None;
+        while let Ok(event) = self.events.recv() {
+            match event {
+                Event::Told(_) => {}
+                Event::Recalled(recall) => eprintln!("gate hold: {}", recalled(&recall)),
+                Event::Revoked(why, reason) => outcome = Some(lost(why, &reason).report()),
+                Event::Signalled(Received { signal: Signal::CHILD, .. }) => {
+                    if let Some(exit) = reap(&child) {
+                        return Ok(outcome.unwrap_or(exit));
+                    }
+                }
+                // The terminal has told the command already.
+                Event::Signalled(Received { by_kernel: true, .. }) => {}
+                Event::Signalled(Received { signal, .. }) => {
+                    // It may have ended just now; then its end is on the way.
+                    let _ = rustix::process::kill_process(Pid::from_child(&child), signal);
+                }
+            }
+        }
+        Err(broker_gone())
+    }
+
+    /// Says how this ends if it does before there is a command to be told.
+    fn overtaken(&self) -> Result<Option<Exit>, Failure> {
+        for event in self.events.try_iter() {
+            match event {
+                Event::Revoked(why, reason) => return Err(lost(why, &reason)),
+                Event::Signalled(Received { signal, .. }) if signal != Signal::CHILD => {
+                    return Ok(Some(by_signal(signal)));
+                }
+                Event::Told(_) | Event::Recalled(_) | Event::Signalled(_) => {}
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Collects who ended; says how the command did if it is among them.
+fn reap(command: &Child) -> Option<Exit> {
+    let command = Pid::from_child(command);
+    let mut exit = None;
+    while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
+        if pid == command {
+            exit = Some(exit_of(status));
+        }
+    }
+    exit
+}
+
+fn exit_of(status: WaitStatus) -> Exit {
+    let number = |number: i32| u8::try_from(number).unwrap_or(u8::MAX);
+    match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => Exit::Code(number(code)),
+        (None, signal) => Exit::Signal(signal.map_or(0, number)),
+    }
+}
+
+/// Returns how a shell says it.
+pub fn by_signal(signal: Signal) -> Exit {
+    Exit::Signal(u8::try_from(signal.as_raw()).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_ends_as_shells_say_it() {
+        let status = |script: &str| {
+            let mut child = std::process::Command::new("sh").args(["-c", script]).spawn().unwrap();
+            let pid = Pid::from_child(&child);
+            let status = rustix::process::waitpid(Some(pid), WaitOptions::empty());
+            drop(child.try_wait());
+            exit_of(status.unwrap().unwrap().1).code()
+        };
+        assert_eq!(status("exit 7"), 7);
+        assert_eq!(status("kill -TERM $$"), 143);
+    }
+}

@@ -1,0 +1,90 @@
+//! What a hold says: why it is not let in, what is asked of it, why it ended.
+
+use gate_api::Address;
+use gate_api::session::Recall;
+use gate_core::lock::event::{RecallCause, RecallStage, Refusal, Revocation};
+
+use crate::duration;
+use crate::failure::{Exit, Failure};
+use crate::output::printable;
+use crate::told::revocation;
+
+/// Who was let in by kin is followed by nobody: the command would wait for this hold.
+pub fn held_above() -> Failure {
+    Failure::new(
+        "cannot hold what is held above",
+        "a hold, or an open file, of a process above this one is on these paths already",
+        "leave this hold out: what runs below the one above works there",
+    )
+}
+
+/// Says why it is not let in.
+pub fn not_let_in(why: Refusal) -> Failure {
+    let (cause, hint, exit) = match why {
+        Refusal::Deadlock => {
+            ("those in the way wait for this process", "take all paths by one hold", Exit::Failed)
+        }
+        Refusal::Limit(limit) => {
+            let cause = format!("the bound `{limit}` is reached");
+            return Failure::new("not let in", cause, "see `gate status --limits`");
+        }
+        Refusal::Interrupted => {
+            ("it was ended from outside", "`gate why` tells more", Exit::Failed)
+        }
+        Refusal::Broken => ("somebody ended its wait", "`gate why` tells more", Exit::Failed),
+        Refusal::TimedOut | Refusal::WouldBlock => {
+            ("somebody else holds it", "`gate why` tells who", Exit::Failed)
+        }
+        Refusal::Unknown | Refusal::OwnerBusy => {
+            ("the broker does not know this session", "try again", Exit::Unable)
+        }
+    };
+    Failure::new("not let in", cause, hint).exit(exit)
+}
+
+/// Says why it ended.
+pub fn lost(why: Revocation, reason: &str) -> Failure {
+    let hint = "what the command did since then was done without a turn; check it";
+    Failure::new("the hold was taken away", with_reason(revocation(why), reason), hint)
+}
+
+/// Words a request to let go.
+pub fn recalled(recall: &Recall) -> String {
+    let within = duration::rough(recall.within);
+    let text = match (recall.why, recall.stage) {
+        (RecallCause::MaxHold, RecallStage::Warned) => {
+            format!("somebody waits, and it was held for long: it ends in {within}")
+        }
+        (RecallCause::MaxHold, RecallStage::Asked) => {
+            format!("somebody still waits: let go, the hold is taken away in {within}")
+        }
+        (RecallCause::Request, _) => {
+            format!("please let go: once somebody waits, the hold is taken away in {within}")
+        }
+    };
+    with_reason(&text, &recall.reason)
+}
+
+/// Adds what somebody said of it, as far as a terminal may show it.
+fn with_reason(text: &str, reason: &str) -> String {
+    match reason {
+        "" => text.to_owned(),
+        reason => format!("{text}: {}", printable(reason)),
+    }
+}
+
+/// Says that nobody is there to let it in.
+pub fn broker_gone() -> Failure {
+    let cause = "the broker was away for longer than a lease";
+    Failure::new("not let in", cause, "`gate status` tells whether it is back").exit(Exit::Unable)
+}
+
+/// Says that there is nobody to decide about all of it.
+pub fn two_brokers(one: &Address, other: &Address) -> Failure {
+    Failure::new(
+        "cannot take all of that at once",
+        format!("some is decided by {one}, some by {other}"),
+        "use one `gate hold` for each broker",
+    )
+    .exit(Exit::Unable)
+}

@@ -1,0 +1,367 @@
+//! `gate hold`: what it takes, how it ends, and how it lets its command live, beside flock(1).
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use gate_tests::run::Running;
+use gate_tests::terminal::Terminal;
+use gate_tests::wait::{SOON, wait_until};
+use gate_tests::{Actor, World};
+use rustix::process::Signal;
+
+/// Runs a script that takes `f` by `lock`, with the options in `$O`, and says how that ended.
+const CASES: &str = r#"
+    mkfifo ready go
+    # $1: how somebody else has it, $2: how it is asked for, then the command.
+    try() {
+        local held=$1 asked=$2; shift 2
+        if [ "$held" != free ]; then
+            O=$held lock sh -c 'echo > ready; read -r x < go' & read -r x < ready
+        fi
+        local status=0
+        O=$asked lock "$@" || status=$?
+        echo "$held|$asked|$*: $status"
+        if [ "$held" != free ]; then echo > go; wait; fi
+    }
+    for held in free "" "$SHARED"; do
+        for asked in -n "-n $SHARED" "-n -E 9" "-E 9 -w 0.1" "--conflict-exit-code 0 -n" "-w 0" "-w 60 -n"; do
+            try "$held" "$asked" true
+        done
+    done
+    try free "" sh -c 'exit 7'
+    try free "" sh -c 'exit 255'
+    for signal in TERM KILL INT USR1; do try free "" sh -c "kill -$signal \$\$"; done
+    echo text | try free "" cat
+    try free "" sh -c 'echo out; echo err >&2' 2>&1
+    try free "" env lock_is_no_variable=1 sh -c 'echo $lock_is_no_variable'
+    printf 'echo no interpreter is named\n' > script; chmod +x script
+    try free "" ./script
+    # What one has let go of the next finds free.
+    for i in $(seq 20); do O=-n lock true; done
+"#;
+
+#[test]
+fn a_hold_ends_as_flock_does() {
+    let world = World::new();
+    let run = |dir: &Path, lock: &str| {
+        fs::write(dir.join("f"), "").unwrap();
+        world.script(dir, &format!("{lock}{CASES}")).args([world.program("gate")]).run().success()
+    };
+    let flock = run(&world.twin(), "SHARED=-s; lock() { flock $O f \"$@\"; }\n");
+    let hold = run(&world.view(), "SHARED=--read; lock() { \"$0\" hold $O f -- \"$@\"; }\n");
+    assert_eq!(hold.replace("--read", "-s"), flock);
+}
+
+/// Where flock has one exit status for all, ours tell apart.
+#[test]
+fn a_hold_tells_a_wait_that_was_too_long_and_a_command_that_is_none() {
+    let world = World::new();
+    for (name, mode) in [("f", 0o644), ("d/no-program", 0o644)] {
+        world.seed(name, "text");
+        fs::set_permissions(world.source().join(name), permissions(mode)).unwrap();
+    }
+    let _holder = world.actor_under_hold(&world.view(), ["f"]);
+    let code = |args: &[&str]| {
+        let words = ["hold"].iter().chain(args).copied().collect::<Vec<_>>();
+        world.gate(words).dir(world.view()).run()
+    };
+    assert_eq!(code(&["-w", "0.1", "f", "--", "true"]).code, Some(124));
+    assert_eq!(code(&["--timeout", "100ms", "--read", "f", "--", "true"]).code, Some(124));
+    for (command, status) in [("./d/no-program", 126), ("./d", 126), ("./missing", 127)] {
+        let outcome = code(&["g", "--", command]);
+        assert_eq!(outcome.code, Some(status), "{outcome}");
+        assert!(outcome.refusal().contains(command));
+    }
+    world.await_held("g", 0);
+}
+
+#[test]
+fn what_a_hold_cannot_take_is_refused_in_three_lines() {
+    let world = World::new();
+    world.seed("f", "");
+    let outside = world.twin();
+    let outside = outside.to_str().unwrap();
+    for (args, word) in [
+        (&["f"][..], "<CMD>"),
+        (&["f", "--"], "<CMD>"),
+        (&["--", "true"], "<PATH>"),
+        (&["-n", "-E", "256", "f", "--", "true"], "256"),
+        (&["-w", "soon", "f", "--", "true"], "soon"),
+        (&["f", outside, "--", "true"], "takes no turns"),
+        (&["missing/f", "--", "true"], "missing/f"),
+        (&["f/g", "--", "true"], "f/g"),
+    ] {
+        let words = ["hold"].iter().chain(args).copied().collect::<Vec<_>>();
+        let outcome = world.gate(words).dir(world.view()).run();
+        assert_eq!(outcome.code, Some(2), "{outcome}");
+        assert!(outcome.clone().refusal().contains(word), "{word}: {outcome}");
+    }
+    world.await_idle();
+}
+
+/// One ticket for all, however often and by whatever way something is named.
+#[test]
+fn a_hold_takes_paths_however_they_are_written() {
+    let world = World::new();
+    for name in ["f", "g", "d/f", "d/e/f"] {
+        world.seed(name, "");
+    }
+    fs::hard_link(world.source().join("g"), world.source().join("hard")).unwrap();
+    symlink("f", world.source().join("link")).unwrap();
+    let absolute = world.view().join("d/e/f");
+    let paths = ["../f", "../d/../f", "../link", "../g", "../hard", ".", "f", "e", "../new"];
+    let paths = paths.iter().map(AsRef::as_ref).chain([absolute.as_os_str()]);
+    let mut holder = world.actor_under_hold(&world.view().join("d"), paths);
+    let board = world.board();
+    let tickets: BTreeSet<u64> = board.locks.iter().map(|lock| lock.ticket).collect();
+    assert_eq!(tickets.len(), 1, "{board:?}");
+    for name in ["../f", "../g", "f", "e/f", "../new", "e/fresh"] {
+        holder.ask(["append", name, "x"]).unwrap();
+    }
+    let blocked = ["f", "g", "hard", "d/f", "d/e/f", "d/other", "new"];
+    let mut others: Vec<Actor> = blocked.iter().map(|_| world.actor(&world.view())).collect();
+    for ((other, name), waiting) in others.iter_mut().zip(blocked).zip(1..) {
+        other.tell(["open", "w+", name]);
+        // A file with two names may be shown by either.
+        let waiters = || world.board().locks.into_iter().filter(|lock| lock.state == "waiting");
+        wait_until(SOON, name, || waiters().count() == waiting);
+    }
+    world.actor(&world.view()).ask(["append", "free", "x"]).unwrap();
+    holder.leave();
+    for other in &mut others {
+        let fd = other.opened();
+        other.close(fd);
+    }
+}
+
+#[test]
+fn holds_to_read_share_and_keep_writers_out() {
+    let world = World::new();
+    world.seed("d/f", "");
+    let mut one = world.actor_under_hold(&world.view(), ["--read", "d"]);
+    let mut two = world.actor_under_hold(&world.view(), ["--read", "d/f"]);
+    let mut reader = world.actor(&world.view());
+    let fd = reader.open("r", "d/f");
+    reader.close(fd);
+    let mut writer = world.actor(&world.view());
+    writer.tell(["open", "w", "d/f"]);
+    world.await_waiting("d/f", 1);
+    one.leave();
+    two.leave();
+    writer.opened();
+}
+
+#[test]
+fn a_hold_spans_two_sources_of_one_broker() {
+    let (world, second) = two_sources([]);
+    world.seed("f", "");
+    let paths = [world.view().join("f"), second.join("f")];
+    let mut holder = world.actor_under_hold(world.home(), &paths);
+    let board = world.board();
+    assert_eq!(board.locks.len(), 2, "{board:?}");
+    assert_eq!(board.locks[0].ticket, board.locks[1].ticket);
+    let [mut one, mut two] = [world.actor(&world.view()), world.actor(&second)];
+    for other in [&mut one, &mut two] {
+        other.tell(["open", "w", "f"]);
+    }
+    world.await_waiting("f", 2);
+    for path in &paths {
+        holder.ask(["append".as_ref(), path.as_os_str(), "x".as_ref()]).unwrap();
+    }
+    holder.leave();
+    one.opened();
+    two.opened();
+}
+
+/// By its socket and by its port it is the same broker.
+#[test]
+fn a_hold_spans_views_that_reach_one_broker_in_different_ways() {
+    let (world, second) = two_sources(["--state-dir"]);
+    world.seed("f", "");
+    let paths = [world.view().join("f"), second.join("f")];
+    let mut holder = world.actor_under_hold(world.home(), &paths);
+    world.await_held("f", 2);
+    holder.leave();
+}
+
+#[test]
+fn paths_of_two_brokers_are_refused_with_both_named() {
+    let world = World::new();
+    let other = World::new();
+    let paths = [world.view().join("f"), other.view().join("f")];
+    let outcome = world.gate(["hold"]).args(&paths).args(["--", "true"]).run();
+    assert_eq!(outcome.code, Some(2), "{outcome}");
+    let refusal = outcome.refusal();
+    for world in [&world, &other] {
+        assert!(refusal.contains(&format!(":{}", world.http().port)), "{refusal}");
+    }
+    assert!(refusal.contains("one `gate hold` for each broker"), "{refusal}");
+}
+
+/// Signals that somebody sends to the hold are meant for the command.
+#[test]
+fn signals_reach_the_command_and_its_end_is_that_of_the_hold() {
+    let world = World::new();
+    world.seed("f", "");
+    for signal in [Signal::TERM, Signal::HUP, Signal::INT, Signal::QUIT, Signal::USR1, Signal::USR2]
+    {
+        let number = signal.as_raw();
+        let script = format!("trap 'exit 40' {number}; echo ready; while :; do read -r x; done");
+        let mut hold = held(&world, &["f", "--", "bash", "-c", &script]);
+        let _input = hold.stdin();
+        hold.signal(signal);
+        let outcome = hold.finish(SOON);
+        assert_eq!(outcome.code, Some(40), "{signal:?}: {outcome}");
+        let mut hold = held(&world, &["f", "--", "bash", "-c", "echo ready; exec cat"]);
+        let _input = hold.stdin();
+        hold.signal(signal);
+        let outcome = hold.finish(SOON);
+        assert_eq!(outcome.code, Some(128 + number), "{signal:?}: {outcome}");
+        world.await_idle();
+    }
+}
+
+#[test]
+fn a_signal_ends_the_wait_for_a_hold_and_its_place() {
+    let world = World::new();
+    world.seed("f", "");
+    let _holder = world.actor_under_hold(&world.view(), ["f"]);
+    for signal in [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT, Signal::USR1, Signal::USR2]
+    {
+        let hold = world.gate(["hold", "f", "--", "touch", "ran"]).dir(world.view()).start();
+        world.await_waiting("f", 1);
+        hold.signal(signal);
+        assert_eq!(hold.finish(SOON).code, Some(128 + signal.as_raw()), "{signal:?}");
+        world.await_waiting("f", 0);
+    }
+    assert!(!world.source().join("ran").exists());
+}
+
+#[test]
+fn a_command_under_a_hold_has_the_terminal() {
+    let world = World::new();
+    world.seed("f", "");
+    let terminal = Terminal::open(&world, 80, 24);
+    terminal.enter(&format!("cd {}; PS1='% '; clear", world.view().display()));
+    let gate = world.program("gate");
+    let hold = |command: &str| format!("{} hold f -- {command}; echo ended by $?", gate.display());
+    terminal.enter(&hold("sh -c 'read -r word; echo said $word'"));
+    world.await_held("f", 1);
+    terminal.enter("something");
+    terminal.wait_for("said something\nended by 0");
+    terminal.enter("clear");
+    // Ctrl-C is for both; Ctrl-Z stops both, and what is held stays held.
+    terminal.enter(&hold(
+        "sh -c 'trap \"echo caught; exit 5\" INT; echo ready; while :; do sleep 1; done'",
+    ));
+    terminal.wait_for("\nready");
+    terminal.press(["C-z"]);
+    terminal.wait_for("Stopped");
+    world.await_held("f", 1);
+    terminal.enter("clear; fg");
+    world.await_held("f", 1);
+    terminal.wait_until("it goes on", |screen| screen.contains("hold f"));
+    terminal.press(["C-c"]);
+    terminal.wait_for("caught");
+    terminal.wait_until("the shell", |screen| screen.trim_end().ends_with('%'));
+    world.await_idle();
+    terminal.assert_sane();
+}
+
+#[test]
+fn a_hold_and_who_waits_for_it_outlive_a_restart_of_the_broker() {
+    let mut world = World::new();
+    world.seed("d/f", "");
+    let mut holder = world.actor_under_hold(&world.view(), ["d"]);
+    let waiting = world.gate(["hold", "d/f", "--", "true"]).dir(world.view()).start();
+    world.await_waiting("d/f", 1);
+    let before = world.board();
+    for _ in 0..3 {
+        world.kill_broker();
+        holder.ask(["stat", "d/f"]).unwrap();
+        world.start_broker([""; 0]);
+        wait_until(SOON, "all are back", || {
+            let board = world.board();
+            board.held("d").count() == 1 && board.waiting("d/f").count() == 1
+        });
+        let tickets = |locks: &[gate_tests::locks::Lock]| {
+            locks.iter().map(|lock| lock.ticket).collect::<Vec<_>>()
+        };
+        assert_eq!(tickets(&world.board().locks), tickets(&before.locks));
+    }
+    holder.ask(["append", "d/f", "x"]).unwrap();
+    assert!(waiting.is_running());
+    holder.leave();
+    assert_eq!(waiting.finish(SOON).code, Some(0));
+}
+
+#[test]
+fn who_waits_for_a_hold_while_the_broker_is_gone_for_a_lease_is_told_so() {
+    let mut world = World::bare();
+    world.start_broker(["--lease-ms", "1000"]);
+    let [source, view] = [world.source(), world.view()];
+    world.mount(&source, &view, [""; 0]);
+    world.seed("f", "");
+    let _holder = world.actor_under_hold(&view, ["f"]);
+    let waiting = world.gate(["hold", "f", "--", "true"]).dir(&view).start();
+    world.await_waiting("f", 1);
+    world.kill_broker();
+    let outcome = waiting.finish(SOON);
+    assert_eq!(outcome.code, Some(2), "{outcome}");
+    assert!(outcome.refusal().contains("away for longer than a lease"));
+    let late = world.gate(["hold", "f", "--", "true"]).dir(&view).run();
+    assert_eq!(late.code, Some(2), "{late}");
+    let _ = late.refusal();
+    world.start_broker(["--lease-ms", "1000"]);
+}
+
+#[test]
+fn why_names_who_is_in_the_way_of_a_hold_that_waits() {
+    let world = World::new();
+    world.seed("d/f", "");
+    let mut holder = world.actor(&world.view());
+    holder.open("w", "d/f");
+    let args = ["hold", "--reason", "release", "d", "--", "true"];
+    let waiting = world.gate(args).dir(world.view()).start();
+    world.await_waiting("d", 1);
+    let why = world.gate(["why"]).args([world.view().join("d")]).run().success();
+    for word in [
+        &format!("process {} holds d/f to write", holder.pid()),
+        &format!("process {} waits for d to write (hold)", waiting.pid()),
+        "release",
+        &format!("end process {}", holder.pid()),
+    ] {
+        assert!(why.contains(word), "{word}: {why}");
+    }
+    holder.leave();
+    assert_eq!(waiting.finish(SOON).code, Some(0));
+}
+
+/// Starts a hold whose command says that it is ready.
+fn held(world: &World, args: &[&str]) -> Running {
+    let words = ["hold"].iter().chain(args).copied().collect::<Vec<_>>();
+    let hold = world.gate(words).dir(world.view()).start_with_input();
+    wait_until(SOON, "the command runs", || {
+        assert!(hold.is_running(), "{}", hold.so_far());
+        hold.so_far().contains("ready")
+    });
+    hold
+}
+
+/// A world with a view of its twin, too; `flags` may name the state directory.
+fn two_sources<const N: usize>(flags: [&str; N]) -> (World, std::path::PathBuf) {
+    let mut world = World::new();
+    let [twin, second, state] = [world.twin(), world.home().join("second"), world.state()];
+    fs::create_dir(&second).unwrap();
+    fs::write(twin.join("f"), "").unwrap();
+    let values = flags.iter().flat_map(|flag| [(*flag).to_owned(), state.display().to_string()]);
+    let args: Vec<String> = if N == 0 { Vec::new() } else { values.collect() };
+    world.mount(&twin, &second, args);
+    (world, second)
+}
+
+fn permissions(mode: u32) -> fs::Permissions {
+    std::os::unix::fs::PermissionsExt::from_mode(mode)
+}
