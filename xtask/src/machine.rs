@@ -28,7 +28,7 @@ pub const TO_TRY: [Package; 4] = [
 ];
 
 /// What the tests need besides.
-pub const TO_TEST: [Package; 13] = [
+pub const TO_TEST: [Package; 15] = [
     package("acl", "setfacl"),
     package("attr", "getfattr"),
     package("bindfs", "bindfs"),
@@ -36,6 +36,8 @@ pub const TO_TEST: [Package; 13] = [
     package("libacl1-dev", "/usr/include/sys/acl.h"),
     package("make", "make"),
     package("nano", "nano"),
+    package("python3", "python3"),
+    package("python3-venv", "/usr/share/doc/python3-venv"),
     package("ripgrep", "rg"),
     package("rsync", "rsync"),
     package("sqlite3", "sqlite3"),

@@ -2,6 +2,7 @@
 
 mod bench;
 mod machine;
+mod python;
 mod soak;
 mod step;
 mod test;

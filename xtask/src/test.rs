@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use crate::step::{self, Failure, step};
-use crate::{machine, tidy};
+use crate::{machine, python, tidy};
 
 /// Runs everything, or the tests that match a name.
 pub fn run(names: &[&str], yes: bool) -> Result<(), Failure> {
@@ -17,6 +17,7 @@ pub fn run(names: &[&str], yes: bool) -> Result<(), Failure> {
         step("lint", lint)?;
         step("tidy", tidy::run)?;
         step("deny", deny)?;
+        step("python", python::check)?;
     }
     let before = Footprint::take();
     let tested = step("test", || step::run(tests("default")?.args(names)));

@@ -8,6 +8,8 @@
 //! the list with `Listed` before it says anything else; whatever became of the listed owners is
 //! told by ordinary messages, then comes `Restored`.
 
+#[cfg(test)]
+mod golden;
 mod log;
 mod report;
 
@@ -341,36 +343,4 @@ pub struct AttachRefusal {
     pub reason: String,
     /// What can be done.
     pub fix: String,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use gate_core::lock::want::{Access, Node, Op, Place};
-
-    /// If this fails the wire changed: raise [`crate::frame::PROTOCOL_VERSION`].
-    #[test]
-    fn the_bytes_of_a_request_are_fixed() {
-        let file = FileKey { volume: 1, inode: 2, generation: 3 };
-        let path = ViewPath::parse(b"a/b").expect("a path");
-        let place = Place { space: SpaceId(4), path: Some(path), node: Node::File(file) };
-        let process = Process { namespace: 6, pid: 7, start: 8 };
-        let acquire = Acquire {
-            owner: 5,
-            party: Party::Process(process),
-            caller: Some(Caller { process, thread: 9, single_threaded: true }),
-            patience: Patience::Limited(Duration::from_secs(10)),
-            read_wait: None,
-            label: Label { owner: "o".to_owned(), reason: "r".to_owned(), asked_at_ms: 11 },
-            want: Want { op: Op::Open(Access::Write), places: vec![place] },
-        };
-        let mut bytes = Vec::new();
-        let message = ClientMessage::Acquire(Arc::new(acquire));
-        crate::frame::encode(&message, &mut bytes).expect("it fits");
-        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(
-            hex,
-            "22000000050500060708010607080901010a0000016f01720b000101040103612f6201010203"
-        );
-    }
 }
