@@ -4,6 +4,7 @@
 
 mod client;
 mod doors;
+mod earlier;
 mod env;
 mod everyday;
 mod faults;
