@@ -61,6 +61,28 @@ pub struct HeartbeatRequest {
     pub lease_ms: Option<u64>,
 }
 
+/// `POST /v1/locks/recall`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecallRequest {
+    /// Whose lock.
+    pub ticket: u64,
+    /// Why; for who holds it.
+    #[serde(default)]
+    pub reason: String,
+    /// How long it has to let go.
+    #[serde(default = "recall_within_ms")]
+    pub within_ms: u64,
+}
+
+/// `POST /v1/locks/break`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BreakRequest {
+    /// Whose lock, or place in line.
+    pub ticket: u64,
+    /// Why; for who loses it.
+    pub reason: String,
+}
+
 /// `GET /v1/locks/status`
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StatusRequest {
@@ -92,6 +114,9 @@ pub struct Lock {
     /// The fencing token; former systems had none.
     #[serde(default)]
     pub token: String,
+    /// Its place in the global order; former systems had none.
+    #[serde(default)]
+    pub ticket: u64,
 }
 
 /// A request that waits.
@@ -142,6 +167,10 @@ pub struct BoardAnswer {
 pub struct ErrorAnswer {
     /// Why.
     pub error: String,
+}
+
+fn recall_within_ms() -> u64 {
+    30_000
 }
 
 /// Tells a field that is null from one that is missing.

@@ -44,6 +44,14 @@ pub(crate) enum Call {
         body: v1::HeartbeatRequest,
         answer: oneshot::Sender<Outcome>,
     },
+    Recall {
+        body: v1::RecallRequest,
+        answer: oneshot::Sender<Outcome>,
+    },
+    Break {
+        body: v1::BreakRequest,
+        answer: oneshot::Sender<Outcome>,
+    },
     Status {
         body: v1::StatusRequest,
         answer: oneshot::Sender<Outcome>,
@@ -56,6 +64,8 @@ pub(crate) enum Outcome {
     Granted(Box<v1::Lock>),
     Released,
     Renewed,
+    Recalled,
+    Broken,
     Board(v1::BoardAnswer),
     Refused(Refusal),
     WrongOwner,
@@ -212,6 +222,7 @@ pub(crate) fn show_lock(standing: &Standing, reading: Reading) -> Option<v1::Loc
             .map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)),
         hold_count: standing.count,
         token: token.to_string(),
+        ticket: standing.ticket.0,
     })
 }
 

@@ -395,37 +395,46 @@ impl Desk {
             Query::Status => Reply::Status(self.status()),
             Query::Break { ticket, reason } => {
                 let command = Command::Break { ticket: Ticket(ticket) };
-                self.order(now, connection, command, reason)
+                self.order_of(now, connection, command, reason)
             }
             Query::Recall { ticket, reason, within } => {
                 let command = Command::Recall { ticket: Ticket(ticket), within };
-                self.order(now, connection, command, reason)
+                self.order_of(now, connection, command, reason)
             }
         };
         self.letters.push(Letter::Client(connection, ServerMessage::Reply { id, reply }));
     }
 
     /// Does what only some may ask: to end a claim, or to have it ended.
-    fn order(
+    fn order_of(
         &mut self,
         now: Time,
         connection: ConnectionId,
         command: Command,
         reason: String,
     ) -> Reply {
-        let ticket = match command {
-            Command::Break { ticket } | Command::Recall { ticket, .. } => ticket,
-            _ => return Reply::Unknown,
-        };
         if !self.may(connection, Rights::Admin) {
             return Reply::Forbidden;
         }
+        self.order(now, command, reason).map_or(Reply::Unknown, |()| Reply::Done)
+    }
+
+    /// Ends a claim, or has it ended, for a reason that whoever loses it is told.
+    pub(super) fn order(
+        &mut self,
+        now: Time,
+        command: Command,
+        reason: String,
+    ) -> Result<(), Refusal> {
+        let (Command::Break { ticket } | Command::Recall { ticket, .. }) = command else {
+            return Err(Refusal::Unknown);
+        };
         self.reasons.insert(ticket, clipped(reason));
         let outcome = self.run(now, command);
         if outcome.is_err() {
             self.reasons.remove(&ticket);
         }
-        outcome.map_or(Reply::Unknown, |()| Reply::Done)
+        outcome
     }
 }
 

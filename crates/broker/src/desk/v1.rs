@@ -32,6 +32,16 @@ impl Desk {
             Call::Abandon { request } => return self.give_up(now, request, Refusal::Interrupted),
             Call::Release { body, answer } => (answer, self.release_stateless(now, &body)),
             Call::Heartbeat { body, answer } => (answer, self.renew_stateless(now, &body)),
+            Call::Recall { body, answer } => {
+                let (ticket, within) = (Ticket(body.ticket), Duration::from_millis(body.within_ms));
+                let done = self.order(now, Command::Recall { ticket, within }, body.reason);
+                (answer, done.map_or(Outcome::Unknown, |()| Outcome::Recalled))
+            }
+            Call::Break { body, answer } => {
+                let command = Command::Break { ticket: Ticket(body.ticket) };
+                let done = self.order(now, command, body.reason);
+                (answer, done.map_or(Outcome::Unknown, |()| Outcome::Broken))
+            }
             Call::Status { body, answer } => (answer, self.board(&body)),
         };
         self.letters.push(Letter::Stateless(Reply { answer, outcome }));

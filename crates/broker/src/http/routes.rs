@@ -32,8 +32,11 @@ pub(super) fn router(inbox: Inbox, policy: Policy) -> Router {
         .route("/v1/locks/acquire", post(acquire))
         .route("/v1/locks/release", post(release))
         .route("/v1/locks/heartbeat", post(heartbeat));
+    let to_order =
+        Router::new().route("/v1/locks/recall", post(recall)).route("/v1/locks/break", post(end));
     let routes = needs(Rights::Read, to_look)
         .merge(needs(Rights::Lock, to_lock))
+        .merge(needs(Rights::Admin, to_order))
         .fallback(|| async { error(StatusCode::NOT_FOUND, "no such resource") })
         .layer(DefaultBodyLimit::max(v1::BODY_BYTES_MAX));
     guarded(routes, policy).with_state(inbox)
@@ -68,6 +71,20 @@ async fn release(State(inbox): State<Inbox>, body: Result<Bytes, BytesRejection>
 async fn heartbeat(State(inbox): State<Inbox>, body: Result<Bytes, BytesRejection>) -> Response {
     match parse(body) {
         Ok(body) => ask(&inbox, |answer| Call::Heartbeat { body, answer }).await,
+        Err((status, why)) => error(status, &why),
+    }
+}
+
+async fn recall(State(inbox): State<Inbox>, body: Result<Bytes, BytesRejection>) -> Response {
+    match parse(body) {
+        Ok(body) => ask(&inbox, |answer| Call::Recall { body, answer }).await,
+        Err((status, why)) => error(status, &why),
+    }
+}
+
+async fn end(State(inbox): State<Inbox>, body: Result<Bytes, BytesRejection>) -> Response {
+    match parse(body) {
+        Ok(body) => ask(&inbox, |answer| Call::Break { body, answer }).await,
         Err((status, why)) => error(status, &why),
     }
 }
@@ -169,6 +186,8 @@ fn respond(outcome: Option<Outcome>) -> Response {
         }
         Some(Outcome::Released) => word(StatusCode::OK, "released"),
         Some(Outcome::Renewed) => word(StatusCode::OK, "ok"),
+        Some(Outcome::Recalled) => word(StatusCode::OK, "recalled"),
+        Some(Outcome::Broken) => word(StatusCode::OK, "broken"),
         Some(Outcome::Board(board)) => Json(board).into_response(),
         Some(Outcome::Refused(refusal)) => refuse(refusal),
         Some(Outcome::WrongOwner) => error(StatusCode::FORBIDDEN, "the lock is another owner's"),

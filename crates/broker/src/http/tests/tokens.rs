@@ -4,9 +4,10 @@ use std::os::unix::fs::OpenOptionsExt;
 
 use gate_api::bearer::TokenFile;
 use gate_api::{Approach, AttachError, ClientInfo, ConnectError, QueryError, Session};
+use gate_core::lock::event::Revocation;
 
 use super::*;
-use crate::tests::Deaf;
+use crate::tests::{Deaf, Heard};
 
 const READ: &str = "read-read-read-0123456789abcdefgh";
 const LOCK: &str = "lock-lock-lock-0123456789abcdefgh";
@@ -109,6 +110,27 @@ fn who_may_look_may_neither_lock_nor_break() {
         let expected = if may_break { Ok(()) } else { Err(QueryError::Forbidden) };
         assert_eq!(broken, expected, "{token}");
     }
+}
+
+#[test]
+fn locks_are_recalled_and_broken_with_the_scope_admin_alone() {
+    let served = serve_with(Policy::TokenFromElsewhere);
+    let owner = connect(&served.broker.address(), "owner");
+    let held = owner.hold("f");
+    let ticket = held.is_granted().ticket.0;
+    let recall = json!({"ticket": ticket, "reason": "please", "within_ms": 3_600_000});
+    let end = json!({"ticket": ticket, "reason": "now"});
+    for token in [None, Some(READ), Some(LOCK)] {
+        assert_ne!(served.shows(token, "POST /v1/locks/recall", &recall).0, 200, "{token:?}");
+        assert_ne!(served.shows(token, "POST /v1/locks/break", &end).0, 200, "{token:?}");
+    }
+    assert_eq!(served.post("break", &end).status, 403, "this machine without a token");
+    assert_eq!(served.shows(Some(ADMIN), "POST /v1/locks/recall", &recall).0, 200);
+    let lines = owner.session.locks(&Scope::Everything, None, SOON).unwrap().lines;
+    assert!(matches!(&lines[0].state, LineState::Held { recalled_until_ms: Some(_), .. }));
+    assert_eq!(served.shows(Some(ADMIN), "POST /v1/locks/break", &end).0, 200);
+    assert_eq!(owner.hears(), Heard::Revoked(held.number, Revocation::Broken));
+    assert_eq!(served.shows(Some(ADMIN), "POST /v1/locks/break", &end).0, 404);
 }
 
 #[test]
