@@ -34,7 +34,7 @@ fn assert_gap_free(events: &[Value]) {
 }
 
 fn follow(world: &World, args: &[&str]) -> Running {
-    let follower = world.gate(["log", "--follow", "--json"]).args(args).start();
+    let follower = world.gate(["log", "--follow", "--json"]).args(args).dir(world.view()).start();
     wait_until(SOON, "the follower has begun", || follower.so_far().contains("broker-started"));
     follower
 }
@@ -73,6 +73,34 @@ fn a_follower_sees_a_wait_a_grant_and_a_release_in_order() {
     assert!(waited["waited_us"].as_u64().unwrap() > 0, "{waited}");
     assert_eq!((&waited["mode"], &waited["op"]), (&"write".into(), &"open".into()));
     assert!(waited["token"].is_string() && waited["ticket"].is_u64(), "{waited}");
+}
+
+#[test]
+fn a_follower_sees_who_was_asked_to_let_go_and_who_lost_a_lock_and_why() {
+    let world = World::new();
+    world.seed("f", "");
+    let follower = follow(&world, &["f"]);
+    let [mut a, mut b] = [world.actor(&world.view()), world.actor(&world.view())];
+    a.open("w", "f");
+    b.tell(["open", "w", "f"]);
+    world.await_waiting("f", 1);
+    let ticket = world.board().held("f").next().unwrap().ticket.to_string();
+    world.gate(["recall", &ticket, "--reason", "soon"]).run().success();
+    world.gate(["break", &ticket, "--reason", "stuck"]).run().success();
+    b.opened();
+    let expected = ["granted", "waiting", "recalled", "revoked", "granted"];
+    wait_until(SOON, "the story is told", || {
+        let so_far = follower.so_far();
+        let whole = so_far.rfind('\n').map_or("", |end| &so_far[..end]);
+        story(&events(whole), "f").len() >= expected.len()
+    });
+    let told = end(follower);
+    assert_eq!(story(&told, "f"), expected);
+    let said = |name: &str| {
+        let event = told.iter().find(|event| event["event"] == name).unwrap();
+        (event["why"].as_str().unwrap(), event["said"].as_str().unwrap())
+    };
+    assert_eq!((said("recalled"), said("revoked")), (("request", "soon"), ("broken", "stuck")));
 }
 
 #[test]
@@ -167,4 +195,84 @@ fn a_log_of_another_release_is_refused_with_the_way_out() {
     let refused = world.gate(["broker"]).run();
     let refused = refused.refusal();
     assert!(refused.contains("format version 9") && refused.contains("mv "), "{refused}");
+}
+
+#[test]
+fn events_over_http_go_on_where_they_were_without_gap_or_repeat() {
+    let mut world = World::new();
+    world.seed("d/f", "");
+    let mut actor = world.actor(&world.view());
+    let mut turn = || {
+        let fd = actor.open("w", "d/f");
+        actor.close(fd);
+    };
+    let mut events = world.http().events("?path=d", None);
+    turn();
+    let first = events.hear();
+    assert_eq!((first.name.as_str(), &first.data["path"]), ("granted", &"d/f".into()));
+    assert_eq!(first.data["cursor"], first.id.as_str());
+    let mut seen = vec![first.clone(), events.hear()];
+    drop(events);
+    turn();
+    world.stop_broker();
+    world.start_broker([""; 0]);
+    turn();
+    let mut events = world.http().events("?path=d&since=0.0", Some(&seen[1].id));
+    let expected =
+        ["granted", "released", "broker-stopped", "broker-started", "granted", "released"];
+    let mut names = expected.into_iter().peekable();
+    while let Some(name) = names.peek() {
+        let event = events.hear();
+        // The view may not have been back at once.
+        if event.name != "waiting" {
+            assert_eq!(event.name, *name, "{event:?} after {seen:?}");
+            names.next();
+        }
+        seen.push(event);
+    }
+    let mut again = world.http().events("?path=d&since=0.0", None);
+    assert_eq!(again.hear().name, "broker-started");
+    for event in seen {
+        assert_eq!(again.hear(), event);
+    }
+    let lost = world.http().events("?since=9.9", None).hear();
+    assert_eq!(lost.name, "resync");
+    for nonsense in ["?since=x", "?path=a/../b", "?space=s", "?what=1"] {
+        let refused = world.http().get(&format!("/v1/events{nonsense}"));
+        assert_eq!(refused.status, 400, "{nonsense}: {refused:?}");
+    }
+}
+
+#[test]
+fn figures_count_what_happened() {
+    let world = World::new();
+    world.seed("f", "");
+    let [mut a, mut b] = [world.actor(&world.view()), world.actor(&world.view())];
+    let fd = a.open("w", "f");
+    b.tell(["open", "w", "f"]);
+    world.await_waiting("f", 1);
+    let figures = || world.http().get("/metrics").body.as_str().unwrap().to_owned();
+    let figure = |name: &str| {
+        let told = figures();
+        let line = told.lines().find(|line| line.split(' ').next() == Some(name));
+        let number = line.and_then(|line| line.split(' ').nth(1)?.parse::<f64>().ok());
+        number.unwrap_or_else(|| panic!("no {name}: {told}"))
+    };
+    let (grants, waits) = (figure("gate_grants_total{right=\"turn\"}"), figure("gate_waits_total"));
+    assert_eq!((figure("gate_longest_line"), figure("gate_waiting")), (1.0, 1.0));
+    a.close(fd);
+    let fd = b.opened();
+    b.close(fd);
+    world.await_idle();
+    assert_eq!(figure("gate_grants_total{right=\"turn\"}"), grants + 1.0);
+    assert_eq!(figure("gate_waits_total"), waits);
+    assert_eq!((figure("gate_longest_line"), figure("gate_held")), (0.0, 0.0));
+    for name in ["gate_wait_seconds", "gate_hand_off_seconds"] {
+        assert_eq!(figure(&format!("{name}_count")), 1.0, "{name}");
+    }
+    assert!(figure("gate_wait_seconds_sum") > 0.0 && figure("gate_commit_seconds_count") > 0.0);
+    let _fd = a.open("w", "f");
+    let refused = world.gate(["hold", "-n", "f", "--", "true"]).dir(world.view()).run();
+    assert_eq!(refused.code, Some(1), "{refused}");
+    assert_eq!(figure("gate_refusals_total{why=\"would-block\"}"), 1.0);
 }

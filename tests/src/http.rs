@@ -1,6 +1,6 @@
 //! As much of HTTP/1.1 as it takes to speak to the broker like a client that knows nothing of Gate.
 
-use std::io::{Read, Write};
+use std::io::{BufRead as _, BufReader, Lines, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::time::Duration;
 
@@ -90,6 +90,65 @@ impl Pending {
         let peeked = self.stream.peek(&mut [0]);
         self.stream.set_nonblocking(false).expect("a socket can be polled");
         peeked.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+    }
+}
+
+/// A stream of server-sent events.
+#[derive(Debug)]
+pub struct Events {
+    lines: Lines<BufReader<TcpStream>>,
+}
+
+/// One of them.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Event {
+    /// Where it stands.
+    pub id: String,
+    /// What happened.
+    pub name: String,
+    /// All of it, `Null` if that is no JSON.
+    pub data: Value,
+}
+
+impl Http {
+    /// Follows the broker's events; `last` is the id of the last one that was seen.
+    #[must_use]
+    #[track_caller]
+    pub fn events(self, query: &str, last: Option<&str>) -> Events {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).expect("a broker");
+        let last = last.map(|id| format!("Last-Event-ID: {id}\r\n")).unwrap_or_default();
+        // Of this version bodies are what they are, not cut into chunks.
+        let head = format!("GET /v1/events{query} HTTP/1.0\r\nHost: localhost\r\n{last}\r\n");
+        stream.write_all(head.as_bytes()).expect("a broker that reads");
+        stream.set_read_timeout(Some(SOON)).expect("a deadline is set");
+        let mut lines = BufReader::new(stream).lines();
+        let status = lines.next().expect("an answer").expect("in time");
+        assert!(status.contains(" 200 "), "{status}");
+        for line in lines.by_ref() {
+            if line.expect("a head, in time").is_empty() {
+                break;
+            }
+        }
+        Events { lines }
+    }
+}
+
+impl Events {
+    /// Waits for the next event.
+    #[track_caller]
+    pub fn hear(&mut self) -> Event {
+        let mut event = Event::default();
+        loop {
+            let line = self.lines.next().expect("the stream goes on").expect("in time");
+            match line.split_once(": ") {
+                Some(("id", id)) => event.id = id.to_owned(),
+                Some(("event", name)) => event.name = name.to_owned(),
+                Some(("data", data)) => event.data = serde_json::from_str(data).unwrap_or_default(),
+                // A heartbeat, or the end of one.
+                _ if event == Event::default() => {}
+                _ => return event,
+            }
+        }
     }
 }
 

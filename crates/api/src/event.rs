@@ -204,7 +204,8 @@ fn said(reason: &str) -> Option<String> {
     Some(reason.to_owned()).filter(|reason| !reason.is_empty())
 }
 
-fn cause(why: RecallCause) -> &'static str {
+/// Returns the name of what a recall is for.
+pub fn cause(why: RecallCause) -> &'static str {
     match why {
         RecallCause::MaxHold => "max-hold",
         RecallCause::Request => "request",

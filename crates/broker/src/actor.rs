@@ -264,6 +264,11 @@ impl Actor {
             Mail::Stateless(call) => self.desk.call(now, call),
             Mail::Kin { waiter, holder } => self.desk.kin(now, waiter, holder),
             Mail::Probe(tickets) => self.desk.probe(&tickets),
+            Mail::AskLog(question) => self.desk.ask_log(question),
+            Mail::Figures(answer) => {
+                // Who asked may be gone.
+                let _ = answer.send(self.desk.figures());
+            }
             Mail::Answered { connection, id, reply } => self.desk.answered(connection, id, reply),
             Mail::Stop => {}
         }
@@ -303,6 +308,7 @@ impl Actor {
             let overdue = self.commit_by.is_some_and(|by| by <= now);
             if self.desk.is_dirty() && (all || overdue || self.desk.has_letters()) {
                 self.commit();
+                self.desk.committed(clock::now().since(now));
                 self.commit_by = None;
             } else if self.desk.is_dirty() {
                 self.commit_by.get_or_insert(now + COMMIT_DELAY);
@@ -310,6 +316,7 @@ impl Actor {
             self.desk.hand_over();
             self.deliver(now);
             let lost = self.doors.flush();
+            self.desk.told();
             for id in &lost {
                 self.part(*id, now);
             }
@@ -332,7 +339,6 @@ impl Actor {
         if pause > RETRY_MIN {
             tracing::info!("the journal is written again");
         }
-        self.desk.committed();
     }
 
     fn deliver(&mut self, now: Time) {

@@ -27,9 +27,11 @@ use std::time::{Duration, Instant};
 use gate_api::wire::{Happening, LogPage, Record, Stretch};
 use gate_core::id::Epoch;
 use gate_core::path::ViewPath;
+use prometheus_client::metrics::counter::Counter;
 
 use keeper::Keeper;
 use pen::Tray;
+use recent::Recent;
 use store::{Kind, Store};
 
 pub use store::UnknownFormat;
@@ -91,19 +93,21 @@ pub(crate) enum Filter {
 }
 
 impl Audit {
-    /// Opens or makes the log in a state directory, and begins the run of that epoch in it.
+    /// Opens or makes the log in a state directory, and begins the run of that epoch in it. What
+    /// cannot be kept is added to `missing`.
     pub fn start(
         state_dir: &Path,
         epoch: Epoch,
         bounds: Bounds,
+        missing: Counter,
     ) -> Result<(Audit, Pen), AuditError> {
         let (store, former) = Store::open(state_dir, epoch, bounds).map_err(AuditError::Format)?;
-        let tray = Arc::new(Tray::new(epoch));
+        let tray = Arc::new(Tray::new(epoch, missing.clone()));
         let (words, heard): (_, Receiver<Word>) = channel();
         let mut pen = Pen::new(tray.clone(), words.clone());
         pen.note(Happening::Started { version: env!("CARGO_PKG_VERSION").into(), former });
         pen.hand_over();
-        let keeper = Keeper::new(tray, store, epoch);
+        let keeper = Keeper::new(tray, store, Recent::new(epoch, missing));
         let thread = std::thread::Builder::new()
             .name("gate-audit".into())
             .spawn(move || keeper.run(&heard))

@@ -25,10 +25,10 @@ use rustc_hash::FxHashMap;
 
 use crate::audit::{Pen, Reader};
 use crate::clock;
-use crate::counts::Counts;
 use crate::journal::{Entry, Memory};
 use crate::kin::{Case, Suspect};
 use crate::mail::{ConnectionId, Inbox};
+use crate::metrics::Metrics;
 use crate::sessions::Sessions;
 use crate::spaces::Spaces;
 use crate::stateless::{Reply, Stateless};
@@ -77,7 +77,9 @@ pub(crate) struct Desk {
     log: Reader,
     /// Where the log's answers come in.
     inbox: Inbox,
-    counts: Counts,
+    metrics: Arc<Metrics>,
+    /// When those were let in who had waited, and were not told yet.
+    hand_offs: Vec<Time>,
     visitors: FxHashMap<ConnectionId, Visitor>,
     /// Questions that are answered once the table changed.
     curious: Vec<report::Curious>,
@@ -116,6 +118,7 @@ pub(crate) struct Parts {
     pub pen: Pen,
     pub log: Reader,
     pub inbox: Inbox,
+    pub metrics: Arc<Metrics>,
 }
 
 /// Who is behind a connection.
@@ -146,7 +149,7 @@ impl Stage {
 impl Desk {
     /// Begins a run with what the former one remembered.
     pub fn restore(memory: Memory, parts: Parts, now: Time) -> Desk {
-        let Parts { terms, info, pen, log, inbox } = parts;
+        let Parts { terms, info, pen, log, inbox, metrics } = parts;
         let Memory { epoch, incomplete, claims, sessions, spaces } = memory;
         let leases: Vec<_> = sessions.iter().map(|(id, client)| (*id, client.lease)).collect();
         let known = |session: SessionId| leases.iter().any(|(id, _)| *id == session);
@@ -169,7 +172,8 @@ impl Desk {
             pen,
             log,
             inbox,
-            counts: Counts::default(),
+            metrics,
+            hand_offs: Vec::new(),
             visitors: FxHashMap::default(),
             curious: Vec::new(),
             letters: Vec::new(),
@@ -274,7 +278,8 @@ impl Desk {
     }
 
     /// Takes note that all entries are in the journal.
-    pub fn committed(&mut self) {
+    pub fn committed(&mut self, took: Duration) {
+        self.metrics.committed(took);
         if !self.dirty_claims.is_empty() {
             self.version += 1;
             self.answer_curious();

@@ -7,6 +7,7 @@ mod routes;
 #[cfg(test)]
 mod tests;
 mod upgrade;
+mod watch;
 
 use std::fmt;
 use std::io;

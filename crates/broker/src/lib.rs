@@ -10,7 +10,6 @@
 mod actor;
 mod audit;
 mod clock;
-mod counts;
 mod desk;
 mod door;
 mod doors;
@@ -18,6 +17,7 @@ mod http;
 mod journal;
 mod kin;
 mod mail;
+mod metrics;
 mod sessions;
 mod source_lock;
 mod spaces;

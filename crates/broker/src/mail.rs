@@ -8,8 +8,11 @@ use gate_api::bearer::Rights;
 use gate_api::wire::{ClientMessage, Reply, ServerMessage};
 use gate_core::id::OwnerId;
 use mio::{Registry, Token, Waker};
+use tokio::sync::oneshot;
 
+use crate::audit;
 use crate::kin::Question;
+use crate::metrics::Metrics;
 use crate::stateless::Call;
 
 /// One connection of one client; never reused.
@@ -32,6 +35,10 @@ pub(crate) enum Mail {
     Kin { waiter: OwnerId, holder: OwnerId },
     /// The prober asks for what it is to look at.
     Probe(Question),
+    /// The HTTP interface asks what happened.
+    AskLog(audit::Question),
+    /// The HTTP interface asks for the figures.
+    Figures(oneshot::Sender<Arc<Metrics>>),
     /// The log has the answer to a client's question.
     Answered { connection: ConnectionId, id: u64, reply: Reply },
     /// End in order.

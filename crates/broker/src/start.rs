@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -27,6 +28,7 @@ use crate::http::{Http, Listen, ListenError};
 use crate::journal::{Journal, JournalError};
 use crate::kin;
 use crate::mail::{Inbox, Mail};
+use crate::metrics::Metrics;
 
 /// The file in the state directory that its broker locks and writes its process id to.
 const LOCK_NAME: &str = "broker.pid";
@@ -127,9 +129,11 @@ impl Broker {
             state_dir: std::os::unix::ffi::OsStrExt::as_bytes(state_dir.as_os_str()).to_vec(),
         };
         let bounds = Bounds { bytes_max: options.log_bytes_max, age_max: options.log_age_max };
-        let (audit, pen) = Audit::start(&state_dir, memory.epoch, bounds)?;
+        let metrics = Arc::new(Metrics::new());
+        let (audit, pen) = Audit::start(&state_dir, memory.epoch, bounds, metrics.missing.clone())?;
         let terms = terms(&options);
-        let parts = desk::Parts { terms, info, pen, log: audit.reader(), inbox: inbox.clone() };
+        let (log, inbox_for_log) = (audit.reader(), inbox.clone());
+        let parts = desk::Parts { terms, info, pen, log, inbox: inbox_for_log, metrics };
         let desk = Desk::restore(memory, parts, clock::now());
         let actor = Actor::new(actor::Parts { poll, listener, mail, desk, journal, prober });
         let actor = actor.map_err(StartError::System)?;

@@ -8,7 +8,6 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use gate_api::wire::{Cursor, LogPage, Stretch};
-use gate_core::id::Epoch;
 
 use super::block::{Block, Read};
 use super::pen::Tray;
@@ -49,10 +48,10 @@ struct Parked {
 }
 
 impl Keeper {
-    pub fn new(tray: Arc<Tray>, store: Store, epoch: Epoch) -> Keeper {
+    pub fn new(tray: Arc<Tray>, store: Store, recent: Recent) -> Keeper {
         Keeper {
             tray,
-            recent: Recent::new(epoch.0),
+            recent,
             store,
             parked: Vec::new(),
             take_at: None,

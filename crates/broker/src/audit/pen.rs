@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use gate_api::wire::{Happening, Record};
 use gate_core::id::Epoch;
+use prometheus_client::metrics::counter::Counter;
 
 use super::Word;
 use super::block::{BLOCK_BYTES, Block, encode};
@@ -36,6 +37,8 @@ struct Written {
 pub(super) struct Tray {
     epoch: u64,
     filling: Mutex<Filling>,
+    /// Counts those that find no room.
+    missing: Counter,
 }
 
 struct Filling {
@@ -81,10 +84,10 @@ impl Pen {
 }
 
 impl Tray {
-    pub fn new(epoch: Epoch) -> Tray {
+    pub fn new(epoch: Epoch, missing: Counter) -> Tray {
         let filling =
             Filling { blocks: Vec::new(), bytes: 0, next: 1, missing: 0, at_ms: 0, told: false };
-        Tray { epoch: epoch.0, filling: Mutex::new(filling) }
+        Tray { epoch: epoch.0, filling: Mutex::new(filling), missing }
     }
 
     /// Puts records in, or counts them where there is no room; returns whether the keeper is to
@@ -95,6 +98,7 @@ impl Tray {
         // Once some are missing all are, up to the next taking: so they are one gap.
         if filling.missing > 0 || filling.bytes + written.bytes.len() > TRAY_BYTES_MAX {
             filling.missing += written.count;
+            self.missing.inc_by(written.count);
         } else {
             filling.append(self.epoch, written);
         }

@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use gate_api::wire::Cursor;
+use gate_core::id::Epoch;
+use prometheus_client::metrics::counter::Counter;
 
 use super::block::Block;
 
@@ -23,11 +25,14 @@ pub(super) struct Recent {
     written: u64,
     /// How many records were given up before they were written, right before the oldest here.
     given_up: u64,
+    /// Counts those that are given up.
+    missing: Counter,
 }
 
 impl Recent {
-    pub fn new(epoch: u64) -> Recent {
-        Recent { epoch, blocks: VecDeque::new(), bytes: 0, written: 0, given_up: 0 }
+    pub fn new(epoch: Epoch, missing: Counter) -> Recent {
+        let epoch = epoch.0;
+        Recent { epoch, blocks: VecDeque::new(), bytes: 0, written: 0, given_up: 0, missing }
     }
 
     /// Adds blocks; the oldest go, written ones first.
@@ -96,7 +101,9 @@ impl Recent {
             return false;
         }
         if !is_written {
-            self.given_up += oldest.last + 1 - oldest.first;
+            let lost = oldest.last + 1 - oldest.first;
+            self.given_up += lost;
+            self.missing.inc_by(lost);
             self.written = oldest.last;
         }
         self.bytes -= cost(oldest);

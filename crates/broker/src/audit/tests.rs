@@ -15,7 +15,7 @@ const BOUNDS: Bounds = Bounds { bytes_max: 64 << 20, age_max: Duration::from_sec
 const LOG_NAME: &str = "audit.sqlite";
 
 fn start(state: &TempDir, epoch: u64) -> (Audit, Pen) {
-    Audit::start(state.path(), Epoch(epoch), BOUNDS).unwrap()
+    Audit::start(state.path(), Epoch(epoch), BOUNDS, Counter::default()).unwrap()
 }
 
 fn came(session: u64, text: &str) -> Happening<'_> {
@@ -121,7 +121,8 @@ fn former(entry: &Entry) -> Option<Former> {
 
 #[test]
 fn records_that_find_no_room_are_one_that_says_so() {
-    let tray = Arc::new(Tray::new(Epoch(1)));
+    let count = Counter::default();
+    let tray = Arc::new(Tray::new(Epoch(1), count.clone()));
     let (words, heard) = channel();
     let mut pen = Pen::new(tray.clone(), words);
     let name = "x".repeat(64 * 1024);
@@ -140,7 +141,8 @@ fn records_that_find_no_room_are_one_that_says_so() {
     let entries: Vec<Entry> = records.into_iter().map(|read| read.entry).collect();
     assert_gap_free(&entries);
     let missing = entries.iter().filter(|e| matches!(e.record.what, Happening::Missing { .. }));
-    assert_eq!(missing.count(), 1);
+    let missing: Vec<u64> = missing.map(|entry| entry.record.count()).collect();
+    assert_eq!(missing, [count.get()]);
     assert_eq!(entries.last().unwrap().cursor, cursor(1, written + 1));
     // One word for each taking, however much there is.
     assert_eq!(heard.try_iter().count(), 2);
@@ -256,12 +258,12 @@ fn the_oldest_are_given_up_by_size_and_who_asks_for_them_is_told() {
     let state = TempDir::new().unwrap();
     let bounds = Bounds { bytes_max: 1 << 20, ..BOUNDS };
     let mut store = Store::open(state.path(), Epoch(1), bounds).unwrap().0;
-    let name = "x".repeat(32 * 1024);
+    let (name, at_ms) = ("x".repeat(32 * 1024), crate::clock::wall_ms());
     let mut bytes = Vec::new();
-    block::encode(&Record { at_ms: 5, what: came(1, &name) }, &mut bytes);
+    block::encode(&Record { at_ms, what: came(1, &name) }, &mut bytes);
     for number in 1..=400 {
-        let block = Block { last: number, bytes: bytes.clone(), ..Block::begun(1, number, 5) };
-        assert!(store.write(&[Arc::new(block)], 5));
+        let block = Block { last: number, bytes: bytes.clone(), ..Block::begun(1, number, at_ms) };
+        assert!(store.write(&[Arc::new(block)], at_ms));
     }
     let size = std::fs::metadata(state.path().join(LOG_NAME)).unwrap().len();
     assert!(size < 8 << 20, "{size} bytes");
@@ -295,7 +297,7 @@ fn n16_an_unknown_version_of_the_log_is_refused_by_name() {
     let file = rusqlite::Connection::open(state.path().join(LOG_NAME)).unwrap();
     file.pragma_update(None, "user_version", 9).unwrap();
     drop(file);
-    let refused = Audit::start(state.path(), Epoch(2), BOUNDS);
+    let refused = Audit::start(state.path(), Epoch(2), BOUNDS, Counter::default());
     let Err(AuditError::Format(unknown)) = refused else { panic!("it was guessed at") };
     let text = unknown.to_string();
     assert!(text.contains("audit.sqlite has format version 9, this release knows 1"), "{text}");
@@ -346,7 +348,8 @@ fn a_log_that_cannot_be_written_is_kept_in_memory_until_it_can() {
 
 #[test]
 fn what_is_too_much_for_memory_before_it_is_written_is_told_as_missing() {
-    let mut recent = recent::Recent::new(1);
+    let count = Counter::default();
+    let mut recent = Recent::new(Epoch(1), count.clone());
     let bytes = vec![0; 1 << 20];
     for number in 1..=40 {
         let block = Block { last: number, bytes: bytes.clone(), ..Block::begun(1, number, 1) };
@@ -355,7 +358,8 @@ fn what_is_too_much_for_memory_before_it_is_written_is_told_as_missing() {
     let unwritten = recent.unwritten();
     assert!(unwritten.len() < 20, "{} MiB wait", unwritten.len());
     let Some(missing) = unwritten[0].decode() else { panic!("it makes sense") };
-    assert_eq!(missing[0].entry.record.count() + unwritten.len() as u64 - 1, 40);
+    assert_eq!(missing[0].entry.record.count(), count.get());
+    assert_eq!(count.get() + unwritten.len() as u64 - 1, 40);
     assert_eq!(unwritten[0].last + 1, unwritten[1].first);
     recent.all_written();
     assert!(recent.unwritten().is_empty());

@@ -11,6 +11,7 @@ use gate_core::lock::want::{Node, Op};
 use gate_core::time::Time;
 
 use super::Desk;
+use crate::clock;
 use crate::sessions::Sessions;
 use crate::spaces::Spaces;
 
@@ -32,13 +33,17 @@ impl Desk {
     pub(super) fn note(&mut self, event: &Event, since: Since, now: Time, reason: &str) {
         match event {
             Event::Queued { ticket, claim, .. } => {
-                self.counts.waited();
+                self.metrics.waits.inc();
                 self.note_claim(Some(*ticket), claim, Fate::Waits);
             }
             Event::Granted { ticket, claim, token, by_kin, .. } => {
                 let waited = since.waiting.map_or(Duration::ZERO, |at| now.since(at));
                 let pass = if *by_kin { self.pass_of(*ticket) } else { Pass::None };
-                self.counts.granted(pass);
+                self.metrics.granted(pass);
+                if since.waiting.is_some() {
+                    self.metrics.waited(waited);
+                    self.hand_offs.push(now);
+                }
                 self.note_claim(
                     Some(*ticket),
                     claim,
@@ -51,6 +56,7 @@ impl Desk {
                 }
             }
             Event::Recalled { ticket, recall } => {
+                self.metrics.recalled(recall.why);
                 let RecallEvent { why, stage, until } = *recall;
                 let (within, reason) = (until.since(now), reason.to_owned());
                 if let Some(claim) = self.claim_of(*ticket) {
@@ -74,7 +80,17 @@ impl Desk {
         held: Option<Duration>,
         reason: &str,
     ) {
-        self.counts.ended(end);
+        match end {
+            End::Released => {}
+            End::Refused(why) => self.metrics.refused(why),
+            End::Revoked(why) => self.metrics.revoked(why),
+            End::Ungated => {
+                self.metrics.ungated.inc();
+            }
+        }
+        if let Some(held) = held {
+            self.metrics.held(held);
+        }
         let became = match end {
             End::Released => Fate::Released { held },
             End::Refused(why) => Fate::Refused { why, reason: reason.into() },
@@ -86,7 +102,7 @@ impl Desk {
 
     /// Notes a request that was told no at the door.
     pub(super) fn note_refusal(&mut self, claim: &Claim, why: Refusal) {
-        self.counts.refused(why);
+        self.metrics.refused(why);
         self.note_claim(None, claim, Fate::Refused { why, reason: "".into() });
     }
 
@@ -107,6 +123,33 @@ impl Desk {
                 Pass::AwaitedByHolder
             }
             _ => Pass::Own,
+        }
+    }
+
+    /// All letters are out: counts how long those let in had to wait for theirs.
+    pub fn told(&mut self) {
+        if self.hand_offs.is_empty() {
+            return;
+        }
+        let now = clock::now();
+        for decided in self.hand_offs.drain(..) {
+            self.metrics.handed_off(now.since(decided));
+        }
+    }
+
+    /// Says how much there is of what.
+    pub(super) fn measure(&self) {
+        let (held, waiting) = self.table.load();
+        let sizes = &self.metrics.sizes;
+        let connections = self.sessions.iter().filter(|(_, client)| client.connection.is_some());
+        for (gauge, size) in [
+            (&sizes.sessions, self.sessions.len()),
+            (&sizes.connections, connections.count()),
+            (&sizes.held, held),
+            (&sizes.waiting, waiting),
+            (&sizes.longest_line, self.table.longest_line()),
+        ] {
+            gauge.set(i64::try_from(size).unwrap_or(i64::MAX));
         }
     }
 

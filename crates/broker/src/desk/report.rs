@@ -1,5 +1,6 @@
 //! Who holds, who waits and why, for people and programs.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gate_api::wire::{
@@ -15,6 +16,7 @@ use super::{Desk, Letter};
 use crate::audit::{Filter, Question};
 use crate::clock::Reading;
 use crate::mail::{ConnectionId, Mail};
+use crate::metrics::Metrics;
 use crate::spaces;
 use crate::stateless;
 
@@ -135,6 +137,17 @@ impl Desk {
         });
     }
 
+    /// Passes a question of the HTTP interface on to the log.
+    pub fn ask_log(&self, question: Question) {
+        self.log.ask(question);
+    }
+
+    /// Hands out the figures, with how much there is by now.
+    pub fn figures(&self) -> Arc<Metrics> {
+        self.measure();
+        self.metrics.clone()
+    }
+
     /// Tells a client what the log says; one that is gone hears nothing.
     pub fn answered(&mut self, connection: ConnectionId, id: u64, reply: Reply) {
         self.letters.push(Letter::Client(connection, ServerMessage::Reply { id, reply }));
@@ -184,7 +197,7 @@ impl Desk {
             waiting: count(waiting),
             spaces: spaces.take(LINES_MAX).collect(),
             limits: Limit::ALL.map(|(limit, most)| (limit.to_string(), count(most))).into(),
-            counts: self.counts.by_name(),
+            counts: self.metrics.counts(),
         }
     }
 

@@ -27,6 +27,8 @@ pub(super) fn router(inbox: Inbox, policy: Policy) -> Router {
     // What else is asked of a session of frames, the deciding thread asks.
     let to_look = Router::new()
         .route("/v1/locks/status", get(status))
+        .route("/v1/events", get(super::watch::events))
+        .route("/metrics", get(super::watch::metrics))
         .route("/gate/frames", get(super::upgrade::frames));
     let to_lock = Router::new()
         .route("/v1/locks/acquire", post(acquire))
@@ -108,7 +110,7 @@ async fn ask(inbox: &Inbox, call: impl FnOnce(oneshot::Sender<Outcome>) -> Call)
     }
 }
 
-fn undecided() -> Response {
+pub(super) fn undecided() -> Response {
     let why =
         "nothing can be decided now: the journal cannot be written, or the broker is overloaded";
     error(StatusCode::SERVICE_UNAVAILABLE, why)

@@ -40,6 +40,12 @@ impl Queue {
         self.holders.is_empty() && self.line.is_none()
     }
 
+    /// Returns how many wait for it.
+    pub fn length(&self) -> usize {
+        let line = self.line.as_deref();
+        line.map_or(0, |line| line.waiting.iter().map(BTreeSet::len).sum())
+    }
+
     pub fn hold(&mut self, ticket: Ticket, mode: Mode) {
         let before = self.holders.insert(ticket, mode);
         assert!(before.is_none(), "a ticket holds a key once: {ticket} {:?}", self.key);

@@ -188,6 +188,14 @@ impl Table {
         (self.slots.len() - self.waiting.min(self.slots.len()), self.waiting)
     }
 
+    /// Returns how many wait for one key, where most do.
+    pub fn longest_line(&self) -> usize {
+        if self.waiting == 0 {
+            return 0;
+        }
+        self.queues.iter().map(|(_, queue)| queue.length()).max().unwrap_or(0)
+    }
+
     /// Returns whether former sessions may still come back.
     pub fn in_grace(&self) -> bool {
         self.grace.is_some()
