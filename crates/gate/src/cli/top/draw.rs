@@ -7,7 +7,7 @@ mod tests;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use gate_api::wire::{Line as Claim, LineState};
+use gate_api::wire::{Line as Claim, LineState, SpaceLine};
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
@@ -20,6 +20,7 @@ use super::forecast::Wait;
 use super::picture::{Order, OrderKind, Picture, Sheet, count};
 use crate::board;
 use crate::duration::rough;
+use crate::mounts::Mount;
 use crate::output::printable;
 
 /// Below this nothing can be told.
@@ -101,23 +102,27 @@ fn head(picture: &Picture, palette: &Palette, roomy: bool) -> Vec<Line<'static>>
     let mut lines = vec![title(picture, palette), Line::from(load(picture))];
     let Some((status, _)) = picture.status.as_ref().filter(|_| roomy) else { return lines };
     for space in status.spaces.iter().take(SPACES_SHOWN_MAX) {
-        let source = std::path::Path::new(&space.source);
-        let is_of_space = |view: &&crate::mounts::Mount| {
-            view.is_gated && !space.source.is_empty() && view.source.starts_with(source)
-        };
-        let points = picture.views.iter().filter(is_of_space).map(|view| &view.point);
-        let points: Vec<String> = points.map(|point| point.display().to_string()).collect();
-        let mut text = format!("space {}: {}, views {}", space.name, space.source, space.views);
-        if !points.is_empty() {
-            let _ = write!(text, ": {}", points.join(", "));
-        }
-        lines.push(Line::styled(printable(&text), palette.faint));
+        lines.push(Line::styled(space_text(space, picture), palette.faint));
     }
     let more = status.spaces.len().saturating_sub(SPACES_SHOWN_MAX);
     if more > 0 {
         lines.push(Line::styled(format!("and {more} more spaces"), palette.faint));
     }
     lines
+}
+
+fn space_text(space: &SpaceLine, picture: &Picture) -> String {
+    if space.source.is_empty() {
+        return printable(&format!("space {}: no source", space.name));
+    }
+    let is_of_space = |view: &&Mount| view.is_gated && view.source.starts_with(&space.source);
+    let points = picture.views.iter().filter(is_of_space);
+    let points: Vec<String> = points.map(|view| view.point.display().to_string()).collect();
+    let mut text = format!("space {}: {}, views {}", space.name, space.source, space.views);
+    if !points.is_empty() {
+        let _ = write!(text, ": {}", points.join(", "));
+    }
+    printable(&text)
 }
 
 fn title(picture: &Picture, palette: &Palette) -> Line<'static> {

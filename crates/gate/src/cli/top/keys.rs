@@ -9,6 +9,23 @@ use super::picture::{Details, Order, OrderKind, Picture, Sheet};
 /// Rows by which a page is turned.
 const PAGE_ROWS: isize = 10;
 
+/// What people are told of it.
+pub const HELP: &str = "\
+up, down, j, k  choose a row; PgUp, PgDn, Home, End, g, G
+Enter           all about its path, as `gate why` tells it
+/               show only paths that contain what you type
+s               sort: longest line, oldest, path
+p               pause, go on
+r               ask who holds to let go, as `gate recall`
+b               take a lock away, for a reason, as `gate break`
+q, Esc, Ctrl-C  quit; Ctrl-Z suspends
+
+STILL is how much longer a waiter may wait: the holders in its way
+and the waiters before it are each taken to hold as long as the
+median of those seen to end on the same path while this board ran.
+?: none was seen. overdue: the holder takes longer than usual.
+waits/s counts requests that could not be granted at once.";
+
 /// What is to be done besides.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Deed {
@@ -41,12 +58,15 @@ pub fn press(picture: &mut Picture, key: KeyEvent) -> Deed {
             Deed::None
         }
         Sheet::Order(_) => type_reason(picture, key.code),
-        Sheet::Help => {
-            picture.sheet = Sheet::None;
+        Sheet::Help { scrolled } => {
+            if !scroll(scrolled, HELP, key.code) {
+                picture.sheet = Sheet::None;
+            }
             Deed::None
         }
         Sheet::Details(details) => {
-            if !scroll(details, key.code) {
+            let text = details.text.as_deref().unwrap_or_default();
+            if !scroll(&mut details.scrolled, text, key.code) {
                 picture.sheet = Sheet::None;
             }
             Deed::None
@@ -66,7 +86,7 @@ fn press_on_board(picture: &mut Picture, key: KeyCode) -> Deed {
         KeyCode::End | KeyCode::Char('G') => picture.choose_by(isize::MAX),
         KeyCode::Char('p') => picture.is_paused = !picture.is_paused,
         KeyCode::Char('s') => picture.sort_by(picture.sort().next()),
-        KeyCode::Char('?') => picture.sheet = Sheet::Help,
+        KeyCode::Char('?') => picture.sheet = Sheet::Help { scrolled: 0 },
         KeyCode::Char('/') => picture.sheet = Sheet::Filter { before: picture.filter().to_owned() },
         KeyCode::Char('b') => begin_order(picture, OrderKind::Break),
         KeyCode::Char('r') => begin_order(picture, OrderKind::Recall),
@@ -126,14 +146,14 @@ fn type_reason(picture: &mut Picture, key: KeyCode) -> Deed {
 }
 
 /// Returns whether the key was for scrolling.
-fn scroll(details: &mut Details, key: KeyCode) -> bool {
-    let scrolled = match key {
-        KeyCode::Up | KeyCode::Char('k') => details.scrolled.saturating_sub(1),
-        KeyCode::Down | KeyCode::Char('j') => details.scrolled.saturating_add(1),
+fn scroll(scrolled: &mut u16, text: &str, key: KeyCode) -> bool {
+    let moved = match key {
+        KeyCode::Up | KeyCode::Char('k') => scrolled.saturating_sub(1),
+        KeyCode::Down | KeyCode::Char('j') => scrolled.saturating_add(1),
         _ => return false,
     };
-    let lines = details.text.as_ref().map_or(0, |text| text.lines().count());
-    details.scrolled = scrolled.min(u16::try_from(lines.saturating_sub(1)).unwrap_or(u16::MAX));
+    let last = text.lines().count().saturating_sub(1);
+    *scrolled = moved.min(u16::try_from(last).unwrap_or(u16::MAX));
     true
 }
 
@@ -243,7 +263,10 @@ mod tests {
         let mut picture = picture();
         press_all(&mut picture, "ps?");
         assert!(picture.is_paused);
-        assert_eq!((picture.sort().as_str(), &picture.sheet), ("oldest", &Sheet::Help));
+        assert_eq!(
+            (picture.sort().as_str(), &picture.sheet),
+            ("oldest", &Sheet::Help { scrolled: 0 })
+        );
         press_all(&mut picture, "xp");
         assert!(!picture.is_paused);
     }

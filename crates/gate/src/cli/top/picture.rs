@@ -53,8 +53,8 @@ pub enum Sheet {
     Filter { before: String },
     /// An order is being given a reason.
     Order(Order),
-    /// What the keys do.
-    Help,
+    /// What the keys do; so many lines are above what is shown.
+    Help { scrolled: u16 },
     /// All about one path.
     Details(Details),
 }

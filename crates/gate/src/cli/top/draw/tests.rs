@@ -172,13 +172,13 @@ fn names_cannot_steer_the_terminal_and_bytes_are_shown() {
 #[test]
 fn details_and_help_lie_over_the_board() {
     let mut picture = picture(some());
-    picture.sheet = Sheet::Help;
+    picture.sheet = Sheet::Help { scrolled: 0 };
     check(
         &mut picture,
         (80, 20),
         r"
         |gate top  /state/gate.sock, process 7, up 1m1s
-        |3┌ any key goes back ─────────────────────────────────────────────────────────┐
+        |3┌ j and k scroll, any other key goes back ───────────────────────────────────┐
         |s│up, down, j, k  choose a row; PgUp, PgDn, Home, End, g, G                   │
         |S│Enter           all about its path, as `gate why` tells it                  │
         |h│/               show only paths that contain what you type                  │
