@@ -140,7 +140,7 @@ impl Actor {
 
     /// Returns how long nothing is to be done.
     fn patience(&self, due: Option<Time>) -> Option<Duration> {
-        if !self.unread.is_empty() || self.unopened {
+        if !self.unread.is_empty() || self.unopened || self.desk.is_behind() {
             return Some(Duration::ZERO);
         }
         Some(due?.since(clock::now()))

@@ -222,8 +222,12 @@ impl Desk {
 
     /// Returns when [`Desk::tick`] is due, if ever.
     pub fn deadline(&self) -> Option<Time> {
-        let behind = self.unsettled || !self.leaving.is_empty();
-        if behind { Some(Time::ZERO) } else { self.table.deadline() }
+        self.table.deadline()
+    }
+
+    /// Returns whether something was put off to the next turn.
+    pub fn is_behind(&self) -> bool {
+        self.unsettled || !self.leaving.is_empty()
     }
 
     /// Does what time brought about and what was put off, as far as one turn allows.
