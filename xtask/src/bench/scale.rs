@@ -30,8 +30,13 @@ const HAND_OFFS: usize = 2_000;
 const WATCHERS: usize = 4;
 /// How long things go on while grants are timed.
 const SPAN: Duration = Duration::from_secs(4);
-/// How long a member of the crowd may be away: shorter than the span, so that its end is seen.
-const LEASE: Duration = Duration::from_secs(2);
+/// How long a member of the crowd may be silent: longer than all of this takes.
+const LEASE: Duration = Duration::from_secs(600);
+/// The same for a crowd that is to vanish, and for how long its end is watched.
+const LEASE_SHORT: Duration = Duration::from_secs(20);
+const SPAN_OF_LEASES: Duration = Duration::from_secs(22);
+/// How long who follows all changes waits for one.
+const NEWS_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Measures and prints.
 pub fn run(places: &Places) -> Result<(), Failure> {
@@ -48,33 +53,34 @@ pub fn run(places: &Places) -> Result<(), Failure> {
 fn gather(broker: &Broker) -> io::Result<Crowd> {
     println!();
     print_heads(&["standing at the broker", "memory", "each more"]);
-    let mut before = (0, resident_bytes(broker)?);
-    print_memory("nobody", before, before);
-    let mut crowd = Crowd::of(SESSIONS, &broker.state_dir, LEASE)?;
-    let mut measured = |name: &str, count: usize, origin: Option<usize>| {
-        let origin = origin.map_or(before, |count| (count, before.1));
-        let now = (count, resident_bytes(broker)?);
-        print_memory(name, origin, now);
-        before = now;
+    let mut memory = resident_bytes(broker)?;
+    print_row(&["nobody", &mebibytes(memory), ""]);
+    let mut tell = |name: String, more: usize| {
+        let before = std::mem::replace(&mut memory, resident_bytes(broker)?);
+        let each = memory.saturating_sub(before) / more;
+        print_row(&[&name, &mebibytes(memory), &format!("{each} B")]);
         io::Result::Ok(())
     };
-    measured("1 000 sessions", SESSIONS as usize, Some(0))?;
-    for (step, count) in HELD.into_iter().enumerate() {
+    let mut crowd = Crowd::of(SESSIONS, &broker.state_dir, LEASE)?;
+    tell(format!("{SESSIONS} sessions"), SESSIONS as usize)?;
+    let mut held = 0;
+    for count in HELD {
         crowd.hold(count)?;
-        measured(&format!("+ {count} held locks"), count, (step == 0).then_some(0))?;
+        tell(format!("and {count} held locks"), count - held)?;
+        held = count;
     }
-    for (step, count) in WAITING.into_iter().enumerate() {
+    let mut waiting = 0;
+    for count in WAITING {
         crowd.queue(count)?;
-        measured(&format!("+ {count} waiters"), count, (step == 0).then_some(0))?;
+        tell(format!("and {count} waiters"), count - waiting)?;
+        waiting = count;
     }
     println!();
     Ok(crowd)
 }
 
-fn print_memory(name: &str, before: (usize, usize), now: (usize, usize)) {
-    let each = (now.1.saturating_sub(before.1)).checked_div(now.0 - before.0);
-    let each = each.map(|bytes| format!("{bytes} B")).unwrap_or_default();
-    print_row(&[name, &format!("{:.1} MiB", now.1 as f64 / (1 << 20) as f64), &each]);
+fn mebibytes(bytes: usize) -> String {
+    format!("{:.1} MiB", bytes as f64 / (1 << 20) as f64)
 }
 
 /// Returns how much memory the broker's process has.
@@ -104,11 +110,11 @@ fn print_pauses(broker: &Broker, pong: &Pong, mut crowd: Crowd) -> io::Result<()
     let gate = Gate::at(broker.state_dir.clone());
     let probe = Probe { gate: &gate, pong };
     print_heads(&["a grant while", "p50", "p99", "p99.9", "worst", "worst ping"]);
-    let rest = || {
-        park_timeout(SPAN);
+    let rest = |span| {
+        park_timeout(span);
         Ok(())
     };
-    probe.during("nothing else happens", rest)?;
+    probe.during("nothing else happens", || rest(SPAN))?;
     probe.during("turns are handed on", || hand_offs(&mut crowd).map(drop))?;
     probe.during("`locks` and `why` are asked", || ask(broker))?;
     probe.during(&format!("handed on, {WATCHERS} watch"), || {
@@ -116,14 +122,14 @@ fn print_pauses(broker: &Broker, pong: &Pong, mut crowd: Crowd) -> io::Result<()
     })?;
     probe.during(&format!("{SESSIONS} say good-bye at once"), || {
         crowd.say_goodbye();
-        rest()
+        rest(SPAN)
     })?;
-    let mut crowd = Crowd::of(SESSIONS, &broker.state_dir, LEASE)?;
+    let mut crowd = Crowd::of(SESSIONS, &broker.state_dir, LEASE_SHORT)?;
     crowd.hold(HELD[HELD.len() - 1])?;
     crowd.queue(WAITING[WAITING.len() - 1])?;
     probe.during(&format!("{SESSIONS} vanish, their leases end"), || {
         drop(crowd);
-        rest()
+        rest(SPAN_OF_LEASES)
     })
 }
 
@@ -150,7 +156,7 @@ fn watched(broker: &Broker, work: impl FnOnce() -> io::Result<()>) -> io::Result
             scope.spawn(move || {
                 let mut version = None;
                 while !over.load(Ordering::Relaxed) {
-                    let locks = watcher.session.locks(&Scope::Everything, version, LEASE);
+                    let locks = watcher.session.locks(&Scope::Everything, version, NEWS_PATIENCE);
                     version = locks.map_or(version, |locks| Some(locks.version));
                 }
             });
