@@ -171,7 +171,7 @@ impl Actor {
                 Err(error) => {
                     if error.kind() != io::ErrorKind::WouldBlock {
                         tracing::warn!(%error, "a client could not be let in");
-                        self.rounds_at.get_or_insert(now + ROUNDS_PAUSE);
+                        self.make_rounds_by(now + ROUNDS_PAUSE);
                     }
                     return;
                 }
@@ -196,7 +196,7 @@ impl Actor {
         match self.doors.admit(fd, &first_bytes, now) {
             Ok(id) => {
                 self.desk.enter(id, guest);
-                self.rounds_at.get_or_insert(now + ROUNDS_PAUSE);
+                self.make_rounds_by(now + ROUNDS_PAUSE);
                 self.read(id, now);
             }
             Err(error) => tracing::warn!(%error, "a client could not be let in"),
@@ -296,9 +296,14 @@ impl Actor {
                 self.doors.close(id);
                 self.desk.leave(now, id, heard);
             } else {
-                self.rounds_at = Some(self.rounds_at.map_or(until, |at| at.min(until)));
+                self.make_rounds_by(until);
             }
         }
+    }
+
+    /// A round may be due before the one that was planned: a newcomer's lease may be shorter.
+    fn make_rounds_by(&mut self, at: Time) {
+        self.rounds_at = Some(self.rounds_at.map_or(at, |planned| planned.min(at)));
     }
 
     /// Journals what changed, and tells whoever is to be told; until nothing is left to tell.
