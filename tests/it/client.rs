@@ -407,6 +407,48 @@ client.close()
     python.finish();
 }
 
+/// What happened is told in order, without gap or repeat, over a restart of the broker.
+#[test]
+fn python_follows_the_log_over_a_restart() {
+    let mut world = World::new();
+    world.seed("f", "");
+    let script = "
+from gate_client.log import Claim, Granted, Released, Started
+def follow():
+    for page in client.follow(after=client.log().end):
+        assert not page.gap, page
+        yield from page.entries
+told = follow()
+def next_of(fate):
+    return next(e for e in told if isinstance(e.record.what, Claim)
+        and isinstance(e.record.what.became, fate) and e.record.what.claim.client == 'other')
+say('follows')
+first = next_of(Granted)
+assert first.record.what.claim.places[0].path == 'f', first
+last = next_of(Released)
+say('saw both')
+started = next(e for e in told if isinstance(e.record.what, Started))
+assert first.cursor < last.cursor < started.cursor
+again = next_of(Granted)
+assert again.record.what.became.token > first.record.what.became.token
+say('saw', again.record.what.claim.reason)
+";
+    let hold = |world: &World, reason: &str| {
+        let client = "Client.connect(name='other')";
+        let script = format!("with {client} as other: other.hold('f', reason='{reason}')");
+        Python::start(world, &script).finish();
+    };
+    let python = Python::start(&world, script);
+    python.await_said("follows");
+    hold(&world, "before");
+    python.await_said("saw both");
+    world.kill_broker();
+    world.start_broker([""; 0]);
+    hold(&world, "after");
+    python.await_said("saw after");
+    python.finish();
+}
+
 /// A hold is the process's: what runs below it works under it, and a fork does not end it.
 #[test]
 fn what_runs_below_python_works_under_its_hold() {

@@ -14,8 +14,9 @@ from ._hold import Hold
 from ._link import Link
 from ._owner import Owner
 from ._paths import AnyPath, Seen, View
-from ._session import QUERY_PATIENCE, Session
+from ._session import QUERY_PATIENCE, Disconnected, Session
 from .errors import AlreadyHeld, BrokerGone, Forbidden, Lost, NoBroker, SourceRefused, Unknown
+from .log import Cursor
 from .terms import Access, Duration, Recall
 from .terms import Hold as HoldOp
 
@@ -25,6 +26,10 @@ _STATE_DIR_SYSTEM = "/var/lib/gate"
 _TEXT_BYTES_MAX = 256
 #: Seconds that one question for news stays open before it is asked again.
 _NEWS_PATIENCE = 60.0
+
+#: Records in a page of the log, and seconds that a question for news of it stays open.
+_LOG_RECORDS = 256
+_LOG_PATIENCE = 20.0
 
 A = TypeVar("A", bound=report.Answer)
 
@@ -137,9 +142,7 @@ class Client:
         while True:
             try:
                 locks = self._locks(scope, version, _NEWS_PATIENCE)
-            except BrokerGone:
-                if version is None:
-                    raise
+            except Disconnected:
                 # The next run of the broker counts anew.
                 version = None
                 continue
@@ -152,6 +155,40 @@ class Client:
     def why(self, path: AnyPath) -> report.Why:
         """Returns all about one path: who uses it, who waits, what went wrong there."""
         return self._ask(m.QueryWhy(self._scope(path)), report.Why)
+
+    def log(
+        self,
+        path: Optional[AnyPath] = None,
+        *,
+        after: Optional[Cursor] = None,
+        limit: int = _LOG_RECORDS,
+    ) -> report.Log:
+        """Returns a page of what happened: the oldest records after that one, or the newest."""
+        stretch = m.UpTo(None) if after is None else m.AfterRecord(after)
+        return self._ask(_log_query(self._scope(path), stretch, limit, 0), report.Log)
+
+    def follow(
+        self, path: Optional[AnyPath] = None, *, after: Optional[Cursor] = None
+    ) -> Iterator[report.Log]:
+        """Yields pages of what happens after a record, or from now on, without end.
+
+        A page with `gap` says that records before its `begin` are not known any more.
+        """
+        scope = self._scope(path)
+        if after is None:
+            after = self._ask(_log_query(scope, m.UpTo(None), 1, 0), report.Log).end
+        while True:
+            query = _log_query(scope, m.AfterRecord(after), _LOG_RECORDS, _LOG_PATIENCE)
+            try:
+                answer = self._session.query(query, _LOG_PATIENCE + QUERY_PATIENCE)
+            except Disconnected:
+                continue
+            if answer is None:
+                continue
+            page = _expect(answer, report.Log)
+            after = page.end
+            if page.entries or page.gap:
+                yield page
 
     def status(self) -> report.Status:
         """Returns how the broker is."""
@@ -225,10 +262,19 @@ class Client:
     def _view_of(self, absolute: str) -> Optional[View]:
         """Returns the view that shows a path; one of another broker is refused."""
         view = View.of(absolute)
-        if view and view.broker.startswith("/") and not _is_same(view.broker, self._socket):
+        if view and not self._decides(view):
             text = f"{view.mountpoint} is decided by {view.broker}, not {self._socket}"
             raise SourceRefused(f"{text}: connect to that one")
         return view
+
+    def _decides(self, view: View) -> bool:
+        if view.broker.startswith("/"):
+            return _is_same(view.broker, self._socket)
+        # A broker has several doors: that it serves the view's source tells that it is this one.
+        return any(
+            space.name == view.space and _paths.below(view.source, space.source) is not None
+            for space in self.status().spaces
+        )
 
     def _scope(self, path: Optional[AnyPath]) -> m.Scope:
         if path is None:
@@ -272,6 +318,10 @@ def _expect(answer: report.Answer, kind: Type[A]) -> A:
     if isinstance(answer, report.Forbidden):
         raise Forbidden("this client may not ask that")
     raise Unknown("the broker knows no such path, space or ticket")
+
+
+def _log_query(scope: m.Scope, stretch: m.Stretch, limit: int, patience: float) -> m.Query:
+    return m.QueryLog(scope, stretch, limit, Duration.of(patience))
 
 
 def _candidates(state_dir: Optional[AnyPath], socket: Optional[AnyPath]) -> List[str]:

@@ -12,7 +12,7 @@ import os
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Optional, Tuple, Union
+from typing import Any, Optional, Union
 
 from . import _messages as m
 from . import _process
@@ -59,7 +59,7 @@ class View:
 
     def inner(self, path: str) -> Optional[str]:
         """Returns an absolute path as seen from the view's root."""
-        return _below(path, self.mountpoint)
+        return below(path, self.mountpoint)
 
     @classmethod
     def _parse(cls, text: bytes) -> View:
@@ -142,7 +142,8 @@ def _node(found: os.stat_result, view: Optional[View]) -> m.Node:
     return m.NodeFile(FileKey(volume, found.st_ino, 0))
 
 
-def _below(path: str, top: str) -> Optional[str]:
+def below(path: str, top: str) -> Optional[str]:
+    """Returns what leads from one absolute path down to another; None if that lies elsewhere."""
     if path == top:
         return ""
     top = top.rstrip("/") + "/"

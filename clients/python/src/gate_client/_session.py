@@ -48,6 +48,10 @@ _now = functools.partial(time.clock_gettime, time.CLOCK_BOOTTIME)
 _log = logging.getLogger("gate_client")
 
 
+class Disconnected(BrokerGone):
+    """The connection broke under a question: it may be asked again."""
+
+
 class Session:
     """A client's life at the broker that `connect` leads to."""
 
@@ -69,7 +73,7 @@ class Session:
         self._pinged_at: Optional[float] = None
         self._calls: queue.SimpleQueue[Optional[Callable[[], object]]] = queue.SimpleQueue()
         #: The broker heard of the session after that.
-        self._link, self.welcome, self._heard_at = greet(connect, hello, _GREETING_PATIENCE)
+        self._link, self.welcome, self._heard_at = greet(connect, hello)
         self._sure_until = self._heard_at + self.lease
         self._reader = threading.Thread(target=self._serve, name="gate-session", daemon=True)
         self._reader.start()
@@ -197,7 +201,7 @@ class Session:
         try:
             in_time = self._changed.wait_for(is_over, patience)
             if in_time and told[number] is None:
-                raise BrokerGone("the connection to the broker broke")
+                raise Disconnected("the connection to the broker broke")
             return told[number]
         finally:
             del told[number]
@@ -293,9 +297,8 @@ class Session:
         while not self._closed:
             hello = dataclasses.replace(self._hello, resume=self.welcome.session)
             tried_at = _now()
-            patience = max(self._sure_until - tried_at, _PAUSE_MAX)
             try:
-                found = greet(self._connect, hello, min(patience, _GREETING_PATIENCE))
+                found = greet(self._connect, hello)
             except GateError as error:
                 _log.debug("the broker is still away: %s", error)
                 # The kernel says that nobody listens.
@@ -391,15 +394,13 @@ class Session:
             self._end(owner, ProtocolError("only readers of a view go on without a turn"))
 
 
-def greet(
-    connect: Callable[[], Link], hello: m.Hello, patience: float
-) -> Tuple[Link, m.Welcome, float]:
+def greet(connect: Callable[[], Link], hello: m.Hello) -> Tuple[Link, m.Welcome, float]:
     """Connects and exchanges greetings; returns also when the broker was spoken to."""
     at = _now()
     link = connect()
     try:
         link.send(hello)
-        answer = link.receive(patience)
+        answer = link.receive(_GREETING_PATIENCE)
         if isinstance(answer, m.Unwelcome):
             raise BrokerGone(f"the broker refused: {answer.why}")
         if isinstance(answer, m.Welcome):
