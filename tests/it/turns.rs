@@ -144,6 +144,24 @@ fn who_waits_for_a_file_that_is_replaced_gets_the_new_one() {
     }
 }
 
+/// N6: the kernel walks a path twice; a second ESTALE would be the program's.
+#[test]
+fn who_waits_for_a_file_that_is_gone_and_whose_name_is_taken_is_told_to_try_again() {
+    let world = World::new();
+    world.seed("d/f", "old");
+    let [mut holder, mut other] = [world.actor(&world.view()), world.actor(&world.view())];
+    let held = holder.open("rw", "d/f");
+    other.tell(["open", "w+", "d/f"]);
+    world.await_waiting("d/f", 1);
+    let next = world.gate(["hold", "d", "--", "cat"]).dir(world.view()).start_with_input();
+    world.await_waiting("d", 1);
+    holder.ask(["unlink", "d/f"]).unwrap();
+    holder.close(held);
+    assert_eq!(other.answer(), Err(rustix::io::Errno::AGAIN));
+    next.finish(SOON).success();
+    other.open("w+", "d/f");
+}
+
 /// Saves by rename and appends do not lose each other.
 #[test]
 fn saves_by_rename_and_appends_lose_nothing() {

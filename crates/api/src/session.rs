@@ -271,6 +271,11 @@ impl Session {
         self.state().release(owner, change);
     }
 
+    /// Returns whether an owner was let in and neither let go nor had it taken away.
+    pub fn holds(&self, owner: u64) -> bool {
+        self.state().holds(owner)
+    }
+
     /// Takes a waiting owner out of the line: its final answer is then `Refused(why)`. Does
     /// nothing to an owner whose final answer was already told.
     pub fn withdraw(&self, owner: u64, why: Refusal) {

@@ -227,7 +227,7 @@ impl Wait {
                 }
                 Resumed::Yes
             }
-            State::KeptTurn(turn) => {
+            State::KeptTurn(turn) if view.has(turn) => {
                 drop(state);
                 run(view, reply, turn, Round::First);
                 Resumed::Yes

@@ -25,9 +25,10 @@ use gate_fuse::{Errno, NodeId, Parked, Reply, Stale};
 
 use crate::turn::{Round, Run, Turn, Verdict};
 use crate::view::View;
-use tickets::{Arrival, Decided, Rest, Spot, Stub, Tickets, Watch};
+use tickets::{About, Arrival, Decided, Rest, Spot, Stub, Tickets, Watch};
 
-/// How long the broker may take to say yes or "wait" while the kernel holds its locks.
+/// How long the broker may take to say yes or "wait", or a call may wait that was sent outside
+/// already, while the kernel holds its locks.
 const TRY_MAX: Duration = Duration::from_millis(50);
 
 /// How long a turn is held for a call that was to come again, and a place for one whose walk was
@@ -48,6 +49,8 @@ pub(crate) struct Call {
     pub parents: [NodeId; 2],
     /// Its (first) name.
     pub name: CString,
+    /// Whether it was sent to walk already.
+    pub round: Round,
     /// What it asks of the broker.
     pub ask: Ask,
     /// Finds what makes it fail in any case, before it waits.
@@ -106,19 +109,21 @@ impl Parking {
 impl View {
     /// Runs a call when it is its turn.
     pub fn wait_outside(&self, call: Call, reply: Reply) {
-        let Call { thread, parents, name, ask, check, run } = call;
+        let Call { thread, parents, name, round, ask, check, run } = call;
         let stub = self.parking.stub(thread);
         let in_hand = InHand { reply, parents, check, run, since: Instant::now() };
-        let spot = Spot { parents, name };
-        let (rest, arrival) = self.parking.with(|tickets| tickets.arrive(stub, spot, in_hand));
+        let about = About { spot: Spot { parents, name }, round };
+        let (rest, arrival) = self.parking.with(|tickets| tickets.arrive(stub, about, in_hand));
         self.give_back(rest);
         match arrival {
             Arrival::Ask => self.ask_for(stub, ask),
+            // While nobody looked it may have been taken away.
+            Arrival::Run(call, turn) if !self.has(turn) => call.reply.error(Errno::IO),
             Arrival::Run(call, turn) => (call.run)(self, call.reply, turn, Round::Last),
             Arrival::Fail(call, errno) => call.reply.error(errno),
             Arrival::Send(call, watch) => self.send_outside(call.parents, call.reply, watch),
-            Arrival::TryLast(call) => {
-                let ask = Ask { patience: Patience::Try, ..ask };
+            Arrival::AskBriefly(call) => {
+                let ask = Ask { patience: Patience::Limited(TRY_MAX), ..ask };
                 self.ask_briefly(ask, call.reply, Round::Last, call.run);
             }
         }
@@ -142,16 +147,20 @@ impl View {
         self.parking.with(|tickets| tickets.parked(stub, walk))?.parked.resume()
     }
 
-    /// Takes over the turn of a call that comes back as an open.
-    pub fn take_ticket(&self, thread: u32) -> Option<Turn> {
+    /// Takes over the turn of a call that comes back as an open; returns the round of that.
+    pub fn take_ticket(
+        &self,
+        thread: u32,
+        name: Option<&(NodeId, CString)>,
+    ) -> (Option<Turn>, Round) {
         if !self.parking.is_in_use() {
-            return None;
+            return (None, Round::First);
         }
-        match self.parking.with(|tickets| tickets.end_of(thread)) {
-            Rest::Turn(turn) => Some(turn),
-            rest => {
+        match self.parking.with(|tickets| tickets.open(thread, name)) {
+            (Rest::Turn(turn), round) => (Some(turn), round),
+            (rest, round) => {
                 self.give_back(rest);
-                None
+                (None, round)
             }
         }
     }

@@ -10,7 +10,7 @@ use gate_fuse::{Errno, Reply};
 use crate::view::View;
 
 /// The right to go on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Turn {
     /// An owner at the broker was let in.
     Granted {
@@ -25,7 +25,7 @@ pub(crate) enum Turn {
 pub(crate) type Run = Box<dyn FnOnce(&View, Reply, Turn, Round) + Send>;
 
 /// Whether the kernel would issue a call again if it were answered ESTALE.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Round {
     /// It would.
     First,
@@ -59,6 +59,14 @@ impl View {
         match turn {
             Turn::Granted { owner } => self.broker.release(owner, change),
             Turn::Ungated => {}
+        }
+    }
+
+    /// Returns whether a turn was not taken away.
+    pub fn has(&self, turn: Turn) -> bool {
+        match turn {
+            Turn::Granted { owner } => self.broker.holds(owner),
+            Turn::Ungated => true,
         }
     }
 

@@ -7,6 +7,7 @@
 //! ESTALE would reach the program.
 
 use std::collections::HashMap;
+use std::ffi::CString;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,7 @@ use gate_core::lock::key::FileKey;
 use gate_core::lock::want::Access;
 use gate_fuse::NodeId;
 
-use crate::turn::Turn;
+use crate::turn::{Round, Turn};
 use crate::view::View;
 
 /// How soon the kernel is back from a walk.
@@ -25,10 +26,12 @@ const WALKED_WITHIN: Duration = Duration::from_secs(1);
 pub(crate) struct Walkers(Mutex<HashMap<u32, Walk>>);
 
 /// A walk.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Walk {
-    /// The node that had lost its name.
-    pub node: NodeId,
+    /// The node that had lost its name; `None` if nothing was to have it.
+    pub node: Option<NodeId>,
+    /// The name.
+    name: (NodeId, CString),
     /// The turn for who comes back.
     pub kept: Option<Kept>,
     since: Instant,
@@ -43,8 +46,8 @@ pub(crate) struct Kept {
 }
 
 impl Walk {
-    pub fn new(node: NodeId, kept: Option<Kept>) -> Walk {
-        Walk { node, kept, since: Instant::now() }
+    pub fn new(node: Option<NodeId>, name: (NodeId, CString), kept: Option<Kept>) -> Walk {
+        Walk { node, name, kept, since: Instant::now() }
     }
 }
 
@@ -54,14 +57,41 @@ impl Walkers {
         self.lock().remove(&thread)
     }
 
+    /// Returns the walk from which a thread comes to that name.
+    fn back_at(&self, thread: u32, name: &(NodeId, CString)) -> Option<Walk> {
+        let mut walks = self.lock();
+        walks.get(&thread).filter(|walk| walk.name == *name)?;
+        walks.remove(&thread)
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<u32, Walk>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl View {
+    /// Returns the round of a call by name; an open whose name is gone comes back as a CREATE.
+    pub fn round_of(&self, thread: u32, name: &(NodeId, CString)) -> Round {
+        let Some(walk) = self.walkers.back_at(thread, name) else { return Round::First };
+        if let Some(kept) = walk.kept {
+            self.end_turn(kept.turn, None);
+        }
+        Round::Last
+    }
+
+    /// Returns the turn that was kept for an open, unless it came to another file.
+    pub fn kept_for(&self, node: NodeId, access: Access, kept: Kept) -> Option<Turn> {
+        let file = self.directory.file_key(node).map(|key| self.file_key(key));
+        if (file, access) == (Ok(kept.file), kept.access) && self.has(kept.turn) {
+            return Some(kept.turn);
+        }
+        self.end_turn(kept.turn, None);
+        None
+    }
+
     /// Notes that a thread will walk; if it finds nothing to open its turn ends soon.
     pub fn send_to_walk(&self, thread: u32, walk: Walk) {
+        let (kept, since) = (walk.kept, walk.since);
         let before = self.walkers.lock().insert(thread, walk);
         if let Some(kept) = before.and_then(|before| before.kept) {
             self.end_turn(kept.turn, None);
@@ -69,12 +99,12 @@ impl View {
         let view = self.itself();
         self.timer.after(WALKED_WITHIN, move || {
             let mut walkers = view.walkers.lock();
-            if walkers.get(&thread).is_none_or(|known| known.since != walk.since) {
+            if walkers.get(&thread).is_none_or(|known| known.since != since) {
                 return;
             }
             walkers.remove(&thread);
             drop(walkers);
-            if let Some(kept) = walk.kept {
+            if let Some(kept) = kept {
                 view.end_turn(kept.turn, None);
             }
         });

@@ -221,6 +221,10 @@ impl State {
         }
     }
 
+    pub fn holds(&self, owner: u64) -> bool {
+        matches!(self.owners.get(&owner), Some(Owner::Held { .. }))
+    }
+
     /// Returns whether the session's thread must look at the owner.
     pub fn withdraw(&mut self, owner: u64, why: Refusal) -> bool {
         let Some(Owner::Asked(asked)) = self.owners.get_mut(&owner) else { return false };

@@ -7,19 +7,19 @@
 //!
 //! It must hold: a call is sent outside once; a turn is handed to one call or given back.
 
+use std::collections::BTreeMap;
 use std::ffi::CString;
 
 use gate_fuse::{Errno, NodeId};
-use rustc_hash::FxHashMap;
 
-use crate::turn::{Turn, Verdict};
+use crate::turn::{Round, Turn, Verdict};
 
 /// The tickets of a view.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Tickets<C, W>(FxHashMap<u32, Ticket<C, W>>);
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Tickets<C, W>(BTreeMap<u32, Ticket<C, W>>);
 
 /// Names one ticket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Stub {
     pub thread: u32,
     /// Tells it from earlier tickets of the thread.
@@ -27,7 +27,7 @@ pub(crate) struct Stub {
 }
 
 /// Names one state of a ticket: once it has moved on this means nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Watch {
     pub stub: Stub,
     moves: u32,
@@ -42,7 +42,15 @@ pub(crate) struct Spot {
     pub name: CString,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+/// A call as it comes.
+#[derive(Clone, Debug)]
+pub(crate) struct About {
+    pub spot: Spot,
+    /// In its last round it must not be sent outside.
+    pub round: Round,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Ticket<C, W> {
     number: u64,
     spot: Spot,
@@ -51,7 +59,7 @@ struct Ticket<C, W> {
     moves: u32,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum State<C, W> {
     /// The call holds the kernel's locks and waits for a word of the broker.
     Asked(C),
@@ -76,8 +84,8 @@ pub(crate) enum Arrival<C> {
     Fail(C, Errno),
     /// Its place was kept; it is to be sent outside.
     Send(C, Watch),
-    /// It must not be sent outside once more: a try, in its last round.
-    TryLast(C),
+    /// It must not be sent outside: it waits a moment, with the kernel's locks.
+    AskBriefly(C),
 }
 
 /// What the broker's last word on a ticket leads to.
@@ -103,27 +111,25 @@ pub(crate) enum Rest {
 
 impl<C, W> Tickets<C, W> {
     /// A call has come that may have to wait.
-    pub fn arrive(&mut self, stub: Stub, spot: Spot, call: C) -> (Rest, Arrival<C>) {
-        let Some(ticket) = self.0.get_mut(&stub.thread) else {
-            self.print(stub, spot, call);
-            return (Rest::Nothing, Arrival::Ask);
+    pub fn arrive(&mut self, stub: Stub, about: About, call: C) -> (Rest, Arrival<C>) {
+        let Some(mut ticket) = self.0.remove(&stub.thread) else {
+            return (Rest::Nothing, self.begin(stub, about, call));
         };
-        if ticket.spot == spot && matches!(ticket.state, State::Kept) {
-            ticket.turn_to(State::InLine(None));
-            return (Rest::Nothing, Arrival::Send(call, ticket.watch(stub.thread)));
+        if ticket.spot != about.spot {
+            let arrival = self.begin(stub, about, call);
+            return (ticket.rest(), arrival);
         }
-        let ticket = self.0.remove(&stub.thread).expect("found above");
-        let is_other = ticket.spot != spot;
-        match ticket.state {
-            State::Turn(turn) if !is_other => (Rest::Nothing, Arrival::Run(call, turn)),
-            State::Refused(errno) if !is_other => (Rest::Nothing, Arrival::Fail(call, errno)),
-            State::Expired if !is_other => (Rest::Nothing, Arrival::TryLast(call)),
-            // The kernel came again without a walk, and must not be sent away a second time.
-            State::InLine(_) if !is_other => (ticket.rest(), Arrival::Fail(call, Errno::AGAIN)),
-            _ => {
-                self.print(stub, spot, call);
-                (ticket.rest(), Arrival::Ask)
+        match (&ticket.state, about.round) {
+            (State::Turn(turn), _) => (Rest::Nothing, Arrival::Run(call, *turn)),
+            (State::Refused(errno), _) => (Rest::Nothing, Arrival::Fail(call, *errno)),
+            (State::Kept, Round::First) => {
+                ticket.turn_to(State::InLine(None));
+                let watch = ticket.watch(stub.thread);
+                self.0.insert(stub.thread, ticket);
+                (Rest::Nothing, Arrival::Send(call, watch))
             }
+            // It was sent outside, and comes too late or without a walk.
+            _ => (ticket.rest(), Arrival::AskBriefly(call)),
         }
     }
 
@@ -161,11 +167,14 @@ impl<C, W> Tickets<C, W> {
                 };
                 Decided::Later(walk, ticket.watch(stub.thread))
             }
-            (State::Asked(_), _) => match self.0.remove(&stub.thread).map(|ticket| ticket.state) {
-                Some(State::Asked(call)) => Decided::Now(call),
-                _ => unreachable!("looked at above"),
-            },
-            _ => Decided::Nobody,
+            // Kept, the program has had its answer; it may ask anew.
+            (State::Asked(_), _) | (State::Kept, Verdict::Stop(_)) => {
+                match self.0.remove(&stub.thread).map(|ticket| ticket.state) {
+                    Some(State::Asked(call)) => Decided::Now(call),
+                    _ => Decided::Nobody,
+                }
+            }
+            (State::Turn(_) | State::Refused(_) | State::Expired, _) => Decided::Nobody,
         }
     }
 
@@ -197,9 +206,16 @@ impl<C, W> Tickets<C, W> {
         Some(ticket.watch(stub.thread))
     }
 
-    /// Ends the ticket of a thread whose call comes again as another, or not at all.
-    pub fn end_of(&mut self, thread: u32) -> Rest {
-        self.0.remove(&thread).map_or(Rest::Nothing, Ticket::rest)
+    /// A thread opens a file, by that name if by any, which may be a CREATE that waited until the
+    /// name existed. Its ticket ends; returns the round of the open.
+    pub fn open(&mut self, thread: u32, name: Option<&(NodeId, CString)>) -> (Rest, Round) {
+        let Some(ticket) = self.0.remove(&thread) else { return (Rest::Nothing, Round::First) };
+        let is_same = |(parent, name): &(NodeId, CString)| {
+            ticket.spot.parents[0] == *parent && ticket.spot.name == *name
+        };
+        let has_ended = matches!(ticket.state, State::Kept);
+        let again = !has_ended && name.is_some_and(is_same);
+        (ticket.rest(), if again { Round::Last } else { Round::First })
     }
 
     /// Nobody has come in time: gives up what waits or was granted, and remembers that the thread
@@ -248,10 +264,14 @@ impl<C, W> Tickets<C, W> {
         self.0.len()
     }
 
-    fn print(&mut self, stub: Stub, spot: Spot, call: C) {
+    fn begin(&mut self, stub: Stub, About { spot, round }: About, call: C) -> Arrival<C> {
+        if round == Round::Last {
+            return Arrival::AskBriefly(call);
+        }
         let Stub { thread, number } = stub;
         let state = State::Asked(call);
         self.0.insert(thread, Ticket { number, spot, owner: None, state, moves: 0 });
+        Arrival::Ask
     }
 
     fn get_mut(&mut self, stub: Stub) -> Option<&mut Ticket<C, W>> {
@@ -289,6 +309,6 @@ impl<C, W> State<C, W> {
 
 impl<C, W> Default for Tickets<C, W> {
     fn default() -> Self {
-        Tickets(FxHashMap::default())
+        Tickets(BTreeMap::new())
     }
 }

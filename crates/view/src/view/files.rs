@@ -92,10 +92,15 @@ impl View {
         let walk = self.walkers.back(caller.tid);
         // Who is back without having found another node came by no name: /proc/PID/fd leads to
         // files that have lost theirs.
-        let by_name = asker.thread() != 0 && walk.is_none_or(|walk| walk.node != node);
+        let by_name =
+            asker.thread() != 0 && walk.as_ref().is_none_or(|walk| walk.node != Some(node));
+        let name = self.directory.link_of(node).filter(|_| by_name);
+        // A CREATE that waited and whose name exists by now comes back as this: its place is kept
+        // until the open has one of its own.
+        let (made_before, round) = self.take_ticket(caller.tid, name.as_ref());
         let opening = Opening {
-            name: self.directory.link_of(node).filter(|_| by_name),
-            round: if walk.is_none() { Round::First } else { Round::Last },
+            name,
+            round: if walk.is_none() { round } else { Round::Last },
             asker,
             node,
             flags,
@@ -103,18 +108,13 @@ impl View {
             access,
             user,
         };
-        if let Some(kept) = walk.and_then(|walk| walk.kept) {
-            let file = self.directory.file_key(node).map(|key| self.file_key(key));
-            if (file, access) == (Ok(kept.file), kept.access) {
-                return self.open_now(opening, reply, kept.turn);
+        match walk.and_then(|walk| self.kept_for(node, access, walk.kept?)) {
+            Some(turn) => self.open_now(opening, reply, turn),
+            None => {
+                let want = self.want(Op::Open(access), vec![self.place_of_file(node)]);
+                self.open_in_turn(opening, want, reply, View::open_now);
             }
-            self.end_turn(kept.turn, None);
         }
-        // A CREATE that waited and whose name exists by now comes back as this: its place is kept
-        // until the open has one of its own.
-        let made_before = self.take_ticket(caller.tid);
-        let want = self.want(Op::Open(access), vec![self.place_of_file(node)]);
-        self.open_in_turn(opening, want, reply, View::open_now);
         if let Some(turn) = made_before {
             self.end_turn(turn, None);
         }
@@ -184,7 +184,8 @@ impl View {
         }
         let place = self.place_of_name(name.0, &name.1);
         let Some(Node::File(file)) = place.as_ref().map(|place| place.node) else {
-            self.send_to_walk(opening.asker.thread(), Walk::new(opening.node, None));
+            let walk = Walk::new(Some(opening.node), name, None);
+            self.send_to_walk(opening.asker.thread(), walk);
             return reply.error(Errno::STALE);
         };
         let want = self.want(Op::Open(opening.access), vec![place]);
@@ -194,7 +195,8 @@ impl View {
                 return view.open_another(opening, name, reply, turn);
             }
             let kept = Kept { file, access: opening.access, turn };
-            view.send_to_walk(opening.asker.thread(), Walk::new(opening.node, Some(kept)));
+            let walk = Walk::new(Some(opening.node), name, Some(kept));
+            view.send_to_walk(opening.asker.thread(), walk);
             reply.error(Errno::STALE);
         });
     }
@@ -202,6 +204,12 @@ impl View {
     fn opened(&self, node: NodeId, user: User, turn: Turn, file: OpenFile) -> Opened {
         let writes = user.writes;
         let handle = self.handles.insert(Handle::new(node, user, turn, file));
+        // Taken away before there was a handle to fence.
+        if let Turn::Granted { owner } = turn
+            && !self.has(turn)
+        {
+            self.handles.revoke(owner);
+        }
         // Without this each close of what was only read costs a call that does nothing.
         let flags = if writes || self.settings.release_on_flush {
             OpenFlags::empty()
@@ -226,6 +234,7 @@ impl View {
             writes: writes(creation.flags),
             executes: false,
         };
+        let thread = asker.thread();
         let place = self.place_to_make(parent, name);
         let name = name.to_owned();
         let file_name = name.clone();
@@ -242,7 +251,13 @@ impl View {
                     // turn of its own.
                     let may_open = errno == Errno::EXIST && !is_exclusive(creation.flags);
                     reply.error(match (may_open, round) {
-                        (true, Round::First) => Errno::STALE,
+                        (true, Round::First) => {
+                            if thread != 0 {
+                                let walk = Walk::new(None, (parent, file_name), None);
+                                view.send_to_walk(thread, walk);
+                            }
+                            Errno::STALE
+                        }
                         (true, Round::Last) => Errno::AGAIN,
                         (false, _) => errno,
                     });
@@ -357,14 +372,16 @@ impl View {
     /// Runs a call on names in its turn: at once if nothing of it is gated.
     pub(super) fn in_turn(&self, asker: &Asker, named: Named, reply: Reply, run: Run) {
         let Named { parents, name, want, check } = named;
-        let Some(want) = want else { return run(self, reply, Turn::Ungated, Round::First) };
+        let thread = asker.thread();
+        let named = (parents[0], name);
+        let round = self.round_of(thread, &named);
+        let Some(want) = want else { return run(self, reply, Turn::Ungated, round) };
         let ask = self.ask(asker, want);
-        match asker.thread() {
-            0 => self.ask_briefly(ask, reply, Round::First, run),
-            thread => {
-                self.wait_outside(Call { thread, parents, name, ask, check, run }, reply);
-            }
+        if thread == 0 {
+            return self.ask_briefly(ask, reply, round, run);
         }
+        let call = Call { thread, parents, name: named.1, round, ask, check, run };
+        self.wait_outside(call, reply);
     }
 }
 

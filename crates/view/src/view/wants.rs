@@ -67,7 +67,7 @@ impl View {
     }
 
     /// Returns a file's key at the broker: the machine and the device are one volume there.
-    pub(super) fn file_key(&self, key: directory::FileKey) -> FileKey {
+    pub(crate) fn file_key(&self, key: directory::FileKey) -> FileKey {
         let (major, minor) = key.device;
         FileKey {
             volume: volume(self.settings.machine, major, minor),
