@@ -11,6 +11,8 @@
 //!
 //! The rules are [`tickets`]; here the kernel, the broker and the timer are told.
 
+#[cfg(test)]
+mod model;
 mod tickets;
 
 use std::ffi::CString;

@@ -1,0 +1,404 @@
+//! The protocol of parked calls, checked in every order in which it can happen.
+//!
+//! The view's part is the product's own [`Tickets`]; the [`kernel`] with its programs and the
+//! [`broker`] with the session between are modelled. Each lock that the product takes is one
+//! step, so threads interleave as they do in life. Timers go off at any moment after they were
+//! set, with one exception that is the protocol's own bound: a thread that was sent outside is
+//! not forgotten (a minute) while its call is on its way.
+//!
+//! Everything that makes the world go round is bounded, so every path ends, and what holds where
+//! paths end holds in the end.
+
+mod broker;
+mod kernel;
+
+use std::collections::BTreeSet;
+
+use gate_fuse::NodeId;
+use stateright::{Checker, HasDiscoveries, Model, Property};
+
+use self::broker::Broker;
+use self::kernel::{Caller, Request};
+use super::tickets::{Rest, Spot, Stub, Tickets, Watch};
+use crate::turn::Turn;
+use Job::{Create, Unlink};
+
+/// The one directory.
+const DIRECTORY: NodeId = NodeId(1);
+/// Two files in it.
+const NAMES: [&std::ffi::CStr; 2] = [c"a", c"b"];
+
+/// What a program does with one of the names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Job {
+    /// open(O_CREAT), and close.
+    Create(usize),
+    Unlink(usize),
+}
+
+/// Callers that want a file which somebody has; the last of three has business elsewhere before.
+const TWO: &[&[Job]] = &[&[Unlink(0)], &[Create(0)]];
+const THREE: &[&[Job]] = &[&[Unlink(0)], &[Create(0)], &[Unlink(0)]];
+const BUSY: &[&[Job]] = &[&[Unlink(0)], &[Create(0)], &[Create(1), Unlink(0)]];
+
+/// A world to be explored: who does what, and what may go wrong, how often.
+#[derive(Clone, Debug)]
+struct Bounds {
+    /// The calls of each caller's program.
+    programs: &'static [&'static [Job]],
+    /// Which files are there from the start.
+    there: [bool; 2],
+    /// Which files somebody else has, until that one lets go.
+    taken: [bool; 2],
+    faults: Faults,
+}
+
+/// What may go wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    /// A signal comes that the program catches; it makes its call anew.
+    Signal,
+    Kill,
+    /// A waiter runs out of patience.
+    Timeout,
+    /// The broker dies.
+    Outage,
+    /// A grant is taken away.
+    Revocation,
+    /// The kernel walks without asking for attributes.
+    Shortcut,
+    /// A call comes again, or its walk comes, later than a ticket is kept for it.
+    Delay,
+    /// The broker's first word is overdue.
+    Silence,
+}
+
+const FAULTS: [Fault; 8] = [
+    Fault::Signal,
+    Fault::Kill,
+    Fault::Timeout,
+    Fault::Outage,
+    Fault::Revocation,
+    Fault::Shortcut,
+    Fault::Delay,
+    Fault::Silence,
+];
+
+/// How many of each may still happen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+struct Faults([u8; FAULTS.len()]);
+
+impl Faults {
+    fn of(faults: &[Fault]) -> Faults {
+        let mut left = Faults::default();
+        for fault in faults {
+            left.0[*fault as usize] += 1;
+        }
+        left
+    }
+
+    fn may(&self, fault: Fault) -> bool {
+        self.0[fault as usize] > 0
+    }
+
+    fn happens(&mut self, fault: Fault) {
+        self.0[fault as usize] -= 1;
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct World {
+    callers: Vec<Caller>,
+    /// Who has the kernel's lock of the directory.
+    locked_by: Option<usize>,
+    /// The file that each name leads to.
+    names: [Option<u8>; 2],
+    files: u8,
+    tickets: Tickets<Request, u8>,
+    timers: BTreeSet<Timer>,
+    broker: Broker,
+    left: Faults,
+    /// What must not happen and did.
+    broken: Option<&'static str>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Timer {
+    Expire(Watch),
+    See(Stub),
+    Forget(Stub),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// A program or the kernel goes on.
+    Go(usize),
+    /// The kernel goes on without asking for attributes.
+    Shortcut(usize),
+    /// A worker of the view takes up a request.
+    Serve(usize),
+    /// It notes which owner it got from the session.
+    NoteOwner(usize),
+    /// It parks a walk, and then notes that it did.
+    Park(usize),
+    NoteWalk(usize),
+    Signal(usize),
+    Kill(usize),
+    Die(usize),
+    /// The kernel's INTERRUPT arrives.
+    Interrupt(usize),
+    /// The session's thread hears the next answer.
+    Hear,
+    /// The broker's first word is overdue.
+    Sweep(Stub),
+    Timer(Timer),
+    /// Somebody else lets go of a file.
+    LetGo(usize),
+    TimeOut(u64),
+    Revoke(u64),
+    /// The broker is away, for longer than a lease, and back with or without the session.
+    Lose,
+    LeaseEnds,
+    Return {
+        resumed: bool,
+    },
+}
+
+impl World {
+    fn new(bounds: &Bounds) -> World {
+        let file = |name: usize| bounds.there[name].then_some(u8::try_from(name).expect("few"));
+        World {
+            callers: bounds.programs.iter().map(|_| Caller::default()).collect(),
+            locked_by: None,
+            names: [file(0), file(1)],
+            files: 2,
+            tickets: Tickets::default(),
+            timers: BTreeSet::new(),
+            broker: Broker::new(bounds.taken),
+            left: bounds.faults,
+            broken: None,
+        }
+    }
+
+    fn take(&mut self, step: Step, bounds: &Bounds) {
+        match step {
+            Step::Go(i) => self.go(i, bounds),
+            Step::Shortcut(i) => self.shortcut(i),
+            Step::Serve(i) => self.serve(i),
+            Step::NoteOwner(i) => self.note_owner(i),
+            Step::Park(i) => self.park(i),
+            Step::NoteWalk(i) => self.note_walk(i),
+            Step::Signal(i) => self.signal(i),
+            Step::Kill(i) => self.kill(i),
+            Step::Die(i) => self.die(i),
+            Step::Interrupt(i) => self.interrupt(i),
+            Step::Hear => self.hear(),
+            Step::Sweep(stub) => {
+                self.left.happens(Fault::Silence);
+                self.must_wait(stub);
+            }
+            Step::Timer(timer) => self.go_off(timer),
+            Step::LetGo(name) => self.broker.somebody_lets_go(name),
+            Step::TimeOut(owner) => self.broker.time_out(owner, &mut self.left),
+            Step::Revoke(owner) => {
+                self.left.happens(Fault::Revocation);
+                self.broker.revoke(owner);
+            }
+            Step::Lose => {
+                self.left.happens(Fault::Outage);
+                self.broker.lose();
+            }
+            Step::LeaseEnds => self.broker.lease_ends(),
+            Step::Return { resumed } => self.broker.come_back(resumed),
+        }
+        self.drop_idle_timers();
+    }
+
+    fn may_go_off(&self, timer: &Timer) -> bool {
+        let is_awaited = |stub: &Stub| self.callers[stub.thread as usize].is_on_its_way();
+        match timer {
+            Timer::Expire(watch) => self.left.may(Fault::Delay) || !is_awaited(&watch.stub),
+            Timer::See(_) => true,
+            Timer::Forget(stub) => !is_awaited(stub),
+        }
+    }
+
+    fn go_off(&mut self, timer: Timer) {
+        self.timers.remove(&timer);
+        match timer {
+            Timer::Expire(watch) => {
+                if self.callers[watch.stub.thread as usize].is_on_its_way() {
+                    self.left.happens(Fault::Delay);
+                }
+                if let Some(rest) = self.tickets.expire(watch) {
+                    self.give_back(rest);
+                    self.timers.insert(Timer::Forget(watch.stub));
+                }
+            }
+            Timer::See(stub) => {
+                if self.callers[stub.thread as usize].is_dead() {
+                    let rest = self.tickets.end(stub);
+                    self.give_back(rest);
+                }
+            }
+            Timer::Forget(stub) => self.tickets.forget(stub),
+        }
+    }
+
+    /// Timers that would do nothing, now or later, only make more worlds of one.
+    fn drop_idle_timers(&mut self) {
+        let tickets = &self.tickets;
+        self.timers.retain(|timer| match timer {
+            Timer::Expire(watch) => tickets.clone().expire(*watch).is_some(),
+            Timer::See(stub) | Timer::Forget(stub) => {
+                let mut ended = tickets.clone();
+                let _ = ended.end(*stub);
+                ended != *tickets
+            }
+        });
+    }
+
+    fn give_back(&mut self, rest: Rest) {
+        match rest {
+            Rest::Nothing => {}
+            Rest::Place(owner) => self.broker.withdraw(owner),
+            Rest::Turn(turn) => self.end_turn(turn),
+        }
+    }
+
+    fn end_turn(&mut self, turn: Turn) {
+        if let Turn::Granted { owner } = turn {
+            self.broker.release(owner);
+        }
+    }
+
+    /// A call is executed.
+    fn has_its_turn(&mut self, turn: Turn, name: usize) {
+        let Turn::Granted { owner } = turn else { unreachable!("all is gated here") };
+        if !self.broker.is_first(owner, name) {
+            self.broken = Some("a call is executed without a grant, or past who was before it");
+        }
+    }
+
+    fn spot(name: usize) -> Spot {
+        Spot { parents: [DIRECTORY; 2], name: NAMES[name].to_owned() }
+    }
+
+    /// Whether nobody waits for anything and nothing is left of anybody.
+    fn is_at_rest(&self, bounds: &Bounds) -> bool {
+        let done = |(i, caller): (usize, &Caller)| caller.is_done(bounds.programs[i].len());
+        self.callers.iter().enumerate().all(done)
+            && self.locked_by.is_none()
+            && self.tickets.len() == 0
+            && self.broker.is_empty()
+    }
+
+    /// Whether who has the kernel's lock needs nothing but the view to let go of it.
+    fn lock_is_short(&self) -> bool {
+        self.locked_by.is_none_or(|i| {
+            self.callers[i].is_to_be_served()
+                || self.tickets.in_hand().any(|(stub, _)| stub.thread as usize == i)
+                || self.broker.waits_briefly(i)
+        })
+    }
+}
+
+impl Model for Bounds {
+    type State = World;
+    type Action = Step;
+
+    fn init_states(&self) -> Vec<World> {
+        vec![World::new(self)]
+    }
+
+    fn actions(&self, world: &World, steps: &mut Vec<Step>) {
+        if world.broken.is_some() {
+            return;
+        }
+        for i in 0..world.callers.len() {
+            world.steps_of(i, self, steps);
+        }
+        if world.left.may(Fault::Silence) {
+            steps.extend(world.tickets.in_hand().map(|(stub, _)| Step::Sweep(stub)));
+        }
+        let due = world.timers.iter().filter(|timer| world.may_go_off(timer));
+        steps.extend(due.map(|timer| Step::Timer(*timer)));
+        world.broker.steps(&world.left, steps);
+    }
+
+    fn next_state(&self, world: &World, step: Step) -> Option<World> {
+        let mut next = world.clone();
+        next.take(step, self);
+        Some(next)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        vec![
+            Property::always("nothing is broken", |_, world: &World| world.broken.is_none()),
+            Property::always("N6: the kernel's locks are held for a moment", |_, world: &World| {
+                world.lock_is_short()
+            }),
+            Property::always(
+                "all calls end, nothing is left of them",
+                |bounds: &Bounds, world: &World| {
+                    let mut steps = Vec::new();
+                    bounds.actions(world, &mut steps);
+                    !steps.is_empty() || world.broken.is_some() || world.is_at_rest(bounds)
+                },
+            ),
+        ]
+    }
+}
+
+fn explore(programs: &'static [&'static [Job]], faults: &[Fault]) {
+    let (there, taken) = ([true, false], [true, false]);
+    let bounds = Bounds { programs, there, taken, faults: Faults::of(faults) };
+    let checker = bounds.checker().threads(2).finish_when(HasDiscoveries::AnyFailures);
+    let checker = checker.spawn_bfs().join();
+    let (worlds, depth) = (checker.unique_state_count(), checker.max_depth());
+    println!("{programs:?}, {faults:?}: {worlds} worlds, {depth} steps deep");
+    checker.assert_properties();
+}
+
+/// In the long tier also lets the busy meet these faults, and each other one beside them.
+fn explore_usual(programs: &'static [&'static [Job]], faults: &[Fault]) {
+    explore(programs, faults);
+    if std::env::var_os("GATE_SOAK").is_some() {
+        explore(BUSY, faults);
+        for other in FAULTS {
+            explore(BUSY, &[faults, &[other]].concat());
+        }
+    }
+}
+
+#[test]
+fn n6_parked_calls_end_in_their_turn() {
+    explore_usual(BUSY, &[]);
+}
+
+#[test]
+fn n6_parked_calls_end_when_signals_come() {
+    explore_usual(BUSY, &[Fault::Signal]);
+    explore_usual(TWO, &[Fault::Signal, Fault::Timeout]);
+}
+
+#[test]
+fn n6_parked_calls_of_the_killed_leave_nothing() {
+    explore_usual(BUSY, &[Fault::Kill]);
+}
+
+#[test]
+fn n6_parked_calls_end_when_walks_are_late_or_skipped_and_the_broker_silent() {
+    explore_usual(BUSY, &[Fault::Delay]);
+    explore_usual(TWO, &[Fault::Delay, Fault::Shortcut, Fault::Silence]);
+}
+
+#[test]
+fn n6_parked_calls_end_when_the_broker_dies() {
+    explore_usual(THREE, &[Fault::Outage]);
+}
+
+#[test]
+fn n6_parked_calls_end_when_their_turns_are_taken_away() {
+    explore_usual(BUSY, &[Fault::Revocation]);
+}
