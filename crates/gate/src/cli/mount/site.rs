@@ -33,6 +33,11 @@ impl Site {
     pub fn check_state(&self, state_dir: &Path) -> Result<(), Failure> {
         // A directory that does not exist yet lies where its parent says.
         let state_dir = crate::seen::resolve(state_dir).unwrap_or_else(|_| state_dir.to_owned());
+        if state_dir.starts_with(&self.mountpoint) {
+            let cause = format!("Gate's own state, {}, would lie in it", state_dir.display());
+            let hint = "choose another mount point, or keep the state elsewhere: --state-dir";
+            return Err(cannot_mount_at(&self.mountpoint, cause, hint));
+        }
         let cause = match (state_dir.starts_with(&self.source), self.source.starts_with(&state_dir))
         {
             (false, false) => return Ok(()),
@@ -199,7 +204,7 @@ mod tests {
         let home = Home::new("state");
         let site = home.site("source", "view").unwrap();
         assert!(site.check_state(&home.0.join("state")).is_ok());
-        for state_dir in ["source", "source/inner", "source/none", ""] {
+        for state_dir in ["source", "source/inner", "source/none", "", "view", "view/none"] {
             let outcome = site.check_state(&home.0.join(state_dir));
             assert!(outcome.unwrap_err().to_string().contains("own state"), "{state_dir}");
         }
