@@ -17,6 +17,8 @@ pub struct Mount {
     pub source: PathBuf,
     /// Whether it is a gated view.
     pub is_gated: bool,
+    /// Of a file system served by a program: the user whom the kernel knows to have mounted it.
+    pub user: Option<u32>,
 }
 
 /// Returns all mounts this process can see, oldest first.
@@ -29,6 +31,13 @@ pub fn at(point: &Path) -> io::Result<Option<Mount>> {
     Ok(all()?.into_iter().rfind(|mount| mount.point == point))
 }
 
+/// Returns the mount that a path, absolute and free of links, lies in.
+pub fn of(path: &Path) -> io::Result<Option<Mount>> {
+    let above = all()?.into_iter().filter(|mount| path.starts_with(&mount.point));
+    // Of several at one place the last is uppermost, and that is the one which is found.
+    Ok(above.max_by_key(|mount| mount.point.components().count()))
+}
+
 fn parse(table: &[u8]) -> Vec<Mount> {
     table.split(|byte| *byte == b'\n').filter_map(parse_line).collect()
 }
@@ -39,7 +48,11 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
     let point = unescape(fields.nth(4)?);
     fields.find(|field| *field == b"-")?;
     let is_gated = fields.next()? == KIND;
-    Some(Mount { point, source: unescape(fields.next()?), is_gated })
+    let source = unescape(fields.next()?);
+    let mut options = fields.next()?.split(|byte| *byte == b',');
+    let user = options.find_map(|option| option.strip_prefix(b"user_id="));
+    let user = user.and_then(|user| str::from_utf8(user).ok()?.parse().ok());
+    Some(Mount { point, source, is_gated, user })
 }
 
 /// The kernel writes what would part fields as `\` and three octal digits.
@@ -69,12 +82,12 @@ mod tests {
     #[test]
     fn a_line_with_blanks_in_its_names() {
         let table = br"22 1 8:1 / / rw - ext4 /dev/sda1 rw
-36 22 0:98 / /tmp/a\040b rw,nosuid shared:1 - fuse.gate /s\134x rw,user_id=0
+36 22 0:98 / /tmp/a\040b rw,nosuid shared:1 - fuse.gate /s\134x rw,user_id=7,group_id=0
 ";
         let mounts = parse(table);
         assert_eq!(mounts.len(), 2);
         assert!(!mounts[0].is_gated);
-        let expected = Mount { point: "/tmp/a b".into(), source: r"/s\x".into(), is_gated: true };
-        assert_eq!(mounts[1], expected);
+        let (point, source) = ("/tmp/a b".into(), r"/s\x".into());
+        assert_eq!(mounts[1], Mount { point, source, is_gated: true, user: Some(7) });
     }
 }

@@ -8,6 +8,7 @@ use gate_view::kept::{Limits, Outcome, Place, Store, Version};
 use crate::board;
 use crate::config::Settings;
 use crate::failure::{Exit, Failure};
+use crate::mounts;
 use crate::output::printable;
 use crate::reach::BrokerFlags;
 use crate::seen::About;
@@ -24,8 +25,18 @@ pub struct Kept {
     path: PathBuf,
     /// The store.
     pub place: Place,
-    /// Whether the path is in a view, so that who opens it takes a turn.
-    pub is_gated: bool,
+    pub seat: Seat,
+}
+
+/// Where a path lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seat {
+    /// Behind a view: who opens it takes no turn.
+    Behind,
+    /// In a view of this user.
+    OwnView,
+    /// In another user's view: what that tells of its store is that user's word.
+    OthersView,
 }
 
 impl Kept {
@@ -42,14 +53,15 @@ impl Kept {
             && let Ok(inner) = absolute.strip_prefix(&about.mountpoint)
         {
             let path = inner.to_owned();
-            return Ok(Kept { absolute, path, place: about.kept, is_gated: true });
+            let seat = Seat::in_view(&absolute);
+            return Ok(Kept { absolute, path, place: about.kept, seat });
         }
         let state_dir = BrokerFlags::default().state_dir(&Settings::load()?)?;
         let place = |source: &Path| Place::of(&state_dir, source, Limits::default());
         let source = absolute.ancestors().find(|source| place(source).dir.exists());
         let source = source.ok_or_else(unknown)?;
         let inner = absolute.strip_prefix(source).expect("it is one of its ancestors");
-        Ok(Kept { path: inner.to_owned(), place: place(source), is_gated: false, absolute })
+        Ok(Kept { path: inner.to_owned(), place: place(source), seat: Seat::Behind, absolute })
     }
 
     /// Returns what was overwritten at the path and beneath it, oldest first.
@@ -91,6 +103,16 @@ impl Kept {
             text.push_str("what to do: let it read the file, and then write\n");
         }
         text
+    }
+}
+
+impl Seat {
+    fn in_view(path: &Path) -> Seat {
+        let own = rustix::process::geteuid().as_raw();
+        match mounts::of(path) {
+            Ok(Some(mount)) if mount.user == Some(own) => Seat::OwnView,
+            Ok(_) | Err(_) => Seat::OthersView,
+        }
     }
 }
 

@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustix::fs::FlockOperation;
+use rustix::fs::{FlockOperation, OFlags};
 use serde::{Deserialize, Serialize};
 
 pub use copy::copy_attributes;
@@ -265,7 +265,8 @@ impl Store {
     /// Opens the bytes of a version.
     pub fn open(dir: &Path, version: &Version) -> io::Result<File> {
         let path = dir.join(version.id.to_string()).join(CONTENT);
-        let content = File::open(path)?;
+        let no_link = OFlags::NOFOLLOW.bits().cast_signed();
+        let content = OpenOptions::new().read(true).custom_flags(no_link).open(path)?;
         match content.metadata()?.len() == version.record.file.size {
             true => Ok(content),
             false => Err(io::Error::new(ErrorKind::InvalidData, "some of its bytes are missing")),
@@ -297,10 +298,13 @@ impl Drop for Unfinished {
     }
 }
 
-/// Removes a version, its record first: without that it is none.
+/// Removes a version, its record first: without that it is none. A directory with anything else
+/// in it is no version and stays.
 fn remove(dir: &Path) -> io::Result<()> {
-    let _ = fs::remove_file(dir.join(RECORD));
-    match fs::remove_dir_all(dir) {
+    for name in [RECORD, CONTENT] {
+        let _ = fs::remove_file(dir.join(name));
+    }
+    match fs::remove_dir(dir) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         done => done,
     }

@@ -14,7 +14,7 @@ use serde::Serialize;
 use crate::board;
 use crate::failure::{Exit, Failure};
 use crate::output::{self, Table};
-use crate::overwritten::{Kept, outcome};
+use crate::overwritten::{Kept, Seat, outcome};
 use crate::processes::AGENT_VARIABLE;
 
 /// Bring back what an agent overwrote without having seen it
@@ -111,9 +111,16 @@ impl Args {
 
     /// All by one open file, so in one turn: what is there is kept, then replaced.
     fn put_back(&self, kept: &Kept, version: &Version, from: File) -> Result<Option<u64>, Failure> {
-        if !kept.is_gated {
-            let hint = "give the path in a view, or write it elsewhere: --to FILE";
-            return Err(self.cannot("it would be put back without taking a turn", hint));
+        match kept.seat {
+            Seat::OwnView => {}
+            Seat::OthersView => {
+                let hint = "do it as the user who mounted it, or write it elsewhere: --to FILE";
+                return Err(self.cannot("the view is another user's", hint));
+            }
+            Seat::Behind => {
+                let hint = "give the path in a view, or write it elsewhere: --to FILE";
+                return Err(self.cannot("it would be put back without taking a turn", hint));
+            }
         }
         let failed = |error: io::Error| self.cannot(error, "or write it elsewhere: --to FILE");
         if kept.absolute.is_dir() {

@@ -11,7 +11,8 @@ use crate::mounts::Mount;
 
 fn picture(lines: Vec<Line>) -> Picture {
     let mut picture = Picture::new("/state/gate.sock".into(), 61_000);
-    picture.views = vec![Mount { point: "/mnt".into(), source: "/src".into(), is_gated: true }];
+    let (point, source) = ("/mnt".into(), "/src".into());
+    picture.views = vec![Mount { point, source, is_gated: true, user: Some(0) }];
     picture.learn_status(status(1), 1_000);
     picture.rates = Rates { grants: Some(12.34), waits: Some(0.5) };
     picture.learn_locks(1, Locks { version: 1, lines, more: false });
