@@ -47,7 +47,8 @@ pub enum Policy {
 
 /// The guard of a view whose policy is not to allow everything.
 pub(crate) struct Guard {
-    policy: Policy,
+    /// Rather than keep.
+    refuses: bool,
     /// Whether any agent has come yet.
     in_use: AtomicBool,
     memory: Mutex<Memory>,
@@ -93,7 +94,7 @@ impl Guard {
             return Ok(None);
         }
         Ok(Some(Guard {
-            policy,
+            refuses: policy == Policy::Refuse,
             in_use: AtomicBool::new(false),
             memory: Mutex::new(Memory::new(BOUNDS)),
             keeper: Keeper::start(place)?,
@@ -217,10 +218,9 @@ impl View {
         }
         let path = Path::new(OsStr::from_bytes(&path)).to_owned();
         let event = Event { path, agent: agent.clone(), op: overwrite.op };
-        match guard.policy {
-            Policy::Keep => Ruling::Keep(victim, event),
-            Policy::Refuse => Ruling::Refuse(victim, event),
-            Policy::Allow => Ruling::Pass,
+        match guard.refuses {
+            true => Ruling::Refuse(victim, event),
+            false => Ruling::Keep(victim, event),
         }
     }
 
