@@ -240,6 +240,74 @@ fn a_restore_takes_its_turn_and_brings_back_removed_files() {
     assert!(refusal.contains("without taking a turn"), "{refusal}");
 }
 
+#[test]
+fn what_everyday_tools_overwrite_unseen_comes_back_with_its_attributes() {
+    for script in [
+        "printf %s \"$0\" > f",
+        "printf %s \"$0\" > new; mv -f new f",
+        "printf %s \"$0\" > new; cp new f",
+        "printf %s \"$0\" | tee f",
+        "printf %s \"$0\" | dd of=f status=none",
+    ] {
+        let world = World::new();
+        let (mut ada, mut bob) = ada_is_behind(&world);
+        bob.ask(["setxattr", "f", "user.note", "from bob"]).unwrap();
+        ada.ask(["capture", "bash", "-euc", script, "ada's"]).unwrap();
+        assert_eq!(world.source_text("f").trim_end(), "ada's", "{script}");
+        world.gate(["restore", "view/f"]).run().success();
+        assert_eq!(world.source_text("f"), "bob's", "{script}");
+        let note = "getfattr --only-values -n user.note f";
+        assert_eq!(world.script(&world.source(), note).run().success(), "from bob", "{script}");
+    }
+}
+
+/// Agents of two views of a source do not know of each other; the file itself tells.
+#[test]
+fn what_another_view_wrote_is_not_seen() {
+    let mut world = World::with_view(["--guard", "refuse"]);
+    let second = super::spaces::second_view(&mut world, ["--guard", "refuse"]);
+    world.seed("f", "text");
+    let mut ada = agent(&world, "ada");
+    read(&mut ada, "f");
+    let gate = [world.program("gate").into_os_string()];
+    let words = ["run", "--agent", "bob", "--"].map(Into::into);
+    let mut bob = world.actor_by(gate.into_iter().chain(words), &second);
+    read(&mut bob, "f");
+    overwrite(&mut bob, "open").unwrap();
+    assert_eq!(overwrite(&mut ada, "open"), Err(Errno::BUSY));
+    read(&mut ada, "f");
+    overwrite(&mut ada, "open").unwrap();
+}
+
+/// What takes long to be kept holds up nobody but who overwrites it, and can be interrupted.
+#[test]
+fn while_something_is_kept_others_go_on_and_who_waits_can_be_killed() {
+    let world = World::new();
+    world.seed("first", "text");
+    world.seed("f", "text");
+    world.seed("g", "text");
+    let mut ada = agent(&world, "ada");
+    let fd = ada.open("w0", "first");
+    ada.close(fd);
+    let lock = store(&world).unwrap().join("lock");
+    // As another process does that looks around: nothing can be added.
+    let lock = fs::OpenOptions::new().append(true).open(lock).unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    ada.tell(["open", "w0", "f"]);
+    world.await_held("f", 1);
+    let mut other = world.actor(&world.view());
+    let fd = other.open("w0", "g");
+    other.write(fd, "more").unwrap();
+    other.close(fd);
+    other.ask(["rename", "g", "h"]).unwrap();
+    assert!(ada.is_busy(), "it is not kept yet");
+    ada.signal(Signal::KILL);
+    assert_eq!(ada.end(SOON), Some(9));
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::Unlock).unwrap();
+    let fd = other.open("r", "f");
+    assert_eq!(other.read(fd, 9), Ok("text".to_owned()), "whoever was killed has not overwritten");
+}
+
 /// The file holds "bob's", and ada last saw what was there before.
 fn ada_is_behind(world: &World) -> (Actor, Actor) {
     world.script(&world.source(), "echo old > f").run().success();
