@@ -9,7 +9,7 @@
 
 mod reader;
 mod standing;
-mod state;
+pub mod state;
 #[cfg(test)]
 mod tests;
 
@@ -34,7 +34,8 @@ use crate::wire::{
 
 pub use crate::link::ConnectError;
 pub use crate::wire::{MaxHold, Party, Recall};
-use standing::{Moment, Standing};
+pub use standing::Moment;
+use standing::Standing;
 use state::State;
 
 /// How long a broker may take to answer a question.

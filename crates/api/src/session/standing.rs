@@ -14,7 +14,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 /// An instant on the clock since boot, the time asleep included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Moment(Duration);
+pub struct Moment(pub Duration);
 
 impl Moment {
     /// Reads the clock.

@@ -24,10 +24,11 @@ use crate::wire::{
 /// A broker drops a client that it has not heard for a few of these.
 const HEARTBEAT_MAX: Duration = Duration::from_secs(2);
 
-pub(super) type Then = Box<dyn FnMut(Answer) + Send>;
+pub type Then = Box<dyn FnMut(Answer) + Send>;
 type AttachAnswer = Result<Attached, AttachRefusal>;
 
-pub(super) struct State {
+/// A session without a thread and without a connection of its own.
+pub struct State {
     link: Link,
     /// Of the connection that is up.
     heartbeats: Heartbeats,
@@ -35,7 +36,8 @@ pub(super) struct State {
     lease: Duration,
     broker: BrokerInfo,
     next_number: u64,
-    owners: HashMap<u64, Owner>,
+    /// By number, and so in the order in which they asked.
+    owners: BTreeMap<u64, Owner>,
     /// Owners to look at on the session's thread, while the broker is away.
     errands: Vec<u64>,
     sources: BTreeMap<SpaceId, Source>,
@@ -73,7 +75,7 @@ struct Asked {
 }
 
 /// Somebody to call, without the lock.
-pub(super) enum Call {
+pub enum Call {
     /// An owner that will hear more: give `then` back by [`State::give_back`].
     Waiting { owner: u64, then: Then, ticket: Option<Ticket> },
     /// An owner's last answer.
@@ -99,7 +101,7 @@ impl State {
             lease: welcome.lease,
             broker: welcome.broker,
             next_number: 1,
-            owners: HashMap::new(),
+            owners: BTreeMap::new(),
             errands: Vec::new(),
             sources: BTreeMap::new(),
             attaching: HashMap::new(),

@@ -27,7 +27,7 @@ impl State {
         let asked = self.owners.iter().filter(|(_, owner)| matches!(owner, Owner::Asked(_)));
         self.errands = asked.map(|(number, _)| *number).collect();
         // The oldest is taken first, from the end.
-        self.errands.sort_unstable_by(|one, other| other.cmp(one));
+        self.errands.reverse();
     }
 
     /// Returns whom to call now that the broker is away, one at a time.
@@ -125,7 +125,7 @@ impl State {
         for (space, source) in sources {
             self.say(&ClientMessage::Attach { space, source });
         }
-        let gone = self.owners.extract_if(|_, owner| !matches!(owner, Owner::Asked(_)));
+        let gone = self.owners.extract_if(.., |_, owner| !matches!(owner, Owner::Asked(_)));
         gone.filter(|(_, owner)| matches!(owner, Owner::Held { .. }))
             .map(|(owner, _)| {
                 let (why, reason) = (Revocation::LeaseLost, String::new());
@@ -143,13 +143,11 @@ impl State {
             }
             Owner::Held { .. } | Owner::Leaving { .. } => None,
         });
-        let mut asked: Vec<_> = asked.collect();
-        asked.sort_unstable_by_key(|acquire| acquire.owner);
-        asked
+        asked.collect()
     }
 
     fn tell_leaving(&mut self) {
-        let leaving = self.owners.extract_if(|_, owner| matches!(owner, Owner::Leaving { .. }));
+        let leaving = self.owners.extract_if(.., |_, owner| matches!(owner, Owner::Leaving { .. }));
         for (owner, leaving) in leaving.collect::<Vec<_>>() {
             if let Owner::Leaving { change, .. } = leaving {
                 self.say(&ClientMessage::Release { owner, change: Some(change) });
