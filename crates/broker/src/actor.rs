@@ -1,8 +1,8 @@
 //! The one thread that decides. Five verbs: receive, decide, journal, apply, tell.
 //!
 //! It is itself the event loop of all connections, so a request costs no hop between threads. Each
-//! turn takes what came, decides it, commits all of it at once, and only then tells anybody (N3).
-//! Letting go needs no commit of its own: it waits a moment for one that somebody needs.
+//! turn takes what came, decides it, commits all of it at once ([`crate::books`]), and only then tells
+//! anybody (N3).
 
 use std::collections::BTreeSet;
 use std::io;
@@ -22,6 +22,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use rustc_hash::FxHashMap;
 
+use crate::books::Books;
 use crate::clock;
 use crate::desk::{Desk, Guest, Letter};
 use crate::doors::{Doors, Read};
@@ -38,8 +39,6 @@ const PROCESS_BIT: usize = 1 << 62;
 
 /// Connections at once: a session each, and some that have not said hello.
 const CONNECTIONS_MAX: usize = SESSIONS_MAX + 256;
-/// How long what nobody waits for may stay out of the journal.
-const COMMIT_DELAY: Duration = Duration::from_millis(4);
 /// The first pause after a commit that failed; it doubles.
 const RETRY_MIN: Duration = Duration::from_millis(50);
 /// The longest such pause.
@@ -56,14 +55,13 @@ pub(crate) struct Actor {
     mail: Receiver<Mail>,
     desk: Desk,
     doors: Doors,
-    journal: Journal,
+    books: Books,
     prober: Sender<ToProber>,
     watched: FxHashMap<Token, (SessionId, OwnedFd)>,
     next_watch: usize,
     /// Connections that may have more to read, and mail that may have come meanwhile.
     unread: BTreeSet<ConnectionId>,
     unopened: bool,
-    commit_by: Option<Time>,
     /// When to look after what no event tells of, if there is such a thing.
     rounds_at: Option<Time>,
 }
@@ -91,13 +89,12 @@ impl Actor {
             mail,
             desk,
             doors,
-            journal,
+            books: Books::new(journal),
             prober,
             watched: FxHashMap::default(),
             next_watch: PROCESS_BIT,
             unread: BTreeSet::new(),
             unopened: true,
-            commit_by: None,
             rounds_at: None,
         })
     }
@@ -134,7 +131,7 @@ impl Actor {
 
     /// Returns when something is to be done by the clock.
     fn due(&self) -> Option<Time> {
-        let due = [self.desk.deadline(), self.commit_by, self.rounds_at];
+        let due = [self.desk.deadline(), self.books.deadline(), self.rounds_at];
         due.into_iter().flatten().min()
     }
 
@@ -310,14 +307,7 @@ impl Actor {
     fn settle_accounts(&mut self, all: bool) {
         loop {
             let now = clock::now();
-            let overdue = self.commit_by.is_some_and(|by| by <= now);
-            if self.desk.is_dirty() && (all || overdue || self.desk.has_letters()) {
-                self.commit();
-                self.desk.committed(clock::now().since(now));
-                self.commit_by = None;
-            } else if self.desk.is_dirty() {
-                self.commit_by.get_or_insert(now + COMMIT_DELAY);
-            }
+            self.journal(all, now);
             self.desk.hand_over();
             self.deliver(now);
             let lost = self.doors.flush();
@@ -331,10 +321,13 @@ impl Actor {
         }
     }
 
-    /// Does not return before all is in the journal: nobody is told anything meanwhile.
-    fn commit(&mut self) {
+    /// Does not return before what must be in the journal is: nobody is told anything meanwhile.
+    fn journal(&mut self, all: bool, now: Time) {
         let mut pause = RETRY_MIN;
-        while let Err(error) = self.journal.commit(self.desk.entries()) {
+        while let Err(error) = match all {
+            true => self.books.commit(&mut self.desk),
+            false => self.books.settle(&mut self.desk, now),
+        } {
             tracing::error!(%error, "the journal cannot be written; nothing is granted meanwhile");
             // The journal has no event to wait for: a disk does not tell when it has room.
             let until = rustix::time::Timespec::try_from(pause).ok();

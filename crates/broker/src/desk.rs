@@ -298,8 +298,9 @@ impl Desk {
         !self.letters.is_empty()
     }
 
-    /// Hands out what is to be told.
+    /// Hands out what is to be told, which must be journaled by now.
     pub fn take_letters(&mut self) -> Vec<Letter> {
+        assert!(self.letters.is_empty() || !self.is_dirty(), "N3: journaled before it is told");
         std::mem::take(&mut self.letters)
     }
 

@@ -9,6 +9,7 @@
 
 mod actor;
 mod audit;
+mod books;
 mod clock;
 mod desk;
 mod door;
