@@ -95,6 +95,8 @@ pub(crate) struct Desk {
     dirty_spaces: BTreeSet<SpaceId>,
     /// Why claims are to end, in the words of whoever asked for it.
     reasons: FxHashMap<Ticket, String>,
+    /// The grace ended, which is not yet in the journal.
+    complete: bool,
     /// Rises with every batch that changed who holds or waits.
     version: u64,
     terms: Terms,
@@ -184,6 +186,7 @@ impl Desk {
             dirty_sessions: BTreeSet::new(),
             dirty_spaces: BTreeSet::new(),
             reasons: FxHashMap::default(),
+            complete: false,
             version: 1,
             terms,
             info,
@@ -259,13 +262,15 @@ impl Desk {
             .map(|ticket| Entry::Claim(*ticket, self.table.record(*ticket)))
             .chain(sessions.map(|id| Entry::Session(*id, self.sessions.get(*id))))
             .chain(spaces.map(|id| Entry::Space(*id, self.spaces.get(*id))))
+            .chain(self.complete.then_some(Entry::Complete))
     }
 
     /// Returns whether anything changed since the last commit.
     pub fn is_dirty(&self) -> bool {
         !(self.dirty_claims.is_empty()
             && self.dirty_sessions.is_empty()
-            && self.dirty_spaces.is_empty())
+            && self.dirty_spaces.is_empty()
+            && !self.complete)
     }
 
     /// Lets the log have what happened, if the journal has all of it (N3).
@@ -291,6 +296,7 @@ impl Desk {
         self.dirty_claims.clear();
         self.dirty_sessions.clear();
         self.dirty_spaces.clear();
+        self.complete = false;
     }
 
     /// Returns whether anybody is to be told anything.
@@ -410,8 +416,8 @@ impl Desk {
             | Event::Active { .. }
             | Event::Deferred { .. }
             | Event::Rechecked { .. }
-            | Event::Kin { .. }
-            | Event::GraceEnded => {}
+            | Event::Kin { .. } => {}
+            Event::GraceEnded => self.complete = true,
         }
     }
 

@@ -4,7 +4,7 @@
 //! one transaction in write-ahead mode: it survives the death of the process as soon as it is
 //! committed, that of the machine once it is synced. The run's epoch is synced before anything
 //! else is written (N4); if the machine went down since, the tail may be missing, and the boot id
-//! tells.
+//! tells: it is that of the last run that knew all there was to know.
 //!
 //! Checkpoints are made by a thread of their own, so that no grant waits for a disk.
 
@@ -48,6 +48,8 @@ const SCHEMA: &str = "
 /// An open journal.
 pub(crate) struct Journal {
     connection: Connection,
+    /// The boot of this run.
+    boot: String,
     /// The tickets that have a row: most claims come and go between two commits.
     stored: FxHashSet<Ticket>,
     commits: u32,
@@ -70,6 +72,8 @@ pub(crate) enum Entry<'a> {
     Claim(Ticket, Option<Record>),
     Session(SessionId, Option<&'a Client>),
     Space(SpaceId, Option<&'a Space>),
+    /// What a former run may have lost is known by now, or nobody's any more.
+    Complete,
 }
 
 /// Why a journal cannot be used.
@@ -114,16 +118,17 @@ impl Journal {
         let connection = Connection::open(&path).map_err(|error| trouble(&path, &error))?;
         let mut journal = Journal {
             connection,
+            boot: boot.to_owned(),
             stored: FxHashSet::default(),
             commits: 0,
-            checkpointer: Checkpointer::start(path.clone()),
+            checkpointer: Checkpointer::new(path.clone()),
         };
-        let memory = journal.begin(&path, boot)?;
+        let memory = journal.begin(&path)?;
         journal.stored = memory.claims.iter().map(|(ticket, _)| *ticket).collect();
         Ok((journal, memory))
     }
 
-    fn begin(&mut self, path: &Path, boot: &str) -> Result<Memory, JournalError> {
+    fn begin(&mut self, path: &Path) -> Result<Memory, JournalError> {
         let trouble = |error: rusqlite::Error| trouble(path, &error);
         self.prepare(path)?;
         let (former, former_boot) = self
@@ -136,7 +141,7 @@ impl Journal {
         let corrupt = |why: &str| JournalError::Corrupt(path.to_owned(), why.to_owned());
         let memory = Memory {
             epoch: Epoch(u64::try_from(epoch).map_err(|_| corrupt("a negative epoch"))?),
-            incomplete: former > 0 && former_boot != boot,
+            incomplete: former > 0 && former_boot != self.boot,
             claims: self
                 .load(&CLAIM, path, |id, row| Some((Ticket(id), rows::decode_claim(row)?)))?,
             sessions: self.load(&SESSION, path, |id, row| {
@@ -148,6 +153,7 @@ impl Journal {
         };
         let unwritable =
             |error: rusqlite::Error| JournalError::Unwritable(path.to_owned(), error.to_string());
+        let boot = if memory.incomplete { &former_boot } else { &self.boot };
         self.connection
             .execute("UPDATE run SET epoch = ?1, boot = ?2", params![epoch, boot])
             .map_err(unwritable)?;
@@ -218,7 +224,7 @@ impl Journal {
         let mut touched = Vec::new();
         let transaction = self.connection.transaction()?;
         for entry in entries {
-            write(&transaction, &entry, &self.stored)?;
+            write(&transaction, &entry, &self.stored, &self.boot)?;
             if let Entry::Claim(ticket, record) = entry {
                 touched.push((ticket, record.is_some()));
             }
@@ -244,12 +250,16 @@ fn write(
     transaction: &Transaction<'_>,
     entry: &Entry<'_>,
     stored: &FxHashSet<Ticket>,
+    boot: &str,
 ) -> Result<(), rusqlite::Error> {
     let (table, id, row) = match entry {
         Entry::Claim(ticket, None) if !stored.contains(ticket) => return Ok(()),
         Entry::Claim(ticket, record) => (&CLAIM, ticket.0, record.as_ref().map(rows::encode_claim)),
         Entry::Session(id, client) => (&SESSION, id.0, client.map(rows::encode_session)),
         Entry::Space(id, space) => (&SPACE, u64::from(id.0), space.map(rows::encode_space)),
+        Entry::Complete => {
+            return transaction.execute("UPDATE run SET boot = ?1", [boot]).map(drop);
+        }
     };
     let id = i64::try_from(id).expect("ids rise from 1, one by one");
     match row {

@@ -102,6 +102,21 @@ fn another_boot_may_have_lost_the_tail() {
     assert!(memory.incomplete);
 }
 
+/// Somebody who was granted what the tail held may still be on the way back when the broker dies
+/// a second time.
+#[test]
+fn n1_a_lost_tail_stays_lost_until_the_grace_is_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let is_incomplete = |boot| Journal::open(dir.path(), boot).unwrap().1.incomplete;
+    assert!(!is_incomplete(BOOT));
+    assert!(is_incomplete("another"));
+    let (mut journal, memory) = Journal::open(dir.path(), "another").unwrap();
+    assert!(memory.incomplete);
+    journal.commit([Entry::Complete].into_iter()).unwrap();
+    drop(journal);
+    assert!(!is_incomplete("another"));
+}
+
 /// Cuts the log of a crashed broker wherever it may matter. Each cut must open, and remember a state that
 /// was committed once: never half a batch, and never an epoch that was used before (N4).
 #[test]
