@@ -5,14 +5,15 @@ use std::os::unix::ffi::OsStringExt;
 
 use gate_tests::World;
 use gate_tests::terminal::Terminal;
+use rustix::process::Signal;
 
 /// What makes a holder green.
 const GREEN: &str = "\x1b[38;5;2m";
 
-/// Opens a terminal and the board in it.
+/// Opens a terminal and the board in it; the shell says when it has the terminal again.
 fn open(world: &World, width: u16, height: u16) -> Terminal {
     let terminal = Terminal::open(world, width, height);
-    terminal.enter(&format!("{} top", world.program("gate").display()));
+    terminal.enter(&format!("{} top; echo left by $?", world.program("gate").display()));
     terminal
 }
 
@@ -42,6 +43,7 @@ fn top_shows_a_waiter_come_and_go_and_gives_the_terminal_back() {
     other.close(fd);
     terminal.wait_for("nobody holds anything and nobody waits");
     terminal.press(["q"]);
+    terminal.wait_for("left by 0");
     terminal.assert_sane();
 }
 
@@ -88,13 +90,13 @@ fn top_goes_on_over_a_restart_of_the_broker() {
 
 #[test]
 fn top_gives_the_terminal_back_when_a_signal_ends_it() {
-    for signal in ["INT", "TERM", "HUP", "QUIT"] {
+    for signal in [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT] {
         let world = World::new();
         let terminal = open(&world, 80, 24);
         terminal.wait_for("nobody holds anything");
-        let pid = pid_of_top(&world);
-        world.script(world.home(), &format!("kill -{signal} {pid}")).run().success();
-        terminal.wait_until("the shell", |screen| !screen.contains("nobody holds anything"));
+        let pid = rustix::process::Pid::from_raw(pid_of_top(&world)).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+        terminal.wait_for(&format!("left by {}", 128 + signal.as_raw()));
         terminal.assert_sane();
     }
 }
@@ -105,11 +107,12 @@ fn top_makes_room_for_the_shell_and_comes_back() {
     let terminal = open(&world, 80, 24);
     terminal.wait_for("nobody holds anything");
     terminal.press(["C-z"]);
-    terminal.wait_until("the shell", |screen| !screen.contains("nobody holds anything"));
+    terminal.wait_for("left by 148");
     terminal.assert_sane();
-    terminal.enter("fg");
+    terminal.enter("clear; fg; echo left by $?");
     terminal.wait_for("nobody holds anything");
     terminal.press(["C-c"]);
+    terminal.wait_for("left by 0");
     terminal.assert_sane();
 }
 

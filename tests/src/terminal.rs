@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::kernel;
 use crate::run::Run;
 use crate::wait::{SOON, try_wait_for};
 use crate::world::World;
@@ -104,8 +105,17 @@ impl Terminal {
 }
 
 impl Drop for Terminal {
+    /// The shell may sit in a view that is about to be unmounted.
     fn drop(&mut self) {
+        let tmux = |words: &[&str]| {
+            let output = Command::new("tmux").arg("-S").arg(&self.socket).args(words).output();
+            output.ok().and_then(|output| String::from_utf8(output.stdout).ok())
+        };
+        let shell = tmux(&["list-panes", "-F", "#{pane_pid}"]);
         // Where the test failed it may be gone already; the world's end looks for what is left.
-        let _ = Command::new("tmux").arg("-S").arg(&self.socket).arg("kill-server").output();
+        let _ = tmux(&["kill-server"]);
+        if let Some(shell) = shell.and_then(|pid| pid.trim().parse().ok()) {
+            try_wait_for(SOON, || kernel::is_dead(shell).then_some(()));
+        }
     }
 }
