@@ -6,7 +6,9 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use gate_api::link::Connector;
-use gate_api::wire::{Fate, Happening, LineState, Origin, Party, Scope, Source};
+use gate_api::wire::{
+    Entry, Fate, Happening, LineState, LogQuery, Origin, Party, Scope, Source, Stretch,
+};
 use gate_api::{Address, Answer, Ask, Attachment, ClientInfo, Grant, Session, Watcher};
 use gate_core::lock::claim::{Label, Patience};
 use gate_core::lock::event::{Refusal, Revocation};
@@ -271,12 +273,25 @@ fn n3_nobody_is_told_of_what_the_journal_does_not_have() {
     let [a, b] = ["a", "b"].map(|name| connect(&broker.address(), name));
     let journal = rusqlite::Connection::open(state.path().join("journal.sqlite")).unwrap();
     journal.execute_batch("BEGIN IMMEDIATE").unwrap();
-    let [first, second] = [a.hold("f"), b.hold("g")];
+    let [first, second] = [a.hold("f-early"), b.hold("g")];
     assert!(first.answers.recv_timeout(OUTAGE).is_err(), "told before it was journaled");
     assert!(second.has_heard_nothing());
+    // Nor does the log tell of it, which has a thread and a file of its own.
+    let log = rusqlite::Connection::open(state.path().join("audit.sqlite")).unwrap();
+    let told = "SELECT count(*) FROM block WHERE instr(records, CAST('f-early' AS BLOB))";
+    assert_eq!(log.query_row(told, (), |row| row.get::<_, i64>(0)), Ok(0));
     journal.execute_batch("ROLLBACK").unwrap();
     first.is_granted();
     second.is_granted();
+    let (scope, stretch) = (Scope::Everything, Stretch::UpTo(None));
+    let query = LogQuery { scope, stretch, limit: 512, patience: Duration::ZERO };
+    let page = a.session.log(query).unwrap();
+    let granted = |entry: &Entry| {
+        let Happening::Claim { became, claim } = &entry.record.what else { return false };
+        let path = claim.places[0].path.as_ref().map(ToString::to_string);
+        matches!(became, Fate::Granted { .. }) && path.as_deref() == Some("f-early")
+    };
+    assert!(page.entries.iter().any(granted), "who was told of it can read of it: {page:?}");
 }
 
 #[test]
