@@ -130,9 +130,9 @@ impl Keeper {
     fn write(&mut self) {
         self.last_write = Instant::now();
         let blocks = self.recent.unwritten();
-        let written = self.store.write(&blocks, clock::wall_ms());
-        self.write_at = if written {
+        self.write_at = if self.store.write(&blocks) {
             self.recent.all_written();
+            self.store.trim(clock::wall_ms());
             None
         } else {
             Some(self.last_write + RETRY_PAUSE)

@@ -27,13 +27,11 @@ const PRIVATE: u32 = 0o600;
 /// The version of the tables and of the records in them.
 const FORMAT_VERSION: i64 = 1;
 /// Blocks that are given up in one step.
-const STEP_BLOCKS: u32 = 64;
+const STEP_BLOCKS: u32 = 8;
 /// Such steps between two rounds of writing.
-const STEPS_MAX: u32 = 4;
+const STEPS_MAX: u32 = 32;
 /// Pages without content that may stay in the file, to be filled again.
 const FREE_PAGES_MAX: u64 = 2_048;
-/// Pages that are given back to the file system in one round.
-const VACUUM_PAGES: u64 = 512;
 
 const PRAGMAS: &str = "
     PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;
@@ -46,8 +44,7 @@ const SCHEMA: &str = "
     CREATE INDEX block_time ON block (at_ms);
     CREATE INDEX block_odd ON block (epoch, last) WHERE odd = 1;
 ";
-const INSERT: &str =
-    "INSERT INTO block (epoch, first, last, at_ms, odd, records) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+const INSERT: &str = "INSERT OR REPLACE INTO block (epoch, first, last, at_ms, odd, records) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
 const AFTER: &str = "SELECT epoch, first, last, at_ms, odd, records FROM block
     WHERE (epoch, last) > (?1, ?2) ORDER BY epoch, last";
 const UP_TO: &str = "SELECT epoch, first, last, at_ms, odd, records FROM block
@@ -59,6 +56,9 @@ const GIVE_UP_OLD: &str = "DELETE FROM block WHERE id IN (
     SELECT id FROM block WHERE at_ms < ?1 ORDER BY at_ms LIMIT ?2)";
 const GIVE_UP_FIRST: &str = "DELETE FROM block WHERE id IN (
     SELECT id FROM block ORDER BY id LIMIT ?1)";
+
+/// Gives pages back to the file system, so many in one round.
+const VACUUM: &str = "PRAGMA incremental_vacuum(512)";
 
 /// The log's file, as far as it can be used.
 pub(super) struct Store {
@@ -123,11 +123,11 @@ impl Store {
         Ok((store, Former::Unreadable))
     }
 
-    /// Writes blocks, all or none, and gives up what is too old or too much; returns whether that
-    /// was possible.
-    pub fn write(&mut self, blocks: &[Arc<Block>], now_ms: u64) -> bool {
+    /// Writes blocks, all or none; returns whether that was possible. Writing them again, after an
+    /// error that came late, does no harm.
+    pub fn write(&mut self, blocks: &[Arc<Block>]) -> bool {
         self.reopen();
-        let written = self.attempt(|store, connection| {
+        let written = self.attempt(|_, connection| {
             let transaction = connection.transaction()?;
             for block in blocks {
                 let Block { epoch, first, last, at_ms, odd, bytes } = &**block;
@@ -137,13 +137,17 @@ impl Store {
                     .prepare_cached(INSERT)?
                     .execute(params![epoch, first, last, at_ms, odd, bytes])?;
             }
-            transaction.commit()?;
-            store.trim(connection, now_ms)
+            transaction.commit()
         });
         if written.is_some() && std::mem::take(&mut self.is_failing) {
             tracing::info!("the log is written again");
         }
         written.is_some()
+    }
+
+    /// Gives up what is too old or too much, a few steps at a time.
+    pub fn trim(&mut self, now_ms: u64) {
+        self.attempt(|store, connection| store.give_up(connection, now_ms));
     }
 
     /// Returns blocks that end after a place, oldest first, about as many bytes as asked for.
@@ -167,7 +171,7 @@ impl Store {
         self.attempt(|_, connection| {
             let before = |row: &Row<'_>| {
                 let (epoch, first): (i64, i64) = (row.get(0)?, row.get(1)?);
-                Ok(Cursor { epoch: unsigned(epoch), number: unsigned(first) - 1 })
+                Ok(Cursor { epoch: unsigned(epoch), number: unsigned(first).saturating_sub(1) })
             };
             connection.prepare_cached(SINCE)?.query_row([signed(at_ms)], before).optional()
         })?
@@ -224,8 +228,7 @@ impl Store {
         }
     }
 
-    /// Gives up the oldest blocks, in bounded steps, while there is too much or it is too old.
-    fn trim(&self, connection: &Connection, now_ms: u64) -> rusqlite::Result<()> {
+    fn give_up(&self, connection: &Connection, now_ms: u64) -> rusqlite::Result<()> {
         let pragma = |name| -> rusqlite::Result<u64> {
             let number: i64 = connection.pragma_query_value(None, name, |row| row.get(0))?;
             Ok(unsigned(number))
@@ -246,7 +249,10 @@ impl Store {
             }
         }
         if pragma("freelist_count")? > FREE_PAGES_MAX {
-            connection.execute_batch(&format!("PRAGMA incremental_vacuum({VACUUM_PAGES})"))?;
+            // Each step gives one page back.
+            let mut vacuum = connection.prepare_cached(VACUUM)?;
+            let mut pages = vacuum.query(())?;
+            while pages.next()?.is_some() {}
         }
         Ok(())
     }
@@ -285,19 +291,19 @@ impl Store {
     fn set_aside(&mut self, why: &str) {
         self.connection = None;
         let aside = self.state_dir.join(ASIDE_NAME);
-        tracing::error!(why, aside = %aside.display(), "the log cannot be gone on with and is set aside");
         for suffix in ["", "-wal", "-shm"] {
             let from = self.state_dir.join(format!("{LOG_NAME}{suffix}"));
             let to = self.state_dir.join(format!("{ASIDE_NAME}{suffix}"));
             match std::fs::rename(&from, &to) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return tracing::error!(%error, "it cannot be set aside");
+                    return self.fail(&format!("{why}; and it cannot be set aside: {error}"));
                 }
                 _ => {}
             }
         }
+        tracing::error!(why, aside = %aside.display(), "the log is useless and was set aside");
         if let Err(Trouble::Useless(why) | Trouble::Unreachable(why)) = self.try_open() {
-            tracing::error!(why, "a new log cannot be begun");
+            self.fail(&why);
         }
     }
 }
@@ -344,8 +350,11 @@ fn select(
 fn block_of(row: &Row<'_>) -> rusqlite::Result<Block> {
     let number = |column| row.get(column).map(unsigned);
     let (epoch, first, last, at_ms) = (number(0)?, number(1)?, number(2)?, number(3)?);
+    if first == 0 || last < first {
+        return Err(rusqlite::Error::IntegralValueOutOfRange(2, signed(last)));
+    }
     let (odd, bytes) = (row.get(4)?, row.get(5)?);
-    Ok(Block { epoch, first: first.max(1), last, at_ms, odd, bytes })
+    Ok(Block { epoch, first, last, at_ms, odd, bytes })
 }
 
 /// Tells a file that makes no sense from one that cannot be reached.

@@ -263,12 +263,13 @@ fn the_oldest_are_given_up_by_size_and_who_asks_for_them_is_told() {
     block::encode(&Record { at_ms, what: came(1, &name) }, &mut bytes);
     for number in 1..=400 {
         let block = Block { last: number, bytes: bytes.clone(), ..Block::begun(1, number, at_ms) };
-        assert!(store.write(&[Arc::new(block)], at_ms));
+        assert!(store.write(&[Arc::new(block)]));
+        store.trim(at_ms);
     }
     let size = std::fs::metadata(state.path().join(LOG_NAME)).unwrap().len();
-    assert!(size < 8 << 20, "{size} bytes");
+    assert!(size < 4 << 20, "{size} bytes");
     let oldest = store.after(Cursor::START, 1)[0].first;
-    assert!(oldest > 300, "{oldest}");
+    assert!((360..400).contains(&oldest), "{oldest}");
     drop(store);
     let (audit, _pen) = start(&state, 2);
     let page = ask(&audit, Stretch::After(cursor(1, 1)));
@@ -283,11 +284,45 @@ fn the_oldest_are_given_up_by_age() {
     let bounds = Bounds { age_max: Duration::from_millis(100), ..BOUNDS };
     let mut store = Store::open(state.path(), Epoch(1), bounds).unwrap().0;
     let block = |number, at_ms| Arc::new(Block { last: number, ..Block::begun(1, number, at_ms) });
-    assert!(store.write(&[block(1, 1_000), block(2, 1_050)], 1_060));
-    assert!(store.write(&[block(3, 1_120)], 1_120));
+    assert!(store.write(&[block(1, 1_000), block(2, 1_050), block(3, 1_120)]));
+    store.trim(1_120);
     let kept: Vec<u64> =
         store.after(Cursor::START, usize::MAX).iter().map(|block| block.first).collect();
     assert_eq!(kept, [2, 3]);
+}
+
+#[test]
+fn a_smaller_bound_gives_room_back() {
+    let state = TempDir::new().unwrap();
+    let mut store = Store::open(state.path(), Epoch(1), BOUNDS).unwrap().0;
+    let (name, mut bytes) = ("x".repeat(64 << 10), Vec::new());
+    block::encode(&Record { at_ms: 5, what: came(1, &name) }, &mut bytes);
+    let block = |number| {
+        Arc::new(Block { last: number, bytes: bytes.clone(), ..Block::begun(1, number, 5) })
+    };
+    assert!(store.write(&(1..=512).map(block).collect::<Vec<_>>()));
+    let size = || std::fs::metadata(state.path().join(LOG_NAME)).unwrap().len();
+    drop(store);
+    let bounds = Bounds { bytes_max: 1 << 20, ..BOUNDS };
+    let (mut store, former) = Store::open(state.path(), Epoch(2), bounds).unwrap();
+    assert_eq!(former, Former::Cut(cursor(1, 512)));
+    for number in 513..=528 {
+        assert!(store.write(&[block(number)]));
+        store.trim(5);
+    }
+    let oldest = store.after(Cursor::START, 1)[0].first;
+    assert!((500..528).contains(&oldest), "{oldest}");
+    drop(store);
+    assert!(size() < 16 << 20, "{} bytes", size());
+}
+
+#[test]
+fn blocks_that_are_written_again_are_there_once() {
+    let state = TempDir::new().unwrap();
+    let mut store = Store::open(state.path(), Epoch(1), BOUNDS).unwrap().0;
+    let blocks = [Arc::new(Block { last: 3, ..Block::begun(1, 1, 5) })];
+    assert!(store.write(&blocks) && store.write(&blocks));
+    assert_eq!(store.after(Cursor::START, usize::MAX), blocks);
 }
 
 #[test]
@@ -308,17 +343,18 @@ fn a_log_that_makes_no_sense_is_set_aside_and_begun_anew() {
     let state = TempDir::new().unwrap();
     drop(start(&state, 1));
     let path = state.path().join(LOG_NAME);
-    let last_bytes = |path: &Path| {
-        let file = rusqlite::Connection::open(path).unwrap();
-        file.execute("UPDATE block SET records = x'ff'", ()).unwrap();
+    let set = |what: &str| {
+        let file = rusqlite::Connection::open(&path).unwrap();
+        file.execute(&format!("UPDATE block SET {what}"), ()).unwrap();
     };
-    let spoilt: [&dyn Fn(); 3] = [
+    let spoilt: [&dyn Fn(); 4] = [
         &|| std::fs::write(&path, b"no database at all").unwrap(),
-        &|| last_bytes(&path),
+        &|| set("records = x'ff'"),
+        &|| set("first = last + 2"),
         // Its run is later than the next: the journal was begun anew.
         &|| {},
     ];
-    for (epoch, spoil) in [2, 3, 3].into_iter().zip(spoilt) {
+    for (epoch, spoil) in [2, 3, 4, 4].into_iter().zip(spoilt) {
         spoil();
         let (audit, mut pen) = start(&state, epoch);
         write(&mut pen, 1);
