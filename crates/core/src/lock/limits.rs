@@ -24,6 +24,9 @@ pub const DEADLOCK_PATIENCE: Duration = Duration::from_secs(2);
 pub const COURTESY_MAX: Duration = Duration::from_secs(24 * 3600);
 /// How long before its end a holder is asked to let go, at most; it is warned twice as long before.
 pub const RECALL_NOTICE_MAX: Duration = Duration::from_secs(30);
+/// The shortest time after which the same claim is looked at again: whatever a client asks for, the
+/// table comes to rest.
+pub const LOOK_PAUSE_MIN: Duration = Duration::from_millis(10);
 
 /// A bound that was reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -40,6 +40,18 @@ impl Queue {
         self.holders.is_empty() && self.line.is_none()
     }
 
+    /// Panics unless the counts are those of the lists, and somebody is here.
+    #[cfg(any(test, debug_assertions))]
+    pub fn check(&self) {
+        for mode in Mode::ALL {
+            let holders = self.holders.values().filter(|held| **held == mode).count();
+            assert_eq!(self.held[mode as usize] as usize, holders, "{:?}", self.key);
+        }
+        let waits = self.waiters().next().is_some();
+        assert_eq!(self.line.is_some(), waits, "{:?}", self.key);
+        assert!(waits || !self.holders.is_empty(), "nobody is here: {:?}", self.key);
+    }
+
     /// Returns how many wait for it.
     pub fn length(&self) -> usize {
         let line = self.line.as_deref();

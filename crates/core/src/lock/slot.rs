@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::claim::{Claim, Patience};
 use super::event::{Kin, Recall, RecallStage};
-use super::limits::RECALL_NOTICE_MAX;
+use super::limits::{LOOK_PAUSE_MIN, RECALL_NOTICE_MAX};
 use super::mode::Mode;
 use crate::id::{Ticket, Token};
 use crate::time::Time;
@@ -149,13 +149,14 @@ impl Stay {
         // Without a session there is nobody to ask.
         let asked_before =
             if claim.lease.is_some() { Duration::ZERO } else { claim.recall_notice() * 2 };
-        Stay::Until(since + (limit - asked_before))
+        Stay::Until(since + limit.saturating_sub(asked_before))
     }
 }
 
 impl Claim {
     /// Returns how long before its end a holder is asked to let go.
     pub(super) fn recall_notice(&self) -> Duration {
-        self.max_hold.map_or(RECALL_NOTICE_MAX, |limit| RECALL_NOTICE_MAX.min(limit / 4))
+        let notice = self.max_hold.map_or(RECALL_NOTICE_MAX, |limit| limit / 4);
+        notice.clamp(LOOK_PAUSE_MIN, RECALL_NOTICE_MAX)
     }
 }

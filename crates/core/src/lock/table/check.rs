@@ -9,7 +9,7 @@ impl Table {
     /// Panics unless all that must hold between the indexes and the claims does.
     pub fn check(&self) {
         for (id, queue) in &self.queues {
-            assert!(!queue.is_empty(), "an empty queue is forgotten: {:?}", queue.key);
+            queue.check();
             assert_eq!(self.index[&queue.key], id);
         }
         assert_eq!(self.index.len(), self.queues.len());

@@ -1,7 +1,7 @@
 //! When the table must look again, and what it does then.
 
 use super::super::event::{End, Event, Recall, RecallCause, RecallStage, Refusal, Revocation};
-use super::super::limits::{COURTESY_MAX, DEADLOCK_PATIENCE, ENDED_AT_ONCE_MAX};
+use super::super::limits::{COURTESY_MAX, DEADLOCK_PATIENCE, ENDED_AT_ONCE_MAX, LOOK_PAUSE_MIN};
 use super::super::slot::{Held, Stay, Waiting};
 use super::super::want::{Access, Op};
 use super::judge::Asker;
@@ -77,6 +77,7 @@ impl Table {
     /// Lets a reader go on ungated if all it waits for are open handles that did nothing so long.
     fn decide_idle(&self, ticket: Ticket, waiting: &Waiting, now: Time) -> Event {
         let patience = waiting.claim.read_wait.expect("only patient readers look again");
+        let patience = patience.max(LOOK_PAUSE_MIN);
         let mut idle_since = waiting.since;
         for blocker in self.blockers(ticket) {
             let slot = self.slot(blocker);

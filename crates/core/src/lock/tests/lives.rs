@@ -255,6 +255,51 @@ fn a_holder_is_asked_to_let_go() {
     );
 }
 
+/// No client can keep the table busy for ever by asking for no time at all.
+#[test]
+fn times_of_zero_come_to_rest() {
+    check(
+        "
+        A limited 0 W f  granted 1
+        tick 0
+        tick 100
+        B W f          waits
+        tick 10        A warned 20
+        tick 10        A asked 10
+        tick 10        A revoked; B granted 2
+        ",
+    );
+    check(
+        "
+        A hold W f     granted 1
+        B eager R f    waits
+        tick 0
+        tick 1000
+        A release      B granted 2
+        ",
+    );
+    check(
+        "
+        A W f          granted 1
+        B eager R f    waits
+        tick 9
+        tick 1         B ungated
+        ",
+    );
+}
+
+#[test]
+fn a_heartbeat_may_change_the_lease() {
+    check(
+        "
+        A leashed lock W f  granted 1
+        A renew 3000
+        tick 2999
+        tick 1         A revoked
+        ",
+    );
+}
+
 #[test]
 fn a_waiter_can_be_sent_away() {
     check(

@@ -103,7 +103,8 @@ impl World {
             }
             "renew" => {
                 let owner = self.last_of(session);
-                self.run(Command::Renew { owner, lease: None })
+                let lease = words.get(2).map(|ms| Duration::from_millis(ms.parse().unwrap()));
+                self.run(Command::Renew { owner, lease })
             }
             "kin" => {
                 let waiter = self.last_of(session);
@@ -124,7 +125,7 @@ impl World {
         }
     }
 
-    /// Asks for `[try|wait MS|patient|threads|leashed|limited MS]… OP PATH…`.
+    /// Asks for `[try|wait MS|patient|eager|threads|leashed|limited MS]… OP PATH…`.
     fn ask(&mut self, session: SessionId, words: &[&str]) -> String {
         let mut terms = self.terms(session);
         let mut words = words;
@@ -137,6 +138,7 @@ impl World {
                     words = &words[1..];
                 }
                 "patient" => terms.read_wait = Some(Duration::from_secs(30)),
+                "eager" => terms.read_wait = Some(Duration::ZERO),
                 "threads" => terms.caller = None,
                 "leashed" => {
                     terms.lease = Some(LEASE);
