@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::ops::ControlFlow;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::sync::mpsc::{Receiver, Sender};
@@ -13,9 +14,9 @@ use std::time::Duration;
 
 use gate_api::bearer::Rights;
 use gate_api::process;
+use gate_api::wire::ServerMessage;
 use gate_core::id::SessionId;
 use gate_core::lock::claim::Process;
-use gate_core::lock::limits::SESSIONS_MAX;
 use gate_core::time::Time;
 use mio::event::Event;
 use mio::unix::SourceFd;
@@ -23,9 +24,10 @@ use mio::{Events, Interest, Poll, Token};
 use rustc_hash::FxHashMap;
 
 use crate::books::Books;
+use crate::bounds::CONNECTIONS_MAX;
 use crate::clock;
-use crate::desk::{Desk, Guest, Letter};
-use crate::doors::{Doors, Read};
+use crate::desk::{Desk, Guest, Letter, Way};
+use crate::doors::{Arrival, Doors, Read};
 use crate::journal::Journal;
 use crate::kin::ToProber;
 use crate::mail::{ConnectionId, Mail};
@@ -37,8 +39,6 @@ const FIRST_CONNECTION: usize = 2;
 /// Tokens with this bit belong to processes that are watched.
 const PROCESS_BIT: usize = 1 << 62;
 
-/// Connections at once: a session each, and some that have not said hello.
-const CONNECTIONS_MAX: usize = SESSIONS_MAX + 256;
 /// The first pause after a commit that failed; it doubles.
 const RETRY_MIN: Duration = Duration::from_millis(50);
 /// The longest such pause.
@@ -46,7 +46,13 @@ const RETRY_MAX: Duration = Duration::from_secs(2);
 /// How often silent clients are looked for, and clients let in that could not be before.
 const ROUNDS_PAUSE: Duration = Duration::from_secs(1);
 /// Letters from other threads that are opened in one turn.
-const MAIL_PER_TURN_MAX: usize = 1_024;
+const MAIL_PER_TURN_MAX: usize = 128;
+/// Messages heard in one turn, of all clients; each is heard once at least.
+const MESSAGES_PER_TURN_MAX: usize = 512;
+/// Messages of one client heard in one turn.
+const MESSAGES_PER_CLIENT_MAX: usize = 64;
+/// Clients let in in one turn.
+const ACCEPTS_PER_TURN_MAX: usize = 32;
 const EVENTS_MAX: usize = 256;
 
 pub(crate) struct Actor {
@@ -62,6 +68,8 @@ pub(crate) struct Actor {
     /// Connections that may have more to read, and mail that may have come meanwhile.
     unread: BTreeSet<ConnectionId>,
     unopened: bool,
+    /// Whether somebody may stand before the door.
+    unaccepted: bool,
     /// When to look after what no event tells of, if there is such a thing.
     rounds_at: Option<Time>,
 }
@@ -95,6 +103,7 @@ impl Actor {
             next_watch: PROCESS_BIT,
             unread: BTreeSet::new(),
             unopened: true,
+            unaccepted: true,
             rounds_at: None,
         })
     }
@@ -119,9 +128,11 @@ impl Actor {
             for event in &events {
                 self.receive(event, now);
             }
+            self.accept(now);
             self.read_on(now);
             stopping = self.open_mail(now);
             self.make_rounds(now);
+            self.desk.answer_some();
             self.desk.tick(now);
         }
         self.settle_accounts(true);
@@ -137,7 +148,8 @@ impl Actor {
 
     /// Returns how long nothing is to be done.
     fn patience(&self, due: Option<Time>) -> Option<Duration> {
-        if !self.unread.is_empty() || self.unopened || self.desk.is_behind() {
+        let is_unheard = !self.unread.is_empty() || self.unopened || self.unaccepted;
+        if is_unheard || self.desk.is_behind() || self.desk.has_questions() {
             return Some(Duration::ZERO);
         }
         Some(due?.since(clock::now()))
@@ -146,7 +158,7 @@ impl Actor {
     fn receive(&mut self, event: &Event, now: Time) {
         match event.token() {
             WAKER => self.unopened = true,
-            LISTENER => self.accept(now),
+            LISTENER => self.unaccepted = true,
             Token(process) if process & PROCESS_BIT != 0 => self.bury(Token(process), now),
             Token(connection) => {
                 let connection = ConnectionId(connection);
@@ -161,11 +173,15 @@ impl Actor {
     }
 
     fn accept(&mut self, now: Time) {
-        loop {
+        for _ in 0..ACCEPTS_PER_TURN_MAX {
+            if !self.unaccepted {
+                return;
+            }
             let stream = match self.listener.accept() {
                 Ok((stream, _)) => OwnedFd::from(stream),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => {
+                    self.unaccepted = false;
                     if error.kind() != io::ErrorKind::WouldBlock {
                         tracing::warn!(%error, "a client could not be let in");
                         self.make_rounds_by(now + ROUNDS_PAUSE);
@@ -175,26 +191,24 @@ impl Actor {
             };
             match peer_of(&stream) {
                 Some(peer) if peer.is_trusted() => {
-                    let peer = process::of_pid(peer.pid);
-                    let socket = Socket { fd: stream, first_bytes: Vec::new() };
-                    self.admit(socket, Guest { peer, rights: Rights::Admin }, now);
+                    let way = Way::Local(process::of_pid(peer.pid));
+                    self.admit(Arrival::local(stream), Guest { way, rights: Rights::Admin }, now);
                 }
                 _ => tracing::warn!("a client of another user was turned away"),
             }
         }
     }
 
-    fn admit(&mut self, socket: Socket, guest: Guest, now: Time) {
+    fn admit(&mut self, arrival: Arrival, guest: Guest, now: Time) {
         if self.doors.len() >= CONNECTIONS_MAX {
             tracing::warn!("a client was turned away: too many connections");
             return;
         }
-        let Socket { fd, first_bytes } = socket;
-        match self.doors.admit(fd, &first_bytes, now) {
+        match self.doors.admit(arrival, now) {
             Ok(id) => {
                 self.desk.enter(id, guest);
                 self.make_rounds_by(now + ROUNDS_PAUSE);
-                self.read(id, now);
+                self.unread.insert(id);
             }
             Err(error) => tracing::warn!(%error, "a client could not be let in"),
         }
@@ -202,14 +216,29 @@ impl Actor {
 
     /// Reads a turn of every connection that may have something to say.
     fn read_on(&mut self, now: Time) {
-        for id in std::mem::take(&mut self.unread) {
-            self.read(id, now);
+        let unread = std::mem::take(&mut self.unread);
+        let share = MESSAGES_PER_TURN_MAX / unread.len().max(1);
+        for id in unread {
+            self.read(id, share.clamp(1, MESSAGES_PER_CLIENT_MAX), now);
         }
     }
 
-    fn read(&mut self, id: ConnectionId, now: Time) {
+    /// Hears so many messages of a client, none after a question that is not answered yet.
+    fn read(&mut self, id: ConnectionId, most: usize, now: Time) {
         let desk = &mut self.desk;
-        match self.doors.read(id, now, |message| desk.hear(now, id, message)) {
+        if desk.awaits_answer(id) {
+            return;
+        }
+        let mut heard = 0;
+        let hear = |message| {
+            desk.hear(now, id, message);
+            heard += 1;
+            match heard >= most || desk.awaits_answer(id) {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
+        };
+        match self.doors.read(id, now, hear) {
             Read::Drained => {}
             Read::Partly => {
                 self.unread.insert(id);
@@ -242,7 +271,8 @@ impl Actor {
         match mail {
             Mail::Enter { door, answers } => {
                 let id = self.doors.admit_inside(door, answers);
-                self.desk.enter(id, Guest { peer: Some(process::own()), rights: Rights::Admin });
+                let way = Way::Local(Some(process::own()));
+                self.desk.enter(id, Guest { way, rights: Rights::Admin });
             }
             Mail::Said { door, message } => {
                 if let Some(id) = self.doors.inside(door) {
@@ -254,9 +284,9 @@ impl Actor {
                     self.part(id, now);
                 }
             }
-            Mail::Upgraded { socket, first_bytes, rights } => {
-                let socket = Socket { fd: socket, first_bytes };
-                self.admit(socket, Guest { peer: None, rights }, now);
+            Mail::Upgraded { socket, first_bytes, rights, place } => {
+                let arrival = Arrival { fd: socket, first_bytes, place: Some(place) };
+                self.admit(arrival, Guest { way: Way::Tcp, rights }, now);
             }
             Mail::Stateless(call) => self.desk.call(now, call),
             Mail::Kin { waiter, holder } => self.desk.kin(now, waiter, holder),
@@ -285,7 +315,7 @@ impl Actor {
             return;
         }
         self.rounds_at = None;
-        self.accept(now);
+        self.unaccepted = true;
         for (id, heard) in self.doors.last_heard() {
             let until = heard + self.desk.silence_allowed(id);
             if until <= now {
@@ -312,6 +342,7 @@ impl Actor {
             self.deliver(now);
             let lost = self.doors.flush();
             self.desk.told();
+            self.unread.extend(self.doors.take_heard_again());
             for id in &lost {
                 self.part(*id, now);
             }
@@ -342,7 +373,13 @@ impl Actor {
     fn deliver(&mut self, now: Time) {
         for letter in self.desk.take_letters() {
             match letter {
-                Letter::Client(id, message) => self.doors.send(id, &message),
+                Letter::Client(id, message) => {
+                    self.doors.send(id, &message);
+                    if let ServerMessage::Reply { .. } = message {
+                        // It was not heard while it waited for that.
+                        self.unread.insert(id);
+                    }
+                }
                 Letter::HangUp(id) => self.part(id, now),
                 Letter::Stateless(Reply { answer, outcome }) => {
                     if let Err(Outcome::Granted(lock)) = answer.send(outcome) {
@@ -373,12 +410,6 @@ impl Actor {
             Err(error) => tracing::warn!(%error, "a client's process cannot be watched"),
         }
     }
-}
-
-/// A socket on its way in.
-struct Socket {
-    fd: OwnedFd,
-    first_bytes: Vec<u8>,
 }
 
 /// Who is at the other end of a Unix socket.

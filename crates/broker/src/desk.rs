@@ -5,6 +5,7 @@
 
 mod attend;
 mod note;
+mod questions;
 mod report;
 mod v1;
 
@@ -32,6 +33,7 @@ use crate::metrics::Metrics;
 use crate::sessions::Sessions;
 use crate::spaces::Spaces;
 use crate::stateless::{Reply, Stateless};
+use questions::{Asked, Questions};
 
 /// Steps of what nobody asked for in this moment that one turn takes: leases that end, clients that
 /// go. More of them go on in the next, so that a thousand do not hold up the one who asks.
@@ -81,8 +83,7 @@ pub(crate) struct Desk {
     /// When those were let in who had waited, and were not told yet.
     hand_offs: Vec<Time>,
     visitors: FxHashMap<ConnectionId, Visitor>,
-    /// Questions that are answered once the table changed.
-    curious: Vec<report::Curious>,
+    questions: Questions,
     letters: Vec<Letter>,
     /// Sessions that are to end, or have ended in part.
     leaving: VecDeque<SessionId>,
@@ -107,8 +108,8 @@ pub(crate) struct Desk {
 /// Who comes in by a connection.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Guest {
-    /// Who the kernel says it is, where it can.
-    pub peer: Option<Process>,
+    /// How it came.
+    pub way: Way,
     /// What it may do.
     pub rights: Rights,
 }
@@ -123,10 +124,20 @@ pub(crate) struct Parts {
     pub metrics: Arc<Metrics>,
 }
 
+/// How somebody came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// From this machine, as the process that the kernel told of, if it could.
+    Local(Option<Process>),
+    /// Over TCP, from wherever.
+    Tcp,
+}
+
 /// Who is behind a connection.
 struct Visitor {
     guest: Guest,
     stage: Stage,
+    asked: Asked,
 }
 
 /// How far a connection has come.
@@ -177,7 +188,7 @@ impl Desk {
             metrics,
             hand_offs: Vec::new(),
             visitors: FxHashMap::default(),
-            curious: Vec::new(),
+            questions: Questions::default(),
             letters: Vec::new(),
             leaving: VecDeque::new(),
             steps: 0,
@@ -291,7 +302,7 @@ impl Desk {
         self.metrics.committed(took);
         if !self.dirty_claims.is_empty() {
             self.version += 1;
-            self.answer_curious();
+            self.wake_watchers();
         }
         self.dirty_claims.clear();
         self.dirty_sessions.clear();

@@ -1,8 +1,9 @@
 //! The connections there are, and the bytes in them.
 //!
-//! Nothing here blocks: what a client does not read waits in a bounded buffer, and a client that
-//! lets it overflow is dropped.
+//! Nothing here blocks: what a client does not read waits in a bounded buffer. While much waits
+//! there the client is not read either, and one that lets the buffer overflow is dropped.
 
+use std::ops::ControlFlow;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::mpsc::Sender;
 
@@ -15,12 +16,15 @@ use rustc_hash::FxHashMap;
 use rustix::io::Errno;
 use rustix::net::SendFlags;
 
+use crate::http::FramesPlace;
 use crate::mail::{ConnectionId, DoorId};
 
 /// Bytes a client may leave unread.
 const UNREAD_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes a client may leave unread and still be heard.
+const UNREAD_BYTES_HEARD: usize = 64 * 1024;
 /// Bytes read of one client before the next has its turn.
-const READ_BYTES: usize = 64 * 1024;
+const READ_BYTES: usize = 16 * 1024;
 
 /// All connections.
 pub(crate) struct Doors {
@@ -31,6 +35,8 @@ pub(crate) struct Doors {
     read_buffer: Box<[u8]>,
     /// Connections with something to send.
     full: Vec<ConnectionId>,
+    /// Connections that may be read again.
+    heard_again: Vec<ConnectionId>,
 }
 
 enum Door {
@@ -46,8 +52,21 @@ struct Socket {
     out: Vec<u8>,
     /// Whether the kernel tells when more can be sent.
     blocked: bool,
+    /// Whether it is to be read once it has read.
+    unheard: bool,
     /// When the client was last heard.
     heard: Time,
+    /// Free again when the connection ends.
+    _place: Option<FramesPlace>,
+}
+
+/// A socket on its way in.
+pub(crate) struct Arrival {
+    pub fd: OwnedFd,
+    /// What it said already.
+    pub first_bytes: Vec<u8>,
+    /// The place of one that came over TCP.
+    pub place: Option<FramesPlace>,
 }
 
 /// How a turn of reading ended.
@@ -60,6 +79,16 @@ pub(crate) enum Read {
     Gone,
 }
 
+impl Arrival {
+    /// Returns one that came by the socket file and said nothing yet.
+    pub fn local(fd: OwnedFd) -> Arrival {
+        Arrival { fd, first_bytes: Vec::new(), place: None }
+    }
+}
+
+/// What came is no message; that was logged.
+struct Nonsense;
+
 impl Doors {
     /// Begins; ids of connections rise from `first`, so that they serve as tokens as well.
     pub fn new(registry: Registry, first: usize) -> Doors {
@@ -70,24 +99,23 @@ impl Doors {
             next: first,
             read_buffer: vec![0; READ_BYTES].into_boxed_slice(),
             full: Vec::new(),
+            heard_again: Vec::new(),
         }
     }
 
     /// Lets a socket in.
-    pub fn admit(
-        &mut self,
-        fd: OwnedFd,
-        first_bytes: &[u8],
-        now: Time,
-    ) -> std::io::Result<ConnectionId> {
+    pub fn admit(&mut self, arrival: Arrival, now: Time) -> std::io::Result<ConnectionId> {
+        let Arrival { fd, first_bytes, place } = arrival;
         rustix::io::ioctl_fionbio(&fd, true)?;
         let id = self.fresh();
         let mut source = SourceFd(&fd.as_raw_fd());
         self.registry.register(&mut source, Token(id.0), Interest::READABLE)?;
         let mut decoder = Decoder::default();
-        decoder.push(first_bytes);
+        decoder.push(&first_bytes);
         let out = PREAMBLE.to_vec();
-        let socket = Socket { fd, decoder, greeted: false, out, blocked: false, heard: now };
+        let (greeted, blocked, unheard) = (false, false, false);
+        let socket =
+            Socket { fd, decoder, greeted, out, blocked, unheard, heard: now, _place: place };
         self.doors.insert(id, Door::Socket(socket));
         self.full.push(id);
         Ok(id)
@@ -111,15 +139,24 @@ impl Doors {
         self.doors.len()
     }
 
-    /// Reads what one turn allows and hands out each message.
+    /// Reads what one turn allows and hands out each message, until one ends the turn.
     pub fn read(
         &mut self,
         id: ConnectionId,
         now: Time,
-        mut hear: impl FnMut(ClientMessage),
+        mut hear: impl FnMut(ClientMessage) -> ControlFlow<()>,
     ) -> Read {
         let Some(Door::Socket(socket)) = self.doors.get_mut(&id) else { return Read::Drained };
-        // What came with the connection is decoded even if nothing follows.
+        if socket.out.len() > UNREAD_BYTES_HEARD {
+            socket.unheard = true;
+            return Read::Drained;
+        }
+        // What was read before comes first, so that it does not pile up.
+        match socket.decode(id, &mut hear) {
+            Ok(ControlFlow::Continue(())) => {}
+            Ok(ControlFlow::Break(())) => return Read::Partly,
+            Err(Nonsense) => return Read::Gone,
+        }
         let read = match rustix::io::read(&socket.fd, &mut *self.read_buffer) {
             Ok(0) => Read::Gone,
             Ok(length) => {
@@ -133,13 +170,16 @@ impl Doors {
         if matches!(read, Read::Drained | Read::Partly) {
             socket.heard = now;
         }
-        match socket.decode(&mut hear) {
-            Ok(()) => read,
-            Err(error) => {
-                tracing::warn!(connection = id.0, %error, "a client was dropped");
-                Read::Gone
-            }
+        match socket.decode(id, &mut hear) {
+            Ok(ControlFlow::Continue(())) => read,
+            Ok(ControlFlow::Break(())) => Read::Partly,
+            Err(Nonsense) => Read::Gone,
         }
+    }
+
+    /// Returns the connections that were not read until they read, and have.
+    pub fn take_heard_again(&mut self) -> Vec<ConnectionId> {
+        std::mem::take(&mut self.heard_again)
     }
 
     /// Sends a message, or keeps it until there is room.
@@ -165,11 +205,13 @@ impl Doors {
     pub fn flush(&mut self) -> Vec<ConnectionId> {
         let mut lost = Vec::new();
         for id in std::mem::take(&mut self.full) {
-            if let Some(Door::Socket(socket)) = self.doors.get_mut(&id)
-                && !socket.blocked
-                && !socket.flush(&self.registry, id)
-            {
+            let Some(Door::Socket(socket)) = self.doors.get_mut(&id) else { continue };
+            if !socket.blocked && !socket.flush(&self.registry, id) {
                 lost.push(id);
+            }
+            if socket.unheard && socket.out.len() <= UNREAD_BYTES_HEARD {
+                socket.unheard = false;
+                self.heard_again.push(id);
             }
         }
         lost
@@ -215,16 +257,32 @@ impl Doors {
 }
 
 impl Socket {
-    fn decode(&mut self, hear: &mut impl FnMut(ClientMessage)) -> Result<(), FrameError> {
+    fn decode(
+        &mut self,
+        id: ConnectionId,
+        hear: &mut impl FnMut(ClientMessage) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, Nonsense> {
+        loop {
+            match self.next() {
+                Ok(Some(message)) => {
+                    if hear(message).is_break() {
+                        return Ok(ControlFlow::Break(()));
+                    }
+                }
+                Ok(None) => return Ok(ControlFlow::Continue(())),
+                Err(error) => {
+                    tracing::warn!(connection = id.0, %error, "a client was dropped");
+                    return Err(Nonsense);
+                }
+            }
+        }
+    }
+
+    fn next(&mut self) -> Result<Option<ClientMessage>, FrameError> {
         if !self.greeted {
             self.greeted = self.decoder.preamble()?.is_some();
         }
-        while self.greeted
-            && let Some(message) = self.decoder.message()?
-        {
-            hear(message);
-        }
-        Ok(())
+        if self.greeted { self.decoder.message() } else { Ok(None) }
     }
 
     /// Returns whether the connection is still of use.

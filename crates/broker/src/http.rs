@@ -3,6 +3,7 @@
 //! Loopback alone, unless there are tokens to be shown by those who come from elsewhere ([`guard`]).
 
 mod guard;
+mod room;
 mod routes;
 #[cfg(test)]
 mod tests;
@@ -12,21 +13,34 @@ mod watch;
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use rustix::net::sockopt;
+use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 use crate::mail::Inbox;
 use guard::Peer;
+use room::{NoRoom, Place, Room};
 
 pub use guard::Policy;
+pub(crate) use room::FramesPlace;
 
-/// HTTP connections at once.
-const CONNECTIONS_MAX: usize = 16_384;
+/// How long the head of a request may take to come; also, how long a connection may be idle.
+const HEAD_MAX: Duration = Duration::from_secs(30);
+/// Bytes of a head, and of what else is read at once.
+const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// How long a client may leave unread what it was sent.
+const UNREAD_MAX: Duration = Duration::from_secs(30);
+/// After how long of silence the system asks whether the other machine is there, how often, and
+/// how many questions may stay unanswered.
+const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(10), Duration::from_secs(5), 3);
 
 /// The running interface; it ends when this is dropped.
 pub(crate) struct Http {
@@ -117,9 +131,12 @@ async fn serve(listener: TcpListener, router: axum::Router, mut stopped: oneshot
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "the HTTP interface cannot listen"),
     };
-    let room = std::sync::Arc::new(tokio::sync::Semaphore::new(CONNECTIONS_MAX));
+    let room = Room::new();
     loop {
-        let Ok(place) = room.clone().acquire_owned().await else { return };
+        let vacancy = tokio::select! {
+            _ = &mut stopped => return,
+            vacancy = room.vacancy() => vacancy,
+        };
         let (stream, peer) = tokio::select! {
             _ = &mut stopped => return,
             accepted = listener.accept() => match accepted {
@@ -131,21 +148,54 @@ async fn serve(listener: TcpListener, router: axum::Router, mut stopped: oneshot
                 }
             },
         };
-        // A small answer must not wait for another to fill its packet.
-        let _ = stream.set_nodelay(true);
-        let service = TowerToHyperService::new(router.clone());
-        let service = service_fn(move |mut request: hyper::Request<_>| {
-            request.extensions_mut().insert(Peer(peer));
-            service.call(request)
-        });
-        tokio::spawn(async move {
-            let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .serve_connection(TokioIo::new(stream), service)
-                .with_upgrades();
-            // A client that breaks off is no news.
-            let _ = connection.await;
-            drop(place);
-        });
+        match room.place(vacancy, peer.ip()) {
+            Ok(place) => drop(tokio::spawn(converse(stream, Peer(peer), place, router.clone()))),
+            Err(NoRoom) => turn_away(&stream, peer),
+        }
     }
+}
+
+/// Serves one connection to its end.
+async fn converse(stream: TcpStream, peer: Peer, place: Place, router: axum::Router) {
+    if let Err(error) = watch_over(&stream) {
+        tracing::debug!(%error, "a connection cannot be watched over");
+    }
+    let place = Arc::new(place);
+    let service = TowerToHyperService::new(router);
+    let service = service_fn(move |mut request: hyper::Request<_>| {
+        request.extensions_mut().insert(peer);
+        request.extensions_mut().insert(place.clone());
+        service.call(request)
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_MAX)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    // A client that breaks off is no news.
+    let _ = connection.await;
+}
+
+/// A client that lost its power or its network, or reads no more, is gone some time later; and a
+/// small answer does not wait for another to fill its packet.
+fn watch_over(stream: &TcpStream) -> io::Result<()> {
+    let (idle, pause, most) = KEEPALIVE;
+    stream.set_nodelay(true)?;
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, idle)?;
+    sockopt::set_tcp_keepintvl(stream, pause)?;
+    sockopt::set_tcp_keepcnt(stream, most)?;
+    let unread_ms = u32::try_from(UNREAD_MAX.as_millis()).unwrap_or(u32::MAX);
+    Ok(sockopt::set_tcp_user_timeout(stream, unread_ms)?)
+}
+
+/// Says why there is no room, if that can be said at once.
+fn turn_away(stream: &TcpStream, peer: SocketAddr) {
+    tracing::warn!(%peer, "a client was turned away: its machine has too many connections");
+    let body = "{\"error\":\"limit: tcp-connections-per-address\"}";
+    let head = "HTTP/1.1 429 Too Many Requests\r\nConnection: close\r\n\
+                Content-Type: application/json";
+    let answer = format!("{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let _ = stream.try_write(answer.as_bytes());
 }

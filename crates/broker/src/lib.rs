@@ -10,6 +10,7 @@
 mod actor;
 mod audit;
 mod books;
+mod bounds;
 mod clock;
 mod desk;
 mod door;

@@ -11,6 +11,7 @@ use mio::{Registry, Token, Waker};
 use tokio::sync::oneshot;
 
 use crate::audit;
+use crate::http::FramesPlace;
 use crate::kin::Question;
 use crate::metrics::Metrics;
 use crate::stateless::Call;
@@ -28,7 +29,7 @@ pub(crate) enum Mail {
     /// It is gone.
     Left { door: DoorId },
     /// A TCP client speaks frames from now on; what it said already is with it, and what it may do.
-    Upgraded { socket: OwnedFd, first_bytes: Vec<u8>, rights: Rights },
+    Upgraded { socket: OwnedFd, first_bytes: Vec<u8>, rights: Rights, place: FramesPlace },
     /// A call of the stateless interface.
     Stateless(Call),
     /// The prober found that a holder waits for a waiter's process, or leads it.

@@ -9,6 +9,7 @@ use gate_core::id::{Epoch, SessionId, SpaceId};
 use gate_core::lock::claim::Process;
 use rustc_hash::FxHashMap;
 
+use crate::desk::Way;
 use crate::mail::ConnectionId;
 use crate::spaces::Seat;
 
@@ -26,6 +27,8 @@ pub(crate) struct Client {
     pub lease: Duration,
     /// How long its owners may hold while others wait.
     pub max_hold: Option<Duration>,
+    /// Whether it came over TCP, in this run of the broker.
+    pub over_tcp: bool,
     /// What it attached, by the numbers it speaks of.
     pub seats: BTreeMap<SpaceId, Seat>,
     /// Where it is heard, while it is there.
@@ -55,13 +58,16 @@ impl Sessions {
         Sessions { clients: clients.into_iter().collect(), epoch: epoch.0, next: 1 }
     }
 
-    /// Makes a client of who says hello; `peer` is who the kernel says it is.
-    pub fn admit(&mut self, hello: Hello, limits: Limits, peer: Option<Process>) -> SessionId {
+    /// Makes a client of who says hello.
+    pub fn admit(&mut self, hello: Hello, limits: Limits, way: Way) -> SessionId {
         // Ids of one run never meet those of another, which journals and clients may remember.
         let id = SessionId(self.epoch << 32 | self.next);
         self.next += 1;
         let foreign = hello.process.namespace != process::namespace();
-        let process = peer.filter(|_| foreign).unwrap_or(hello.process);
+        let process = match way {
+            Way::Local(Some(peer)) if foreign => peer,
+            Way::Local(_) | Way::Tcp => hello.process,
+        };
         let client = Client {
             key: random_key(),
             name: hello.client,
@@ -69,6 +75,7 @@ impl Sessions {
             machine: hello.machine,
             lease: limits.lease,
             max_hold: limits.max_hold,
+            over_tcp: way == Way::Tcp,
             seats: BTreeMap::new(),
             connection: None,
         };
@@ -96,6 +103,11 @@ impl Sessions {
 
     pub fn iter(&self) -> impl Iterator<Item = (SessionId, &Client)> {
         self.clients.iter().map(|(id, client)| (*id, client))
+    }
+
+    /// Returns how many came over TCP.
+    pub fn over_tcp(&self) -> usize {
+        self.clients.values().filter(|client| client.over_tcp).count()
     }
 
     pub fn len(&self) -> usize {

@@ -52,8 +52,10 @@ pub(crate) enum Call {
         body: v1::BreakRequest,
         answer: oneshot::Sender<Outcome>,
     },
+    /// A page of what is there: claims with later tickets.
     Status {
         body: v1::StatusRequest,
+        after: Ticket,
         answer: oneshot::Sender<Outcome>,
     },
 }
@@ -66,7 +68,8 @@ pub(crate) enum Outcome {
     Renewed,
     Recalled,
     Broken,
-    Board(v1::BoardAnswer),
+    /// A page, and after which ticket the next begins, if there is more.
+    Board(v1::BoardAnswer, Option<Ticket>),
     Refused(Refusal),
     WrongOwner,
     Unknown,

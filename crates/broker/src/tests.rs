@@ -1,6 +1,7 @@
 //! The real thing, over its socket.
 
 mod crowds;
+mod hostile;
 
 use std::sync::{Arc, mpsc};
 use std::time::Duration;

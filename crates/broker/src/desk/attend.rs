@@ -16,13 +16,13 @@ use gate_core::lock::table::Record;
 use gate_core::path::ViewPath;
 use gate_core::time::Time;
 
-use super::{Desk, Guest, Letter, Stage, Visitor};
+use super::questions::{About, Asked};
+use super::{Desk, Guest, Letter, Stage, Visitor, Way};
+use crate::bounds::{SOURCES_PER_CLIENT_MAX, TCP_SESSIONS_MAX};
 use crate::kin::look::Family;
 use crate::mail::ConnectionId;
 use crate::sessions::{Client, Limits};
 
-/// Sources of one client.
-const SEATS_MAX: usize = 1_024;
 /// The longest lease a client may ask for.
 const LEASE_MAX: Duration = Duration::from_secs(24 * 3600);
 /// How long a client may take to say hello.
@@ -33,7 +33,8 @@ const NAME_BYTES_MAX: usize = 256;
 impl Desk {
     /// A connection begins.
     pub fn enter(&mut self, connection: ConnectionId, guest: Guest) {
-        self.visitors.insert(connection, Visitor { guest, stage: Stage::New });
+        let visitor = Visitor { guest, stage: Stage::New, asked: Asked::default() };
+        self.visitors.insert(connection, visitor);
     }
 
     fn may(&self, connection: ConnectionId, rights: Rights) -> bool {
@@ -131,13 +132,17 @@ impl Desk {
             return Err(format!("limit: {}", Limit::TextBytes));
         }
         let lease = hello.lease.unwrap_or(self.terms.lease_session).min(LEASE_MAX);
-        let peer = self.visitors.get(&connection).and_then(|visitor| visitor.guest.peer);
+        let guest = self.visitors.get(&connection).map(|visitor| visitor.guest);
+        let way = guest.map_or(Way::Tcp, |guest| guest.way);
+        if way == Way::Tcp && self.sessions.over_tcp() >= TCP_SESSIONS_MAX {
+            return Err("limit: tcp-sessions".to_owned());
+        }
         let max_hold = match hello.max_hold {
             None => self.terms.max_hold,
             Some(MaxHold::After(limit)) => Some(limit),
             Some(MaxHold::Never) => None,
         };
-        let session = self.sessions.admit(hello, Limits { lease, max_hold }, peer);
+        let session = self.sessions.admit(hello, Limits { lease, max_hold }, way);
         if let Err(refusal) = self.run(now, Command::Open { session, lease }) {
             self.sessions.remove(session);
             return Err(match refusal {
@@ -359,7 +364,8 @@ impl Desk {
     ) {
         let may_lock = self.may(connection, Rights::Lock);
         let Some(client) = self.sessions.get_mut(session) else { return };
-        let full = client.seats.len() >= SEATS_MAX || client.seats.contains_key(&spoken);
+        let full =
+            client.seats.len() >= SOURCES_PER_CLIENT_MAX || client.seats.contains_key(&spoken);
         let attached = if !may_lock {
             Err(wire::AttachRefusal {
                 reason: format!("this client's token has only the scope {}", Rights::Read),
@@ -367,7 +373,9 @@ impl Desk {
             })
         } else if full {
             Err(wire::AttachRefusal {
-                reason: format!("this client has {SEATS_MAX} sources, or this one already"),
+                reason: format!(
+                    "this client has {SOURCES_PER_CLIENT_MAX} sources, or this one already"
+                ),
                 fix: "use a client for each source".to_owned(),
             })
         } else {
@@ -388,11 +396,15 @@ impl Desk {
     fn answer(&mut self, now: Time, connection: ConnectionId, id: u64, query: Query) {
         let reply = match query {
             Query::Locks { scope, newer_than, after } => {
-                return self.answer_locks(connection, id, scope, newer_than, after);
+                let about = About::Locks { scope, after: Ticket(after) };
+                return match newer_than {
+                    Some(known) => self.watch(connection, id, about, known),
+                    None => self.ask(connection, id, about),
+                };
             }
-            Query::Why { scope } => return self.answer_why(connection, id, &scope),
+            Query::Why { scope } => return self.ask(connection, id, About::Why { scope }),
+            Query::Status => return self.ask(connection, id, About::Status),
             Query::Log(query) => return self.answer_log(connection, id, query),
-            Query::Status => Reply::Status(self.status()),
             Query::Break { ticket, reason } => {
                 let command = Command::Break { ticket: Ticket(ticket) };
                 self.order_of(now, connection, command, reason)
@@ -402,7 +414,7 @@ impl Desk {
                 self.order_of(now, connection, command, reason)
             }
         };
-        self.letters.push(Letter::Client(connection, ServerMessage::Reply { id, reply }));
+        self.reply(connection, id, reply);
     }
 
     /// Does what only some may ask: to end a claim, or to have it ended.

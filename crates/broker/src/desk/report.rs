@@ -4,67 +4,36 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gate_api::wire::{
-    Line, LinePlace, LineState, Locks, LogQuery, Reply, Scope, ServerMessage, SpaceLine, Status,
-    Stretch, Why,
+    Line, LinePlace, LineState, Locks, LogQuery, Reply, Scope, SpaceLine, Status, Stretch, Why,
 };
 use gate_core::id::{SpaceId, Ticket};
-use gate_core::lock::limits::Limit;
 use gate_core::lock::table::{Standing, State, Table};
 use gate_core::path::ViewPath;
 
-use super::{Desk, Letter};
+use super::Desk;
 use crate::audit::{Filter, Question};
+use crate::bounds;
 use crate::clock::Reading;
 use crate::mail::{ConnectionId, Mail};
 use crate::metrics::Metrics;
 use crate::spaces;
 use crate::stateless;
 
-/// Lines in one answer.
-const LINES_MAX: usize = 512;
+/// Lines in one answer: what is told in one go holds nobody up.
+const LINES_MAX: usize = 128;
 /// Bytes of text in one answer, about; far enough from the bound of a frame.
 const LINES_BYTES_MAX: usize = 128 * 1024;
 /// Names shown of one claim.
 const PLACES_SHOWN_MAX: usize = 16;
+/// Records in one answer.
+const RECORDS_MAX: usize = 512;
 /// Records of the past of one path.
 const PAST_MAX: usize = 64;
 /// How long a question may wait for something to happen.
 const LOG_PATIENCE_MAX: Duration = Duration::from_secs(60);
-/// Questions that wait for a change.
-const CURIOUS_MAX: usize = 1_024;
-
-/// Who asked to be told of changes.
-pub(super) struct Curious {
-    connection: ConnectionId,
-    id: u64,
-    scope: Scope,
-}
 
 impl Desk {
-    pub(super) fn answer_locks(
-        &mut self,
-        connection: ConnectionId,
-        id: u64,
-        scope: Scope,
-        newer_than: Option<u64>,
-        after: u64,
-    ) {
-        let wait = newer_than.is_some_and(|known| known >= self.version);
-        if wait && self.curious.len() < CURIOUS_MAX {
-            return self.curious.push(Curious { connection, id, scope });
-        }
-        let reply = self.locks(&scope, Ticket(after));
-        self.letters.push(Letter::Client(connection, ServerMessage::Reply { id, reply }));
-    }
-
-    pub(super) fn answer_curious(&mut self) {
-        for Curious { connection, id, scope } in std::mem::take(&mut self.curious) {
-            let reply = self.locks(&scope, Ticket(0));
-            self.letters.push(Letter::Client(connection, ServerMessage::Reply { id, reply }));
-        }
-    }
-
-    fn locks(&self, scope: &Scope, after: Ticket) -> Reply {
+    pub(super) fn locks(&self, scope: &Scope, after: Ticket) -> Reply {
         let tickets = match scope {
             Scope::Everything => self.table.tickets_after(after, LINES_MAX + 1),
             Scope::Within { .. } | Scope::Absolute(_) => {
@@ -123,13 +92,16 @@ impl Desk {
             }),
         };
         let Some(filter) = filter else {
-            return self.answered(connection, id, Reply::Unknown);
+            return self.reply(connection, id, Reply::Unknown);
         };
+        if let Some(visitor) = self.visitors.get_mut(&connection) {
+            visitor.asked.of_log += 1;
+        }
         let inbox = self.inbox.clone();
         self.log.ask(Question {
             filter,
             stretch: query.stretch,
-            limit: usize::try_from(query.limit).unwrap_or(usize::MAX).clamp(1, LINES_MAX),
+            limit: usize::try_from(query.limit).unwrap_or(usize::MAX).clamp(1, RECORDS_MAX),
             until: Instant::now() + query.patience.min(LOG_PATIENCE_MAX),
             answer: Box::new(move |page| {
                 inbox.send(Mail::Answered { connection, id, reply: Reply::Log(page) });
@@ -148,18 +120,13 @@ impl Desk {
         self.metrics.clone()
     }
 
-    /// Tells a client what the log says; one that is gone hears nothing.
-    pub fn answered(&mut self, connection: ConnectionId, id: u64, reply: Reply) {
-        self.letters.push(Letter::Client(connection, ServerMessage::Reply { id, reply }));
-    }
-
     fn why(&self, scope: &Scope) -> Option<Why> {
         let (space, path) = self.resolve(scope)?;
         let is_hold =
             |ticket: &Ticket| self.claim_of(*ticket).is_some_and(|claim| claim.want().op.is_hold());
         let mut tickets = self.table.tickets_at(space, &path, Ticket(0), LINES_MAX);
         for above in path.ancestors() {
-            let on = self.table.tickets_on(space, &above, LINES_MAX);
+            let on = self.table.tickets_on(space, &above, Ticket(0), LINES_MAX);
             tickets.extend(on.into_iter().filter(is_hold));
         }
         tickets.sort_unstable();
@@ -196,7 +163,7 @@ impl Desk {
             held: count(held),
             waiting: count(waiting),
             spaces: spaces.take(LINES_MAX).collect(),
-            limits: Limit::ALL.map(|(limit, most)| (limit.to_string(), count(most))).into(),
+            limits: bounds::all().into_iter().map(|(name, most)| (name, count(most))).collect(),
             counts: self.metrics.counts(),
         }
     }

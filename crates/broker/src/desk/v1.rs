@@ -18,8 +18,8 @@ use crate::clock::{self, Reading};
 use crate::spaces::DEFAULT;
 use crate::stateless::{Call, Name, Outcome, Reply, RequestId, show_lock, show_waiter};
 
-/// Lines of a status.
-const LINES_MAX: usize = 16_384;
+/// Lines of one page of a status: what is told in one go holds nobody up.
+const LINES_MAX: usize = 128;
 
 impl Desk {
     /// Attends to a call; answers come as letters.
@@ -42,7 +42,7 @@ impl Desk {
                 let done = self.order(now, command, body.reason);
                 (answer, done.map_or(Outcome::Unknown, |()| Outcome::Broken))
             }
-            Call::Status { body, answer } => (answer, self.board(&body)),
+            Call::Status { body, after, answer } => (answer, self.board(&body, after)),
         };
         self.letters.push(Letter::Stateless(Reply { answer, outcome }));
     }
@@ -168,25 +168,25 @@ impl Desk {
         }
     }
 
-    fn board(&self, body: &v1::StatusRequest) -> Outcome {
+    fn board(&self, body: &v1::StatusRequest, after: Ticket) -> Outcome {
         let path = match body.path.as_deref().map(parse_path).transpose() {
             Ok(path) => path,
             Err(outcome) => return outcome,
         };
         let space = body.space.as_deref().unwrap_or(DEFAULT);
         let mut board = v1::BoardAnswer { locks: Vec::new(), queue: Vec::new() };
-        let Some(space) = self.space_named(space) else { return Outcome::Board(board) };
-        let reading = Reading::take();
-        let root = ViewPath::root();
+        let Some(space) = self.space_named(space) else { return Outcome::Board(board, None) };
         let tickets = match &path {
-            Some(path) => self.table.tickets_on(space, path, LINES_MAX),
-            None => self.table.tickets_at(space, &root, Ticket(0), LINES_MAX),
+            Some(path) => self.table.tickets_on(space, path, after, LINES_MAX),
+            None => self.table.tickets_at(space, &ViewPath::root(), after, LINES_MAX),
         };
+        let more = tickets.last().copied().filter(|_| tickets.len() == LINES_MAX);
+        let reading = Reading::take();
         for standing in self.table.standings(tickets) {
             board.locks.extend(show_lock(&standing, reading));
             board.queue.extend(show_waiter(&standing, reading));
         }
-        Outcome::Board(board)
+        Outcome::Board(board, more)
     }
 
     fn owned(&self, lock_id: &str, owner: &str) -> Result<OwnerId, Outcome> {

@@ -4,14 +4,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, QueryRejection};
-use axum::extract::{DefaultBodyLimit, Query, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{DefaultBodyLimit, FromRequest, Query, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use gate_api::bearer::Rights;
 use gate_api::v1;
+use gate_core::id::Ticket;
 use gate_core::lock::event::Refusal;
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
@@ -22,6 +23,10 @@ use crate::stateless::{Call, Outcome, RequestId};
 
 /// How long a decision may take that waits for nobody.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
+/// How long a body may take to come.
+const BODY_MAX: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 });
+/// Lines of a board.
+const BOARD_LINES_MAX: usize = 16_384;
 
 pub(super) fn router(inbox: Inbox, policy: Policy) -> Router {
     // What else is asked of a session of frames, the deciding thread asks.
@@ -44,69 +49,77 @@ pub(super) fn router(inbox: Inbox, policy: Policy) -> Router {
     guarded(routes, policy).with_state(inbox)
 }
 
-async fn acquire(State(inbox): State<Inbox>, body: Result<Bytes, BytesRejection>) -> Response {
-    let body: v1::AcquireRequest = match parse(body) {
-        Ok(body) => body,
-        Err((status, why)) => return error(status, &why),
-    };
+async fn acquire(State(inbox): State<Inbox>, Said(body): Said<v1::AcquireRequest>) -> Response {
     let patience = body.timeout_ms.map(Duration::from_millis);
     let mut waiting = Waiting::begin(inbox, body);
-    let outcome = match patience {
+    let told = match patience {
         None => waiting.outcome().await,
-        Some(patience) => match waiting.outcome_within(patience).await {
-            Some(outcome) => outcome,
-            // Whatever is decided later was not heard of, and is undone.
-            None => return undecided(),
-        },
+        Some(patience) => waiting.outcome_within(patience).await,
     };
-    waiting.heard = true;
-    respond(outcome)
+    // What is decided after that was not heard of, and is undone.
+    waiting.heard = !matches!(told, Told::Undecided);
+    respond(told)
 }
 
-async fn release(State(inbox): State<Inbox>, body: Result<Bytes, BytesRejection>) -> Response {
-    match parse(body) {
-        Ok(body) => ask(&inbox, |answer| Call::Release { body, answer }).await,
-        Err((status, why)) => error(status, &why),
-    }
+async fn release(State(inbox): State<Inbox>, Said(body): Said<v1::ReleaseRequest>) -> Response {
+    respond(ask(&inbox, |answer| Call::Release { body, answer }).await)
 }
 
-async fn heartbeat(State(inbox): State<Inbox>, body: Result<Bytes, BytesRejection>) -> Response {
-    match parse(body) {
-        Ok(body) => ask(&inbox, |answer| Call::Heartbeat { body, answer }).await,
-        Err((status, why)) => error(status, &why),
-    }
+async fn heartbeat(State(inbox): State<Inbox>, Said(body): Said<v1::HeartbeatRequest>) -> Response {
+    respond(ask(&inbox, |answer| Call::Heartbeat { body, answer }).await)
 }
 
-async fn recall(State(inbox): State<Inbox>, body: Result<Bytes, BytesRejection>) -> Response {
-    match parse(body) {
-        Ok(body) => ask(&inbox, |answer| Call::Recall { body, answer }).await,
-        Err((status, why)) => error(status, &why),
-    }
+async fn recall(State(inbox): State<Inbox>, Said(body): Said<v1::RecallRequest>) -> Response {
+    respond(ask(&inbox, |answer| Call::Recall { body, answer }).await)
 }
 
-async fn end(State(inbox): State<Inbox>, body: Result<Bytes, BytesRejection>) -> Response {
-    match parse(body) {
-        Ok(body) => ask(&inbox, |answer| Call::Break { body, answer }).await,
-        Err((status, why)) => error(status, &why),
-    }
+async fn end(State(inbox): State<Inbox>, Said(body): Said<v1::BreakRequest>) -> Response {
+    respond(ask(&inbox, |answer| Call::Break { body, answer }).await)
 }
 
+/// Asks page by page, so that a long board holds nobody up who takes a lock.
 async fn status(
     State(inbox): State<Inbox>,
     query: Result<Query<v1::StatusRequest>, QueryRejection>,
 ) -> Response {
-    match query {
-        Ok(Query(body)) => ask(&inbox, |answer| Call::Status { body, answer }).await,
-        Err(rejection) => error(StatusCode::BAD_REQUEST, &rejection.body_text()),
+    let Query(wanted) = match query {
+        Ok(wanted) => wanted,
+        Err(rejection) => return error(StatusCode::BAD_REQUEST, &rejection.body_text()),
+    };
+    let mut all = v1::BoardAnswer { locks: Vec::new(), queue: Vec::new() };
+    let mut after = Ticket(0);
+    while all.locks.len() + all.queue.len() < BOARD_LINES_MAX {
+        let body = wanted.clone();
+        let (page, more) = match ask(&inbox, |answer| Call::Status { body, after, answer }).await {
+            Told::Outcome(Outcome::Board(page, more)) => (page, more),
+            told => return respond(told),
+        };
+        all.locks.extend(page.locks);
+        all.queue.extend(page.queue);
+        match more {
+            Some(last) => after = last,
+            None => break,
+        }
     }
+    Json(all).into_response()
 }
 
-async fn ask(inbox: &Inbox, call: impl FnOnce(oneshot::Sender<Outcome>) -> Call) -> Response {
+/// What becomes of a question.
+enum Told {
+    Outcome(Outcome),
+    /// Nothing is decided in time.
+    Undecided,
+    /// The broker ends.
+    Ending,
+}
+
+async fn ask(inbox: &Inbox, call: impl FnOnce(oneshot::Sender<Outcome>) -> Call) -> Told {
     let (answer, answered) = oneshot::channel();
     inbox.send(Mail::Stateless(call(answer)));
     match tokio::time::timeout(ANSWER_MAX, answered).await {
-        Ok(outcome) => respond(outcome.ok()),
-        Err(_) => undecided(),
+        Ok(Ok(outcome)) => Told::Outcome(outcome),
+        Ok(Err(_)) => Told::Ending,
+        Err(_) => Told::Undecided,
     }
 }
 
@@ -134,20 +147,19 @@ impl Waiting {
         Waiting { inbox, request, answered, heard: false }
     }
 
-    /// Waits for the answer; `None` if the broker ends.
-    async fn outcome(&mut self) -> Option<Outcome> {
-        (&mut self.answered).await.ok()
+    async fn outcome(&mut self) -> Told {
+        (&mut self.answered).await.map_or(Told::Ending, Told::Outcome)
     }
 
-    /// Waits for a lock as long as its client is willing to; `None` if nothing is decided then.
-    async fn outcome_within(&mut self, patience: Duration) -> Option<Option<Outcome>> {
+    /// Waits for a lock as long as its client is willing to.
+    async fn outcome_within(&mut self, patience: Duration) -> Told {
         if !patience.is_zero() {
-            if let Ok(outcome) = tokio::time::timeout(patience, self.outcome()).await {
-                return Some(outcome);
+            if let Ok(told) = tokio::time::timeout(patience, self.outcome()).await {
+                return told;
             }
             self.give_up();
         }
-        tokio::time::timeout(ANSWER_MAX, self.outcome()).await.ok()
+        tokio::time::timeout(ANSWER_MAX, self.outcome()).await.unwrap_or(Told::Undecided)
     }
 
     fn give_up(&self) {
@@ -172,30 +184,42 @@ impl Drop for Waiting {
     }
 }
 
-/// Why a body is no request.
-type Nonsense = (StatusCode, String);
+/// A body that came in time and makes sense.
+struct Said<T>(T);
 
-fn parse<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>) -> Result<T, Nonsense> {
-    let body = body.map_err(|rejection| (rejection.status(), rejection.body_text()))?;
-    serde_json::from_slice(&body).map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))
+impl<T: DeserializeOwned> FromRequest<Inbox> for Said<T> {
+    type Rejection = Response;
+
+    async fn from_request(request: Request, inbox: &Inbox) -> Result<Said<T>, Response> {
+        let body = tokio::time::timeout(BODY_MAX, Bytes::from_request(request, inbox)).await;
+        // Not 408, which says that a lock was not to be had.
+        let body = body.map_err(|_| error(StatusCode::BAD_REQUEST, "the body comes too slowly"))?;
+        let body = body.map_err(|rejection| error(rejection.status(), &rejection.body_text()))?;
+        let said = serde_json::from_slice(&body);
+        said.map(Said).map_err(|nonsense| error(StatusCode::BAD_REQUEST, &nonsense.to_string()))
+    }
 }
 
-fn respond(outcome: Option<Outcome>) -> Response {
+fn respond(told: Told) -> Response {
+    let outcome = match told {
+        Told::Outcome(outcome) => outcome,
+        Told::Undecided => return undecided(),
+        Told::Ending => return error(StatusCode::SERVICE_UNAVAILABLE, "the broker is ending"),
+    };
     match outcome {
-        Some(Outcome::Granted(lock)) => {
+        Outcome::Granted(lock) => {
             let (status, lock) = ("granted".to_owned(), *lock);
             Json(v1::GrantedAnswer { status, lock }).into_response()
         }
-        Some(Outcome::Released) => word(StatusCode::OK, "released"),
-        Some(Outcome::Renewed) => word(StatusCode::OK, "ok"),
-        Some(Outcome::Recalled) => word(StatusCode::OK, "recalled"),
-        Some(Outcome::Broken) => word(StatusCode::OK, "broken"),
-        Some(Outcome::Board(board)) => Json(board).into_response(),
-        Some(Outcome::Refused(refusal)) => refuse(refusal),
-        Some(Outcome::WrongOwner) => error(StatusCode::FORBIDDEN, "the lock is another owner's"),
-        Some(Outcome::Unknown) => error(StatusCode::NOT_FOUND, "no such lock"),
-        Some(Outcome::Nonsense(why)) => error(StatusCode::BAD_REQUEST, &why),
-        None => error(StatusCode::SERVICE_UNAVAILABLE, "the broker is ending"),
+        Outcome::Released => word(StatusCode::OK, "released"),
+        Outcome::Renewed => word(StatusCode::OK, "ok"),
+        Outcome::Recalled => word(StatusCode::OK, "recalled"),
+        Outcome::Broken => word(StatusCode::OK, "broken"),
+        Outcome::Board(board, _) => Json(board).into_response(),
+        Outcome::Refused(refusal) => refuse(refusal),
+        Outcome::WrongOwner => error(StatusCode::FORBIDDEN, "the lock is another owner's"),
+        Outcome::Unknown => error(StatusCode::NOT_FOUND, "no such lock"),
+        Outcome::Nonsense(why) => error(StatusCode::BAD_REQUEST, &why),
     }
 }
 

@@ -331,3 +331,65 @@ fn locks_outlive_the_broker_and_places_in_line_do_not() {
     let again = served.acquire("f", "write", "a");
     assert_eq!((lock_id(&again), &again.body["lock"]["hold_count"]), (id, &json!(2)));
 }
+
+#[test]
+fn a_long_board_is_whole_though_it_is_read_page_by_page() {
+    let served = serve();
+    let client = connect_to(
+        &Address::Tcp { host: "127.0.0.1".to_owned(), port: served.at().port() },
+        "view",
+        gate_api::wire::Source { by_host_and_port: true, ..bucket() },
+    );
+    let owners: Vec<_> = (0..300).map(|number| client.hold(&format!("f{number}"))).collect();
+    for owner in &owners {
+        owner.is_granted();
+    }
+    let waiters: Vec<_> = (0..200).map(|_| client.hold("f0")).collect();
+    for waiter in &waiters {
+        waiter.waits();
+    }
+    let board = served.status("");
+    let [locks, queue] = ["locks", "queue"].map(|part| board[part].as_array().unwrap().clone());
+    assert_eq!((locks.len(), queue.len()), (300, 200));
+    let places: Vec<_> = queue.iter().map(|waiter| waiter["place"].as_u64().unwrap()).collect();
+    assert!(places.is_sorted() && places[199] == 200, "{places:?}");
+    let one = served.status("?path=f0");
+    let lines = |part: &str| one[part].as_array().unwrap().len();
+    assert_eq!((lines("locks"), lines("queue")), (1, 200));
+}
+
+#[test]
+fn a_body_that_does_not_come_is_not_waited_for() {
+    let served = serve();
+    let mut stream = TcpStream::connect(served.at()).unwrap();
+    stream.set_read_timeout(Some(SOON)).unwrap();
+    let head = format!("POST /v1/locks/acquire HTTP/1.1\r\nHost: {}", served.at());
+    let head = format!("{head}\r\nConnection: close\r\nContent-Length: 100\r\n\r\n{{");
+    stream.write_all(head.as_bytes()).unwrap();
+    assert_eq!(Pending(stream).reply().status, 400);
+}
+
+#[test]
+fn v1_clients_have_nothing_but_their_own() {
+    let served = serve();
+    let client = connect(&served.broker.address(), "view");
+    let grant = client.hold("f").is_granted();
+    let id = lock_id(&served.acquire("g", "write", "ada"));
+    for (lock_id, owner, status) in [
+        // Held by a session: shown to v1 clients, and not theirs.
+        (format!("ticket-{}", grant.ticket), "test", 404),
+        (format!("{:016x}", grant.owner), "test", 404),
+        (id.clone(), "eve", 403),
+        (id.clone(), "", 403),
+        (format!("{id}0"), "ada", 404),
+        ("-1".to_owned(), "ada", 404),
+    ] {
+        for what in ["release", "heartbeat"] {
+            let reply = served.post(what, &json!({"lock_id": lock_id, "owner": owner}));
+            assert_eq!(reply.status, status, "{what} {lock_id} {owner}");
+        }
+    }
+    let waiting = client.hold("f");
+    waiting.waits();
+    assert_eq!(served.status("?path=g")["locks"][0]["owner"], "ada");
+}

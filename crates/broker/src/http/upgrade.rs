@@ -2,6 +2,7 @@
 
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use axum::Extension;
 use axum::body::Body;
@@ -13,6 +14,7 @@ use gate_api::link::UPGRADE;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 
+use super::room::Place;
 use super::routes::error;
 use crate::mail::{Inbox, Mail};
 
@@ -20,17 +22,21 @@ use crate::mail::{Inbox, Mail};
 pub(super) async fn frames(
     State(inbox): State<Inbox>,
     Extension(rights): Extension<Rights>,
+    Extension(place): Extension<Arc<Place>>,
     mut request: Request,
 ) -> Response {
     let wanted = request.headers().get(header::UPGRADE);
     if wanted.is_none_or(|wanted| wanted != UPGRADE) {
         return error(StatusCode::UPGRADE_REQUIRED, "this resource speaks gate-frames/1 alone");
     }
+    let Some(place) = place.for_frames() else {
+        return error(StatusCode::TOO_MANY_REQUESTS, "limit: tcp-sessions");
+    };
     let upgrade = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
         match upgrade.await.map_err(|error| error.to_string()).and_then(hand_over) {
             Ok((socket, first_bytes)) => {
-                inbox.send(Mail::Upgraded { socket, first_bytes, rights });
+                inbox.send(Mail::Upgraded { socket, first_bytes, rights, place });
             }
             Err(error) => tracing::warn!(error, "a connection could not be upgraded"),
         }

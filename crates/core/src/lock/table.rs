@@ -19,7 +19,7 @@ mod restore;
 mod standing;
 mod timers;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use rustc_hash::FxHashMap;
@@ -44,7 +44,8 @@ pub struct Table {
     next_ticket: u64,
     next_token: u64,
     sessions: FxHashMap<SessionId, Session>,
-    slots: FxHashMap<Ticket, Slot>,
+    /// In order: so that they can be listed page by page.
+    slots: BTreeMap<Ticket, Slot>,
     owners: FxHashMap<OwnerId, Ticket>,
     parties: FxHashMap<Party, Tickets>,
     index: FxHashMap<Key, QueueId>,
@@ -119,7 +120,7 @@ impl Table {
             next_ticket: 1,
             next_token: 1,
             sessions: FxHashMap::from_iter([(SessionId::STATELESS, stateless)]),
-            slots: FxHashMap::default(),
+            slots: BTreeMap::new(),
             owners: FxHashMap::default(),
             parties: FxHashMap::default(),
             index: FxHashMap::default(),

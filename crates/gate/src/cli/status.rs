@@ -93,11 +93,16 @@ impl Report {
         let wanted = Wanted::find(flags, &Settings::load()?)?;
         let client = ClientInfo::named("gate status");
         let deaf: Arc<dyn Watcher> = Arc::new(Deaf);
+        let mut limits = Limit::ALL.map(|(limit, most)| (limit.to_string(), most as u64)).to_vec();
         let (broker, trouble) = match wanted.reach(&client, &deaf) {
             Ok(None) => (None, None),
             Err(unreached) => (None, Some(unreached.error.to_string())),
             Ok(Some(reached)) => match reached.session.status() {
-                Ok(status) => (Some(Broker::new(reached.address.to_string(), status)), None),
+                Ok(status) => {
+                    // It has bounds of its own beside those of locks.
+                    limits.clone_from(&status.limits);
+                    (Some(Broker::new(reached.address.to_string(), status)), None)
+                }
                 Err(error) => (None, Some(QueryError::to_string(&error))),
             },
         };
@@ -106,13 +111,12 @@ impl Report {
         let is_ours = |mount: &Mount| {
             mount.is_gated && broker.as_ref().is_none_or(|broker| broker.serves(&mount.source))
         };
-        let limits = Limit::ALL.map(|(limit, most)| (limit.to_string(), most as u64)).into();
         Ok(Report {
             version: 1,
             mounts: mounts.iter().filter(|mount| is_ours(mount)).map(View::new).collect(),
             broker,
             trouble,
-            limits,
+            limits: limits.into_iter().collect(),
             sudo: std::env::var(SUDO_VARIABLE).unwrap_or_else(|_| SUDO_DEFAULT.to_owned()),
         })
     }

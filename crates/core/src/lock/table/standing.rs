@@ -1,5 +1,6 @@
 //! Who holds, who waits, and behind whom: the table as people and programs see it.
 
+use std::ops::Bound;
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
@@ -80,14 +81,8 @@ impl Table {
     /// Returns the tickets of the claims later than one, oldest first, at most `most`: to list
     /// them page by page.
     pub fn tickets_after(&self, after: Ticket, most: usize) -> Vec<Ticket> {
-        let later = self.slots.keys().copied().filter(|ticket| *ticket > after);
-        let mut tickets: Vec<Ticket> = later.collect();
-        if most < tickets.len() {
-            // A page of many: the rest need no order.
-            tickets.select_nth_unstable(most);
-            tickets.truncate(most);
-        }
-        oldest(tickets, most)
+        let later = (Bound::Excluded(after), Bound::Unbounded);
+        self.slots.range(later).map(|(ticket, _)| *ticket).take(most).collect()
     }
 
     /// Returns the tickets, later than one, of the claims that use a path or, for a directory,
@@ -104,10 +99,17 @@ impl Table {
         oldest(queues.flat_map(|queue| queue.tickets(after, most)).collect(), most)
     }
 
-    /// Returns the tickets of the claims that name this very path, oldest first, at most `most`.
-    pub fn tickets_on(&self, space: SpaceId, path: &ViewPath, most: usize) -> Vec<Ticket> {
+    /// Returns the tickets, later than one, of the claims that name this very path: oldest first, at
+    /// most `most`.
+    pub fn tickets_on(
+        &self,
+        space: SpaceId,
+        path: &ViewPath,
+        after: Ticket,
+        most: usize,
+    ) -> Vec<Ticket> {
         let queue = self.queue(&Key::Path(space, path.clone()));
-        oldest(queue.into_iter().flat_map(|queue| queue.tickets(Ticket(0), most)).collect(), most)
+        oldest(queue.into_iter().flat_map(|queue| queue.tickets(after, most)).collect(), most)
     }
 
     /// Returns claims by their tickets, which are in order: each as held first, then as waiting.
@@ -277,6 +279,6 @@ mod tests {
             all.truncate(2);
             assert_eq!(all, [Ticket(6), Ticket(7)][..most.min(2)]);
         }
-        assert_eq!(table.tickets_on(SPACE, &ViewPath::root(), 9), []);
+        assert_eq!(table.tickets_on(SPACE, &ViewPath::root(), Ticket(0), 9), []);
     }
 }
