@@ -6,7 +6,7 @@ use std::process::{ChildStdin, Command};
 use std::sync::OnceLock;
 
 use gate_tests::World;
-use gate_tests::run::Running;
+use gate_tests::run::{Run, Running};
 use gate_tests::wait::{SOON, wait_until};
 use rustix::process::Signal;
 
@@ -59,7 +59,7 @@ impl Python {
 
 /// Prepares the interpreter; a wrapper that would choose one may not find it from a home of the
 /// world's own.
-fn command(world: &World) -> gate_tests::run::Run {
+pub fn command(world: &World) -> Run {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     let program = PROGRAM.get_or_init(|| {
         let asked =
@@ -375,17 +375,22 @@ except gate_client.LeaseLost:
 fn python_holds_by_the_bare_path_and_looks_around() {
     let world = World::new();
     world.seed("d/f", "");
+    std::fs::hard_link(world.source().join("d/f"), world.source().join("other")).unwrap();
     let source = world.source();
+    // The view knows the file by its other name: what is held is the file, not just its path.
+    let mut actor = world.actor(&world.view());
+    actor.ask(["stat", "other"]).unwrap();
     let script = format!(
         "
 import pathlib
-changes = client.watch('d')
+bare = pathlib.Path('{}') / 'd/f'
+changes = client.watch(bare.parent)
 assert next(changes).lines == ()
-hold = client.hold(pathlib.Path('{}') / 'd/f', b'g', reason='bare')
+hold = client.hold(bare, b'g', reason='bare')
 (line,) = next(changes).lines
 assert line.ticket == hold.ticket and line.reason == 'bare' and line.state.token == hold.token
 assert [place.path for place in line.places] == ['d/f', 'g'], line
-(same,) = client.why('d/f').lines
+(same,) = client.why(bare).lines
 assert same.ticket == hold.ticket
 assert client.status().held == 1
 say('held')
@@ -398,9 +403,8 @@ client.close()
     );
     let mut python = Python::start(&world, &script);
     python.await_said("held");
-    let mut actor = world.actor(&world.view());
-    actor.tell(["open", "w", "d/f"]);
-    world.await_waiting("d/f", 1);
+    actor.tell(["open", "w", "other"]);
+    world.await_waiting("other", 1);
     python.go_on();
     let fd = actor.opened();
     actor.close(fd);

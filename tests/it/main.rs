@@ -7,6 +7,7 @@ mod doors;
 mod earlier;
 mod env;
 mod everyday;
+mod examples;
 mod faults;
 mod fences;
 mod guard;

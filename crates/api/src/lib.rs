@@ -25,6 +25,6 @@ pub mod wire;
 
 pub use address::{Address, Approach};
 pub use session::{
-    Answer, Ask, AttachError, Attachment, ClientInfo, ConnectError, Grant, NoGrant, QueryError,
-    Session, Watcher,
+    Answer, Ask, AttachError, Attachment, ClientInfo, ConnectError, Grant, Hold, NoGrant,
+    QueryError, Session, Watcher,
 };

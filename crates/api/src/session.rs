@@ -7,6 +7,7 @@
 //!
 //! The logic is [`state`], which knows no transport; [`reader`] is the thread.
 
+mod hold;
 mod reader;
 mod standing;
 pub mod state;
@@ -34,6 +35,7 @@ use crate::wire::{
 
 pub use crate::link::ConnectError;
 pub use crate::wire::{MaxHold, Party, Recall};
+pub use hold::Hold;
 pub use standing::Moment;
 use standing::Standing;
 use state::State;

@@ -1,9 +1,12 @@
-//! How a directory is described to a broker.
+//! How directories and files are described to a broker.
 
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+
+use gate_core::lock::key::FileKey;
+use gate_core::lock::want::Node;
 
 use crate::process;
 use crate::wire::{Directory, Inode};
@@ -20,6 +23,31 @@ pub fn directory(path: &Path) -> io::Result<Directory> {
     }
     let path = path.into_os_string().into_vec();
     Ok(Directory { machine: process::machine(), path, root, above })
+}
+
+/// Returns what is at a path of a source, as keys have it; following no link, and taking no turn.
+pub fn node(path: &Path) -> io::Result<Node> {
+    let found = match path.symlink_metadata() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Node::None),
+        found => found?,
+    };
+    Ok(match found.file_type() {
+        kind if kind.is_dir() => Node::Directory,
+        kind if kind.is_file() => {
+            let (major, minor) = (rustix::fs::major(found.dev()), rustix::fs::minor(found.dev()));
+            let volume = volume(process::machine(), major, minor);
+            Node::File(FileKey { volume, inode: found.ino(), generation: 0 })
+        }
+        _ => Node::None,
+    })
+}
+
+/// Returns the number of a machine's file system: FNV-1a over both.
+pub fn volume(machine: u64, major: u32, minor: u32) -> u64 {
+    let device = (u64::from(major) << 32) | u64::from(minor);
+    device.to_le_bytes().iter().fold(machine ^ 0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 fn inode(path: &Path) -> io::Result<Inode> {
@@ -44,5 +72,17 @@ mod tests {
         assert_eq!([b"/", &names.join(&b'/')[..]].concat(), found.path);
         assert_eq!(found.above.last().unwrap().0, inode(Path::new("/")).unwrap());
         assert!(directory(&home.path().join("none")).is_err());
+    }
+
+    #[test]
+    fn a_file_is_known_by_its_number_under_every_name() {
+        let home = tempfile::tempdir().unwrap();
+        let [one, other] = ["one", "other"].map(|name| home.path().join(name));
+        assert_eq!(node(&one).unwrap(), Node::None);
+        std::fs::write(&one, "").unwrap();
+        std::fs::hard_link(&one, &other).unwrap();
+        assert!(matches!(node(&one).unwrap(), Node::File(key) if key.inode > 0));
+        assert_eq!(node(&one).unwrap(), node(&other).unwrap());
+        assert_eq!(node(home.path()).unwrap(), Node::Directory);
     }
 }

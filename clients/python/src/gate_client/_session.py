@@ -33,8 +33,9 @@ from .report import Answer
 #: Seconds that a broker may take to answer a question.
 QUERY_PATIENCE = 10.0
 
-#: Seconds that a broker may take to greet.
+#: Seconds that a broker may take to greet, at most; and at least, where a lease is short.
 _GREETING_PATIENCE = 5.0
+_GREETING_PATIENCE_MIN = 1.0
 #: Seconds that it may take to hang up.
 _FAREWELL_PATIENCE = 1.0
 #: Seconds between two attempts to come back, at first and at most.
@@ -73,7 +74,7 @@ class Session:
         self._pinged_at: Optional[float] = None
         self._calls: queue.SimpleQueue[Optional[Callable[[], object]]] = queue.SimpleQueue()
         #: The broker heard of the session after that.
-        self._link, self.welcome, self._heard_at = greet(connect, hello)
+        self._link, self.welcome, self._heard_at = greet(connect, hello, _GREETING_PATIENCE)
         self._sure_until = self._heard_at + self.lease
         self._reader = threading.Thread(target=self._serve, name="gate-session", daemon=True)
         self._reader.start()
@@ -294,11 +295,14 @@ class Session:
     def _return(self) -> bool:
         """Tries until the broker is back; False once the session was closed."""
         pause = _PAUSE_MIN
+        # What is held counts as lost once the broker was not heard of for a lease, and did not
+        # answer an attempt after that.
+        patience = min(max(self.lease / 3, _GREETING_PATIENCE_MIN), _GREETING_PATIENCE)
         while not self._closed:
             hello = dataclasses.replace(self._hello, resume=self.welcome.session)
             tried_at = _now()
             try:
-                found = greet(self._connect, hello)
+                found = greet(self._connect, hello, patience)
             except GateError as error:
                 _log.debug("the broker is still away: %s", error)
                 # The kernel says that nobody listens.
@@ -394,13 +398,15 @@ class Session:
             self._end(owner, ProtocolError("only readers of a view go on without a turn"))
 
 
-def greet(connect: Callable[[], Link], hello: m.Hello) -> Tuple[Link, m.Welcome, float]:
+def greet(
+    connect: Callable[[], Link], hello: m.Hello, patience: float
+) -> Tuple[Link, m.Welcome, float]:
     """Connects and exchanges greetings; returns also when the broker was spoken to."""
     at = _now()
     link = connect()
     try:
         link.send(hello)
-        answer = link.receive(_GREETING_PATIENCE)
+        answer = link.receive(patience)
         if isinstance(answer, m.Unwelcome):
             raise BrokerGone(f"the broker refused: {answer.why}")
         if isinstance(answer, m.Welcome):

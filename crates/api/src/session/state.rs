@@ -223,6 +223,7 @@ impl State {
         }
     }
 
+    /// Returns whether an owner has a grant, as far as it was told.
     pub fn holds(&self, owner: u64) -> bool {
         matches!(self.owners.get(&owner), Some(Owner::Held { .. }))
     }

@@ -9,13 +9,13 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
 
-use gate_api::session::{Party, Recall};
-use gate_api::{Address, Answer, Ask, ClientInfo, Session, Watcher, process};
+use gate_api::session::Recall;
+use gate_api::{Address, Answer, Ask, ClientInfo, Session, Watcher};
 use gate_core::id::SpaceId;
 use gate_core::lock::claim::{Label, Patience};
 use gate_core::lock::event::{Refusal, Revocation};
 use gate_core::lock::limits::TEXT_BYTES_MAX;
-use gate_core::lock::want::{Access, Op, Place, Want};
+use gate_core::lock::want::{Access, Place};
 use rustix::process::Signal;
 
 use super::run::name_of;
@@ -184,14 +184,7 @@ impl Args {
             reason: self.reason.clone(),
             asked_at_ms: board::now_ms(),
         };
-        Ask {
-            party: Party::Process(process::own()),
-            caller: Some(process::own_call()),
-            patience: self.patience(waited),
-            read_wait: None,
-            label,
-            want: Want { op: Op::Hold(access), places },
-        }
+        Ask::hold(access, places, self.patience(waited), label)
     }
 }
 

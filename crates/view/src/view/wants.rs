@@ -2,7 +2,7 @@
 
 use std::ffi::CStr;
 
-use gate_api::Ask;
+use gate_api::{Ask, source};
 use gate_core::lock::key::FileKey;
 use gate_core::lock::want::{Node, Op, Place, Want};
 use gate_core::path::ViewPath;
@@ -70,7 +70,7 @@ impl View {
     pub(crate) fn file_key(&self, key: directory::FileKey) -> FileKey {
         let (major, minor) = key.device;
         FileKey {
-            volume: volume(self.settings.machine, major, minor),
+            volume: source::volume(self.settings.machine, major, minor),
             inode: key.inode,
             generation: 0,
         }
@@ -86,12 +86,4 @@ impl View {
             want,
         }
     }
-}
-
-/// Returns the number of a machine's file system: FNV-1a over both.
-fn volume(machine: u64, major: u32, minor: u32) -> u64 {
-    let device = (u64::from(major) << 32) | u64::from(minor);
-    device.to_le_bytes().iter().fold(machine ^ 0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    })
 }
