@@ -100,6 +100,8 @@ fn what_an_agent_wrote_itself_is_not_kept() {
         cp -p f copy; echo 5 > copy; mv copy f; echo 6 > f; ln f g; echo 7 > g; rm g; echo 8 > f; \
         echo 9 >> f; echo 10 > f; sed -i s/10/11/ f; truncate -s 1 f; echo 12 > f; cat f";
     assert_eq!(ada.ask(["capture", "bash", "-euc", script]), Ok("12\\n".to_owned()));
+    ada.ask(["touch", "f"]).unwrap(); // By path: touch(1) opens the file.
+    ada.open("w0", "f");
     assert!(list(&world, ".").is_empty());
 }
 
