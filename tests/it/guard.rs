@@ -308,6 +308,7 @@ fn while_something_is_kept_others_go_on_and_who_waits_can_be_killed() {
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::Unlock).unwrap();
     let fd = other.open("r", "f");
     assert_eq!(other.read(fd, 9), Ok("text".to_owned()), "whoever was killed has not overwritten");
+    wait_until(SOON, "nothing was lost, nothing is kept", || list(&world, "f").is_empty());
 }
 
 /// The file holds "bob's", and ada last saw what was there before.

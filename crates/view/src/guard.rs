@@ -26,7 +26,7 @@ use rustix::fs::FileType;
 use crate::agent::Agent;
 use crate::directory::Pinned;
 use crate::handles::{Handle, User};
-use crate::kept::{Outcome, Place, Take};
+use crate::kept::{Outcome, Place, Take, Went};
 use crate::policy::Gating;
 use crate::turn::Turn;
 use crate::view::View;
@@ -187,8 +187,16 @@ impl View {
                 let parked = reply.park(|reply| reply.error(Errno::INTR));
                 let view = self.itself();
                 let then = move || match parked.resume() {
-                    Some(reply) => run(&view, reply, turn),
-                    None => view.end_turn(turn, None),
+                    Some(reply) if view.has(turn) => {
+                        run(&view, reply, turn);
+                        Went::Ahead
+                    }
+                    // It was interrupted, or its turn was taken away.
+                    late => {
+                        view.end_turn(turn, None);
+                        late.into_iter().for_each(|reply| reply.error(Errno::IO));
+                        Went::Nowhere
+                    }
                 };
                 let take = self.take(&overwrite);
                 let then = Box::new(then);

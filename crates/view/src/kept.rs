@@ -96,6 +96,24 @@ pub enum Take {
     Link,
 }
 
+/// A version that was added and whose file is about to be overwritten. Until it is settled or
+/// dropped nobody takes it for litter.
+#[derive(Debug)]
+pub struct Addition {
+    /// Its number.
+    pub id: u64,
+    _adding: File,
+}
+
+/// What came of an operation after that was kept which it was to overwrite.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Went {
+    /// It was done, or has failed.
+    Ahead,
+    /// It was given up.
+    Nowhere,
+}
+
 /// A kept version.
 #[derive(Clone, Debug)]
 pub struct Version {
@@ -137,21 +155,30 @@ impl Store {
     }
 
     /// Adds a version with the bytes of a file; for most ways to take them `O_PATH` will do.
-    pub fn keep(&mut self, file: &OwnedFd, take: Take, record: &Record) -> io::Result<u64> {
+    pub fn keep(&mut self, file: &OwnedFd, take: Take, record: &Record) -> io::Result<Addition> {
         self.add(record, |content| copy::bring(file, take, &record.file, content))
     }
 
+    /// Says what became of what was to be overwritten: if that is still there nothing was lost,
+    /// and a version that is the file itself would change with it.
+    pub fn settle(&mut self, addition: Addition, went: Went) {
+        let dir = self.dir_of(addition.id);
+        if went == Went::Nowhere || is_elsewhere(&dir) {
+            self.forget(addition.id);
+        }
+    }
+
     /// Adds a version without bytes: only what happened.
-    pub fn note(&mut self, record: &Record) -> io::Result<u64> {
-        self.add(record, |_| Ok(()))
+    pub fn note(&mut self, record: &Record) -> io::Result<()> {
+        self.add(record, |_| Ok(())).map(drop)
     }
 
     fn add(
         &mut self,
         record: &Record,
         bring: impl FnOnce(&Path) -> io::Result<()>,
-    ) -> io::Result<u64> {
-        let _adding = self.lock(FlockOperation::LockShared)?;
+    ) -> io::Result<Addition> {
+        let adding = self.lock(FlockOperation::LockShared)?;
         let unfinished = Unfinished::make(&self.place.dir)?;
         bring(&unfinished.0.join(CONTENT))?;
         let mut text = serde_json::to_vec(record)?;
@@ -161,7 +188,7 @@ impl Store {
         let bytes = if record.outcome == Outcome::Kept { record.file.size } else { 0 };
         self.known.insert(id, Held { bytes, at_ms: record.at_ms });
         self.prune();
-        Ok(id)
+        Ok(Addition { id, _adding: adding })
     }
 
     /// Gives it the next number. One that another process took meanwhile is a directory that is
@@ -193,12 +220,16 @@ impl Store {
                 bytes = self.known.values().map(|held| held.bytes).sum();
                 continue;
             }
-            if let Err(error) = remove(&self.dir_of(id)) {
-                tracing::warn!(id, %error, "a kept version cannot be removed");
-            }
-            self.known.remove(&id);
+            self.forget(id);
             bytes = bytes.saturating_sub(held.bytes);
         }
+    }
+
+    fn forget(&mut self, id: u64) {
+        if let Err(error) = remove(&self.dir_of(id)) {
+            tracing::warn!(id, %error, "a kept version cannot be removed");
+        }
+        self.known.remove(&id);
     }
 
     /// Finds out what is there by now. If nobody is adding, what is not whole is a dead writer's.
@@ -215,6 +246,10 @@ impl Store {
                 continue;
             }
             let Some(id) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
+            if alone && is_elsewhere(&path) {
+                let _ = remove(&path); // Who added it died before it overwrote anything.
+                continue;
+            }
             match Record::read(&path.join(RECORD)) {
                 Ok(record) => {
                     let content = fs::symlink_metadata(path.join(CONTENT));
@@ -296,6 +331,11 @@ impl Drop for Unfinished {
     fn drop(&mut self) {
         let _ = remove(&self.0); // Once it has a number this finds nothing.
     }
+}
+
+/// Returns whether the content of a version has a name somewhere else.
+fn is_elsewhere(dir: &Path) -> bool {
+    fs::symlink_metadata(dir.join(CONTENT)).is_ok_and(|content| content.nlink() > 1)
 }
 
 /// Removes a version, its record first: without that it is none. A directory with anything else

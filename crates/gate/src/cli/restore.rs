@@ -155,7 +155,8 @@ impl Args {
         let agent = std::env::var(AGENT_VARIABLE).unwrap_or_else(|_| "gate restore".to_owned());
         let record = Record::new(version.record.path.clone(), (&agent, "restore"), facts);
         let mut store = Store::open_or_make_later(kept.place.clone());
-        store.keep(file, Take::AsOpen, &record).map(Some).map_err(failed)
+        let added = store.keep(file, Take::AsOpen, &record).map_err(failed)?;
+        Ok(Some(added.id))
     }
 
     fn tell(&self, version: &Version, replaced: Option<u64>) -> Result<(), Failure> {

@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use gate_core::lock::want::Op;
 
 use crate::agent::Agent;
-use crate::kept::{Facts, Outcome, Place, Record, Store, Take};
+use crate::kept::{Addition, Facts, Outcome, Place, Record, Store, Take, Went};
 
 /// How many files may wait for it. Who comes then waits for room, in the thread that it has.
 const QUEUE_MAX: usize = 64;
@@ -19,7 +19,7 @@ pub(super) struct Keeper(SyncSender<Job>);
 
 /// What it is to do.
 pub(super) enum Job {
-    Keep { victim: OwnedFd, take: Take, event: Event, then: Box<dyn FnOnce() + Send> },
+    Keep { victim: OwnedFd, take: Take, event: Event, then: Box<dyn FnOnce() -> Went + Send> },
     Note { victim: OwnedFd, event: Event, outcome: Outcome },
 }
 
@@ -51,8 +51,11 @@ fn work(place: Place, jobs: &Receiver<Job>) {
     while let Ok(job) = jobs.recv() {
         match job {
             Job::Keep { victim, take, event, then } => {
-                keep(&mut store, (&victim, take), &event);
-                then();
+                let added = keep(&mut store, (&victim, take), &event);
+                let went = then();
+                if let Some(added) = added {
+                    store.settle(added, went);
+                }
             }
             Job::Note { victim, event, outcome } => {
                 // Who is refused may try again and again.
@@ -65,20 +68,22 @@ fn work(place: Place, jobs: &Receiver<Job>) {
     }
 }
 
-fn keep(store: &mut Store, (victim, take): (&OwnedFd, Take), event: &Event) {
-    let record = match event.record(victim) {
-        Ok(record) => record,
-        Err(error) => return event.tell_lost(&error),
-    };
+fn keep(store: &mut Store, (victim, take): (&OwnedFd, Take), event: &Event) -> Option<Addition> {
     let (path, agent) = (event.path.display(), &event.agent.name);
+    let record = event.record(victim).inspect_err(|error| event.tell_lost(error)).ok()?;
     if record.file.size > store.limits().file_bytes_max {
-        return note(store, victim, event, Outcome::TooLarge);
+        note(store, victim, event, Outcome::TooLarge);
+        return None;
     }
     match store.keep(victim, take, &record) {
-        Ok(id) => tracing::info!(%path, agent, id, "kept what is overwritten unseen"),
+        Ok(added) => {
+            tracing::info!(%path, agent, id = added.id, "kept what is overwritten unseen");
+            Some(added)
+        }
         Err(error) => {
             event.tell_lost(&error);
             note(store, victim, event, Outcome::Failed(error.to_string()));
+            None
         }
     }
 }

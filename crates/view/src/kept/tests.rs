@@ -30,7 +30,10 @@ impl World {
     fn keep(&self, store: &mut Store, text: &str) -> u64 {
         let file = self.file("f", text);
         let record = Record::new("f".into(), ("ada", "open"), Facts::of(&file).unwrap());
-        store.keep(&file, Take::Copy, &record).unwrap()
+        let added = store.keep(&file, Take::Copy, &record).unwrap();
+        let id = added.id;
+        store.settle(added, Went::Ahead);
+        id
     }
 
     fn versions(&self) -> Vec<Version> {
@@ -72,12 +75,39 @@ fn a_file_that_loses_its_only_name_is_kept_itself_and_one_with_two_is_copied() {
             fs::hard_link(world.dir.path().join("f"), world.dir.path().join("g")).unwrap();
         }
         let record = Record::new("f".into(), ("ada", "rename"), Facts::of(&file).unwrap());
-        let id = store.keep(&file, Take::Link, &record).unwrap();
+        let id = store.keep(&file, Take::Link, &record).unwrap().id;
         let content = fs::metadata(world.place().dir.join(id.to_string()).join(CONTENT)).unwrap();
         let ours = rustix::fs::fstat(&file).unwrap();
         assert_eq!(content.ino() == ours.st_ino, is_itself, "{links} names");
         fs::remove_file(world.dir.path().join("f")).unwrap();
     }
+}
+
+/// A version that is the file itself, or of which nothing came, would be no version.
+#[test]
+fn what_is_not_overwritten_after_all_is_not_kept() {
+    let world = World::new(Limits::default());
+    let mut store = world.store();
+    let add = |store: &mut Store, take| {
+        let file = world.file("f", "text");
+        let record = Record::new("f".into(), ("ada", "rename"), Facts::of(&file).unwrap());
+        store.keep(&file, take, &record).unwrap()
+    };
+    let added = add(&mut store, Take::Copy);
+    store.settle(added, Went::Nowhere);
+    let added = add(&mut store, Take::Link);
+    store.settle(added, Went::Ahead);
+    assert!(world.ids().is_empty(), "the file still has its name");
+    let added = add(&mut store, Take::Link);
+    drop(world.store());
+    assert_eq!(world.ids().len(), 1, "it is not settled yet");
+    drop(added);
+    drop(world.store());
+    assert!(world.ids().is_empty(), "its writer has died");
+    let added = add(&mut store, Take::Link);
+    fs::remove_file(world.dir.path().join("f")).unwrap();
+    store.settle(added, Went::Ahead);
+    assert_eq!(world.ids().len(), 1);
 }
 
 #[test]
