@@ -7,6 +7,7 @@ use std::path::Path;
 
 use gate_tests::World;
 use gate_tests::run::Run;
+use gate_tests::world::{ORDINARY_USER, User};
 use serde_json::json;
 
 const READ: &str = "read-read-read-0123456789abcdefgh";
@@ -115,6 +116,29 @@ fn tokens_may_be_asked_for_on_this_machine_too() {
     world.unset_env("GATE_BROKER_HOST");
     world.unset_env("GATE_BROKER_PORT");
     world.gate(["locks"]).run().success();
+}
+
+#[test]
+fn another_user_is_turned_away_at_the_socket() {
+    assert!(rustix::process::geteuid().is_root(), "needs root: run `cargo xtask test`");
+    let mut world = World::bare();
+    let state = world.home().join("fresh");
+    world.start_broker(["--state-dir".as_ref(), state.as_os_str()]);
+    let socket = state.join("gate.sock");
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&socket), mode(&state)), (0o600, 0o700));
+    // As if both had been set wrong: the kernel still says who is there.
+    for (path, mode) in [(world.home(), 0o755), (&state, 0o755), (&socket, 0o666)] {
+        fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    }
+    let gate = world.home().join("bin/gate");
+    fs::copy(world.program("gate"), &gate).unwrap();
+    let User { uid, gid } = ORDINARY_USER;
+    let words = [format!("--reuid={uid}"), format!("--regid={gid}"), "--clear-groups".to_owned()];
+    let other = world.command("setpriv".as_ref()).args(words).args([gate.as_os_str()]);
+    let refusal = other.args(["locks".as_ref(), "--state-dir".as_ref(), state.as_os_str()]);
+    assert!(refusal.run().refusal().contains("does not answer"));
+    world.gate(["locks"]).args(["--state-dir".as_ref(), state.as_os_str()]).run().success();
 }
 
 fn secret(world: &World, name: &str, text: &str) {

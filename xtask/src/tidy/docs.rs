@@ -3,7 +3,8 @@
 use super::Tree;
 
 const ARCHITECTURE: &str = "ARCHITECTURE.md";
-const SEMANTICS: &str = "docs/semantics.md";
+/// Each item of their lists is a promise.
+const PROMISING: [&str; 2] = ["docs/semantics.md", "docs/threats.md"];
 
 /// Checks that every path named in ARCHITECTURE.md exists.
 pub fn check_paths(tree: &Tree) -> Vec<String> {
@@ -30,13 +31,15 @@ pub fn check_never_list(tree: &Tree) -> Vec<String> {
 
 /// Checks that each promise, a list item, names a test that exists.
 pub fn check_promises(tree: &Tree) -> Vec<String> {
-    let text = tree.get(SEMANTICS).map_or("", String::as_str);
     let mut complaints = Vec::new();
-    for promise in items(text) {
-        if !quoted(&promise).any(is_test_name) {
-            complaints.push(format!("{SEMANTICS}: names no test: {promise}"));
+    for paper in PROMISING {
+        let text = tree.get(paper).map_or("", String::as_str);
+        for promise in items(text) {
+            if !quoted(&promise).any(is_test_name) {
+                complaints.push(format!("{paper}: names no test: {promise}"));
+            }
+            complaints.extend(missing_tests(tree, paper, &promise));
         }
-        complaints.extend(missing_tests(tree, SEMANTICS, &promise));
     }
     complaints
 }
@@ -139,7 +142,7 @@ mod tests {
     fn promises_name_tests() {
         let text =
             "# Semantics\n- Turns are kept:\n  `writers_take_their_turns`.\n- Hope.\n\n  text\n";
-        let files = tree(&[(SEMANTICS, text), ("tests/it/turns.rs", TEST)]);
-        assert_eq!(check_promises(&files), ["docs/semantics.md: names no test: Hope."]);
+        let files = tree(&[(PROMISING[1], text), ("tests/it/turns.rs", TEST)]);
+        assert_eq!(check_promises(&files), ["docs/threats.md: names no test: Hope."]);
     }
 }
