@@ -69,10 +69,10 @@ pub struct Unreached {
 }
 
 /// What a daemon that has to be started is told.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct DaemonFlags {
-    /// How long a lock of a v1 client lasts; 0: for ever.
-    pub max_hold_ms: Option<u64>,
+    /// Flags of `gate daemon run` with their numbers.
+    pub numbers: Vec<(&'static str, u64)>,
 }
 
 /// Connects to a broker; to an older one by the interface that it knows.
@@ -293,8 +293,8 @@ pub fn state_dir_own() -> Result<PathBuf, Failure> {
 pub fn start_daemon(state_dir: &Path, flags: &DaemonFlags) -> Result<(), Failure> {
     let mut words: Vec<OsString> = ["daemon", "run", "--state-dir"].map(OsString::from).into();
     words.push(state_dir.into());
-    if let Some(max_hold_ms) = flags.max_hold_ms {
-        words.extend(["--max-hold-ms".into(), max_hold_ms.to_string().into()]);
+    for (flag, number) in &flags.numbers {
+        words.extend([flag.into(), number.to_string().into()]);
     }
     background::start(words)
 }

@@ -167,8 +167,10 @@ impl Keeper {
         let (place, is_foreign) =
             if place > newest { (Cursor::START, true) } else { (place, false) };
         let blocks = self.blocks_after(place);
-        let (begin, gap) = self.begin_of(place, blocks.first());
-        let gap = gap || is_foreign;
+        let (begin, gap) = match blocks.first() {
+            Some(first) if is_foreign => (first.begin(), true),
+            first => self.begin_of(place, first),
+        };
         let mut page = LogPage { entries: Vec::new(), begin, end: begin, gap, more: false };
         let mut bytes = 0;
         for read in blocks.iter().flat_map(|block| block.read()) {

@@ -49,7 +49,7 @@ pub struct Limits {
     /// End locks of v1 clients after so long, opens and holds while others wait; 0: never
     /// [default: 3600000]
     #[arg(long, value_name = "MS", env = "GATE_MAX_HOLD_MS")]
-    pub max_hold_ms: Option<u64>,
+    max_hold_ms: Option<u64>,
     /// Longest wait of clients that name none; 0: for ever [default: 0]
     #[arg(long, value_name = "MS", env = "GATE_ACQUIRE_TIMEOUT_MS")]
     acquire_timeout_ms: Option<u64>,
@@ -96,6 +96,18 @@ fn policy(token_file: Option<&Path>, require_token: bool) -> Result<Policy, Fail
 }
 
 impl Limits {
+    /// Returns those that are set, by their flags.
+    pub fn numbers(self) -> Vec<(&'static str, u64)> {
+        let all = [
+            ("--lease-ms", self.lease_ms),
+            ("--max-hold-ms", self.max_hold_ms),
+            ("--acquire-timeout-ms", self.acquire_timeout_ms),
+            ("--audit-max-mib", self.audit_max_mib.map(u64::from)),
+            ("--audit-max-days", self.audit_max_days.map(u64::from)),
+        ];
+        all.into_iter().filter_map(|(flag, number)| Some((flag, number?))).collect()
+    }
+
     /// Returns how a broker is to be run, with what the config file says.
     pub fn options(self, state_dir: PathBuf, settings: &Settings) -> Options {
         let defaults = Options::new(state_dir);
@@ -119,7 +131,32 @@ impl Limits {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
+
     use super::*;
+
+    #[derive(clap::Parser)]
+    struct Words {
+        #[command(flatten)]
+        limits: Limits,
+    }
+
+    #[test]
+    fn a_daemon_that_is_started_is_told_every_limit() {
+        let limits = Limits {
+            lease_ms: Some(1),
+            max_hold_ms: Some(2),
+            acquire_timeout_ms: Some(3),
+            audit_max_mib: Some(4),
+            audit_max_days: Some(5),
+        };
+        let numbers = limits.numbers();
+        let words =
+            numbers.iter().flat_map(|(flag, number)| [flag.to_string(), number.to_string()]);
+        let told = Words::parse_from(std::iter::once("gate".to_owned()).chain(words)).limits;
+        assert_eq!(told.numbers(), numbers);
+        assert_eq!(numbers.len(), 5);
+    }
 
     #[test]
     fn a_flag_wins_over_the_file_and_zero_is_no_limit() {

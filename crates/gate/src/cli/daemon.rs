@@ -52,7 +52,7 @@ impl Args {
         let state_dir = flags.state_dir(&settings)?;
         match self.action {
             Action::Run => self.serve(&settings, state_dir),
-            Action::Start => self.start(&settings, &state_dir),
+            Action::Start => self.start(&state_dir),
             Action::Stop => stop(&state_dir),
             Action::Status => status(&state_dir),
         }
@@ -73,13 +73,13 @@ impl Args {
         })
     }
 
-    fn start(self, settings: &Settings, state_dir: &Path) -> Result<Exit, Failure> {
+    fn start(self, state_dir: &Path) -> Result<Exit, Failure> {
         if let Some(running) = find(state_dir)? {
             let text = format!("it runs already, as process {}\n", running.session.broker().pid);
             return output::print(&text).map(|()| Exit::Success);
         }
-        let max_hold_ms = self.limits.max_hold_ms.or(settings.max_hold_ms);
-        start_daemon(state_dir, &DaemonFlags { max_hold_ms })?;
+        // What the config file says it reads there itself.
+        start_daemon(state_dir, &DaemonFlags { numbers: self.limits.numbers() })?;
         output::print(&format!("the daemon runs in {}\n", state_dir.display()))?;
         Ok(Exit::Success)
     }

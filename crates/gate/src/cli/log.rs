@@ -141,7 +141,7 @@ impl Args {
 
     fn tell_gap(&self, page: &LogPage) {
         if page.gap {
-            eprintln!("records up to {} are not known any more", page.begin);
+            eprintln!("the log goes on after record {}; what was before is not known", page.begin);
         }
     }
 

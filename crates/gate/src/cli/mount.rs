@@ -203,7 +203,8 @@ impl Args {
             lease: lease_ms.map(Duration::from_millis),
             max_hold,
         };
-        let daemon = DaemonFlags { max_hold_ms };
+        let numbers = max_hold_ms.map(|ms| ("--max-hold-ms", ms)).into_iter().collect();
+        let daemon = DaemonFlags { numbers };
         wanted.reach_or_start(&client, &(Arc::new(plan.ears.clone()) as _), &daemon)
     }
 
