@@ -3,10 +3,11 @@
 use std::path::Path;
 
 use gate_tests::World;
+use gate_tests::http::Reply;
 use gate_tests::run::Running;
 use gate_tests::wait::{SOON, wait_until};
 use rustix::process::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// One line of `gate log --json`.
 fn events(text: &str) -> Vec<Value> {
@@ -275,4 +276,31 @@ fn figures_count_what_happened() {
     let refused = world.gate(["hold", "-n", "f", "--", "true"]).dir(world.view()).run();
     assert_eq!(refused.code, Some(1), "{refused}");
     assert_eq!(figure("gate_refusals_total{why=\"would-block\"}"), 1.0);
+}
+
+#[test]
+fn gate_audit_max_mib_and_days_bound_the_log() {
+    let mut world = World::bare();
+    world.set_env("GATE_AUDIT_MAX_MIB", "1");
+    world.start_broker([""; 0]);
+    let path = "d".repeat(4_000);
+    let release = |reply: Reply| {
+        let body = json!({ "lock_id": reply.lock_id(), "owner": "o" });
+        assert_eq!(world.http().post("/v1/locks/release", &body).status, 200);
+    };
+    for _ in 0..400 {
+        let body = json!({ "path": path, "mode": "write", "owner": "o" });
+        release(world.http().post("/v1/locks/acquire", &body));
+    }
+    // Whoever asks for what was given up is told.
+    wait_until(SOON, "the oldest are given up", || {
+        let since = world.gate(["log", "--json", "--since", "1.1", "-n", "1"]).run();
+        since.stderr.contains("what was before is not known")
+    });
+    let size = std::fs::metadata(world.state().join("audit.sqlite")).unwrap().len();
+    assert!(size < 3 << 20, "{size} bytes");
+    world.stop_broker();
+    world.set_env("GATE_AUDIT_MAX_DAYS", "0");
+    let refused = world.gate(["broker"]).run();
+    assert!(refused.refusal().contains("--audit-max-days"));
 }
