@@ -108,7 +108,8 @@ impl Guard {
 }
 
 impl View {
-    /// Notes that a file was opened.
+    /// Notes that a file was opened in a turn. Who opens without one, because the name is not gated or
+    /// an idle writer is passed, would only push out of memory what matters.
     pub fn guard_open(&self, node: NodeId, user: &User, opens: Opens) {
         let (Some(guard), Some(agent)) = (&self.guard, &user.agent) else { return };
         guard.in_use.store(true, Ordering::Relaxed);

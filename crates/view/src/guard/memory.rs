@@ -86,12 +86,10 @@ impl Memory {
 
     /// Notes that a writer has changed a file: one that had seen it before has seen it now.
     pub fn changed(&mut self, agent: Option<&Arc<Agent>>, now: Sighting) {
-        let before = self.files.get(&now.file).map(|file| file.version);
-        if before.is_none() && agent.is_none() {
+        let Some(before) = self.files.get(&now.file).map(|file| file.version) else {
             return; // Nobody has seen it.
-        }
-        let writer =
-            agent.filter(|agent| before.is_some() && self.seen_by(agent, now.file) == before);
+        };
+        let writer = agent.filter(|agent| self.seen_by(agent, now.file) == Some(before));
         let version = self.renew(now);
         if let Some(agent) = writer {
             self.remember(agent, now.file, version);
