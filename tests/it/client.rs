@@ -88,7 +88,7 @@ with client.hold('d/f'):
     let mut python = Python::start(&world, script);
     python.await_said("held ");
     let mut actor = world.actor(&world.view());
-    actor.tell(["open", "w", "d/f"]);
+    actor.tell(["open", "r", "d/f"]);
     world.await_waiting("d/f", 1);
     python.go_on();
     python.await_said("let go");
@@ -132,6 +132,29 @@ with client.hold('f', write=False, timeout=20):
         said.lines().collect::<Vec<_>>(),
         ["WouldBlock", "TimedOut", "NotGated", "readers share", "AlreadyHeld"]
     );
+}
+
+/// What is held is the file that has the name when the turn comes.
+#[test]
+fn python_holds_the_file_that_replaced_the_one_it_waited_for() {
+    let world = World::new();
+    world.seed("f", "old");
+    world.seed("tmp", "new");
+    let mut actor = world.actor(&world.view());
+    let fd = actor.open("rw", "f");
+    let script = "
+import os
+with client.hold('f') as hold:
+    (place,) = hold._owner.acquire.want.places
+    assert place.node.key.inode == os.stat('f').st_ino
+    say('holds', open('f').read())
+";
+    let python = Python::start(&world, script);
+    world.await_waiting("f", 1);
+    actor.ask(["rename", "tmp", "f"]).unwrap();
+    actor.close(fd);
+    python.await_said("holds new");
+    python.finish();
 }
 
 /// N5: what a dead client held or waited for is free at once.
@@ -413,7 +436,7 @@ client.close()
 
 /// What happened is told in order, without gap or repeat, over a restart of the broker.
 #[test]
-fn python_follows_the_log_over_a_restart() {
+fn python_follows_log_and_locks_over_a_restart() {
     let mut world = World::new();
     world.seed("f", "");
     let script = "
@@ -423,6 +446,8 @@ def follow():
         assert not page.gap, page
         yield from page.entries
 told = follow()
+changes = client.watch('f')
+assert next(changes).lines == ()
 def next_of(fate):
     return next(e for e in told if isinstance(e.record.what, Claim)
         and isinstance(e.record.what.became, fate) and e.record.what.claim.client == 'other')
@@ -436,6 +461,9 @@ assert first.cursor < last.cursor < started.cursor
 again = next_of(Granted)
 assert again.record.what.became.token > first.record.what.became.token
 say('saw', again.record.what.claim.reason)
+with client.hold('f') as hold:
+    now = next(now for now in changes if any(line.client == 'py' for line in now.lines))
+    assert [line.ticket for line in now.lines] == [hold.ticket], now
 ";
     let hold = |world: &World, reason: &str| {
         let client = "Client.connect(name='other')";

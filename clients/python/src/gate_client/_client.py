@@ -137,17 +137,18 @@ class Client:
     def watch(self, path: Optional[AnyPath] = None) -> Iterator[report.Locks]:
         """Yields who holds and who waits, now and whenever that changes, without end."""
         scope = self._scope(path)
-        version: Optional[int] = None
+        known: Tuple[int, Optional[int]] = (0, None)
         lines: Optional[Tuple[report.Line, ...]] = None
         while True:
+            # Each run of the broker counts anew.
+            epoch = self._session.welcome.broker.epoch
+            version = known[1] if known[0] == epoch else None
             try:
                 locks = self._locks(scope, version, _NEWS_PATIENCE)
             except Disconnected:
-                # The next run of the broker counts anew.
-                version = None
                 continue
             if locks is not None:
-                version = locks.version
+                known = (epoch, locks.version)
                 if locks.lines != lines:
                     lines = locks.lines
                     yield locks
