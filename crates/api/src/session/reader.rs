@@ -124,7 +124,7 @@ impl Shared {
                 Err(error) => {
                     // A broker that starts after this gives former sessions a lease to come back.
                     if error.proves_that_no_broker_runs() {
-                        self.standing.extend(tried, self.state().lease());
+                        self.standing.prolong(tried, self.state().lease());
                     }
                     tracing::debug!(%error, "the broker is still away");
                     PAUSE_MAX

@@ -58,6 +58,14 @@ impl Standing {
         self.extended.notify_all();
     }
 
+    /// Lets it act for a lease after `proof` that nobody can be let in. Where it may not act by now
+    /// that proves nothing: others may have been let in before.
+    pub fn prolong(&self, proof: Moment, lease: Duration) {
+        if self.is_good() {
+            self.extend(proof, lease);
+        }
+    }
+
     /// Waits until it may act; `false` if that does not come within `patience`.
     pub fn await_good(&self, patience: Duration) -> bool {
         let guard = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
@@ -113,6 +121,16 @@ mod tests {
         // Older proof takes nothing away.
         standing.extend(ago(LONG), LONG);
         assert!(standing.is_good());
+    }
+
+    #[test]
+    fn that_no_broker_runs_by_now_proves_nothing_of_the_time_before() {
+        let standing = Standing::new(Some(ago(LONG)), LONG);
+        standing.prolong(Moment::now(), LONG);
+        assert!(!standing.is_good());
+        standing.extend(ago(LONG / 2), LONG);
+        standing.prolong(Moment::now(), LONG * 2);
+        assert!(standing.await_good(Duration::ZERO));
     }
 
     #[test]
