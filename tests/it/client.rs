@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::{ChildStdin, Command};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use gate_tests::World;
 use gate_tests::run::{Run, Running};
@@ -12,12 +13,16 @@ use rustix::process::Signal;
 
 /// What every script begins with: a client, and words to and from the test.
 const PRELUDE: &str = "\
-import gate_client
+import gate_client, sys
 from gate_client import Client
 def say(*words): print(*words, flush=True)
 def hear(): return input()
 client = Client.connect(name='py')
+print('ready', file=sys.stderr, flush=True)
 ";
+
+/// An interpreter takes its time to start where all cores are busy.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A Python process that does as its script says.
 struct Python {
@@ -31,12 +36,14 @@ impl Python {
         let script = format!("{PRELUDE}{script}");
         let mut running = command(world).args(["-c", &script]).dir(world.view()).start_with_input();
         let input = running.stdin();
-        Python { running, input }
+        let python = Python { running, input };
+        python.await_said("ready");
+        python
     }
 
     #[track_caller]
     fn await_said(&self, text: &str) {
-        wait_until(SOON, text, || {
+        wait_until(PATIENCE, text, || {
             let said = self.running.so_far();
             assert!(
                 !said.contains("Traceback") && (self.running.is_running() || said.contains(text)),
@@ -53,7 +60,7 @@ impl Python {
     #[track_caller]
     fn finish(self) -> String {
         drop(self.input);
-        self.running.finish(SOON).success()
+        self.running.finish(PATIENCE).success()
     }
 }
 

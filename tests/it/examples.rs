@@ -5,7 +5,7 @@ use std::path::Path;
 
 use gate_tests::World;
 use gate_tests::run::{Run, Running};
-use gate_tests::wait::{SOON, wait_until};
+use gate_tests::wait::wait_until;
 
 use crate::client;
 
@@ -24,7 +24,7 @@ fn python(world: &World, name: &str) -> Run {
 
 #[track_caller]
 fn await_said(running: &Running, text: &str) {
-    wait_until(SOON, text, || running.so_far().contains(text));
+    wait_until(client::PATIENCE, text, || running.so_far().contains(text));
 }
 
 #[track_caller]
@@ -37,7 +37,7 @@ fn check_hold(world: &World, example: Run) {
     world.await_waiting("d/f", 1);
     writeln!(input).unwrap();
     let fd = actor.opened();
-    holder.finish(SOON).success();
+    holder.finish(client::PATIENCE).success();
     actor.close(fd);
 }
 
@@ -64,7 +64,7 @@ fn the_examples_say_so_when_they_lost_their_hold() {
         world.gate(["break", &ticket, "--reason", "stuck"]).run().success();
         await_said(&holder, "the hold was taken away");
         writeln!(input).unwrap();
-        let outcome = holder.finish(SOON);
+        let outcome = holder.finish(client::PATIENCE);
         assert_eq!(outcome.code, Some(1), "{outcome}");
         assert!(outcome.stderr.contains("to be done again"), "{outcome}");
     }

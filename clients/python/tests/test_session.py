@@ -205,6 +205,16 @@ class SessionTest(unittest.TestCase):
         session.review()
         self.assertFalse(held.lost.is_set())
 
+    def test_that_no_broker_runs_by_now_proves_nothing_of_the_time_before(self) -> None:
+        session, peer = self.begin()
+        held = self.hold(session, peer, 100)
+        with session._changed:
+            # As after a long stop of the process, in which others may have been let in.
+            session._sure_until -= 3600
+            os.unlink(self.path)
+            peer.hang_up()
+        self.assertTrue(held.lost.wait(SOON))
+
     def test_a_stale_grant_is_not_believed(self) -> None:
         session, peer = self.begin(lease=0.3)
         asked = Thread(lambda: session.acquire(request(100)))

@@ -321,11 +321,11 @@ class Session:
 
     def _stay_away(self, nobody_there: bool, tried_at: float, pause: float) -> None:
         with self._changed:
-            if nobody_there:
+            if not self._is_sure():
+                self._lose_all()
+            elif nobody_there:
                 # A broker that starts after this gives former sessions a lease to come back.
                 self._sure_until = tried_at + self.lease
-            elif not self._is_sure():
-                self._lose_all()
             self._changed.notify_all()
             self._changed.wait_for(lambda: self._closed, pause)
 
