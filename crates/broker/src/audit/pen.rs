@@ -11,8 +11,9 @@ use super::Word;
 use super::block::{BLOCK_BYTES, Block, encode};
 use crate::clock;
 
-/// Bytes that may lie in the tray: a second or so of all that a busy broker does.
-const TRAY_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Bytes that may lie in the tray: what the busiest broker does in the seconds that a sync may take
+/// on a disk that others use.
+const TRAY_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// What the deciding thread writes with.
 pub(crate) struct Pen {

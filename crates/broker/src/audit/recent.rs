@@ -11,8 +11,8 @@ use super::block::Block;
 
 /// Bytes of records that are kept in memory though they are written.
 const KEPT_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Bytes that wait to be written, at most.
-const UNWRITTEN_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Bytes that wait to be written, at most: more than a full tray.
+const UNWRITTEN_BYTES_MAX: usize = 40 * 1024 * 1024;
 /// What a block costs beside its records.
 const BLOCK_COST: usize = 256;
 

@@ -35,7 +35,8 @@ const FREE_PAGES_MAX: u64 = 2_048;
 
 const PRAGMAS: &str = "
     PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;
-    PRAGMA journal_size_limit = 8388608; PRAGMA busy_timeout = 200;
+    PRAGMA wal_autocheckpoint = 4096; PRAGMA journal_size_limit = 16777216;
+    PRAGMA busy_timeout = 200;
 ";
 const SCHEMA: &str = "
     CREATE TABLE block (id INTEGER PRIMARY KEY, epoch INTEGER NOT NULL, first INTEGER NOT NULL,
