@@ -130,6 +130,12 @@ with client.hold('f', write=False, timeout=20):
         client.hold('.')
     except gate_client.AlreadyHeld:
         say('AlreadyHeld')
+looks = [client._look, None]
+client._look = lambda paths: looks.pop(0)(paths)
+try:
+    client.hold('f')
+except TypeError:
+    say('nothing is held after', len(client.locks().lines))
 ";
     let python = Python::start(&world, script);
     python.await_said("NotGated");
@@ -137,7 +143,14 @@ with client.hold('f', write=False, timeout=20):
     let said = python.finish();
     assert_eq!(
         said.lines().collect::<Vec<_>>(),
-        ["WouldBlock", "TimedOut", "NotGated", "readers share", "AlreadyHeld"]
+        [
+            "WouldBlock",
+            "TimedOut",
+            "NotGated",
+            "readers share",
+            "AlreadyHeld",
+            "nothing is held after 0"
+        ]
     );
 }
 

@@ -110,19 +110,15 @@ class Client:
                 patience = _patience(timeout, deadline)
                 owner = Owner(self._request(seen, write, reason, patience))
                 owner.on_recall, owner.on_lost = on_recall, on_lost
-                granted = self._session.acquire(owner)
-                if granted.by_kin:
-                    self._session.release(owner)
-                    raise AlreadyHeld("this process, or one above it, has some of that already")
-                # Those who were first may have replaced a file: then this turn is on the one
-                # that is gone, and others may be in line for the new one.
-                now = self._look(paths)
-                if now == seen:
-                    _unpin(now)
-                    return Hold(self._session, owner, granted, seen)
-                self._session.release(owner)
-                _unpin(seen)
-                seen = now
+                hold = Hold(self._session, owner, self._session.acquire(owner), seen)
+                try:
+                    seen = self._look_again(paths, hold)
+                except BaseException:
+                    hold.release()
+                    raise
+                if seen is hold.seen:
+                    return hold
+                hold.release()
         except BaseException:
             _unpin(seen)
             raise
@@ -246,6 +242,20 @@ class Client:
             _unpin(seen)
             raise
         return seen
+
+    def _look_again(self, paths: Tuple[AnyPath, ...], hold: Hold) -> List[Seen]:
+        """Returns what is held if that is what is there, and what is there if it is not.
+
+        Those who were first may have replaced a file: then this turn is on the one that is gone,
+        and others may be in line for the new one.
+        """
+        if hold.by_kin:
+            raise AlreadyHeld("this process, or one above it, has some of that already")
+        now = self._look(paths)
+        if now != hold.seen:
+            return now
+        _unpin(now)
+        return hold.seen
 
     def _see(self, path: AnyPath) -> Seen:
         absolute = _paths.resolve(path)

@@ -26,8 +26,9 @@ class Hold:
     ) -> None:
         self._session = session
         self._owner = owner
-        self._seen = seen
         self._granted = granted
+        #: What was at the paths when they were taken.
+        self.seen = seen
         #: Set once the hold was taken away.
         self.lost: threading.Event = owner.lost
 
@@ -45,6 +46,11 @@ class Hold:
         return self._granted.ticket
 
     @property
+    def by_kin(self) -> bool:
+        """Whether it was let in only beside what its process, or one above it, has already."""
+        return self._granted.by_kin
+
+    @property
     def why(self) -> Optional[GateError]:
         """Why the hold was taken away; None while it stands."""
         outcome = self._owner.outcome
@@ -60,7 +66,7 @@ class Hold:
     def release(self) -> None:
         """Lets go; again is nothing."""
         self._session.release(self._owner)
-        for seen in self._seen:
+        for seen in self.seen:
             seen.unpin()
 
     def __enter__(self) -> Hold:
