@@ -99,9 +99,19 @@ impl Table {
         }
         let mut fresh = self.next_ticket;
         let unknown = |claim: &Claim| !self.owners.contains_key(&claim.owner);
-        for (claim, token) in held.iter().filter(|(claim, _)| unknown(claim)) {
-            events.extend(self.readmit(Ticket(fresh), claim, *token, now));
-            fresh += 1;
+        for (claim, token) in held {
+            match self.owners.get(&claim.owner) {
+                None => {
+                    events.extend(self.readmit(Ticket(fresh), claim, *token, now));
+                    fresh += 1;
+                }
+                Some(ticket) if !self.holds(*ticket) => {
+                    let (ticket, end) = (*ticket, End::Released);
+                    let back = self.readmit(ticket, claim, *token, now);
+                    events.push(back.unwrap_or(Event::Ended { ticket, end }));
+                }
+                Some(_) => {}
+            }
         }
         for claim in waiting.iter().filter(|claim| unknown(claim)) {
             let (ticket, claim) = (Ticket(fresh), claim.clone());
@@ -114,7 +124,8 @@ impl Table {
         Ok(events)
     }
 
-    /// Takes back a grant that the journal lost, if the world still has room for it.
+    /// Takes back a grant that the journal lost, if the world still has room for it. It may have kept
+    /// the place in line before it.
     fn readmit(
         &self,
         ticket: Ticket,
