@@ -14,6 +14,7 @@ use super::mode::Mode;
 use crate::id::Ticket;
 
 /// A key somebody holds or waits for.
+#[cfg_attr(test, derive(Clone))]
 #[derive(Debug)]
 pub(super) struct Queue {
     /// What it is the queue of.
@@ -24,6 +25,7 @@ pub(super) struct Queue {
     line: Option<Box<Line>>,
 }
 
+#[cfg_attr(test, derive(Clone))]
 #[derive(Debug, Default)]
 struct Line {
     waiting: [BTreeSet<Ticket>; 4],

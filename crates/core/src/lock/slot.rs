@@ -15,6 +15,7 @@ use crate::time::Time;
 pub(super) type QueueId = usize;
 
 /// A claim that waits, holds, or holds less than it waits for; never neither.
+#[cfg_attr(test, derive(Clone))]
 #[derive(Debug)]
 pub(super) struct Slot {
     pub waiting: Option<Waiting>,
@@ -27,6 +28,7 @@ pub(super) struct Slot {
     pub alarm: Option<Time>,
 }
 
+#[cfg_attr(test, derive(Clone))]
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub claim: Arc<Claim>,
@@ -42,6 +44,7 @@ pub(super) struct Waiting {
     pub fresh: bool,
 }
 
+#[cfg_attr(test, derive(Clone))]
 #[derive(Debug)]
 pub(super) struct Held {
     pub claim: Arc<Claim>,

@@ -38,6 +38,7 @@ pub use standing::{Since, Standing, State};
 use timers::Alarm;
 
 /// All sessions, claims and queues of one broker.
+#[cfg_attr(test, derive(Clone))]
 #[derive(Debug)]
 pub struct Table {
     epoch: Epoch,
@@ -70,6 +71,7 @@ pub struct Outcome {
     pub notices: Vec<Notice>,
 }
 
+#[cfg_attr(test, derive(Clone))]
 #[derive(Debug)]
 struct Session {
     lease: Duration,
@@ -98,6 +100,7 @@ struct Grace {
     sealed: bool,
 }
 
+#[cfg_attr(test, derive(Clone))]
 #[derive(Debug, Default)]
 struct Tickets {
     held: BTreeSet<Ticket>,

@@ -4,3 +4,4 @@ mod lives;
 mod model;
 mod script;
 mod timelines;
+mod worlds;

@@ -1,4 +1,4 @@
-//! All invariants, checked the slow way; for tests.
+//! All invariants, checked the slow way, and all that tells one table from another; for tests.
 
 use super::super::mode::Mode;
 use super::Table;
@@ -6,6 +6,27 @@ use super::judge::Asker;
 use crate::id::Ticket;
 
 impl Table {
+    /// Returns all that the future of the table depends on, of claims that are what their owner
+    /// says: equal tables, equal texts.
+    #[cfg(test)]
+    pub fn digest(&self) -> impl std::hash::Hash + PartialEq + use<> {
+        let mut slots: Vec<_> = self
+            .slots
+            .iter()
+            .map(|(ticket, slot)| {
+                let held = slot.held.as_ref().map(|held| (held.token, held.claim.owner));
+                (*ticket, held, slot.waiting.as_ref().map(|waiting| waiting.claim.owner))
+            })
+            .collect();
+        slots.sort_unstable();
+        let presence = |session: &super::Session| format!("{:?}", session.presence);
+        let mut sessions: Vec<_> =
+            self.sessions.iter().map(|(id, session)| (*id, presence(session))).collect();
+        sessions.sort_unstable();
+        let next = (self.epoch, self.next_ticket, self.next_token);
+        (next, slots, sessions, self.grace.map(|grace| (grace.until, grace.sealed)))
+    }
+
     /// Panics unless all that must hold between the indexes and the claims does.
     pub fn check(&self) {
         for (id, queue) in &self.queues {

@@ -350,9 +350,9 @@ impl Pair {
             let may = model.listeners().map(|(at, _)| at);
             may.filter(|at| model.may_enter(*at).is_some()).collect::<Vec<_>>()
         };
-        assert_eq!(may_enter(&self.model), [], "left outside");
+        assert_eq!(may_enter(&self.model), [0; 0], "left outside");
         // N5: nobody waits for those whose lease ran out alone.
-        assert_eq!(may_enter(&self.model.without_the_overdue()), [], "held up by the dead");
+        assert_eq!(may_enter(&self.model.without_the_overdue()), [0; 0], "held up by the dead");
     }
 
     fn follow(&mut self, event: &Event) {
