@@ -23,6 +23,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use rustc_hash::FxHashMap;
 
+use crate::backlog::Backlog;
 use crate::books::Books;
 use crate::bounds::CONNECTIONS_MAX;
 use crate::clock;
@@ -47,12 +48,14 @@ const RETRY_MAX: Duration = Duration::from_secs(2);
 const ROUNDS_PAUSE: Duration = Duration::from_secs(1);
 /// Letters from other threads that are opened in one turn.
 const MAIL_PER_TURN_MAX: usize = 128;
-/// Messages heard in one turn, of all clients; each is heard once at least.
-const MESSAGES_PER_TURN_MAX: usize = 512;
 /// Messages of one client heard in one turn.
 const MESSAGES_PER_CLIENT_MAX: usize = 64;
+/// Messages heard in one turn of all clients that had said more than was heard in their last.
+const BACKLOG_PER_TURN_MAX: usize = 256;
+/// How many of these clients have a turn at once.
+const BACKLOG_CLIENTS_MAX: usize = 16;
 /// Clients let in in one turn.
-const ACCEPTS_PER_TURN_MAX: usize = 32;
+const ACCEPTS_PER_TURN_MAX: usize = 4;
 const EVENTS_MAX: usize = 256;
 
 pub(crate) struct Actor {
@@ -64,9 +67,12 @@ pub(crate) struct Actor {
     books: Books,
     prober: Sender<ToProber>,
     watched: FxHashMap<Token, (SessionId, OwnedFd)>,
+    watches: FxHashMap<SessionId, Token>,
     next_watch: usize,
-    /// Connections that may have more to read, and mail that may have come meanwhile.
+    /// Connections that may have something to read, and mail that may have come meanwhile.
     unread: BTreeSet<ConnectionId>,
+    /// Connections that said more than was heard.
+    backlog: Backlog,
     unopened: bool,
     /// Whether somebody may stand before the door.
     unaccepted: bool,
@@ -100,8 +106,10 @@ impl Actor {
             books: Books::new(journal),
             prober,
             watched: FxHashMap::default(),
+            watches: FxHashMap::default(),
             next_watch: PROCESS_BIT,
             unread: BTreeSet::new(),
+            backlog: Backlog::default(),
             unopened: true,
             unaccepted: true,
             rounds_at: None,
@@ -148,8 +156,9 @@ impl Actor {
 
     /// Returns how long nothing is to be done.
     fn patience(&self, due: Option<Time>) -> Option<Duration> {
-        let is_unheard = !self.unread.is_empty() || self.unopened || self.unaccepted;
-        if is_unheard || self.desk.is_behind() || self.desk.has_questions() {
+        let is_unheard = !self.unread.is_empty() || self.backlog.len() > 0;
+        let is_busy = is_unheard || self.unopened || self.unaccepted;
+        if is_busy || self.desk.is_behind() || self.desk.has_questions() {
             return Some(Duration::ZERO);
         }
         Some(due?.since(clock::now()))
@@ -214,12 +223,19 @@ impl Actor {
         }
     }
 
-    /// Reads a turn of every connection that may have something to say.
+    /// Reads a turn of every connection that may have something to say; of those that said more
+    /// than was heard only some, in order, so that any number of them is no burden to the others.
     fn read_on(&mut self, now: Time) {
-        let unread = std::mem::take(&mut self.unread);
-        let share = MESSAGES_PER_TURN_MAX / unread.len().max(1);
+        let mut unread = std::mem::take(&mut self.unread);
+        unread.retain(|id| !self.backlog.contains(id));
         for id in unread {
-            self.read(id, share.clamp(1, MESSAGES_PER_CLIENT_MAX), now);
+            self.read(id, MESSAGES_PER_CLIENT_MAX, now);
+        }
+        let clients = self.backlog.len().clamp(1, BACKLOG_CLIENTS_MAX);
+        let most = (BACKLOG_PER_TURN_MAX / clients).min(MESSAGES_PER_CLIENT_MAX);
+        for _ in 0..clients {
+            let Some(id) = self.backlog.pop_front() else { return };
+            self.read(id, most, now);
         }
     }
 
@@ -240,9 +256,7 @@ impl Actor {
         };
         match self.doors.read(id, now, hear) {
             Read::Drained => {}
-            Read::Partly => {
-                self.unread.insert(id);
-            }
+            Read::Partly => self.backlog.push_back(id),
             Read::Gone => self.part(id, now),
         }
     }
@@ -304,6 +318,7 @@ impl Actor {
     fn bury(&mut self, token: Token, now: Time) {
         if let Some((session, pidfd)) = self.watched.remove(&token) {
             let _ = self.poll.registry().deregister(&mut SourceFd(&pidfd.as_raw_fd()));
+            self.watches.remove(&session);
             tracing::debug!(session = session.0, "a client's process ended");
             self.desk.close(now, session);
         }
@@ -387,6 +402,11 @@ impl Actor {
                     }
                 }
                 Letter::Watch(session, process) => self.watch(session, process, now),
+                Letter::Unwatch(session) => {
+                    if let Some(token) = self.watches.remove(&session) {
+                        self.watched.remove(&token);
+                    }
+                }
                 Letter::Probe(case) => {
                     // Without the prober there are no kin, which costs patience alone.
                     let _ = self.prober.send(ToProber::Case(case));
@@ -406,7 +426,10 @@ impl Actor {
         self.next_watch += 1;
         let mut source = SourceFd(&pidfd.as_raw_fd());
         match self.poll.registry().register(&mut source, token, Interest::READABLE) {
-            Ok(()) => drop(self.watched.insert(token, (session, pidfd))),
+            Ok(()) => {
+                self.watches.insert(session, token);
+                self.watched.insert(token, (session, pidfd));
+            }
             Err(error) => tracing::warn!(%error, "a client's process cannot be watched"),
         }
     }

@@ -66,6 +66,8 @@ pub(crate) enum Letter {
     Stateless(Reply),
     /// Tell when a client's process ends.
     Watch(SessionId, Process),
+    /// That does not matter any more.
+    Unwatch(SessionId),
     /// Look whether a waiter is kin of those it waits for.
     Probe(Case),
 }
@@ -500,6 +502,9 @@ impl Desk {
     fn forget(&mut self, session: SessionId) {
         self.dirty_sessions.insert(session);
         let Some(client) = self.sessions.remove(session) else { return };
+        if client.is_visible() {
+            self.letters.push(Letter::Unwatch(session));
+        }
         for seat in client.seats.values() {
             self.spaces.detach(seat.space);
         }

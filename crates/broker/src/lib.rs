@@ -9,6 +9,7 @@
 
 mod actor;
 mod audit;
+mod backlog;
 mod books;
 mod bounds;
 mod clock;

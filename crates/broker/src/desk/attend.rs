@@ -11,7 +11,7 @@ use gate_api::wire::{
 use gate_core::id::{OwnerId, SessionId, SpaceId, Ticket};
 use gate_core::lock::claim::{Claim, Party, Patience, Terms};
 use gate_core::lock::event::{Change, Command, Refusal, Revocation};
-use gate_core::lock::limits::{GRANTS_MAX, Limit, TEXT_BYTES_MAX};
+use gate_core::lock::limits::{GRANTS_MAX, Limit, SESSIONS_MAX, TEXT_BYTES_MAX};
 use gate_core::lock::table::Record;
 use gate_core::path::ViewPath;
 use gate_core::time::Time;
@@ -134,6 +134,7 @@ impl Desk {
         let lease = hello.lease.unwrap_or(self.terms.lease_session).min(LEASE_MAX);
         let guest = self.visitors.get(&connection).map(|visitor| visitor.guest);
         let way = guest.map_or(Way::Tcp, |guest| guest.way);
+        self.make_room(now, way);
         if way == Way::Tcp && self.sessions.over_tcp() >= TCP_SESSIONS_MAX {
             return Err("limit: tcp-sessions".to_owned());
         }
@@ -155,6 +156,23 @@ impl Desk {
             self.letters.push(Letter::Watch(session, client.process));
         }
         Ok(session)
+    }
+
+    /// Where there is no room for another session, ends one whose client is away and has nothing.
+    fn make_room(&mut self, now: Time, way: Way) {
+        let is_full = self.sessions.len() >= SESSIONS_MAX;
+        let is_full_of_tcp = way == Way::Tcp && self.sessions.over_tcp() >= TCP_SESSIONS_MAX;
+        if !is_full && !is_full_of_tcp {
+            return;
+        }
+        let is_idle = |(id, client): &(SessionId, &Client)| {
+            let gives_room = is_full || client.over_tcp;
+            gives_room && client.connection.is_none() && !self.table.has_claims(*id)
+        };
+        let idle = self.sessions.iter().find(is_idle).map(|(id, _)| id);
+        if let Some(session) = idle {
+            self.see_off(now, session);
+        }
     }
 
     /// Takes a client back with all it listed, and tells what became of each.

@@ -6,15 +6,18 @@
 
 use std::collections::VecDeque;
 
+use gate_api::v1;
 use gate_api::wire::{Reply, Scope, ServerMessage};
 use gate_core::id::Ticket;
+use tokio::sync::oneshot;
 
 use super::{Desk, Letter};
 use crate::bounds::{WATCHES_MAX, WATCHES_PER_CLIENT_MAX};
 use crate::mail::ConnectionId;
+use crate::stateless::{self, Outcome};
 
-/// Questions that are answered in one turn.
-const ANSWERS_PER_TURN_MAX: usize = 2;
+/// Questions over frames that are answered in one turn; of the stateless interface it is one, too.
+const ANSWERS_PER_TURN_MAX: usize = 1;
 
 /// What was asked and not answered yet.
 #[derive(Default)]
@@ -22,6 +25,15 @@ pub(super) struct Questions {
     due: VecDeque<Question>,
     /// To be answered once the table changed.
     watches: Vec<Question>,
+    /// Those of the stateless interface.
+    pages: VecDeque<Page>,
+}
+
+/// A page of a board, for a client of the stateless interface.
+pub(super) struct Page {
+    pub body: v1::StatusRequest,
+    pub after: Ticket,
+    pub answer: oneshot::Sender<Outcome>,
 }
 
 /// One question of one client.
@@ -72,6 +84,11 @@ impl Desk {
         }
     }
 
+    /// Takes a question of the stateless interface.
+    pub(super) fn ask_for_page(&mut self, page: Page) {
+        self.questions.pages.push_back(page);
+    }
+
     /// The table changed: who watches is to be told.
     pub(super) fn wake_watchers(&mut self) {
         self.questions.due.extend(self.questions.watches.drain(..));
@@ -79,7 +96,7 @@ impl Desk {
 
     /// Returns whether anybody waits for an answer.
     pub fn has_questions(&self) -> bool {
-        !self.questions.due.is_empty()
+        !(self.questions.due.is_empty() && self.questions.pages.is_empty())
     }
 
     /// Returns whether a client waits for an answer and is not to be heard until then.
@@ -90,6 +107,10 @@ impl Desk {
 
     /// Answers as many questions as one turn has time for.
     pub fn answer_some(&mut self) {
+        if let Some(Page { body, after, answer }) = self.questions.pages.pop_front() {
+            let outcome = self.board(&body, after);
+            self.letters.push(Letter::Stateless(stateless::Reply { answer, outcome }));
+        }
         for _ in 0..ANSWERS_PER_TURN_MAX {
             let Some(Question { connection, id, about }) = self.next_question() else { return };
             let reply = match about {

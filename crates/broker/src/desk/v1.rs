@@ -13,6 +13,7 @@ use gate_core::path::{PathError, ViewPath};
 use gate_core::time::Time;
 use tokio::sync::oneshot;
 
+use super::questions::Page;
 use super::{Desk, Letter};
 use crate::clock::{self, Reading};
 use crate::spaces::DEFAULT;
@@ -42,7 +43,9 @@ impl Desk {
                 let done = self.order(now, command, body.reason);
                 (answer, done.map_or(Outcome::Unknown, |()| Outcome::Broken))
             }
-            Call::Status { body, after, answer } => (answer, self.board(&body, after)),
+            Call::Status { body, after, answer } => {
+                return self.ask_for_page(Page { body, after, answer });
+            }
         };
         self.letters.push(Letter::Stateless(Reply { answer, outcome }));
     }
@@ -168,7 +171,7 @@ impl Desk {
         }
     }
 
-    fn board(&self, body: &v1::StatusRequest, after: Ticket) -> Outcome {
+    pub(super) fn board(&self, body: &v1::StatusRequest, after: Ticket) -> Outcome {
         let path = match body.path.as_deref().map(parse_path).transpose() {
             Ok(path) => path,
             Err(outcome) => return outcome,

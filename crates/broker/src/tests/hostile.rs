@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use gate_api::frame::{self, Decoder, PREAMBLE};
 use gate_api::wire::{Acquire, ClientMessage, Hello, Query, Reply, Resume, ServerMessage};
 use gate_core::id::SpaceId;
+use gate_core::lock::limits::SESSIONS_MAX;
 
 use super::*;
 use crate::bounds::WATCHES_PER_CLIENT_MAX;
@@ -195,6 +196,23 @@ fn a_client_lets_go_of_renews_and_names_nothing_but_its_own() {
     assert!(matches!(raw.hears(), ServerMessage::Waiting { owner: 3, .. }), "it holds still");
     victim.session.release(held.number, None);
     assert!(matches!(raw.hears(), ServerMessage::Granted(granted) if granted.owner == 3));
+}
+
+#[test]
+fn clients_that_come_and_go_leave_room_for_others_and_what_is_held() {
+    let state = tempfile::tempdir().unwrap();
+    let broker = start(&state);
+    let (holder, held, _) = Raw::connect(&broker, None);
+    holder.say([attach(), acquire(1, 1, "f"), ClientMessage::Ping]);
+    drop(holder);
+    for _ in 0..SESSIONS_MAX + 10 {
+        let (raw, ..) = Raw::connect(&broker, None);
+        raw.say([attach()]);
+    }
+    let status = connect(&broker.address(), "other").session.status().unwrap();
+    assert_eq!((status.sessions, status.held), (u64::try_from(SESSIONS_MAX).unwrap(), 1));
+    let (_, _, resumed) = Raw::connect(&broker, Some(held));
+    assert!(resumed, "who has something may come back");
 }
 
 #[test]

@@ -203,6 +203,11 @@ impl Table {
         self.grace.is_some()
     }
 
+    /// Returns whether a session holds or waits for anything.
+    pub fn has_claims(&self, session: SessionId) -> bool {
+        self.sessions.get(&session).is_some_and(|session| !session.tickets.is_empty())
+    }
+
     /// Returns the living sessions, the stateless one apart.
     pub fn sessions(&self) -> impl Iterator<Item = SessionId> + '_ {
         self.sessions.keys().copied().filter(|session| *session != SessionId::STATELESS)
