@@ -1,11 +1,14 @@
 //! Bad input and faults: three lines that say what to do, and nothing lost.
 
 use std::fs;
+use std::io::{ErrorKind, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use gate_tests::wait::{SOON, wait_until};
 use gate_tests::{World, kernel};
+use rustix::process::Signal;
 use serde_json::json;
 
 #[test]
@@ -272,4 +275,34 @@ fn more_files_than_descriptors_are_walked_again_and_again() {
     assert_eq!(output.lines().collect::<Vec<_>>(), expected);
     world.gate(["umount".as_ref(), view.as_os_str()]).run().success();
     assert_eq!(server.finish(SOON).code, Some(0));
+}
+
+#[test]
+fn a_broker_has_more_clients_than_its_limit_of_open_files_was() {
+    // Root would raise the hard limit, too.
+    let world = World::bare_of_ordinary_user();
+    let broker = world
+        .command("prlimit".as_ref())
+        .args(["--nofile=256:1024".as_ref(), world.program("gate").as_os_str()])
+        .args(["broker"])
+        .start();
+    let socket = world.state().join("gate.sock");
+    wait_until(SOON, "the broker listens", || {
+        assert!(broker.is_running(), "the broker ended: {}", broker.so_far());
+        UnixStream::connect(&socket).is_ok()
+    });
+    let clients: Vec<UnixStream> =
+        (0..300).map(|_| UnixStream::connect(&socket).unwrap()).collect();
+    for (number, mut client) in clients.iter().enumerate() {
+        client.set_read_timeout(Some(SOON)).unwrap();
+        let greeted = client.read_exact(&mut [0; 8]);
+        assert!(greeted.is_ok(), "client {number} is let in: {greeted:?}");
+    }
+    for (number, mut client) in clients.iter().enumerate() {
+        client.set_nonblocking(true).unwrap();
+        let said = client.read(&mut [0]).map_err(|error| error.kind());
+        assert_eq!(said, Err(ErrorKind::WouldBlock), "client {number} had to make room");
+    }
+    broker.signal(Signal::TERM);
+    assert_eq!(broker.finish(SOON).code, Some(0));
 }

@@ -41,35 +41,38 @@ pub struct Rate {
 
 /// Lets all clients take and give back for so long, each in a thread of its own.
 pub fn rate(clients: Vec<Box<dyn Client>>, span: Duration) -> io::Result<Rate> {
-    let start = Barrier::new(clients.len() + 1);
-    std::thread::scope(|scope| {
+    let start = Barrier::new(clients.len());
+    let shares = std::thread::scope(|scope| {
         let spawn = |client| scope.spawn(|| pairs(client, &start, span));
         let threads: Vec<_> = clients.into_iter().map(spawn).collect();
-        start.wait();
-        let started = Instant::now();
-        let times = threads.into_iter().map(joined).collect::<io::Result<Vec<Vec<Duration>>>>()?;
-        // Not the span: where threads wait for a core, the last begins late.
-        let took = started.elapsed();
-        let times = times.concat();
-        Ok(Rate { pairs_per_second: times.len() as f64 / took.as_secs_f64(), times })
-    })
+        threads.into_iter().map(joined).collect::<io::Result<Vec<Share>>>()
+    })?;
+    // Not the span: where threads wait for a core, the last begins late.
+    let began = shares.iter().map(|share| share.began).min();
+    let ended = shares.iter().map(|share| share.ended).max();
+    let took = began.zip(ended).map_or(span, |(began, ended)| ended - began);
+    let times: Vec<Duration> = shares.into_iter().flat_map(|share| share.times).collect();
+    Ok(Rate { pairs_per_second: times.len() as f64 / took.as_secs_f64(), times })
 }
 
-fn pairs(
-    mut client: Box<dyn Client>,
-    start: &Barrier,
-    span: Duration,
-) -> io::Result<Vec<Duration>> {
+/// What one client did.
+struct Share {
+    began: Instant,
+    ended: Instant,
+    times: Vec<Duration>,
+}
+
+fn pairs(mut client: Box<dyn Client>, start: &Barrier, span: Duration) -> io::Result<Share> {
     let mut times = Vec::new();
     start.wait();
-    let started = Instant::now();
-    while started.elapsed() < span {
+    let began = Instant::now();
+    while began.elapsed() < span {
         let pair = Instant::now();
         client.take()?;
         client.give_back()?;
         times.push(pair.elapsed());
     }
-    Ok(times)
+    Ok(Share { began, ended: Instant::now(), times })
 }
 
 /// Hands one thing on among clients that block in threads of their own. `holder` has it first;

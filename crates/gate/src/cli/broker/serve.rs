@@ -3,6 +3,7 @@
 use std::io;
 
 use gate_broker::{Broker, JournalError, ListenError, Options, Running, StartError};
+use gate_view::directory::raise_descriptor_limit;
 use rustix::process::Signal;
 
 use crate::failure::{Exit, Failure};
@@ -16,6 +17,9 @@ pub fn serve(
 ) -> Result<Exit, Failure> {
     let signals = Signals::keep(&[Signal::TERM, Signal::INT, Signal::HUP])
         .map_err(|error| came_to_an_end(&error))?;
+    if let Err(errno) = raise_descriptor_limit() {
+        tracing::debug!(%errno, "the limit of open files stays");
+    }
     let running = Broker::start(options).map_err(|error| not_started(&error))?;
     ready(&addresses(&running)).map_err(|error| came_to_an_end(&error))?;
     let stopper = running.stopper();
