@@ -9,8 +9,9 @@
 //! broker could not have let others in: the sending of a heartbeat that was answered, or its
 //! return.
 //!
-//! Not looked at: a client that sees that no broker runs, and acts on; a broker that forgets that it ended a session whose lease had run out. It takes
-//! back what it ended, from a client that does not know either.
+//! Not looked at: a client that sees that no broker runs, and acts on; a broker that forgets that
+//! it ended a session whose lease had run out. That one takes back what it ended, from a client
+//! that does not know either.
 
 mod client;
 
