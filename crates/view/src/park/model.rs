@@ -36,20 +36,30 @@ enum Job {
     Unlink(usize),
 }
 
-/// Callers that want a file which somebody has; the last of three has business elsewhere before.
-const TWO: &[&[Job]] = &[&[Unlink(0)], &[Create(0)]];
-const THREE: &[&[Job]] = &[&[Unlink(0)], &[Create(0)], &[Unlink(0)]];
-const BUSY: &[&[Job]] = &[&[Unlink(0)], &[Create(0)], &[Create(1), Unlink(0)]];
+/// The calls of each caller's program, and which files somebody else has, until that one lets go.
+#[derive(Clone, Copy, Debug)]
+struct Scene {
+    programs: &'static [&'static [Job]],
+    taken: [bool; 2],
+}
 
-/// A world to be explored: who does what, and what may go wrong, how often.
+/// Callers that want the file that is there.
+const TWO: Scene = Scene { programs: &[&[Unlink(0)], &[Create(0)]], taken: [true, false] };
+const THREE: Scene =
+    Scene { programs: &[&[Unlink(0)], &[Create(0)], &[Unlink(0)]], taken: [true, false] };
+/// As before; one has business elsewhere first.
+const BUSY: Scene = Scene {
+    programs: &[&[Unlink(0)], &[Create(0)], &[Create(1), Unlink(0)]],
+    taken: [true, false],
+};
+/// Callers that make a file: who waited to make it comes back to open it, and may find it gone.
+const MAKERS: Scene =
+    Scene { programs: &[&[Create(1)], &[Create(1)], &[Unlink(1)]], taken: [false, true] };
+
+/// Worlds to be explored: who does what, and what may go wrong, how often.
 #[derive(Clone, Debug)]
 struct Bounds {
-    /// The calls of each caller's program.
-    programs: &'static [&'static [Job]],
-    /// Which files are there from the start.
-    there: [bool; 2],
-    /// Which files somebody else has, until that one lets go.
-    taken: [bool; 2],
+    scene: Scene,
     faults: Faults,
 }
 
@@ -166,15 +176,15 @@ enum Step {
 
 impl World {
     fn new(bounds: &Bounds) -> World {
-        let file = |name: usize| bounds.there[name].then_some(u8::try_from(name).expect("few"));
         World {
-            callers: bounds.programs.iter().map(|_| Caller::default()).collect(),
+            callers: bounds.scene.programs.iter().map(|_| Caller::default()).collect(),
             locked_by: None,
-            names: [file(0), file(1)],
-            files: 2,
+            // The first is there.
+            names: [Some(0), None],
+            files: 1,
             tickets: Tickets::default(),
             timers: BTreeSet::new(),
-            broker: Broker::new(bounds.taken),
+            broker: Broker::new(bounds.scene.taken),
             left: bounds.faults,
             broken: None,
         }
@@ -286,7 +296,7 @@ impl World {
 
     /// Whether nobody waits for anything and nothing is left of anybody.
     fn is_at_rest(&self, bounds: &Bounds) -> bool {
-        let done = |(i, caller): (usize, &Caller)| caller.is_done(bounds.programs[i].len());
+        let done = |(i, caller): (usize, &Caller)| caller.is_done(bounds.scene.programs[i].len());
         self.callers.iter().enumerate().all(done)
             && self.locked_by.is_none()
             && self.tickets.len() == 0
@@ -350,19 +360,18 @@ impl Model for Bounds {
     }
 }
 
-fn explore(programs: &'static [&'static [Job]], faults: &[Fault]) {
-    let (there, taken) = ([true, false], [true, false]);
-    let bounds = Bounds { programs, there, taken, faults: Faults::of(faults) };
+fn explore(scene: Scene, faults: &[Fault]) {
+    let bounds = Bounds { scene, faults: Faults::of(faults) };
     let checker = bounds.checker().threads(2).finish_when(HasDiscoveries::AnyFailures);
     let checker = checker.spawn_bfs().join();
     let (worlds, depth) = (checker.unique_state_count(), checker.max_depth());
-    println!("{programs:?}, {faults:?}: {worlds} worlds, {depth} steps deep");
+    println!("{:?}, {faults:?}: {worlds} worlds, {depth} steps deep", scene.programs);
     checker.assert_properties();
 }
 
 /// In the long tier also lets the busy meet these faults, and each other one beside them.
-fn explore_usual(programs: &'static [&'static [Job]], faults: &[Fault]) {
-    explore(programs, faults);
+fn explore_usual(scene: Scene, faults: &[Fault]) {
+    explore(scene, faults);
     if std::env::var_os("GATE_SOAK").is_some() {
         explore(BUSY, faults);
         for other in FAULTS {
@@ -374,6 +383,7 @@ fn explore_usual(programs: &'static [&'static [Job]], faults: &[Fault]) {
 #[test]
 fn n6_parked_calls_end_in_their_turn() {
     explore_usual(BUSY, &[]);
+    explore_usual(MAKERS, &[]);
 }
 
 #[test]

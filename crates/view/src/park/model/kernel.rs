@@ -149,7 +149,7 @@ impl World {
     fn can_go(&self, i: usize, bounds: &Bounds) -> bool {
         let caller = &self.callers[i];
         match caller.at {
-            At::Program if caller.killed || caller.job == bounds.programs[i].len() => false,
+            At::Program if caller.killed || caller.job == bounds.scene.programs[i].len() => false,
             At::Program | At::Walked => match self.next_request(i, bounds) {
                 Some(Request { op: Op::Create | Op::Unlink, .. }) => self.locked_by.is_none(),
                 _ => true,
@@ -188,7 +188,7 @@ impl World {
     /// What the kernel makes of a job by what it finds; `None` if it fails by itself.
     fn next_request(&self, i: usize, bounds: &Bounds) -> Option<Request> {
         let round = if self.callers[i].at == At::Walked { Round::Last } else { Round::First };
-        let (op, name) = match bounds.programs[i][self.callers[i].job] {
+        let (op, name) = match bounds.scene.programs[i][self.callers[i].job] {
             Job::Create(name) => (self.names[name].map_or(Op::Create, Op::Open), name),
             Job::Unlink(name) => (self.names[name].map(|_| Op::Unlink)?, name),
         };
