@@ -153,6 +153,23 @@ fn holds_to_read_share_and_keep_writers_out() {
     writer.opened();
 }
 
+/// Its hold is not in their way, but who is before them in line waits for it.
+#[test]
+fn readers_below_a_hold_to_read_do_not_stand_behind_those_who_wait_for_it() {
+    let world = World::new();
+    world.seed("d/f", "text");
+    let mut holder = world.actor_under_hold(&world.view(), ["--read", "d"]);
+    let mut writer = world.actor(&world.view());
+    writer.tell(["open", "w", "d/f"]);
+    world.await_waiting("d/f", 1);
+    let fd = holder.open("r", "d/f");
+    assert_eq!(holder.read(fd, 9), Ok("text".to_owned()));
+    assert!(writer.is_busy());
+    holder.close(fd);
+    holder.leave();
+    writer.opened();
+}
+
 #[test]
 fn a_hold_spans_two_sources_of_one_broker() {
     let (world, second) = two_sources([]);

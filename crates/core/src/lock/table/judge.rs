@@ -120,16 +120,23 @@ impl Table {
         matches!(self.judge(asker, claim), Verdict::Stopped { .. })
     }
 
-    /// Returns the holders that a new claim would wait for, at most `most` of each key.
+    /// Returns the holders that a new claim would wait for, at most `most` of each key: those in
+    /// its own way, and those in the way of whom it would stand behind.
     pub fn holders_in_the_way(&self, claim: &Claim, most: usize) -> Vec<Ticket> {
         let (ticket, kin) = (Ticket(self.next_ticket), self.kin_of_party(&claim.party));
         let asker = Asker { ticket, party: &claim.party, kin: &kin };
-        let of_key = |(key, mode)| {
-            let queue = self.queue(key);
-            let holders = queue.into_iter().flat_map(move |queue| queue.holders_against(mode));
-            holders.filter(|holder| !self.is_kin(asker, *holder)).take(most)
+        let own = || claim.keys().iter().filter_map(|(key, mode)| Some((self.queue(key)?, mode)));
+        // One of each line is enough: the claim passes none of it, or all of it for one kin.
+        let first = |(queue, mode): (&Queue, _)| queue.waiters_against(mode, ticket).next();
+        let before = own().filter_map(first);
+        let before = before.flat_map(|waiter| &self.slot(waiter).waiting);
+        let theirs = before.flat_map(|waiting| &waiting.keys);
+        let theirs = theirs.map(|(id, mode)| (&self.queues[*id], *mode));
+        let of_key = |(queue, mode): (&Queue, Mode)| -> Vec<Ticket> {
+            let holders = queue.holders_against(mode);
+            holders.filter(|holder| !self.is_kin(asker, *holder)).take(most).collect()
         };
-        claim.keys().iter().flat_map(of_key).collect()
+        own().chain(theirs).flat_map(of_key).collect()
     }
 
     /// Judges a claim by all its keys.
