@@ -313,6 +313,24 @@ fn a_hold_and_who_waits_for_it_outlive_a_restart_of_the_broker() {
     assert_eq!(waiting.finish(SOON).code, Some(0));
 }
 
+/// Whoever comes back with a request the broker has not seen is kin of whom it was kin before.
+#[test]
+fn what_a_command_below_a_hold_asks_during_an_outage_is_not_stopped_by_its_hold() {
+    let mut world = World::new();
+    world.seed("d/f", "");
+    let mut holder = world.actor_under_hold(&world.view(), ["d"]);
+    world.kill_broker();
+    holder.tell(["append", "d/f", "x"]);
+    let mut other = world.actor(&world.view());
+    other.tell(["append", "d/f", "y"]);
+    world.start_broker([""; 0]);
+    assert_eq!(holder.answer(), Ok(String::new()));
+    assert!(other.is_busy());
+    holder.leave();
+    assert_eq!(other.answer(), Ok(String::new()));
+    assert_eq!(world.source_text("d/f"), "xy");
+}
+
 #[test]
 fn who_waits_for_a_hold_while_the_broker_is_gone_for_a_lease_is_told_so() {
     let mut world = World::bare();

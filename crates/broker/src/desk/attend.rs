@@ -198,7 +198,11 @@ impl Desk {
                 .into_iter()
                 .filter_map(|(_, claim, token)| Some((claim.ok()?, token)))
                 .collect(),
-            waiting: waiting.into_iter().filter_map(|(_, claim)| claim.ok()).collect(),
+            waiting: waiting
+                .into_iter()
+                .filter_map(|(_, claim)| claim.ok())
+                .map(|claim| (claim.clone(), self.leaders_of(&claim)))
+                .collect(),
         };
         if self.run(now, reclaim).is_err() {
             // The session ended under it: the client begins anew.
@@ -288,7 +292,8 @@ impl Desk {
     ) {
         let owner = acquire.owner;
         let outcome = self.claim(session, acquire).and_then(|claim| {
-            let decided = self.run(now, self.look_up(claim.clone()));
+            let leaders = self.leaders_of(&claim);
+            let decided = self.run(now, Command::Acquire { claim: claim.clone(), leaders });
             decided.inspect_err(|why| self.note_refusal(&claim, *why))
         });
         if let Err(why) = outcome {
@@ -300,22 +305,21 @@ impl Desk {
     /// Learns of a process what only matters if it would wait: whether it works below a hold that
     /// is in its way. That has to be known before it waits, for behind others that wait for the
     /// hold it would seem to be part of a deadlock.
-    fn look_up(&self, claim: Arc<Claim>) -> Command {
-        let mut leaders = Vec::new();
-        if let Some(process) = super::visible_process(&claim)
-            && self.table.would_wait(&claim)
-        {
-            let mut family = None;
-            for ticket in self.table.holders_in_the_way(&claim, super::SUSPECTS_MAX) {
-                let Some(holder) = self.claim_of(ticket) else { continue };
-                let Some(above) = super::leading_process(&holder) else { continue };
-                let family = family.get_or_insert_with(|| Family::of(process));
-                if family.is_below(above) {
-                    leaders.push(holder.owner);
-                }
-            }
+    fn leaders_of(&self, claim: &Claim) -> Vec<OwnerId> {
+        let Some(process) = super::visible_process(claim) else { return Vec::new() };
+        if !self.table.would_wait(claim) {
+            return Vec::new();
         }
-        Command::Acquire { claim, leaders }
+        let mut family = None;
+        let mut is_leader = |holder: &Claim| {
+            let above = super::leading_process(holder);
+            above.is_some_and(|above| {
+                family.get_or_insert_with(|| Family::of(process)).is_below(above)
+            })
+        };
+        let holders = self.table.holders_in_the_way(claim, super::SUSPECTS_MAX).into_iter();
+        let holders = holders.filter_map(|ticket| self.claim_of(ticket));
+        holders.filter(|holder| is_leader(holder)).map(|holder| holder.owner).collect()
     }
 
     /// Makes a claim of a request: the session's spaces become the broker's.

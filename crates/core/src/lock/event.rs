@@ -20,8 +20,13 @@ pub enum Command {
     /// A client's connection is gone; its process may come back within a lease of when it was last
     /// heard.
     Lose { session: SessionId, heard: Time },
-    /// A client is back and lists all it has; what it does not list is freed.
-    Reclaim { session: SessionId, held: Vec<(Arc<Claim>, Token)>, waiting: Vec<Arc<Claim>> },
+    /// A client is back and lists all it has; what it does not list is freed. Each that waits
+    /// comes with its leaders, as in `Acquire`: it may be new here.
+    Reclaim {
+        session: SessionId,
+        held: Vec<(Arc<Claim>, Token)>,
+        waiting: Vec<(Arc<Claim>, Vec<OwnerId>)>,
+    },
     /// A client said good-bye, or its process is known to be dead. Of one that has much this ends
     /// a part; it is to be said again until the session is gone.
     Close { session: SessionId },

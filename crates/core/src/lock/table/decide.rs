@@ -85,12 +85,13 @@ impl Table {
         &self,
         session: SessionId,
         held: &[(Arc<Claim>, Token)],
-        waiting: &[Arc<Claim>],
+        waiting: &[(Arc<Claim>, Vec<OwnerId>)],
         now: Time,
     ) -> Result<Vec<Event>, Refusal> {
         let known = self.sessions.get(&session).ok_or(Refusal::Unknown)?;
-        let claims = held.iter().map(|(claim, _)| claim).chain(waiting);
-        let listed: FxHashSet<OwnerId> = claims.map(|claim| claim.owner).collect();
+        let held_owners = held.iter().map(|(claim, _)| claim.owner);
+        let waiting_owners = waiting.iter().map(|(claim, _)| claim.owner);
+        let listed: FxHashSet<OwnerId> = held_owners.chain(waiting_owners).collect();
         let mut events = vec![Event::Back { session }];
         for ticket in
             known.tickets.iter().filter(|t| !listed.contains(&self.slot(**t).claim().owner))
@@ -113,9 +114,9 @@ impl Table {
                 Some(_) => {}
             }
         }
-        for claim in waiting.iter().filter(|claim| unknown(claim)) {
-            let (ticket, claim) = (Ticket(fresh), claim.clone());
-            events.push(Event::Queued { ticket, claim, kin: Kin::new(), at: now });
+        for (claim, leaders) in waiting.iter().filter(|(claim, _)| unknown(claim)) {
+            let (ticket, kin) = (Ticket(fresh), self.kin_of(claim, leaders));
+            events.push(Event::Queued { ticket, claim: claim.clone(), kin, at: now });
             fresh += 1;
         }
         if known.presence == Presence::Former {
@@ -156,8 +157,7 @@ impl Table {
         }
         let full = before.is_none() && self.slots.len() >= GRANTS_MAX;
         let ticket = before.map_or(Ticket(self.next_ticket), |(ticket, _)| ticket);
-        let mut kin = self.kin_of_party(&claim.party);
-        kin.extend(leaders.iter().filter_map(|leader| self.as_leader(*leader)));
+        let kin = self.kin_of(&claim, leaders);
         let sealed = self.grace.is_some_and(|grace| grace.sealed);
         let verdict = self.judge(Asker { ticket, party: &claim.party, kin: &kin }, &claim);
         match verdict {
@@ -302,6 +302,13 @@ impl Table {
     pub(super) fn kin_of_party(&self, party: &Party) -> Kin {
         let led = self.parties.get(party).into_iter().flat_map(|tickets| &tickets.led);
         led.flat_map(|ticket| self.slot(*ticket).kin.clone()).collect()
+    }
+
+    /// Returns all kin that a new claim is known to have.
+    fn kin_of(&self, claim: &Claim, leaders: &[OwnerId]) -> Kin {
+        let mut kin = self.kin_of_party(&claim.party);
+        kin.extend(leaders.iter().filter_map(|leader| self.as_leader(*leader)));
+        kin
     }
 
     fn as_leader(&self, owner: OwnerId) -> Option<(Ticket, Party)> {

@@ -295,7 +295,7 @@ impl Pair {
             self.model.entries.values().filter(mine).map(|entry| entry.claim.clone())
         };
         let held = of(true).map(|claim| (claim.clone(), self.tokens[&claim.owner])).collect();
-        let waiting = of(false).collect();
+        let waiting = of(false).map(|claim| (claim, Vec::new())).collect();
         self.execute(Command::Reclaim { session, held, waiting });
     }
 

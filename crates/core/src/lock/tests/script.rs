@@ -281,7 +281,7 @@ impl World {
         let (held, waiting): (Vec<_>, Vec<_>) =
             mine.map(|(_, kept)| (kept.claim.clone(), kept.token)).partition(|(_, t)| t.is_some());
         let held = held.into_iter().map(|(claim, token)| (claim, token.unwrap())).collect();
-        let waiting = waiting.into_iter().map(|(claim, _)| claim).collect();
+        let waiting = waiting.into_iter().map(|(claim, _)| (claim, Vec::new())).collect();
         self.run(Command::Reclaim { session, held, waiting })
     }
 

@@ -208,7 +208,7 @@ impl World {
         let (session, claim) = (client.session, client.job.claim(client.owner()));
         let (held, waiting) = match client.state {
             State::Holds { token, .. } => (vec![(claim, token)], Vec::new()),
-            State::Asked => (Vec::new(), vec![claim]),
+            State::Asked => (Vec::new(), vec![(claim, Vec::new())]),
             State::Idle | State::Done => (Vec::new(), Vec::new()),
         };
         let owner = client.owner();
