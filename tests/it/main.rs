@@ -11,6 +11,7 @@ mod examples;
 mod faults;
 mod fences;
 mod guard;
+mod histories;
 mod hold;
 mod house;
 mod interrupt;

@@ -103,6 +103,13 @@ pub fn is_dead(pid: i32) -> bool {
         .unwrap_or(true)
 }
 
+/// Tells whether the process is stopped by a signal.
+#[must_use]
+pub fn is_stopped(pid: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+}
+
 fn is_marked(pid: i32, mark: &OsStr) -> bool {
     fs::read(format!("/proc/{pid}/environ"))
         .is_ok_and(|environ| environ.split(|b| *b == 0).any(|v| v == mark.as_bytes()))

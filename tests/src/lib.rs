@@ -8,6 +8,8 @@
 //! a world unmounts, ends what it started and asserts that nothing is left.
 
 pub mod actor;
+pub mod dice;
+pub mod history;
 pub mod http;
 pub mod kernel;
 pub mod locks;

@@ -370,7 +370,7 @@ impl Default for World {
 }
 
 /// What this workspace builds, beside the test and nowhere else: never a `gate` that is installed.
-const OURS: [&str; 2] = ["gate", "actor"];
+const OURS: [&str; 3] = ["gate", "actor", "worker"];
 
 fn find_program(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a test knows its path");

@@ -1,0 +1,284 @@
+//! Recorded histories: processes take turns at random through two views of one source, things go
+//! wrong at random moments, and afterwards all that was written down is judged.
+//!
+//! Nothing here follows from the seed alone, as the processes race; it says what was tried.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use gate_tests::dice::{Dice, seed};
+use gate_tests::history::broker::{Parents, Revocation};
+use gate_tests::history::bytes::{FIRST, Known};
+use gate_tests::history::record::{PAUSE, PAUSED, Process, STAMP_BYTES, STOP, of_1970, parse};
+use gate_tests::history::{broker, bytes};
+use gate_tests::locks::Board;
+use gate_tests::run::Running;
+use gate_tests::wait::{SOON, wait_for, wait_until};
+use gate_tests::{World, kernel, scaled};
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, kill_process};
+
+const LONG: Duration = Duration::from_secs(30);
+const WORKERS: usize = 8;
+const FILES: [&str; 5] = ["d/a", "d/b", "d/large", "e/a", "e/b"];
+/// Readers of a file of this size read it beside the view.
+const LARGE_BYTES: usize = 256 * 1024;
+/// What a turn is in a record, about.
+const TURN_BYTES: u64 = 700;
+/// What `gate hold` exits with takes the place of an errno.
+const HOLD_LOST: Errno = Errno::from_raw_os_error(1);
+const HOLD_WITHOUT_BROKER: Errno = Errno::from_raw_os_error(2);
+const NO_LIMIT: &str = "1000000000";
+
+/// N1, N2, N4.
+#[test]
+fn n1_n2_n4_who_takes_turns_excludes_others_in_the_order_of_their_arrival() {
+    let mut play = Play::new(&[], &[]);
+    for _ in 0..scaled(10, 500) {
+        play.await_turns(200);
+        play.kill_worker();
+    }
+    let judged = play.judge(&[]);
+    assert_eq!(judged.revocations, []);
+    assert!(judged.passes > 0, "nobody worked below a hold");
+}
+
+/// N1, N2, N3, N4.
+#[test]
+fn n1_n2_n3_n4_turns_stay_turns_while_workers_and_the_broker_are_killed() {
+    let mut play = Play::new(&[], &["--lease-ms", "60000"]);
+    for _ in 0..scaled(12, 500) {
+        play.await_turns(60);
+        match play.dice.below(3) {
+            0 => play.kill_worker(),
+            _ => play.kill_broker(),
+        }
+    }
+    assert_eq!(play.judge(&[HOLD_WITHOUT_BROKER]).revocations, []);
+}
+
+/// N1, N2, N7: whoever lost its turn writes nothing any more, however it lost it.
+#[test]
+fn n1_n2_n7_who_loses_a_turn_leaves_no_byte_in_that_of_the_next() {
+    let mut play = Play::new(&["--max-hold-ms", "1000"], &["--lease-ms", "1000"]);
+    for round in 0..scaled(12, 300) {
+        play.await_turns(60);
+        match round % 6 {
+            5 => play.freeze_view(),
+            _ => play.take_from_a_stopped_worker(),
+        }
+    }
+    // What a stopped view was told to let go of still counts: who closed one file and waits for
+    // another may seem to be part of a circle.
+    let judged = play.judge(&[Errno::IO, Errno::DEADLK, HOLD_LOST]);
+    assert!(judged.fenced > 0, "nobody was told that it lost its turn");
+}
+
+/// Workers in two views, and what they write down.
+struct Play {
+    world: World,
+    broker: &'static [&'static str],
+    seed: u64,
+    dice: Dice,
+    views: [PathBuf; 2],
+    workers: Vec<Running>,
+}
+
+/// What came of it.
+struct Judged {
+    passes: usize,
+    revocations: Vec<Revocation>,
+    fenced: usize,
+}
+
+impl Play {
+    fn new(broker: &'static [&'static str], mount: &[&str]) -> Self {
+        let seed = seed();
+        let mut world = World::bare();
+        world.start_broker(broker);
+        let [source, view] = [world.source(), world.view()];
+        world.mount(&source, &view, mount);
+        let second = super::spaces::second_view(&mut world, mount);
+        for file in FILES {
+            let half = format!("{FIRST:<STAMP_BYTES$}");
+            let between = " ".repeat(if file.ends_with("large") { LARGE_BYTES } else { 0 });
+            world.seed(file, &[half.as_str(), &between, &half].concat());
+        }
+        fs::create_dir(record_of(&world)).unwrap();
+        let views = [world.view(), second];
+        let mut play =
+            Self { world, broker, seed, dice: Dice::new(seed), views, workers: Vec::new() };
+        for number in 0..WORKERS {
+            let worker = play.worker(number);
+            play.workers.push(worker);
+        }
+        play
+    }
+
+    fn worker(&mut self, number: usize) -> Running {
+        let seed = self.dice.roll().to_string();
+        let [record, worker, gate] =
+            [record_of(&self.world), self.world.program("worker"), self.world.program("gate")];
+        let run = self.world.command(&worker).dir(&self.views[number % self.views.len()]);
+        let words = [record.as_os_str(), seed.as_ref(), NO_LIMIT.as_ref(), gate.as_os_str()];
+        run.args(words).args(FILES).start()
+    }
+
+    /// Waits until there were so many turns more, about.
+    fn await_turns(&self, more: u64) {
+        let written = || -> u64 {
+            let records = fs::read_dir(record_of(&self.world)).unwrap().flatten();
+            records.map(|record| record.metadata().unwrap().len()).sum()
+        };
+        let enough = written() + more * TURN_BYTES;
+        wait_until(LONG, "the workers get on", || written() >= enough);
+    }
+
+    fn kill_worker(&mut self) {
+        let number = self.dice.below(WORKERS);
+        self.workers[number].signal(Signal::KILL);
+        let next = self.worker(number);
+        let killed = std::mem::replace(&mut self.workers[number], next);
+        assert_eq!(killed.finish(SOON).signal, Some(Signal::KILL.as_raw()));
+    }
+
+    fn kill_broker(&mut self) {
+        self.world.kill_broker();
+        self.world.start_broker(self.broker);
+    }
+
+    /// Lets a worker stop between its writes, takes the turn away, and lets it go on.
+    fn take_from_a_stopped_worker(&mut self) {
+        let record = record_of(&self.world);
+        fs::write(record.join(PAUSE), "").unwrap();
+        let worker = wait_for(LONG, "a worker stops in its turn", || {
+            let pid = fs::read_to_string(record.join(PAUSED)).ok()?.parse().ok()?;
+            kernel::is_stopped(pid).then_some(pid)
+        });
+        fs::remove_file(record.join(PAUSED)).unwrap();
+        let held = |board: Board| board.locks.into_iter().find(|l| l.pid == Some(worker));
+        // Its view may have lost its lease meanwhile.
+        if let Some(ticket) = held(self.world.board()).map(|lock| lock.ticket.to_string()) {
+            let _ = match self.dice.below(3) {
+                0 => self.world.gate(["break", &ticket, "--reason", "test"]).run().code,
+                1 => self.world.gate(["recall", &ticket, "--within", "50ms"]).run().code,
+                _ => None,
+            };
+        }
+        wait_until(LONG, "it is taken away", || held(self.world.board()).is_none());
+        self.await_turns(5);
+        kill_process(Pid::from_raw(worker).unwrap(), Signal::CONT).unwrap();
+    }
+
+    /// Stops a view until others no longer wait for it.
+    fn freeze_view(&mut self) {
+        let view = self.dice.pick(&self.views).clone();
+        let newest = self.world.gate(["log", "--json", "--limit", "1"]).run().success();
+        let newest: serde_json::Value = serde_json::from_str(&newest).unwrap();
+        let since = newest["cursor"].as_str().unwrap().to_owned();
+        let server = self.world.server_of(&view);
+        server.signal(Signal::STOP);
+        wait_until(SOON, "its lease ran out", || {
+            let log = self.world.gate(["log", "--json", "--since", &since]).run().success();
+            log.contains("client-overdue")
+        });
+        self.await_turns(20);
+        server.signal(Signal::CONT);
+    }
+
+    /// Lets the workers end and judges all that was written down; they may meet these errors.
+    fn judge(mut self, allowed: &[Errno]) -> Judged {
+        let record = record_of(&self.world);
+        fs::write(record.join(STOP), "").unwrap();
+        for worker in std::mem::take(&mut self.workers) {
+            worker.finish(SOON).success();
+        }
+        wait_until(SOON, "what worked below a hold is done", || {
+            let processes = kernel::processes_of(self.world.home());
+            !processes.iter().any(|(_, line)| line.contains("/worker "))
+        });
+        fs::remove_file(record.join(STOP)).unwrap();
+        let log = self.world.gate(["log", "--json", "--since", "0.0"]).within(LONG).run().success();
+        let processes = read_records(&record);
+        let told = broker::judge(&log, &parents_in(&processes));
+        let known = Known { revoked: moments(&told.revocations), last: self.last() };
+        let seen = bytes::judge(&processes, &known);
+        let failures = processes.iter().flat_map(|process| &process.failures);
+        let failures = failures
+            .filter(|(_, errno)| !allowed.iter().any(|allowed| allowed.raw_os_error() == *errno));
+        let failures = failures.map(|(call, errno)| format!("{call}: errno {errno}"));
+        println!(
+            "grants {} (waited {}, passed as kin {}), inversions {}, revocations {:?}; files opened \
+             {}, left open by the dead {}, fenced {}",
+            told.grants,
+            told.waits,
+            told.passes,
+            told.inversions,
+            count(&told.revocations),
+            seen.turns,
+            seen.abandoned,
+            seen.fenced
+        );
+        let wrong: Vec<_> = told.wrong.into_iter().chain(seen.wrong).chain(failures).collect();
+        if !wrong.is_empty() {
+            let kept = keep(self.seed, &record, &log);
+            panic!("{} is wrong, see {}:\n{}", wrong.len(), kept.display(), wrong.join("\n"));
+        }
+        Judged { passes: told.passes, revocations: told.revocations, fenced: seen.fenced }
+    }
+
+    fn last(&self) -> BTreeMap<String, [String; 2]> {
+        let ends = |file: &str| {
+            let text = self.world.source_text(file);
+            let [front, back] = [&text[..STAMP_BYTES], &text[text.len() - STAMP_BYTES..]];
+            [front.trim_end().to_owned(), back.trim_end().to_owned()]
+        };
+        FILES.map(|file| (file.to_owned(), ends(file))).into()
+    }
+}
+
+fn record_of(world: &World) -> PathBuf {
+    world.home().join("record")
+}
+
+fn read_records(dir: &Path) -> Vec<Process> {
+    let records = fs::read_dir(dir).unwrap().map(|record| record.unwrap().path());
+    records.map(|record| parse(&fs::read_to_string(record).unwrap())).collect()
+}
+
+fn parents_in(processes: &[Process]) -> Parents {
+    let of = |process: &Process| {
+        let (pid, parent) = (process.pid, process.parent);
+        let children = process.children.clone();
+        children.into_iter().map(move |child| (child, pid)).chain([(pid, parent)])
+    };
+    processes.iter().flat_map(of).collect()
+}
+
+/// The broker tells milliseconds of a clock that counts from 1970.
+fn moments(revocations: &[Revocation]) -> Vec<(u32, String, (u64, u64))> {
+    let nanos = |ms: i64| u64::try_from(i128::from(ms) * 1_000_000 + of_1970()).unwrap();
+    let moment = |r: &Revocation| (r.pid, r.path.clone(), (nanos(r.at_ms - 1), nanos(r.at_ms + 2)));
+    revocations.iter().map(moment).collect()
+}
+
+fn count(revocations: &[Revocation]) -> BTreeMap<&str, usize> {
+    let mut counts = BTreeMap::new();
+    for revocation in revocations {
+        *counts.entry(revocation.why.as_str()).or_default() += 1;
+    }
+    counts
+}
+
+/// Keeps a history for who wants to know what happened.
+fn keep(seed: u64, record: &Path, log: &str) -> PathBuf {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("history-{seed}"));
+    fs::create_dir_all(&dir).unwrap();
+    fs::write(dir.join("log.jsonl"), log).unwrap();
+    for entry in fs::read_dir(record).unwrap().flatten() {
+        fs::copy(entry.path(), dir.join(entry.file_name())).unwrap();
+    }
+    dir
+}

@@ -1,0 +1,304 @@
+//! Judges the broker's log: who was let in beside whom, before whom, and with which token.
+//!
+//! The log of a broker that was killed may lack its last records. What stood then is forgotten, so
+//! that nothing is said of what is not known.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::Access;
+
+/// What the log tells, counted, and what is wrong with it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// Who was let in.
+    pub grants: usize,
+    /// Of these, who had waited.
+    pub waits: usize,
+    /// Of these, who passed others because it was kin of a holder.
+    pub passes: usize,
+    /// Who was let in before somebody that came earlier.
+    pub inversions: usize,
+    /// What was taken away.
+    pub revocations: Vec<Revocation>,
+    /// What must not be.
+    pub wrong: Vec<String>,
+}
+
+/// A turn that was taken away.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Revocation {
+    /// From whom.
+    pub pid: u32,
+    /// Of what.
+    pub path: String,
+    /// Why.
+    pub why: String,
+    /// When, in milliseconds since 1970.
+    pub at_ms: i64,
+}
+
+/// Who is the parent of whom.
+pub type Parents = BTreeSet<(u32, u32)>;
+
+/// Judges the lines of `gate log --json`, the oldest first.
+///
+/// # Panics
+/// If they are no log.
+#[must_use]
+pub fn judge(log: &str, parents: &Parents) -> Verdict {
+    let mut judge = Judge {
+        parents,
+        held: BTreeMap::new(),
+        waiting: BTreeMap::new(),
+        cursor: None,
+        was_cut: false,
+        token: (0, 0),
+        verdict: Verdict::default(),
+    };
+    for line in log.lines() {
+        let event: Value = serde_json::from_str(line).expect("a log is JSON, line by line");
+        judge.hear(&event);
+    }
+    judge.verdict
+}
+
+/// What a claim asks for.
+#[derive(Debug, Clone)]
+struct Claim {
+    ticket: u64,
+    pid: u32,
+    access: Access,
+    path: String,
+    is_hold: bool,
+}
+
+struct Judge<'a> {
+    parents: &'a Parents,
+    held: BTreeMap<u64, Claim>,
+    waiting: BTreeMap<u64, Claim>,
+    cursor: Option<(u64, u64)>,
+    was_cut: bool,
+    token: (u64, u64),
+    verdict: Verdict,
+}
+
+impl Claim {
+    fn of(event: &Value) -> Option<Self> {
+        let access = if event["mode"] == "read" { Access::Read } else { Access::Write };
+        Some(Self {
+            ticket: event["ticket"].as_u64()?,
+            pid: event["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()).unwrap_or(0),
+            access,
+            path: event["path"].as_str()?.to_owned(),
+            is_hold: event["op"] == "hold",
+        })
+    }
+
+    fn conflicts(&self, other: &Self) -> bool {
+        let beneath = |upper: &Self, lower: &Self| {
+            let rest = lower.path.strip_prefix(&upper.path);
+            upper.is_hold && rest.is_some_and(|rest| rest.starts_with('/'))
+        };
+        let meet = self.path == other.path || beneath(self, other) || beneath(other, self);
+        meet && self.access.conflicts(other.access)
+    }
+}
+
+impl Judge<'_> {
+    fn hear(&mut self, event: &Value) {
+        self.follow(event);
+        let name = event["event"].as_str().expect("an event has a name");
+        match name {
+            "broker-started" if event["former"] == "cut" => {
+                self.held.clear();
+                self.waiting.clear();
+                self.was_cut = true;
+            }
+            "missing" => self.wrong(format!("the log has a gap: {event}")),
+            _ => {}
+        }
+        let Some(claim) = Claim::of(event) else { return };
+        match name {
+            "waiting" => {
+                self.waiting.insert(claim.ticket, claim);
+            }
+            "granted" => self.grant(claim, event),
+            "released" | "revoked" | "refused" | "ungated" => self.end(&claim, event),
+            _ => {}
+        }
+    }
+
+    /// Records of a run follow one another, and runs begin at 1; one that was killed may have none.
+    fn follow(&mut self, event: &Value) {
+        let (run, number) = pair(&event["cursor"]);
+        let follows = self.cursor.is_none_or(|(run_before, number_before)| {
+            (run, number) == (run_before, number_before + 1) || (run > run_before && number == 1)
+        });
+        if !follows {
+            self.wrong(format!("{:?} is followed by {event}", self.cursor));
+        }
+        self.cursor = Some((run, number));
+    }
+
+    fn grant(&mut self, claim: Claim, event: &Value) {
+        self.verdict.grants += 1;
+        self.verdict.waits += usize::from(self.waiting.remove(&claim.ticket).is_some());
+        let token = pair(&event["token"]);
+        if token <= self.token {
+            self.wrong(format!("a token after {:?}: {event}", self.token));
+        }
+        self.token = token;
+        let against = |other: &&Claim| other.conflicts(&claim) && !self.are_kin(other, &claim);
+        let beside = self.held.values().find(against).cloned();
+        let passed = self.waiting.range(..claim.ticket).map(|(_, earlier)| earlier).find(against);
+        let passed = passed.cloned().filter(|_| event["pass"].is_null());
+        let has_kin = self.held.values().any(|holder| self.are_kin(holder, &claim));
+        if let Some(other) = beside {
+            self.wrong(format!("let in beside {other:?}: {event}"));
+        }
+        if let Some(first) = passed {
+            self.verdict.inversions += 1;
+            self.wrong(format!("let in before {first:?}: {event}"));
+        }
+        if event["pass"].is_string() {
+            self.verdict.passes += 1;
+            if !has_kin && !self.was_cut {
+                self.wrong(format!("passed without being kin of a holder: {event}"));
+            }
+        }
+        self.held.insert(claim.ticket, claim);
+    }
+
+    fn end(&mut self, claim: &Claim, event: &Value) {
+        self.held.remove(&claim.ticket);
+        self.waiting.remove(&claim.ticket);
+        if event["event"] == "revoked" {
+            let at: Option<Timestamp> = event["at"].as_str().and_then(|at| at.parse().ok());
+            self.verdict.revocations.push(Revocation {
+                pid: claim.pid,
+                path: claim.path.clone(),
+                why: event["why"].as_str().unwrap_or_default().to_owned(),
+                at_ms: at.expect("an event has a time").as_millisecond(),
+            });
+        }
+    }
+
+    fn are_kin(&self, one: &Claim, other: &Claim) -> bool {
+        let is_child = |child: u32, parent: u32| self.parents.contains(&(child, parent));
+        one.pid == other.pid || is_child(one.pid, other.pid) || is_child(other.pid, one.pid)
+    }
+
+    fn wrong(&mut self, what: String) {
+        self.verdict.wrong.push(what);
+    }
+}
+
+/// `3.17`
+fn pair(text: &Value) -> (u64, u64) {
+    let (one, other) = text.as_str().and_then(|text| text.split_once('.')).expect("two numbers");
+    (one.parse().expect("a number"), other.parse().expect("a number"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One line each: what, ticket, process, mode, path, and after a grant its token.
+    fn judged(story: &str) -> Verdict {
+        let lines = (1..).zip(story.lines()).map(|(number, line)| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let [event, ticket, pid, mode, op, path, ..] = words[..] else { panic!("{line}") };
+            let more = match words.get(6..).unwrap_or_default() {
+                [token, pass] => format!(r#","token":"{token}","pass":"{pass}""#),
+                [token] => format!(r#","token":"{token}""#),
+                _ => String::new(),
+            };
+            format!(
+                r#"{{"cursor":"1.{number}","at":"1970-01-01T00:00:01.5Z","event":"{event}","ticket":{ticket},"pid":{pid},"mode":"{mode}","op":"{op}","path":"{path}"{more}}}"#
+            )
+        });
+        judge(&lines.collect::<Vec<_>>().join("\n"), &Parents::from([(12, 11)]))
+    }
+
+    #[track_caller]
+    fn refused(story: &str, why: &str) {
+        let wrong = judged(story).wrong;
+        assert!(wrong.len() == 1 && wrong[0].contains(why), "{wrong:?}");
+    }
+
+    #[test]
+    fn turns_in_order_are_right() {
+        let verdict = judged(
+            "granted 1 10 write open d/a 1.1
+             waiting 2 11 write hold d
+             waiting 3 13 read open d/b
+             granted 4 10 read open e/a 1.2
+             released 1 10 write open d/a
+             granted 2 11 write hold d 1.3
+             granted 5 12 write open d/b 1.4 own
+             released 5 12 write open d/b
+             revoked 2 11 write hold d
+             granted 3 13 read open d/b 1.5",
+        );
+        let Verdict { grants, waits, passes, inversions, revocations, wrong } = verdict;
+        assert_eq!(wrong, [""; 0]);
+        assert_eq!((grants, waits, passes, inversions), (5, 2, 1, 0));
+        assert_eq!((revocations[0].pid, revocations[0].at_ms), (11, 1500));
+    }
+
+    #[test]
+    fn two_at_once_are_wrong() {
+        refused("granted 1 1 read open f 1.1\ngranted 2 2 write open f 1.2", "let in beside");
+        refused("granted 1 1 read open d/f 1.1\ngranted 2 2 write hold d 1.2", "let in beside");
+        refused("granted 1 1 read hold d 1.1\ngranted 2 2 write open d/f 1.2", "let in beside");
+        let readers = "granted 1 1 read open f 1.1\ngranted 2 2 read open f 1.2";
+        assert_eq!(judged(readers).wrong, [""; 0]);
+        let names = "granted 1 1 write hold d 1.1\ngranted 2 2 write open dd/f 1.2";
+        assert_eq!(judged(names).wrong, [""; 0]);
+    }
+
+    #[test]
+    fn who_is_passed_is_told_of() {
+        let story = "granted 1 1 read open f 1.1
+                     waiting 2 2 write open f
+                     granted 3 3 read open f 1.2";
+        refused(story, "let in before");
+        assert_eq!(judged(story).inversions, 1);
+    }
+
+    #[test]
+    fn only_kin_passes() {
+        let story = "granted 1 11 write hold d 1.1\nwaiting 2 2 read open d/f";
+        let kin = format!("{story}\ngranted 3 12 write open d/f 1.2 own");
+        assert_eq!((judged(&kin).wrong.len(), judged(&kin).inversions), (0, 0));
+        let story = "granted 1 11 read open e 1.1\nwaiting 2 2 read open d/f";
+        refused(&format!("{story}\ngranted 3 3 write open d/f 1.2 own"), "without being kin");
+    }
+
+    #[test]
+    fn a_token_that_does_not_rise_is_wrong() {
+        refused("granted 1 1 read open f 1.2\ngranted 2 2 read open f 1.2", "a token after");
+        refused("granted 1 1 read open f 2.1\ngranted 2 2 read open f 1.9", "a token after");
+    }
+
+    #[test]
+    fn a_gap_is_wrong_and_a_cut_is_not() {
+        let at = |cursor: &str, rest: &str| {
+            format!(r#"{{"cursor":"{cursor}","at":"1970-01-01T00:00:00Z",{rest}}}"#)
+        };
+        let grant = |ticket: u64| {
+            format!(
+                r#""event":"granted","ticket":{ticket},"pid":{ticket},"mode":"write","op":"open","path":"f","token":"{ticket}.1""#
+            )
+        };
+        let cut = at("2.1", r#""event":"broker-started","former":"cut""#);
+        let none = Parents::new();
+        let told = [at("1.1", &grant(1)), cut, at("2.2", &grant(2))];
+        assert_eq!(judge(&told.join("\n"), &none).wrong, [""; 0]);
+        let told = [at("1.1", r#""event":"x""#), at("1.3", r#""event":"x""#)];
+        assert_eq!(judge(&told.join("\n"), &none).wrong.len(), 1);
+    }
+}
