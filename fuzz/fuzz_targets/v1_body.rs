@@ -2,7 +2,9 @@
 
 #![no_main]
 
-use gate_api::v1::{AcquireRequest, HeartbeatRequest, ReleaseRequest};
+use gate_api::v1::{
+    AcquireRequest, BreakRequest, HeartbeatRequest, RecallRequest, ReleaseRequest,
+};
 use gate_core::path::ViewPath;
 use libfuzzer_sys::fuzz_target;
 
@@ -19,4 +21,6 @@ fuzz_target!(|input: &[u8]| {
     }
     let _ = serde_json::from_slice::<ReleaseRequest>(input);
     let _ = serde_json::from_slice::<HeartbeatRequest>(input);
+    let _ = serde_json::from_slice::<RecallRequest>(input);
+    let _ = serde_json::from_slice::<BreakRequest>(input);
 });

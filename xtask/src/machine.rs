@@ -28,11 +28,12 @@ pub const TO_TRY: [Package; 4] = [
 ];
 
 /// What the tests need besides.
-pub const TO_TEST: [Package; 15] = [
+pub const TO_TEST: [Package; 16] = [
     package("acl", "setfacl"),
     package("attr", "getfattr"),
     package("bindfs", "bindfs"),
     package("bsdutils", "script"),
+    package("g++", "c++"),
     package("libacl1-dev", "/usr/include/sys/acl.h"),
     package("make", "make"),
     package("nano", "nano"),
@@ -58,9 +59,10 @@ pub struct Tool {
 }
 
 /// The runner of the tests, the judge of dependencies, and the suites that judge the view.
-pub const TOOLS: [Tool; 4] = [
+pub const TOOLS: [Tool; 5] = [
     Tool { crate_name: "cargo-nextest", program: "cargo-nextest" },
     Tool { crate_name: "cargo-deny", program: "cargo-deny" },
+    Tool { crate_name: "cargo-fuzz", program: "cargo-fuzz" },
     Tool { crate_name: "pjdfstest", program: "pjdfstest" },
     Tool { crate_name: "fsx", program: "fsx" },
 ];

@@ -1,6 +1,7 @@
 //! The workshop: one command for each thing that is done to Gate rather than with it.
 
 mod bench;
+mod fuzz;
 mod machine;
 mod python;
 mod soak;

@@ -1,11 +1,12 @@
 //! `cargo xtask soak`: the long tier, for a night rather than for each change.
 
-use std::fs;
+use std::time::Duration;
 
 use crate::step::{self, Failure, step};
-use crate::{machine, test};
+use crate::{fuzz, test};
 
-const FUZZ_MINUTES: u64 = 5;
+/// For each fuzz target.
+const FUZZ_MINUTES: u64 = 10;
 /// Lives of the lock table beside its naive model.
 const MODEL_LIVES: &str = "200000";
 
@@ -23,32 +24,6 @@ pub fn run(what: Option<&str>, yes: bool) -> Result<(), Failure> {
         tests.env("GATE_SOAK", "1").env("PROPTEST_CASES", MODEL_LIVES);
         step::run(tests.args(["--no-tests", "pass"]).args(name))
     })?;
-    for target in fuzz_targets() {
-        if name.is_none_or(|name| target.contains(name)) {
-            let seconds = minutes.unwrap_or(FUZZ_MINUTES) * 60;
-            step(&format!("fuzz {target}"), || fuzz(&target, seconds))?;
-        }
-    }
-    Ok(())
-}
-
-fn fuzz_targets() -> Vec<String> {
-    let entries = fs::read_dir("fuzz/fuzz_targets").into_iter().flatten().flatten();
-    let stem = |path: std::path::PathBuf| path.file_stem()?.to_str().map(str::to_owned);
-    let mut names: Vec<String> = entries.filter_map(|entry| stem(entry.path())).collect();
-    names.sort();
-    names
-}
-
-fn fuzz(target: &str, seconds: u64) -> Result<(), Failure> {
-    if !machine::is_there("cargo-fuzz") {
-        let tools = machine::target().join("tools");
-        step::run(
-            machine::cargo(&["install", "--quiet", "--locked", "cargo-fuzz", "--root"]).arg(tools),
-        )?;
-    }
-    let limit = format!("-max_total_time={seconds}");
-    // Coverage and sanitizers are unstable flags of the one stable toolchain.
-    let mut command = machine::cargo(&["fuzz", "run", target, "--", &limit]);
-    step::run(command.env("RUSTC_BOOTSTRAP", "1"))
+    step("build fuzz", fuzz::build)?;
+    fuzz::run(name, Duration::from_secs(minutes.unwrap_or(FUZZ_MINUTES) * 60))
 }

@@ -4,9 +4,13 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
+use std::time::Duration;
 
 use crate::step::{self, Failure, step};
-use crate::{machine, python, tidy};
+use crate::{fuzz, machine, python, tidy};
+
+/// For each fuzz target.
+const FUZZ_TIME: Duration = Duration::from_secs(20);
 
 /// Runs everything, or the tests that match a name.
 pub fn run(names: &[&str], yes: bool) -> Result<(), Failure> {
@@ -23,7 +27,12 @@ pub fn run(names: &[&str], yes: bool) -> Result<(), Failure> {
     let tested = step("test", || step::run(tests("default")?.args(names)));
     // What is left behind is told even when a test failed: it may be the reason.
     let left = step("nothing left behind", || Footprint::take().must_equal(&before));
-    tested.and(left)
+    tested.and(left)?;
+    if names.is_empty() {
+        step("build fuzz", fuzz::build)?;
+        fuzz::run(None, FUZZ_TIME)?;
+    }
+    Ok(())
 }
 
 /// Brings what the tests need.

@@ -34,3 +34,12 @@ pub use door::Door;
 pub use http::{Listen, ListenError, Policy};
 pub use journal::JournalError;
 pub use start::{Broker, Options, Running, StartError, Stopper};
+
+/// What only a fuzzer calls.
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    /// Reads bytes as each kind of row of the journal.
+    pub fn journal_rows(bytes: &[u8]) {
+        crate::journal::read_any(bytes);
+    }
+}

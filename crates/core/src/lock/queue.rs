@@ -155,3 +155,34 @@ impl Queue {
         first.chain(self.line.iter().flat_map(|line| line.kin_watchers.iter().copied()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::SpaceId;
+    use crate::path::ViewPath;
+
+    #[test]
+    fn only_holders_in_conflict_stand_against_a_mode() {
+        let mut queue = Queue::new(Key::Path(SpaceId(1), ViewPath::root()));
+        queue.hold(Ticket(1), Mode::Shared);
+        assert!(queue.is_held_against(Mode::Exclusive));
+        assert!(!queue.is_held_against(Mode::Shared));
+        queue.let_go(Ticket(1));
+        assert!(!queue.is_held_against(Mode::Exclusive));
+    }
+
+    #[test]
+    fn a_line_is_as_long_as_those_in_it() {
+        let mut queue = Queue::new(Key::Path(SpaceId(1), ViewPath::root()));
+        assert_eq!(queue.length(), 0);
+        queue.wait(Ticket(1), Mode::Shared);
+        queue.wait(Ticket(2), Mode::Exclusive);
+        assert_eq!(queue.length(), 2);
+        queue.leave(Ticket(1), Mode::Shared);
+        assert_eq!(queue.length(), 1);
+        assert!(!queue.is_empty());
+        queue.leave(Ticket(2), Mode::Exclusive);
+        assert!(queue.is_empty());
+    }
+}

@@ -1,0 +1,43 @@
+//! Fuzzing: every decoder, from the inputs that are kept in `fuzz/seeds`.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::machine;
+use crate::step::{self, Failure, step};
+
+/// Builds all targets at once.
+pub fn build() -> Result<(), Failure> {
+    // Coverage and sanitizers are unstable flags of the one stable toolchain.
+    step::run(machine::cargo(&["fuzz", "build"]).env("RUSTC_BOOTSTRAP", "1"))
+}
+
+/// Runs each target that a name matches for so long.
+pub fn run(name: Option<&str>, time: Duration) -> Result<(), Failure> {
+    for target in targets() {
+        if name.is_none_or(|name| target.contains(name)) {
+            step(&format!("fuzz {target}"), || run_one(&target, time))?;
+        }
+    }
+    Ok(())
+}
+
+fn run_one(target: &str, time: Duration) -> Result<(), Failure> {
+    // What is found goes to the first directory; the seeds stay as they are.
+    let found = machine::target().join("fuzz").join(target);
+    let seeds = Path::new("fuzz/seeds").join(target);
+    fs::create_dir_all(&found).map_err(|error| Failure::new("cannot keep what is found", error))?;
+    let limit = format!("-max_total_time={}", time.as_secs());
+    let mut command = machine::cargo(&["fuzz", "run", target]);
+    command.arg(found).arg(seeds).args(["--", &limit, "-print_final_stats=1", "-verbosity=0"]);
+    step::run(command.env("RUSTC_BOOTSTRAP", "1"))
+}
+
+fn targets() -> Vec<String> {
+    let entries = fs::read_dir("fuzz/fuzz_targets").into_iter().flatten().flatten();
+    let stem = |path: std::path::PathBuf| path.file_stem()?.to_str().map(str::to_owned);
+    let mut names: Vec<String> = entries.filter_map(|entry| stem(entry.path())).collect();
+    names.sort();
+    names
+}
