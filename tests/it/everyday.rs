@@ -1,14 +1,29 @@
 //! Everyday work that a gate must not freeze.
 //!
 //! "As on the bare directory, within a second more": the scripts have a deadline far above that
-//! second and far below `read_wait` (30 s), which is what a freeze would last.
+//! second and far below `read_wait` (30 s), which is what a freeze would last. Each case is worked
+//! twice, in a view of its own and beside a load that keeps the same directory busy.
 
 use std::time::Duration;
 
 use gate_tests::World;
+use gate_tests::run::Running;
 use gate_tests::wait::{SOON, wait_until};
 
 const NO_FREEZE: Duration = Duration::from_secs(15);
+/// The machine itself is slow by then; a freeze would last for as long as the load.
+const NO_FREEZE_UNDER_LOAD: Duration = Duration::from_secs(60);
+
+/// Writers of one file and of their own, saves by rename, readers of all there is. They open more
+/// than one file at a time and may be told of a deadlock.
+const LOAD: [&str; 4] = [
+    "while :; do echo one >> .load/all; echo $0 > .load-own-$0; done",
+    "while :; do cat .load/all > .load-copy-$0; : > .load/all; done",
+    "while :; do echo saved > .load-new-$0; mv .load-new-$0 .load-saved-$0; done",
+    "while :; do rg -c --hidden . > /dev/null; find . -type f > /dev/null; done 2>&1",
+];
+/// Processes of each.
+const LOAD_EACH: usize = 2;
 
 #[test]
 fn git_gc_beside_a_pager_that_keeps_packs_mapped() {
@@ -16,7 +31,7 @@ fn git_gc_beside_a_pager_that_keeps_packs_mapped() {
         r#"
         git init -q -b main .
         for i in $(seq 20); do
-            seq $((i * 1000)) > numbers.txt; git add . ; git commit -q -m $i
+            seq $((i * 1000)) > numbers.txt; git add numbers.txt; git commit -q -m $i
         done
         git gc -q
         seq 5 > numbers.txt; git commit -q -a -m last
@@ -104,16 +119,20 @@ fn a_lock_file_taken_by_flock() {
 /// A lock file that is gated waits where flock would fail.
 #[test]
 fn a_gated_lock_file_waits_for_the_process_that_has_it_open() {
-    let world = World::new();
-    let [mut first, mut second] = [world.actor(&world.view()), world.actor(&world.view())];
-    let held = first.open("w+", "l");
-    assert_eq!(first.on("flock", held, &[]), Ok(String::new()));
-    second.tell(["open", "w+", "l"]);
-    world.await_waiting("l", 1);
-    assert!(second.is_busy());
-    first.close(held);
-    let taken = second.opened();
-    assert_eq!(second.on("flock", taken, &[]), Ok(String::new()));
+    for scene in Scene::both([""; 0]) {
+        let world = &scene.world;
+        let [mut first, mut second] = [world.actor(&world.view()), world.actor(&world.view())];
+        let held = first.open("w+", "l");
+        assert_eq!(first.on("flock", held, &[]), Ok(String::new()));
+        second.tell(["open", "w+", "l"]);
+        wait_until(SOON, "the second waits", || {
+            world.board().waiting("l").any(|lock| lock.pid == Some(second.pid()))
+        });
+        assert!(second.is_busy());
+        first.close(held);
+        let taken = second.opened();
+        assert_eq!(second.on("flock", taken, &[]), Ok(String::new()));
+    }
 }
 
 #[test]
@@ -123,52 +142,62 @@ fn a_pipeline_whose_ends_append_to_one_error_file() {
 
 #[test]
 fn two_shells_that_read_and_append_one_file_go_on_until_one_is_told_of_a_deadlock() {
-    let world = World::new();
-    world.seed("f", "one\ntwo\n");
-    let loops = "exec 3<f; echo ready; read -r go
-                 for i in $(seq 20); do read -r l <&3; echo x >>f; done; echo done";
-    let mut shells: Vec<_> =
-        (0..2).map(|_| world.script(&world.view(), loops).start_with_input()).collect();
-    for shell in &shells {
-        wait_until(SOON, "both shells have the file open", || shell.so_far().contains("ready"));
+    for scene in Scene::both([""; 0]) {
+        let world = &scene.world;
+        world.seed("f", "one\ntwo\n");
+        let loops = "exec 3<f; echo ready; read -r go
+                     for i in $(seq 20); do read -r l <&3; echo x >>f; done; echo done";
+        let mut shells: Vec<_> =
+            (0..2).map(|_| world.script(&world.view(), loops).start_with_input()).collect();
+        for shell in &shells {
+            wait_until(SOON, "both shells have the file open", || shell.so_far().contains("ready"));
+        }
+        for shell in &mut shells {
+            std::io::Write::write_all(&mut shell.stdin(), b"go\n").unwrap();
+        }
+        let outcomes: Vec<_> =
+            shells.into_iter().map(|shell| shell.finish(scene.deadline())).collect();
+        let refused = outcomes.iter().filter(|o| o.stderr.contains("deadlock avoided")).count();
+        let done = outcomes.iter().filter(|o| o.stdout.contains("done")).count();
+        assert_eq!((refused, done), (1, 1), "{outcomes:?}");
+        let why = world.gate(["why"]).args([world.view().join("f")]).run().success();
+        assert!(why.contains("EDEADLK"), "{why}");
     }
-    for shell in &mut shells {
-        std::io::Write::write_all(&mut shell.stdin(), b"go\n").unwrap();
-    }
-    let outcomes: Vec<_> = shells.into_iter().map(|shell| shell.finish(NO_FREEZE)).collect();
-    let refused = outcomes.iter().filter(|o| o.stderr.contains("deadlock avoided")).count();
-    let done = outcomes.iter().filter(|o| o.stdout.contains("done")).count();
-    assert_eq!((refused, done), (1, 1), "{outcomes:?}");
-    let why = world.gate(["why"]).args([world.view().join("f")]).run().success();
-    assert!(why.contains("EDEADLK"), "{why}");
 }
 
 #[test]
 fn following_the_log_of_a_server() {
-    let world = World::new();
-    world.seed("server.log", "started\n");
-    let mut server = world.actor(&world.view());
-    let log = server.open("wa", "server.log");
-    let tail = world.script(&world.view(), "exec tail -f server.log").start();
-    wait_until(SOON, "tail shows what is there", || tail.so_far().contains("started"));
-    server.write(log, "request").unwrap();
-    wait_until(SOON, "tail shows what is new", || tail.so_far().contains("request"));
-    assert!(tail.is_running());
+    for scene in Scene::both([""; 0]) {
+        let world = &scene.world;
+        world.seed("server.log", "started\n");
+        let mut server = world.actor(&world.view());
+        let log = server.open("wa", "server.log");
+        let tail = world.script(&world.view(), "exec tail -f server.log").start();
+        wait_until(SOON, "tail shows what is there", || tail.so_far().contains("started"));
+        server.write(log, "request").unwrap();
+        wait_until(SOON, "tail shows what is new", || tail.so_far().contains("request"));
+        assert!(tail.is_running());
+    }
 }
 
 #[test]
 fn searching_a_tree_with_open_writers() {
-    let world = World::with_view(["--read-wait", "300ms"]);
-    let tree = "mkdir t; for i in $(seq 200); do echo needle $i > t/$i.txt; done";
-    for dir in [world.twin(), world.view()] {
-        world.script(&dir, tree).run().success();
+    for mut scene in Scene::both(["--read-wait", "300ms"]) {
+        let world = &scene.world;
+        let tree = "mkdir t; for i in $(seq 200); do echo needle $i > t/$i.txt; done";
+        for dir in [world.twin(), world.view()] {
+            world.script(&dir, tree).run().success();
+        }
+        let mut writers: Vec<_> = (1..=3).map(|_| world.actor(&world.view())).collect();
+        for (number, writer) in (1..).zip(&mut writers) {
+            writer.open("wa", format!("t/{number}.txt"));
+        }
+        let script = "rg --sort path needle; find t -type f -exec md5sum {} + | sort";
+        world.says_as_bare(script, scene.deadline());
+        drop(writers);
+        scene.end_load();
+        scene.world.looks_as_bare(&[]);
     }
-    let mut writers: Vec<_> = (1..=3).map(|_| world.actor(&world.view())).collect();
-    for (number, writer) in (1..).zip(&mut writers) {
-        writer.open("wa", format!("t/{number}.txt"));
-    }
-    let script = "rg --sort path needle; find t -type f -exec md5sum {} + | sort";
-    world.same_as_bare(script, NO_FREEZE, &[]);
 }
 
 #[test]
@@ -206,15 +235,56 @@ fn a_file_removed_while_open_leaves_no_litter() {
         echo kept > f
         exec 3<>f
         rm f
-        ls -A
+        ls -A -I '.load*'
         cat <&3
         echo more >&3
-        echo other > f && mv f g && ls -A
+        echo other > f && mv f g && ls -A -I '.load*'
         "#,
     );
 }
 
 #[track_caller]
 fn check(script: &str) {
-    World::new().same_as_bare(script, NO_FREEZE, &[".git", "prog", "other"]);
+    for mut scene in Scene::both([""; 0]) {
+        scene.world.says_as_bare(script, scene.deadline());
+        scene.end_load();
+        scene.world.looks_as_bare(&[".git", "prog", "other"]);
+    }
+}
+
+/// A world, and what keeps its view busy.
+struct Scene {
+    load: Vec<Running>,
+    world: World,
+}
+
+impl Scene {
+    /// Sets a quiet scene, and then a busy one.
+    fn both<const N: usize>(mount: [&'static str; N]) -> impl Iterator<Item = Scene> {
+        [0, LOAD_EACH].into_iter().map(move |each| {
+            let world = World::with_view(mount);
+            world.script(&world.view(), "mkdir .load").run().success();
+            let loops = (0..each).flat_map(|_| LOAD).zip(0..);
+            let start = |(script, number): (&str, usize)| {
+                let script = format!("set +e; {script}");
+                world.script(&world.view(), &script).args([number.to_string()]).start()
+            };
+            let load: Vec<Running> = loops.map(start).collect();
+            if !load.is_empty() {
+                wait_until(SOON, "the load is at it", || world.source().join(".load/all").exists());
+            }
+            Scene { load, world }
+        })
+    }
+
+    fn deadline(&self) -> Duration {
+        if self.load.is_empty() { NO_FREEZE } else { NO_FREEZE_UNDER_LOAD }
+    }
+
+    /// Ends the load, which leaves nothing.
+    fn end_load(&mut self) {
+        assert!(self.load.iter().all(Running::is_running), "the load ended by itself");
+        self.load.clear();
+        self.world.script(&self.world.view(), "rm -rf .load .load-*").run().success();
+    }
 }
