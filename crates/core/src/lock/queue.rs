@@ -143,6 +143,17 @@ impl Queue {
         self.line.iter().flat_map(|line| line.waiting.iter().flatten().copied())
     }
 
+    /// Returns whether a ticket holds this in a mode that conflicts.
+    pub fn is_held_by(&self, ticket: Ticket, mode: Mode) -> bool {
+        self.holders.get(&ticket).is_some_and(|held| held.conflicts(mode))
+    }
+
+    /// Returns whether a ticket waits for this in a mode that conflicts.
+    pub fn is_waited_for_by(&self, ticket: Ticket, mode: Mode) -> bool {
+        let mut lines = self.line.iter().flat_map(|line| Mode::ALL.into_iter().zip(&line.waiting));
+        lines.any(|(asked, waiting)| asked.conflicts(mode) && waiting.contains(&ticket))
+    }
+
     /// Returns the oldest watcher of a mode.
     pub fn first_watcher(&self, mode: Mode) -> Option<Ticket> {
         self.line.as_ref()?.watchers[mode as usize].first().copied()

@@ -55,6 +55,8 @@ pub struct Table {
     alarms: BTreeSet<(Time, Alarm)>,
     /// Sessions whose lease ran out, the longest gone first.
     overdue: BTreeSet<(Time, SessionId)>,
+    /// What they hold and wait for.
+    spared: BTreeSet<Ticket>,
     /// One of them that somebody wants something of: its end is under way.
     condemned: Option<SessionId>,
     grace: Option<Grace>,
@@ -131,6 +133,7 @@ impl Table {
             waiting: 0,
             alarms: BTreeSet::new(),
             overdue: BTreeSet::new(),
+            spared: BTreeSet::new(),
             condemned: None,
             grace: None,
             ripe: BTreeSet::new(),

@@ -100,6 +100,7 @@ impl Table {
         self.session_mut(session).presence = Presence::Overdue(until);
         self.alarms.insert((until, Alarm::Session(session)));
         self.overdue.insert((until, session));
+        self.spared.extend(&self.sessions[&session].tickets);
         let slots = self.sessions[&session].tickets.iter().map(|ticket| &self.slots[ticket]);
         let held = slots.clone().flat_map(|slot| slot.held.iter().flat_map(|held| &held.keys));
         let waited = slots.flat_map(|slot| slot.waiting.iter().flat_map(|wait| &wait.keys));
@@ -147,7 +148,10 @@ impl Table {
     fn disarm_session(&mut self, session: SessionId) {
         if let Presence::Away(until) | Presence::Overdue(until) = self.sessions[&session].presence {
             self.alarms.remove(&(until, Alarm::Session(session)));
-            self.overdue.remove(&(until, session));
+            if self.overdue.remove(&(until, session)) {
+                let back = &self.sessions[&session].tickets;
+                self.spared.retain(|ticket| !back.contains(ticket));
+            }
         }
     }
 
@@ -455,6 +459,7 @@ impl Table {
     }
 
     fn delist(&mut self, ticket: Ticket, claim: &Claim) {
+        self.spared.remove(&ticket);
         self.owners.remove(&claim.owner);
         self.session_mut(claim.owner.session).tickets.remove(&ticket);
         let party = self.party_mut(claim);

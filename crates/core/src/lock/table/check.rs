@@ -1,5 +1,7 @@
 //! All invariants, checked the slow way, and all that tells one table from another; for tests.
 
+use std::collections::BTreeSet;
+
 use super::super::mode::Mode;
 use super::Table;
 use super::judge::Asker;
@@ -39,6 +41,8 @@ impl Table {
         for ticket in self.slots.keys() {
             self.check_slot(*ticket);
         }
+        let overdue = self.overdue.iter().flat_map(|(_, session)| &self.sessions[session].tickets);
+        assert_eq!(overdue.copied().collect::<BTreeSet<_>>(), self.spared);
         let tickets: usize = self.sessions.values().map(|session| session.tickets.len()).sum();
         assert_eq!(tickets, self.slots.len());
         assert_eq!(self.owners.len(), self.slots.len());

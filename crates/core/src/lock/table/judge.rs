@@ -6,7 +6,7 @@ use super::super::mode::Mode;
 use super::super::queue::Queue;
 use super::super::slot::QueueId;
 use super::{Presence, Table};
-use crate::id::{Ticket, Token};
+use crate::id::{SessionId, Ticket, Token};
 use crate::time::Time;
 
 /// The answer to "may this claim go in now?"
@@ -72,7 +72,7 @@ impl Table {
                 if let Some(before) = watched.filter(|before| *before != (queue, mode)) {
                     self.wake_first(before);
                 }
-                self.condemned = self.overdue_among(self.blockers(ticket));
+                self.condemned = self.overdue_before(ticket, queue, mode);
                 if self.condemned.is_some() {
                     return self.next_of_condemned();
                 }
@@ -137,6 +137,35 @@ impl Table {
             holders.filter(|holder| !self.is_kin(asker, *holder)).take(most).collect()
         };
         own().chain(theirs).flat_map(of_key).collect()
+    }
+
+    /// Returns a session that is in the way of a waiter at a key out of courtesy alone: its lease ran
+    /// out. The shorter of the two lists is walked, that of what is spared or that of the key.
+    fn overdue_before(&self, ticket: Ticket, queue: QueueId, mode: Mode) -> Option<SessionId> {
+        let queue = &self.queues[queue];
+        let slot = self.slot(ticket);
+        let asker = Asker { ticket, party: &slot.asked().party, kin: &slot.kin };
+        let spared = if self.spared.len() <= queue.holders.len() + queue.length() {
+            let stands = |spared: &&Ticket| {
+                queue.is_held_by(**spared, mode) || queue.is_waited_for_by(**spared, mode)
+            };
+            self.spared.iter().filter(stands).copied().find(|t| self.is_before(asker, queue, *t))
+        } else {
+            let holders = queue.holders_against(mode);
+            let mut all = holders.chain(queue.waiters_against(mode, ticket));
+            all.find(|t| self.spared.contains(t) && self.is_before(asker, queue, *t))
+        };
+        spared.map(|ticket| self.slot(ticket).claim().owner.session)
+    }
+
+    /// Returns whether who asks waits for one that stands against it at a key.
+    fn is_before(&self, asker: Asker<'_>, queue: &Queue, other: Ticket) -> bool {
+        if queue.holders.contains_key(&other) {
+            return !self.is_kin(asker, other);
+        }
+        let passes = self.kin_holds(asker, queue)
+            || (self.has_kin(asker) && self.waits_for_kin(asker, other));
+        other < asker.ticket && !passes
     }
 
     /// Judges a claim by all its keys.

@@ -193,21 +193,6 @@ impl Table {
         })
     }
 
-    /// Returns a session among the owners of `tickets` whose lease ran out.
-    pub(super) fn overdue_among(
-        &self,
-        mut tickets: impl Iterator<Item = Ticket>,
-    ) -> Option<SessionId> {
-        if self.overdue.is_empty() {
-            return None;
-        }
-        tickets.find_map(|ticket| {
-            let session = self.slot(ticket).claim().owner.session;
-            let overdue = matches!(self.sessions[&session].presence, Presence::Overdue(_));
-            overdue.then_some(session)
-        })
-    }
-
     /// Who did not come back in time has run over its lease like anybody else.
     fn decide_grace_end(&self, now: Time) -> Vec<Event> {
         let mut former: Vec<SessionId> = self
