@@ -15,6 +15,7 @@ mod deadlock;
 mod decide;
 mod judge;
 mod names;
+mod reclaim;
 mod restore;
 mod standing;
 mod timers;

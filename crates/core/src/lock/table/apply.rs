@@ -309,9 +309,20 @@ impl Table {
 
     /// Returns whether a claim stands beside all holders that are not kin.
     pub(super) fn fits(&self, asker: Asker<'_>, claim: &Claim) -> bool {
+        self.fits_beside(asker, claim, |_| true)
+    }
+
+    /// Returns whether a claim stands beside all of these holders that are not kin.
+    pub(super) fn fits_beside(
+        &self,
+        asker: Asker<'_>,
+        claim: &Claim,
+        these: impl Fn(Ticket) -> bool,
+    ) -> bool {
         claim.keys().iter().all(|(key, mode)| {
             self.queue(key).is_none_or(|queue| {
-                let mut against = queue.holders_against(mode).filter(|t| *t != asker.ticket);
+                let against = queue.holders_against(mode);
+                let mut against = against.filter(|t| *t != asker.ticket && these(*t));
                 against.all(|holder| self.are_kin(asker, holder))
             })
         })

@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustc_hash::FxHashSet;
-
 use super::super::claim::{Claim, Party, Patience};
 use super::super::event::{
     Command, End, Event, Kin, Recall, RecallCause, RecallStage, Refusal, Revocation,
@@ -79,66 +77,6 @@ impl Table {
             events.extend(self.grace_over(session));
         }
         Ok(events)
-    }
-
-    fn decide_reclaim(
-        &self,
-        session: SessionId,
-        held: &[(Arc<Claim>, Token)],
-        waiting: &[(Arc<Claim>, Vec<OwnerId>)],
-        now: Time,
-    ) -> Result<Vec<Event>, Refusal> {
-        let known = self.sessions.get(&session).ok_or(Refusal::Unknown)?;
-        let held_owners = held.iter().map(|(claim, _)| claim.owner);
-        let waiting_owners = waiting.iter().map(|(claim, _)| claim.owner);
-        let listed: FxHashSet<OwnerId> = held_owners.chain(waiting_owners).collect();
-        let mut events = vec![Event::Back { session }];
-        for ticket in
-            known.tickets.iter().filter(|t| !listed.contains(&self.slot(**t).claim().owner))
-        {
-            events.push(Event::Ended { ticket: *ticket, end: End::Released });
-        }
-        let mut fresh = self.next_ticket;
-        let unknown = |claim: &Claim| !self.owners.contains_key(&claim.owner);
-        for (claim, token) in held {
-            match self.owners.get(&claim.owner) {
-                None => {
-                    events.extend(self.readmit(Ticket(fresh), claim, *token, now));
-                    fresh += 1;
-                }
-                Some(ticket) if !self.holds(*ticket) => {
-                    let (ticket, end) = (*ticket, End::Released);
-                    let back = self.readmit(ticket, claim, *token, now);
-                    events.push(back.unwrap_or(Event::Ended { ticket, end }));
-                }
-                Some(_) => {}
-            }
-        }
-        for (claim, leaders) in waiting.iter().filter(|(claim, _)| unknown(claim)) {
-            let (ticket, kin) = (Ticket(fresh), self.kin_of(claim, leaders));
-            events.push(Event::Queued { ticket, claim: claim.clone(), kin, at: now });
-            fresh += 1;
-        }
-        if known.presence == Presence::Former {
-            events.extend(self.grace_over(session));
-        }
-        Ok(events)
-    }
-
-    /// Takes back a grant that the journal lost, if the world still has room for it. It may have kept
-    /// the place in line before it.
-    fn readmit(
-        &self,
-        ticket: Ticket,
-        claim: &Arc<Claim>,
-        token: Token,
-        now: Time,
-    ) -> Option<Event> {
-        let kin = Kin::new();
-        let asker = Asker { ticket, party: &claim.party, kin: &kin };
-        let lost = self.grace.is_some() && token.epoch < self.epoch && self.fits(asker, claim);
-        let (claim, by_kin) = (claim.clone(), false);
-        lost.then_some(Event::Granted { ticket, claim, token, count: 1, by_kin, kin, at: now })
     }
 
     fn decide_acquire(
@@ -305,7 +243,7 @@ impl Table {
     }
 
     /// Returns all kin that a new claim is known to have.
-    fn kin_of(&self, claim: &Claim, leaders: &[OwnerId]) -> Kin {
+    pub(super) fn kin_of(&self, claim: &Claim, leaders: &[OwnerId]) -> Kin {
         let mut kin = self.kin_of_party(&claim.party);
         kin.extend(leaders.iter().filter_map(|leader| self.as_leader(*leader)));
         kin

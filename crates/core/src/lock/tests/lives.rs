@@ -1,5 +1,16 @@
 //! Timelines of time, death and restart: how claims end.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::id::{Epoch, OwnerId, SessionId, SpaceId, Token};
+use crate::lock::claim::{Claim, Label, Party, Patience, Terms};
+use crate::lock::event::{Command, Notice};
+use crate::lock::table::{Restore, Table};
+use crate::lock::want::{Access, Node, Op, Place, Want};
+use crate::path::ViewPath;
+use crate::time::Time;
+
 use super::script::check;
 
 #[test]
@@ -466,6 +477,73 @@ fn what_a_former_session_does_not_list_is_freed() {
         C W g          waits
         ",
     );
+}
+
+/// The journal still has it in line; its owner would release it, not withdraw.
+#[test]
+fn who_holds_what_the_journal_has_in_line_holds_it() {
+    check(
+        "
+        A W f          granted 1
+        B W f          waits
+        synced
+        A release      B granted 2
+        restart lost
+        A reclaim f
+        B reclaim      granted 2
+        C W f          waits
+        B release      C granted 1 (of the next epoch)
+        ",
+    );
+    // While another that the journal knows has yet to let go, it is not given back, and stands in
+    // no line either.
+    check(
+        "
+        A W f          granted 1
+        B W f          waits
+        synced
+        A release      B granted 2
+        restart lost
+        B reclaim
+        A reclaim f
+        C W f          granted 1
+        ",
+    );
+}
+
+/// A client that lies, or counts twice, ends nobody's broker.
+#[test]
+fn n1_of_listed_grants_that_conflict_the_first_is_taken_back() {
+    let session = SessionId(1);
+    let path = ViewPath::parse(b"f").unwrap();
+    let place = Place { space: SpaceId(1), path: Some(path), node: Node::None };
+    let want = Want { op: Op::Hold(Access::Write), places: vec![place] };
+    let lost = |number: u64| {
+        let owner = OwnerId { session, number };
+        let terms = Terms {
+            owner,
+            party: Party::Owner(owner),
+            caller: None,
+            patience: Patience::Endless,
+            read_wait: None,
+            lease: None,
+            max_hold: None,
+            label: Label::default(),
+        };
+        let token = Token { epoch: Epoch(1), counter: number };
+        (Arc::new(Claim::new(terms, want.clone())), token)
+    };
+    let lease = Duration::from_secs(10);
+    let sessions = vec![(session, lease)];
+    let restore = Restore { sessions, claims: Vec::new(), incomplete: true, grace: lease };
+    let mut table = Table::restore(Epoch(2), Time::ZERO, restore);
+    let held = vec![lost(1), lost(1), lost(2)];
+    let waiting = [2, 3].map(|number| (lost(number).0, Vec::new())).to_vec();
+    let reclaim = Command::Reclaim { session, held, waiting };
+    let outcome = table.execute(Time::ZERO, reclaim).unwrap();
+    table.check();
+    let granted = outcome.notices.iter().filter(|n| matches!(n, Notice::Granted { .. }));
+    assert_eq!(granted.count(), 1, "{outcome:?}");
 }
 
 #[test]

@@ -42,6 +42,8 @@ struct World {
     next_inode: u64,
     next_owner: u64,
     claims: BTreeMap<OwnerId, Kept>,
+    /// What outlives the machine, if it goes down.
+    synced: Vec<(Ticket, Record)>,
     acting: SessionId,
 }
 
@@ -61,6 +63,7 @@ impl World {
             next_inode: 1,
             next_owner: 1,
             claims: BTreeMap::new(),
+            synced: Vec::new(),
             acting: SessionId(0),
         }
     }
@@ -68,7 +71,17 @@ impl World {
     fn act(&mut self, action: &str) -> String {
         let words: Vec<&str> = action.split_whitespace().collect();
         match words[0] {
-            "restart" => return self.restart(words.get(1) == Some(&"incomplete")),
+            "synced" => {
+                self.synced = self.records();
+                return String::new();
+            }
+            "restart" if words.get(1) == Some(&"lost") => {
+                let records = std::mem::take(&mut self.synced);
+                return self.restart(records, true);
+            }
+            "restart" => {
+                return self.restart(self.records(), words.get(1) == Some(&"incomplete"));
+            }
             "tick" => {
                 self.acting = SessionId::STATELESS;
                 self.now = self.now + Duration::from_millis(words[1].parse().unwrap());
@@ -252,12 +265,15 @@ impl World {
         told.join("; ")
     }
 
-    fn restart(&mut self, incomplete: bool) -> String {
+    fn records(&self) -> Vec<(Ticket, Record)> {
         let tickets = self.table.tickets_after(Ticket(0), usize::MAX);
-        let claims = tickets.into_iter().map(|ticket| (ticket, self.table.record(ticket).unwrap()));
+        tickets.into_iter().map(|ticket| (ticket, self.table.record(ticket).unwrap())).collect()
+    }
+
+    fn restart(&mut self, claims: Vec<(Ticket, Record)>, incomplete: bool) -> String {
         let restore = Restore {
             sessions: self.table.sessions().map(|session| (session, LEASE)).collect(),
-            claims: claims.collect::<Vec<(_, Record)>>(),
+            claims,
             incomplete,
             grace: LEASE,
         };
