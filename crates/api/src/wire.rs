@@ -4,8 +4,8 @@
 //! of the client. A *space* in a want or a change is the session's own number for what it
 //! attached; paths are relative to that source. The broker turns both into its own.
 //!
-//! A client says `Hello` first. With `resume` it then lists all it has (`Held`, `Waits`) and ends
-//! the list with `Listed` before it says anything else; whatever became of the listed owners is
+//! A client says `Hello` first. With `resume` it then lists all it has (`Attach`, `Held`, `Waits`)
+//! and ends the list with `Listed` before it says anything else; whatever became of the listed owners is
 //! told by ordinary messages, then comes `Restored`.
 
 #[cfg(test)]

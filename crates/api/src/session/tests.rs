@@ -12,7 +12,9 @@ use gate_core::path::ViewPath;
 use super::state::{Call, State};
 use super::{Answer, Ask, Grant};
 use crate::link::Outgoing;
-use crate::wire::{BrokerInfo, ClientMessage, Granted, Party, Resume, ServerMessage, Welcome};
+use crate::wire::{
+    BrokerInfo, ClientMessage, Granted, Origin, Party, Resume, ServerMessage, Source, Welcome,
+};
 
 const LEASE: Duration = Duration::from_secs(10);
 /// How long who asks later than that still waits.
@@ -32,6 +34,7 @@ impl Outgoing for Tape {
             ClientMessage::Release { owner, change: None } => format!("release {owner}"),
             ClientMessage::Release { owner, change: Some(_) } => format!("release+ {owner}"),
             ClientMessage::Withdraw { owner, .. } => format!("withdraw {owner}"),
+            ClientMessage::Attach { space, .. } => format!("attach {}", space.0),
             other => format!("{other:?}"),
         };
         self.0.lock().unwrap().push(word);
@@ -311,6 +314,24 @@ fn what_is_let_go_of_during_an_outage_is_not_listed_but_its_names_are_told() {
     stage.state.release(renamed, Some(change));
     stage.returns(true);
     stage.check("", "held 2, listed, release+ 2");
+}
+
+#[test]
+fn what_was_attached_is_told_again_on_return() {
+    let mut stage = stage();
+    let source = Source {
+        origin: Origin::Bucket("b".to_owned()),
+        space: None,
+        by_host_and_port: false,
+        rules: None,
+    };
+    stage.state.attach(source, std::sync::mpsc::channel().0);
+    let held = stage.ask(Patience::Endless);
+    stage.granted(held);
+    stage.check("2 granted", "attach 1, acquire 2");
+    stage.breaks();
+    stage.returns(true);
+    stage.check("", "attach 1, held 2, listed");
 }
 
 #[test]

@@ -79,6 +79,14 @@ impl Desk {
             {
                 waiting.push(acquire);
             }
+            (Stage::Listing { session, .. }, ClientMessage::Attach { space, source }) => {
+                let session = *session;
+                let client = self.sessions.get(session);
+                // The journal may have lost it, and with it every name that the client gives.
+                if client.is_some_and(|client| !client.seats.contains_key(&space)) {
+                    self.attach(connection, session, space, source);
+                }
+            }
             (Stage::Listing { .. }, ClientMessage::Listed) => self.reclaim(now, connection),
             (_, message) => {
                 tracing::warn!(?connection, ?message, "a client speaks out of turn");

@@ -104,6 +104,7 @@ impl State {
     }
 
     fn list_all(&mut self) {
+        self.attach_again();
         let held: Vec<_> = self
             .owners
             .values()
@@ -119,12 +120,16 @@ impl State {
         }
     }
 
-    /// Nothing that was held stands; what is waited for is asked for anew.
-    fn begin_again(&mut self) -> Vec<Call> {
-        let sources: Vec<_> = self.sources.clone().into_iter().collect();
-        for (space, source) in sources {
+    /// A broker that comes back may have forgotten what was attached last.
+    fn attach_again(&mut self) {
+        for (space, source) in self.sources.clone() {
             self.say(&ClientMessage::Attach { space, source });
         }
+    }
+
+    /// Nothing that was held stands; what is waited for is asked for anew.
+    fn begin_again(&mut self) -> Vec<Call> {
+        self.attach_again();
         let gone = self.owners.extract_if(.., |_, owner| !matches!(owner, Owner::Asked(_)));
         gone.filter(|(_, owner)| matches!(owner, Owner::Held { .. }))
             .map(|(owner, _)| {
