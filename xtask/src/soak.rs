@@ -9,6 +9,8 @@ use crate::{fuzz, test};
 const FUZZ_MINUTES: u64 = 10;
 /// Lives of the lock table beside its naive model.
 const MODEL_LIVES: &str = "200000";
+/// Simulated lives of a broker and its clients, unless the caller says how many.
+const SIMULATED_LIVES: &str = "1000000";
 
 /// Runs the tests with their counts scaled up, and every fuzz target for some minutes.
 ///
@@ -22,6 +24,7 @@ pub fn run(what: Option<&str>, yes: bool) -> Result<(), Failure> {
         let mut tests = test::tests("soak")?;
         // A name that only a fuzz target has is not an error.
         tests.env("GATE_SOAK", "1").env("PROPTEST_CASES", MODEL_LIVES);
+        test::simulate(&mut tests, SIMULATED_LIVES);
         step::run(tests.args(["--no-tests", "pass"]).args(name))
     })?;
     step("build fuzz", fuzz::build)?;

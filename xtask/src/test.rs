@@ -12,6 +12,9 @@ use crate::{fuzz, machine, python, tidy};
 /// For each fuzz target.
 const FUZZ_TIME: Duration = Duration::from_secs(20);
 
+/// Simulated lives of a broker and its clients: a minute of two cores.
+const SIMULATED_LIVES: &str = "10000";
+
 /// Runs everything, or the tests that match a name.
 pub fn run(names: &[&str], yes: bool) -> Result<(), Failure> {
     prepare(yes)?;
@@ -24,7 +27,11 @@ pub fn run(names: &[&str], yes: bool) -> Result<(), Failure> {
         step("python", python::check)?;
     }
     let before = Footprint::take();
-    let tested = step("test", || step::run(tests("default")?.args(names)));
+    let tested = step("test", || {
+        let mut tests = tests("default")?;
+        simulate(&mut tests, SIMULATED_LIVES);
+        step::run(tests.args(names))
+    });
     // What is left behind is told even when a test failed: it may be the reason.
     let left = step("nothing left behind", || Footprint::take().must_equal(&before));
     tested.and(left)?;
@@ -49,6 +56,13 @@ pub fn tests(profile: &str) -> Result<Command, Failure> {
         command.env(format!("CARGO_TARGET_{name}_RUNNER"), runner_as_root()?);
     }
     Ok(command)
+}
+
+/// Says how many lives of a broker and its clients are simulated, unless the caller did.
+pub fn simulate(tests: &mut Command, lives: &str) {
+    if std::env::var_os("GATE_SIM_SEEDS").is_none() {
+        tests.env("GATE_SIM_SEEDS", lives);
+    }
 }
 
 /// Builds the programs that the tests drive; test binaries alone would not bring them.

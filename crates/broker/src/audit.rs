@@ -115,6 +115,14 @@ impl Audit {
         Ok((Audit { reader: Reader(words), thread: Some(thread) }, pen))
     }
 
+    /// Returns a pen and a reader of a log that nobody keeps.
+    #[cfg(test)]
+    pub fn unkept(epoch: Epoch) -> (Reader, Pen) {
+        let (words, _) = channel();
+        let tray = Tray::new(epoch, Counter::default());
+        (Reader(words.clone()), Pen::new(Arc::new(tray), words))
+    }
+
     /// Returns what asks it.
     pub fn reader(&self) -> Reader {
         self.reader.clone()

@@ -24,6 +24,11 @@ impl Books {
         Books { journal, commit_by: None }
     }
 
+    #[cfg(test)]
+    pub fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
     /// Returns when [`Books::settle`] is due, if nothing else happens.
     pub fn deadline(&self) -> Option<Time> {
         self.commit_by

@@ -34,7 +34,8 @@ pub(crate) fn wake(due: Time, heard: Time) {
     STOPPED.fetch_add(u64::try_from(stopped.as_nanos()).unwrap_or(0), Ordering::Relaxed);
 }
 
-fn time_lost(now: Time, due: Time, heard: Time) -> Duration {
+/// Returns how long it was stopped.
+pub(crate) fn time_lost(now: Time, due: Time, heard: Time) -> Duration {
     if now.since(due) < LATE_MAX {
         return Duration::ZERO;
     }

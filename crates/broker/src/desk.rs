@@ -236,6 +236,11 @@ impl Desk {
         self.forget_unused_spaces();
     }
 
+    #[cfg(test)]
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+
     /// Returns when [`Desk::tick`] is due, if ever.
     pub fn deadline(&self) -> Option<Time> {
         self.table.deadline()

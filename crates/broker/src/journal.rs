@@ -9,6 +9,8 @@
 //! Checkpoints are made by a thread of their own, so that no grant waits for a disk.
 
 mod checkpoint;
+#[cfg(test)]
+mod probe;
 mod rows;
 #[cfg(test)]
 mod tests;

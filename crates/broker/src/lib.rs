@@ -22,6 +22,8 @@ mod kin;
 mod mail;
 mod metrics;
 mod sessions;
+#[cfg(test)]
+mod sim;
 mod source_lock;
 mod spaces;
 mod start;

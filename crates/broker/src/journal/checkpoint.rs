@@ -14,6 +14,12 @@ impl Checkpointer {
         Checkpointer { path, requests: None }
     }
 
+    /// Returns one that makes none.
+    #[cfg(test)]
+    pub fn idle() -> Checkpointer {
+        Checkpointer { path: PathBuf::new(), requests: Some(sync_channel(1).0) }
+    }
+
     /// Asks for a checkpoint, unless one is already asked for.
     pub fn request(&mut self) {
         let requests = self.requests.get_or_insert_with(|| {

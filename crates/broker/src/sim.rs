@@ -1,0 +1,183 @@
+//! Whole lives of a broker and its clients, each determined by a seed.
+//!
+//! The broker's desk, books and journal and the clients' session state are the real ones; time,
+//! chance, the net and all that fails are made up ([`scene`], [`net`], [`fate`]). A judge who knows
+//! the rules and none of their code ([`oracle`]) looks after each step.
+//!
+//! A life that fails says how to live it again: `GATE_SIM_SEED=n`. `GATE_SIM_SEEDS=n` lives more of
+//! them. Not here: threads, sockets, processes; the tests beside this and `tests/it` have those.
+
+mod chance;
+mod client;
+mod contact;
+mod fate;
+mod files;
+mod footprint;
+mod host;
+mod net;
+mod oracle;
+mod scene;
+mod work;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use gate_core::time::Time;
+
+use chance::Chance;
+use client::Client;
+use fate::Fate;
+use host::Host;
+use oracle::Tally;
+use scene::{Scene, Wake};
+
+/// Lives of one run of the tests, if nothing else is said; `cargo xtask test` lives more.
+const LIVES: u64 = 1_000;
+/// How long things go wrong, in milliseconds.
+const TROUBLE_MS: std::ops::Range<usize> = 500..16_000;
+/// How long it may take after that until everybody got an answer and is gone.
+const PEACE: Duration = Duration::from_secs(600);
+/// When the kernel at last tells of all the dead: their leases are over by then.
+const FUNERAL: Duration = Duration::from_secs(60);
+
+/// Lives that failed once, and what was wrong.
+const FORMER_FAILURES: [(u64, &str); 0] = [];
+
+struct World {
+    scene: Scene,
+    host: Host,
+    clients: Vec<Client>,
+    fate: Fate,
+}
+
+impl World {
+    fn new(seed: u64, with_script: bool, start: Instant) -> World {
+        let mut scene = Scene::new(Chance::of_seed(seed), with_script);
+        let fate = Fate::new(&mut scene);
+        let clients = 2 + scene.chance.below(4);
+        let clients = (0..clients).map(|number| {
+            let born = scene.now + scene.chance.millis(0..500);
+            scene.wake(born, Wake::Client(number));
+            // The others are on the broker's machine.
+            let remote = number % 2 == 1;
+            Client::new(number, remote, born, start)
+        });
+        let clients = clients.collect();
+        scene.wake(scene.now, Wake::Broker);
+        scene.wake(scene.now, Wake::Fate);
+        World { scene, host: Host::new(), clients, fate }
+    }
+
+    fn live(&mut self) {
+        let end_of_trouble = self.scene.now + self.scene.chance.millis(TROUBLE_MS);
+        let end = end_of_trouble + PEACE;
+        let mut funeral: Option<Time> = None;
+        while let Some(who) = self.scene.next() {
+            if self.scene.now >= end_of_trouble && !self.scene.calm {
+                self.scene.calm = true;
+                self.scene.note(|| "peace".to_owned());
+            }
+            match who {
+                Wake::Broker => self.host.turn(&mut self.scene),
+                Wake::Client(number) => self.clients[number].turn(&mut self.scene),
+                Wake::Fate if !self.scene.calm => {
+                    self.fate.strike(&mut self.host, &mut self.clients, &mut self.scene);
+                }
+                Wake::Fate => {}
+            }
+            assert!(self.scene.now < end, "no end: {:#?}", self.unfinished());
+            if !self.scene.calm || !self.clients.iter().all(Client::is_off) {
+                continue;
+            }
+            if self.host.is_empty() {
+                return self.host.must_be_empty();
+            }
+            if funeral.is_some_and(|at| at <= self.scene.now) {
+                self.host.bury_all(&mut self.scene);
+                funeral = None;
+            }
+            if funeral.is_none() {
+                let at = self.scene.now + FUNERAL;
+                funeral = Some(at);
+                self.scene.wake(at, Wake::Broker);
+            }
+        }
+        panic!("nothing happens any more: {:#?}", self.unfinished());
+    }
+
+    fn unfinished(&self) -> Vec<String> {
+        let clients = self.clients.iter().flat_map(|client| client.work.unfinished());
+        clients.chain(self.host.board()).collect()
+    }
+}
+
+fn live(seed: u64, start: Instant) -> Option<Tally> {
+    let life = || {
+        let mut world = World::new(seed, false, start);
+        world.live();
+        world.scene.oracle.tally
+    };
+    catch_unwind(life).ok()
+}
+
+/// Lives a life again, with a script; returns what is to be said of its failure.
+fn retell(seed: u64, start: Instant) -> String {
+    let mut world = World::new(seed, true, start);
+    let outcome = catch_unwind(AssertUnwindSafe(|| world.live()));
+    let why = match outcome {
+        Ok(()) => "it ends well".to_owned(),
+        Err(panic) => match (panic.downcast_ref::<String>(), panic.downcast_ref::<&str>()) {
+            (Some(text), _) => text.clone(),
+            (None, Some(text)) => (*text).to_owned(),
+            (None, None) => "a panic without words".to_owned(),
+        },
+    };
+    let (script, tally) = (world.scene.script(), world.scene.oracle.tally);
+    format!("{script}{:#?}\n{tally:?}\nseed {seed}: {why}", world.host.board())
+}
+
+fn number_of(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().map(|text| text.parse().expect("a number of lives or a seed"))
+}
+
+#[test]
+fn n1_n2_n3_n4_n5_hold_in_every_life() {
+    let start = Instant::now();
+    if let Some(seed) = number_of("GATE_SIM_SEED") {
+        println!("{}", retell(seed, start));
+        return assert!(live(seed, start).is_some(), "seed {seed} fails");
+    }
+    let lives = number_of("GATE_SIM_SEEDS").unwrap_or(LIVES);
+    let next = AtomicU64::new(0);
+    let total = Mutex::new(Tally::default());
+    let failed = Mutex::new(None);
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                loop {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    let former = FORMER_FAILURES.get(at as usize).map(|(seed, _)| *seed);
+                    let seed = former.unwrap_or(at);
+                    if at >= lives || failed.lock().unwrap().is_some() {
+                        return;
+                    }
+                    match live(seed, start) {
+                        Some(tally) => total.lock().unwrap().add(tally),
+                        None => {
+                            failed.lock().unwrap().get_or_insert(seed);
+                        }
+                    }
+                }
+            });
+        }
+    });
+    if let Some(seed) = failed.into_inner().unwrap() {
+        println!("{}", retell(seed, start));
+        panic!("seed {seed} fails; live it again with GATE_SIM_SEED={seed}");
+    }
+    let total = total.into_inner().unwrap();
+    println!("{lives} lives in {:?}, 0 inversions: {total:#?}", start.elapsed());
+}

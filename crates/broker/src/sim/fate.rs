@@ -1,0 +1,168 @@
+//! What goes wrong: each life has its own selection of troubles, so that each meets the others in
+//! many mixtures.
+
+use std::time::Duration;
+
+use gate_api::wire::Query;
+use gate_core::time::Time;
+
+use super::client::Client;
+use super::host::{Crash, Host};
+use super::scene::{Scene, Wake};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trouble {
+    /// A connection breaks.
+    Break,
+    /// A connection to another machine falls silent.
+    Dark,
+    /// A client's process is killed.
+    Death,
+    /// A client sleeps.
+    Sleep,
+    /// The broker's process is killed.
+    Crash,
+    /// The broker's process is killed in the middle of its next turn.
+    CrashWithin,
+    /// The broker's machine goes down.
+    PowerLoss,
+    /// The broker sleeps.
+    Stall,
+    /// Somebody finds that a holder waits for whom it blocks.
+    Kin,
+    /// A person ends a lock.
+    Broken,
+}
+
+const TROUBLES: [Trouble; 10] = [
+    Trouble::Break,
+    Trouble::Dark,
+    Trouble::Death,
+    Trouble::Sleep,
+    Trouble::Crash,
+    Trouble::CrashWithin,
+    Trouble::PowerLoss,
+    Trouble::Stall,
+    Trouble::Kin,
+    Trouble::Broken,
+];
+
+pub struct Fate {
+    troubles: Vec<Trouble>,
+    /// The longest peace between two troubles.
+    peace_ms: usize,
+}
+
+impl Fate {
+    pub fn new(scene: &mut Scene) -> Fate {
+        let chance = &mut scene.chance;
+        let troubles: Vec<Trouble> = TROUBLES.into_iter().filter(|_| chance.one_in(2)).collect();
+        let peace_ms = *chance.pick(&[200, 1_000, 4_000]);
+        scene.note(|| format!("fate: {troubles:?}"));
+        Fate { troubles, peace_ms }
+    }
+
+    /// Lets one thing go wrong.
+    pub fn strike(&self, host: &mut Host, clients: &mut [Client], scene: &mut Scene) {
+        let next = scene.now + scene.chance.millis(1..self.peace_ms);
+        scene.wake(next, Wake::Fate);
+        if self.troubles.is_empty() {
+            return;
+        }
+        let trouble = *scene.chance.pick(&self.troubles);
+        let victim = scene.chance.below(clients.len());
+        match trouble {
+            Trouble::Break => {
+                if let Some(line) = clients[victim].line() {
+                    scene.note(|| format!("fate: {} breaks", line.0));
+                    scene.break_off(line);
+                }
+            }
+            Trouble::Dark => {
+                if let Some(line) = clients[victim].line().filter(|_| clients[victim].remote) {
+                    scene.note(|| format!("fate: {} falls silent", line.0));
+                    scene.net.darken(line);
+                }
+            }
+            Trouble::Death => kill(&mut clients[victim], host, scene),
+            Trouble::Sleep => {
+                let until = scene.now + nap(scene);
+                scene.note(|| format!("fate: c{victim} sleeps until {until:?}"));
+                clients[victim].stall(until);
+            }
+            Trouble::Crash => host.die(scene),
+            Trouble::CrashWithin => host.doom(crash_point(scene)),
+            Trouble::PowerLoss => {
+                if host.is_up() {
+                    host.lose_power(scene);
+                    for client in clients.iter_mut().filter(|client| !client.remote) {
+                        let reborn = scene.now + scene.chance.millis(100..5_000);
+                        client.die(scene, Some(reborn));
+                    }
+                }
+            }
+            Trouble::Stall => {
+                let until = scene.now + nap(scene);
+                scene.note(|| format!("fate: the broker sleeps until {until:?}"));
+                host.stall(until);
+            }
+            Trouble::Kin => {
+                let draw = scene.chance.below(1_000_000);
+                if let Some((waiter, holder)) = scene.oracle.possible_kin(|count| draw % count) {
+                    host.told_of_kin(scene, waiter, holder);
+                }
+            }
+            Trouble::Broken => {
+                let held = scene.oracle.held_tickets();
+                if !held.is_empty() && !clients[victim].remote {
+                    let ticket = *scene.chance.pick(&held);
+                    let (ticket, reason) = (ticket.0, String::new());
+                    let query = match scene.chance.one_in(2) {
+                        true => Query::Break { ticket, reason },
+                        false => {
+                            let within = scene.chance.millis(1..2_000);
+                            Query::Recall { ticket, reason, within }
+                        }
+                    };
+                    clients[victim].order(query, scene);
+                }
+            }
+        }
+    }
+}
+
+/// The kernel tells the broker of a death that it can see.
+fn kill(client: &mut Client, host: &mut Host, scene: &mut Scene) {
+    if client.is_off() {
+        return;
+    }
+    let reborn = scene.now + scene.chance.millis(1..8_000);
+    let dark = client.line().filter(|_| client.remote && scene.chance.one_in(2));
+    if let Some(line) = dark {
+        // Its machine went with it.
+        scene.net.darken(line);
+    }
+    let session = client.die(scene, Some(reborn));
+    let seen = !client.remote && scene.chance.one_in(2);
+    if let Some(session) = session.filter(|_| seen) {
+        let at: Time = scene.now + scene.chance.millis(0..20);
+        host.learns_of_death(at, session);
+        scene.wake(at, Wake::Broker);
+    }
+}
+
+fn crash_point(scene: &mut Scene) -> Crash {
+    match scene.chance.below(4) {
+        0 => Crash::BeforeCommit,
+        1 => Crash::AfterCommit,
+        _ => Crash::AfterLetters(1 + scene.chance.below(3)),
+    }
+}
+
+fn nap(scene: &mut Scene) -> Duration {
+    match scene.chance.below(4) {
+        0 => scene.chance.millis(2_000..45_000),
+        1 => scene.chance.millis(200..2_000),
+        _ => scene.chance.millis(1..200),
+    }
+}

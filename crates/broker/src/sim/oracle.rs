@@ -1,0 +1,440 @@
+//! The judge: what must hold after every step, whatever the broker's own code thinks.
+//!
+//! It knows the rules ([`Footprint`]), who may still use what ([`Contacts`]), what each client
+//! believes to hold, and all that stood in the table a step ago.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use gate_api::wire::{ClientMessage, ServerMessage};
+use gate_core::id::{Epoch, OwnerId, SessionId, Ticket, Token};
+use gate_core::lock::claim::{Claim, Party};
+use gate_core::lock::table::{Record, Table};
+use gate_core::lock::want::Op;
+use gate_core::time::Time;
+
+use super::contact::{Contacts, Meaning};
+use super::files::Names;
+use super::footprint::Footprint;
+use crate::mail::ConnectionId;
+
+/// What the clocks show.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// The broker's stands still while it is stopped.
+    pub at_broker: Time,
+    pub for_clients: Time,
+}
+
+/// What a life came to.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tally {
+    pub steps: u64,
+    pub grants: u64,
+    pub by_kin: u64,
+    pub waits: u64,
+    pub crashes: u64,
+    pub lost_tails: u64,
+    pub reclaimed: u64,
+    pub lost_leases: u64,
+    pub refused: u64,
+}
+
+/// A claim as it stood after the last step.
+struct Seen {
+    claim: Arc<Claim>,
+    footprint: Footprint,
+    held: Option<Token>,
+    /// Since when it stands.
+    since: Time,
+}
+
+/// What a client was told that it holds, and has not let go of.
+pub struct Belief {
+    pub client: usize,
+    pub party: Party,
+    pub footprint: Footprint,
+    pub token: Token,
+}
+
+pub struct Oracle {
+    pub tally: Tally,
+    names: Names,
+    contacts: Contacts,
+    claims: BTreeMap<Ticket, Seen>,
+    beliefs: BTreeMap<OwnerId, Belief>,
+    /// Until when each client thinks that it may act on what it holds.
+    good_until: BTreeMap<usize, Time>,
+    /// Owners whose claims may end, and from when on: they said so, or somebody with the right to.
+    excused: BTreeMap<OwnerId, Time>,
+    kin: BTreeSet<(Party, Party)>,
+    last_token: Option<Token>,
+    /// What each owner was granted last.
+    tokens: BTreeMap<OwnerId, Token>,
+    /// A session that comes back: what it lists and the broker does not take is revoked.
+    returning: Option<SessionId>,
+    /// The last restart may have lost what was journaled last.
+    incomplete: bool,
+}
+
+impl Oracle {
+    pub fn new(names: Names) -> Oracle {
+        Oracle {
+            tally: Tally::default(),
+            names,
+            contacts: Contacts::default(),
+            claims: BTreeMap::new(),
+            beliefs: BTreeMap::new(),
+            good_until: BTreeMap::new(),
+            excused: BTreeMap::new(),
+            kin: BTreeSet::new(),
+            last_token: None,
+            tokens: BTreeMap::new(),
+            returning: None,
+            incomplete: false,
+        }
+    }
+
+    pub fn begins(&mut self, id: ConnectionId, now: Time) {
+        self.contacts.begins(id, now);
+    }
+
+    /// The broker is about to hear a message.
+    pub fn hears(&mut self, id: ConnectionId, message: &ClientMessage, now: Time) {
+        match self.contacts.hears(id, message, now) {
+            Meaning::Nothing => {}
+            Meaning::LetsGo(session, number) => {
+                self.excused.insert(OwnerId { session, number }, now);
+            }
+            Meaning::Lists(session, listed) => {
+                let owners = self.claims.values().map(|seen| seen.claim.owner);
+                let mine = owners.filter(|owner| owner.session == session);
+                let unlisted = mine.filter(|owner| !listed.contains(&owner.number));
+                self.excused.extend(unlisted.map(|owner| (owner, now)));
+                self.returning = Some(session);
+                self.tally.reclaimed += listed.len() as u64;
+            }
+        }
+    }
+
+    /// The broker tells a client something.
+    pub fn tells(&mut self, id: ConnectionId, message: &ServerMessage) {
+        self.contacts.tells(id, message);
+    }
+
+    pub fn parts(&mut self, id: ConnectionId, heard: Time) {
+        self.contacts.parts(id, heard);
+    }
+
+    pub fn buried(&mut self, session: SessionId) {
+        self.contacts.buried(session);
+    }
+
+    /// Somebody breaks or recalls a lock.
+    pub fn may_end(&mut self, ticket: Ticket, from: Time) {
+        if let Some(seen) = self.claims.get(&ticket) {
+            let earliest = self.excused.entry(seen.claim.owner).or_insert(from);
+            *earliest = from.min(*earliest);
+        }
+    }
+
+    /// A client is told that it holds something.
+    pub fn believes(&mut self, owner: OwnerId, belief: Belief) {
+        // The broker may have taken it back meanwhile, for a reason that was looked at.
+        let stands = self.claims.values().any(|seen| {
+            seen.claim.owner == owner && seen.held.is_some_and(|token| token == belief.token)
+        });
+        if stands {
+            self.beliefs.insert(owner, belief);
+        }
+    }
+
+    /// A file that a client created is there: from now on it is what the client holds.
+    pub fn created(&mut self, owner: OwnerId, footprint: Footprint) {
+        if let Some(belief) = self.beliefs.get_mut(&owner) {
+            belief.footprint = footprint;
+        }
+    }
+
+    /// A client has proof that what it holds stands until then.
+    pub fn relies(&mut self, client: usize, until: Time) {
+        let known = self.good_until.entry(client).or_default();
+        *known = until.max(*known);
+    }
+
+    /// A client no longer uses what it had.
+    pub fn lets_go(&mut self, client: usize, number: u64) {
+        self.beliefs.retain(|owner, belief| belief.client != client || owner.number != number);
+    }
+
+    /// A client is dead, or has no more to do with its session.
+    pub fn dies(&mut self, client: usize) {
+        self.beliefs.retain(|_, belief| belief.client != client);
+        self.good_until.remove(&client);
+    }
+
+    /// Two claims that somebody may say are kin: the first waits for the second.
+    pub fn possible_kin(&self, choose: impl Fn(usize) -> usize) -> Option<(OwnerId, OwnerId)> {
+        let mut pairs = Vec::new();
+        for (ticket, waiter) in self.claims.iter().filter(|(_, seen)| seen.held.is_none()) {
+            let against = self.against(*ticket, waiter).filter(|(_, seen)| seen.held.is_some());
+            pairs.extend(against.map(|(_, holder)| (waiter.claim.owner, holder.claim.owner)));
+        }
+        (!pairs.is_empty()).then(|| pairs[choose(pairs.len())])
+    }
+
+    /// The process of the waiter is what the holder waits for.
+    pub fn are_kin_now(&mut self, waiter: OwnerId, holder: OwnerId) {
+        let party = |owner: OwnerId| {
+            let seen = self.claims.values().find(|seen| seen.claim.owner == owner);
+            seen.map(|seen| seen.claim.party.clone())
+        };
+        if let (Some(waiter), Some(holder)) = (party(waiter), party(holder)) {
+            self.kin.insert((waiter.clone(), holder.clone()));
+            self.kin.insert((holder, waiter));
+        }
+    }
+
+    pub fn held_tickets(&self) -> Vec<Ticket> {
+        let held = self.claims.iter().filter(|(_, seen)| seen.held.is_some());
+        held.map(|(ticket, _)| *ticket).collect()
+    }
+
+    /// The broker did one thing.
+    pub fn after(&mut self, table: &Table, now: Now) {
+        self.tally.steps += 1;
+        self.contacts.are_now(&table.sessions().collect(), now.at_broker);
+        let before = self.read(table, now.at_broker);
+        self.check_ends(&before, now.at_broker);
+        let changed = |(ticket, seen): &(&Ticket, &Seen)| {
+            let old = before.get(*ticket);
+            old.is_none_or(|old| old.held != seen.held || !Arc::ptr_eq(&old.claim, &seen.claim))
+        };
+        let mut granted = Vec::new();
+        for (ticket, seen) in self.claims.iter().filter(changed) {
+            let Some(token) = seen.held else {
+                self.tally.waits += u64::from(!before.contains_key(ticket));
+                continue;
+            };
+            self.check_exclusion(*ticket, seen);
+            if before.get(ticket).is_none_or(|old| old.held != Some(token)) {
+                granted.push((token, *ticket));
+            }
+        }
+        granted.sort_unstable();
+        for (token, ticket) in granted {
+            let Some(Record::Held { by_kin, .. }) = table.record(ticket) else { unreachable!() };
+            // Its kin may have gone in the same step.
+            let party = &self.claims[&ticket].claim.party;
+            let had_kin = before.iter().any(|(other, seen)| {
+                *other != ticket && seen.held.is_some() && seen.claim.party == *party
+            });
+            let passes = by_kin && (had_kin || self.has_kin(ticket, party));
+            assert!(passes == by_kin, "{ticket} passed others as kin of nobody");
+            self.tally.by_kin += u64::from(by_kin);
+            self.check_grant(table.epoch(), token, ticket, passes, now.for_clients);
+        }
+        if let Some(back) = self.returning.take() {
+            let claims = self.claims.values().filter(|seen| seen.held.is_some());
+            let held: BTreeSet<OwnerId> = claims.map(|seen| seen.claim.owner).collect();
+            self.beliefs.retain(|owner, _| owner.session != back || held.contains(owner));
+        }
+    }
+
+    /// The broker has done all it could for now.
+    pub fn at_rest(&self, table: &Table, now: Time) {
+        if self.incomplete && table.in_grace() {
+            return;
+        }
+        let waiting = self.claims.iter().filter(|(_, seen)| seen.held.is_none());
+        for (ticket, seen) in waiting {
+            if !self.contacts.is_present(seen.claim.owner.session) {
+                continue;
+            }
+            // One that others stop as well is not looked at before these are gone.
+            let over = |other: &Seen| self.contacts.must_be_over(other.claim.owner.session, now);
+            let mut against = self.against(*ticket, seen).peekable();
+            assert!(against.peek().is_some(), "{ticket} waits for nothing");
+            assert!(
+                against.any(|(_, other)| !over(other)),
+                "N5: {ticket} waits only for clients that are gone for longer than their lease"
+            );
+        }
+    }
+
+    /// A broker that crashed is back.
+    pub fn after_restart(&mut self, table: &Table, incomplete: bool, now: Time) {
+        self.incomplete = incomplete;
+        self.tally.crashes += 1;
+        self.tally.lost_tails += u64::from(incomplete);
+        self.contacts.after_restart(&table.sessions().collect(), !incomplete, now);
+        self.read(table, now);
+        if incomplete {
+            return;
+        }
+        for (owner, belief) in &self.beliefs {
+            let record = table.ticket_of(*owner).and_then(|ticket| table.record(ticket));
+            let known = matches!(record, Some(Record::Held { token, .. }) if token == belief.token);
+            assert!(
+                known || self.excused.contains_key(owner),
+                "N3: {owner:?} was told of {}, and the journal does not know it",
+                belief.token
+            );
+        }
+    }
+
+    /// Takes the table as it is now; returns what was known before.
+    fn read(&mut self, table: &Table, now: Time) -> BTreeMap<Ticket, Seen> {
+        let mut before = std::mem::take(&mut self.claims);
+        let mut old = BTreeMap::new();
+        for ticket in table.tickets_after(Ticket(0), usize::MAX) {
+            let Some(record) = table.record(ticket) else { continue };
+            let (claim, held) = match record {
+                Record::Waiting(claim) => (claim, None),
+                Record::Held { claim, token, .. } => (claim, Some(token)),
+            };
+            let known = before.remove(&ticket);
+            let footprint = match &known {
+                Some(known) if Arc::ptr_eq(&known.claim, &claim) => known.footprint,
+                _ => Footprint::of(claim.want()),
+            };
+            let since = known.as_ref().filter(|known| known.held == held);
+            let since = since.map_or(now, |known| known.since);
+            self.claims.insert(ticket, Seen { claim, footprint, held, since });
+            old.extend(known.map(|known| (ticket, known)));
+        }
+        old.append(&mut before);
+        old
+    }
+
+    /// What somebody holds is not taken away for no reason.
+    fn check_ends(&mut self, before: &BTreeMap<Ticket, Seen>, now: Time) {
+        for (ticket, seen) in before.iter().filter(|(_, seen)| seen.held.is_some()) {
+            if self.claims.get(ticket).is_some_and(|now| now.held.is_some()) {
+                continue;
+            }
+            let owner = seen.claim.owner;
+            let over = self.contacts.may_be_over(owner.session, now);
+            let limit = seen.claim.max_hold.map(|limit| seen.since + limit);
+            let mut excused = self.excused.get(&owner).copied().into_iter().chain(limit);
+            if excused.any(|from| from <= now) {
+                self.beliefs.remove(&owner);
+                continue;
+            }
+            // Its client has not heard of it, and must know by itself.
+            assert!(over, "{ticket} of {owner:?} was taken away for no reason");
+            self.excused.insert(owner, now);
+            self.tally.lost_leases += u64::from(self.beliefs.contains_key(&owner));
+        }
+    }
+
+    /// N1, among what the broker thinks is held.
+    fn check_exclusion(&self, ticket: Ticket, seen: &Seen) {
+        for (other, against) in &self.claims {
+            let both = *other != ticket && against.held.is_some();
+            assert!(
+                !both
+                    || !seen.footprint.conflicts(against.footprint)
+                    || self.are_kin(&seen.claim.party, &against.claim.party),
+                "N1: {ticket} and {other} both hold: {:?} and {:?}",
+                seen.claim.want(),
+                against.claim.want()
+            );
+        }
+    }
+
+    fn check_grant(&mut self, run: Epoch, token: Token, ticket: Ticket, passes: bool, now: Time) {
+        let seen = &self.claims[&ticket];
+        let owner = seen.claim.owner;
+        if token.epoch < run {
+            // A grant that the journal lost and its client still had.
+            let before = self.tokens.get(&owner);
+            assert_eq!(before, Some(&token), "N4: {owner:?} never had this token of a former run");
+            // It lists the names that it asked for, which may have moved since.
+            let footprint = self.relied_on(seen.claim.want().op, seen.footprint);
+            return self.check_beliefs(ticket, seen, footprint, now);
+        }
+        assert!(self.last_token < Some(token), "N4: {token} after {:?}", self.last_token);
+        self.last_token = Some(token);
+        self.tokens.insert(owner, token);
+        if !passes {
+            self.check_order(ticket, seen);
+        }
+        self.check_beliefs(ticket, seen, seen.footprint, now);
+        self.tally.grants += 1;
+    }
+
+    /// N2: nobody is let in before an earlier waiter it conflicts with, kin apart.
+    fn check_order(&self, ticket: Ticket, seen: &Seen) {
+        let party = &seen.claim.party;
+        for (other, before) in self.claims.range(..ticket) {
+            assert!(
+                before.held.is_some()
+                    || !before.footprint.conflicts(seen.footprint)
+                    || self.are_kin(party, &before.claim.party),
+                "N2: {ticket} was let in before {other}: {:?} before {:?}",
+                seen.claim.want(),
+                before.claim.want()
+            );
+        }
+    }
+
+    /// N1, among what clients believe to hold and may rely on.
+    fn check_beliefs(&self, ticket: Ticket, seen: &Seen, footprint: Footprint, now: Time) {
+        for (owner, belief) in &self.beliefs {
+            assert!(
+                *owner == seen.claim.owner
+                    || !belief.footprint.conflicts(footprint)
+                    || self.are_kin(&seen.claim.party, &belief.party)
+                    || self.good_until.get(&belief.client).is_none_or(|until| *until <= now),
+                "N1: {ticket} was let in though {owner:?} acts on {}",
+                belief.token
+            );
+        }
+    }
+
+    /// Returns who is in a claim's way by the rules, kin or not.
+    fn against(&self, ticket: Ticket, seen: &Seen) -> impl Iterator<Item = (Ticket, &Seen)> {
+        let footprint = seen.footprint;
+        let others = self.claims.iter().map(|(other, against)| (*other, against));
+        others.filter(move |(other, against)| {
+            *other != ticket
+                && (against.held.is_some() || *other < ticket)
+                && against.footprint.conflicts(footprint)
+        })
+    }
+
+    /// Returns whether a party has anything else, or was said to be kin of somebody.
+    fn has_kin(&self, ticket: Ticket, party: &Party) -> bool {
+        let others = self.claims.iter().filter(|(other, _)| **other != ticket);
+        let mut held = others.filter(|(_, seen)| seen.held.is_some());
+        held.any(|(_, seen)| seen.claim.party == *party)
+            || self.kin.iter().any(|(one, _)| one == party)
+    }
+
+    fn are_kin(&self, one: &Party, other: &Party) -> bool {
+        one == other || self.kin.contains(&(one.clone(), other.clone()))
+    }
+
+    /// Returns what a client may rely on: a name of an open handle may have moved meanwhile.
+    pub fn relied_on(&self, op: Op, footprint: Footprint) -> Footprint {
+        match op {
+            Op::Open(_) if self.names == Names::Move => footprint.nameless(),
+            _ => footprint,
+        }
+    }
+}
+
+impl Tally {
+    pub fn add(&mut self, other: Tally) {
+        self.steps += other.steps;
+        self.grants += other.grants;
+        self.by_kin += other.by_kin;
+        self.waits += other.waits;
+        self.crashes += other.crashes;
+        self.lost_tails += other.lost_tails;
+        self.reclaimed += other.reclaimed;
+        self.lost_leases += other.lost_leases;
+        self.refused += other.refused;
+    }
+}
