@@ -43,7 +43,8 @@ const PEACE: Duration = Duration::from_secs(600);
 const FUNERAL: Duration = Duration::from_secs(60);
 
 /// Lives that failed once, and what was wrong.
-const FORMER_FAILURES: [(u64, &str); 0] = [];
+const FORMER_FAILURES: [(u64, &str); 1] =
+    [(5_444, "a grace ended before sessions were back that the journal had lost")];
 
 struct World {
     scene: Scene,

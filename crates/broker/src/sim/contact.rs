@@ -11,6 +11,8 @@ use gate_core::time::Time;
 
 use crate::mail::ConnectionId;
 
+/// The lease of those who ask for none.
+pub const LEASE: Duration = Duration::from_secs(10);
 /// The longest lease that any client asks for: how long a restarted broker waits for all.
 pub const LEASE_MAX: Duration = Duration::from_secs(30);
 
@@ -126,23 +128,35 @@ impl Contacts {
         }
     }
 
-    /// The broker is back, and knows these. `complete`: what it told before, it knows.
-    pub fn after_restart(&mut self, known: &BTreeSet<SessionId>, complete: bool, now: Time) {
+    /// The broker is back, and knows these. `complete`: what it told before, it knows. Returns
+    /// those that it forgot and will not wait for: it cannot know that their lease is longer than
+    /// those of all that it remembers.
+    pub fn after_restart(
+        &mut self,
+        known: &BTreeSet<SessionId>,
+        complete: bool,
+        now: Time,
+    ) -> Vec<SessionId> {
         self.lines.clear();
         for id in known {
             if let Some(contact) = self.gone.remove(id) {
                 self.sessions.insert(*id, contact);
             }
         }
-        for (id, _) in self.sessions.extract_if(.., |id, _| !known.contains(id)) {
-            assert!(!complete, "the journal forgot the session {id:?}");
-        }
+        let remembered = known.iter().filter_map(|id| self.sessions.get(id)).map(|c| c.lease);
+        let grace = remembered.max().unwrap_or(LEASE);
+        let forgotten = self.sessions.extract_if(.., |id, _| !known.contains(id));
+        let forgotten: Vec<_> = forgotten.collect();
+        assert!(!complete || forgotten.is_empty(), "the journal forgot sessions");
+        let given_up = forgotten.into_iter().filter(|(_, contact)| contact.lease > grace);
+        let given_up = given_up.map(|(id, _)| id).collect();
         for contact in self.sessions.values_mut() {
             contact.line = None;
             // Its end may not have been journaled.
             contact.ended = false;
             contact.away = Some((now, now + LEASE_MAX));
         }
+        given_up
     }
 
     /// Returns whether the session's lease may be over by now.

@@ -17,6 +17,7 @@ use gate_core::time::Time;
 use mio::{Poll, Token};
 use tempfile::TempDir;
 
+use super::contact::LEASE;
 use super::net::Parcel;
 use super::oracle::Now;
 use super::scene::{Scene, Wake};
@@ -30,7 +31,6 @@ use crate::metrics::Metrics;
 
 /// How soon after somebody came the broker looks round.
 const ROUNDS_PAUSE: Duration = Duration::from_secs(1);
-const LEASE: Duration = Duration::from_secs(10);
 
 /// Where in its next turn the broker's process dies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

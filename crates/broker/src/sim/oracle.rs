@@ -267,7 +267,9 @@ impl Oracle {
         self.incomplete = incomplete;
         self.tally.crashes += 1;
         self.tally.lost_tails += u64::from(incomplete);
-        self.contacts.after_restart(&table.sessions().collect(), !incomplete, now);
+        let known = table.sessions().collect();
+        let given_up = self.contacts.after_restart(&known, !incomplete, now);
+        self.beliefs.retain(|owner, _| !given_up.contains(&owner.session));
         self.read(table, now);
         if incomplete {
             return;

@@ -206,9 +206,10 @@ impl Table {
         ran_out.chain([Event::GraceEnded]).collect()
     }
 
-    /// Returns the end of the grace, if this is the moment: no former session is left.
+    /// Returns the end of the grace, if this is the moment: no former session is left. Where
+    /// whole sessions may have been lost, nobody knows, and it takes its time.
     pub(super) fn grace_over(&self, leaving: SessionId) -> Option<Event> {
-        self.grace?;
+        self.grace.filter(|grace| !grace.sealed)?;
         let others = self
             .sessions
             .iter()

@@ -492,7 +492,8 @@ fn who_holds_what_the_journal_has_in_line_holds_it() {
         A reclaim f
         B reclaim      granted 2
         C W f          waits
-        B release      C granted 1 (of the next epoch)
+        B release
+        tick 10000     C granted 1 (of the next epoch)
         ",
     );
     // While another that the journal knows has yet to let go, it is not given back, and stands in
@@ -506,7 +507,8 @@ fn who_holds_what_the_journal_has_in_line_holds_it() {
         restart lost
         B reclaim
         A reclaim f
-        C W f          granted 1
+        C W f          waits
+        tick 10000     C granted 1
         ",
     );
 }
@@ -555,7 +557,8 @@ fn with_a_lost_tail_nothing_new_is_granted_before_the_grace_ends() {
         restart incomplete
         C W g          waits
         A reclaim
-        B reclaim      C granted 1
+        B reclaim
+        tick 10000     C granted 1
         ",
     );
     check(

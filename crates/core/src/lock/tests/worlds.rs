@@ -385,7 +385,9 @@ impl Model for Bounds {
         if world.broken.is_some() || world.is_at_rest() {
             return;
         }
-        if self.faults != Faults::default() && world.now < END {
+        // A broker that begins has time to end its grace.
+        let end = if matches!(world.broker, Broker::Down { .. }) { END - LEASE } else { END };
+        if self.faults != Faults::default() && world.now < end {
             steps.push(Step::Time);
         }
         for i in 0..world.clients.len() {
