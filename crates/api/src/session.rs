@@ -289,7 +289,7 @@ impl Session {
 
     /// Says which file an owner created.
     pub fn created(&self, owner: u64, file: FileKey) {
-        self.state().say(&ClientMessage::Created { owner, file });
+        self.state().created(owner, file);
     }
 
     /// Says that a contended handle did I/O.

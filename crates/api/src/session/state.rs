@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use gate_core::id::{SpaceId, Ticket, Token};
 use gate_core::lock::event::{Change, Refusal, Revocation};
+use gate_core::lock::key::FileKey;
 
 use super::standing::{Heartbeats, Moment};
 use super::{Answer, Ask, Grant, Waiters};
@@ -56,6 +57,8 @@ enum Owner {
     Held {
         acquire: Arc<Acquire>,
         token: Token,
+        /// What it created.
+        file: Option<FileKey>,
     },
     /// Let go while the broker was away; what it did to names is still to be told.
     Leaving {
@@ -208,7 +211,7 @@ impl State {
 
     pub fn release(&mut self, owner: u64, change: Option<Change>) {
         let Some(known) = self.owners.remove(&owner) else { return };
-        let Owner::Held { acquire, token } = known else {
+        let Owner::Held { acquire, token, .. } = known else {
             debug_assert!(false, "only what is held is let go of");
             self.owners.insert(owner, known);
             return;
@@ -226,6 +229,15 @@ impl State {
     /// Returns whether an owner has a grant, as far as it was told.
     pub fn holds(&self, owner: u64) -> bool {
         matches!(self.owners.get(&owner), Some(Owner::Held { .. }))
+    }
+
+    /// Says which file an owner created, and will again: the handle is locked by its name alone
+    /// until the broker has heard of it.
+    pub fn created(&mut self, owner: u64, created: FileKey) {
+        if let Some(Owner::Held { file, .. }) = self.owners.get_mut(&owner) {
+            *file = Some(created);
+            self.say(&ClientMessage::Created { owner, file: created });
+        }
     }
 
     /// Returns whether the session's thread must look at the owner.
@@ -304,7 +316,7 @@ impl State {
                     return self.finish(owner, Answer::Refused(why));
                 }
                 let then = asked.then.take()?;
-                let held = Owner::Held { acquire: asked.acquire.clone(), token };
+                let held = Owner::Held { acquire: asked.acquire.clone(), token, file: None };
                 self.owners.insert(owner, held);
                 let grant = Grant { owner, ticket, token, by_kin };
                 Some(Call::Final { then, answer: Answer::Granted(grant) })

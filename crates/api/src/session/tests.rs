@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use gate_core::id::{Epoch, SpaceId, Ticket, Token};
 use gate_core::lock::claim::{Label, Patience};
 use gate_core::lock::event::{Change, Refusal, Revocation};
+use gate_core::lock::key::FileKey;
 use gate_core::lock::want::{Access, Op, Want};
 use gate_core::path::ViewPath;
 
@@ -34,6 +35,7 @@ impl Outgoing for Tape {
             ClientMessage::Release { owner, change: None } => format!("release {owner}"),
             ClientMessage::Release { owner, change: Some(_) } => format!("release+ {owner}"),
             ClientMessage::Withdraw { owner, .. } => format!("withdraw {owner}"),
+            ClientMessage::Created { owner, .. } => format!("created {owner}"),
             ClientMessage::Attach { space, .. } => format!("attach {}", space.0),
             other => format!("{other:?}"),
         };
@@ -314,6 +316,22 @@ fn what_is_let_go_of_during_an_outage_is_not_listed_but_its_names_are_told() {
     stage.state.release(renamed, Some(change));
     stage.returns(true);
     stage.check("", "held 2, listed, release+ 2");
+}
+
+/// N1: until the broker knows the file, its name alone is locked, and names move.
+#[test]
+fn n1_what_was_created_is_told_again_on_return() {
+    let mut stage = stage();
+    let [told, untold] = [(); 2].map(|()| stage.ask(Patience::Endless));
+    stage.granted(told);
+    stage.granted(untold);
+    let file = |inode| FileKey { volume: 1, inode, generation: 1 };
+    stage.state.created(told, file(1));
+    stage.check("1 granted, 2 granted", "acquire 1, acquire 2, created 1");
+    stage.breaks();
+    stage.state.created(untold, file(2));
+    stage.returns(true);
+    stage.check("", "held 1, held 2, listed, created 1, created 2");
 }
 
 #[test]

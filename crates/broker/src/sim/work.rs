@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use gate_api::session::state::State;
-use gate_api::wire::{ClientMessage, Party as Spoken};
+use gate_api::wire::Party as Spoken;
 use gate_api::{Answer, Ask, Grant};
 use gate_core::id::{OwnerId, SessionId, SpaceId};
 use gate_core::lock::claim::{Caller, Label, Party, Patience, Process};
@@ -163,7 +163,7 @@ impl Work {
         if job.want.op == Op::Create
             && let Some(file) = scene.files.create(&job.want)
         {
-            state.say(&ClientMessage::Created { owner: grant.owner, file });
+            state.created(grant.owner, file);
             job.want.op = Op::Open(Access::Write);
             job.want.places[0].node = Node::File(file);
             let footprint = scene.oracle.relied_on(job.want.op, Footprint::of(&job.want));

@@ -94,6 +94,7 @@ impl State {
         }
         if welcome.resumed {
             self.say(&ClientMessage::Listed);
+            self.tell_created();
             self.tell_leaving();
         }
         for acquire in anew {
@@ -109,7 +110,7 @@ impl State {
             .owners
             .values()
             .filter_map(|owner| match owner {
-                Owner::Held { acquire, token } | Owner::Leaving { acquire, token, .. } => {
+                Owner::Held { acquire, token, .. } | Owner::Leaving { acquire, token, .. } => {
                     Some(ClientMessage::Held { acquire: acquire.clone(), token: *token })
                 }
                 Owner::Asked(_) => None,
@@ -149,6 +150,17 @@ impl State {
             Owner::Held { .. } | Owner::Leaving { .. } => None,
         });
         asked.collect()
+    }
+
+    /// The broker may not have heard of it, or may have forgotten. Names move after it.
+    fn tell_created(&mut self) {
+        let created = self.owners.iter().filter_map(|(owner, held)| match held {
+            Owner::Held { file: Some(file), .. } => Some((*owner, *file)),
+            _ => None,
+        });
+        for (owner, file) in created.collect::<Vec<_>>() {
+            self.say(&ClientMessage::Created { owner, file });
+        }
     }
 
     fn tell_leaving(&mut self) {
