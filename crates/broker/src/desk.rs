@@ -433,7 +433,8 @@ impl Desk {
             | Event::Closed { .. }
             | Event::Active { .. }
             | Event::Deferred { .. }
-            | Event::Rechecked { .. }
+            | Event::Cleared { .. }
+            | Event::Suspected { .. }
             | Event::Kin { .. } => {}
             Event::GraceEnded => self.complete = true,
         }

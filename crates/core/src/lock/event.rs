@@ -111,7 +111,9 @@ pub enum Event {
     /// Nobody waits for a holder that held long enough: it is looked at again then, if ever.
     Spared { ticket: Ticket, until: Option<Time> },
     /// A cycle that might have stood no longer does.
-    Rechecked { ticket: Ticket },
+    Cleared { ticket: Ticket },
+    /// A cycle stands that might still resolve itself: it is looked at again then.
+    Suspected { ticket: Ticket, until: Time },
     /// A waiter is kin of a holder.
     Kin { waiter: Ticket, holder: Ticket },
     /// Former sessions no longer hold up anybody.

@@ -20,6 +20,9 @@ pub const TEXT_BYTES_MAX: usize = 256;
 pub const ENDED_AT_ONCE_MAX: usize = 64;
 /// How long a cycle that may resolve itself must stand before it is refused.
 pub const DEADLOCK_PATIENCE: Duration = Duration::from_secs(2);
+/// How long one must stand that only a release which is under way could resolve: the kernel tells of
+/// a close a little after it, and of the next open before.
+pub const RELEASE_PATIENCE: Duration = Duration::from_millis(50);
 /// How long a session whose lease ran out is kept at most while nobody wants what it has.
 pub const COURTESY_MAX: Duration = Duration::from_secs(24 * 3600);
 /// How long before its end a holder is asked to let go, at most; it is warned twice as long before.

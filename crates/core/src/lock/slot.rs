@@ -38,8 +38,8 @@ pub(super) struct Waiting {
     pub watch: Option<(QueueId, Mode)>,
     /// When a patient reader looks whether those before it are idle.
     pub look_again: Option<Time>,
-    /// When a cycle that might resolve itself is looked at again.
-    pub recheck: Option<Time>,
+    /// That it may be part of a cycle.
+    pub suspicion: Option<Suspicion>,
     /// Set until its first look, which also looks for a cycle.
     pub fresh: bool,
 }
@@ -62,6 +62,15 @@ pub(super) struct Held {
     pub stay: Stay,
     /// Waiters told to be kin of this: it will not be let go before they are let in.
     pub leads: BTreeSet<Ticket>,
+}
+
+/// A cycle that may resolve itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Suspicion {
+    /// When it was found.
+    pub since: Time,
+    /// When it is looked at again.
+    pub look_at: Time,
 }
 
 /// How a holder's time goes by.
@@ -101,7 +110,8 @@ impl Slot {
     /// Returns when the table must look at this claim next.
     pub fn next_alarm(&self) -> Option<Time> {
         let waiting = self.waiting.iter().flat_map(|waiting| {
-            [waiting.timeout_at(), waiting.look_again, waiting.recheck].into_iter().flatten()
+            let suspicion = waiting.suspicion.map(|suspicion| suspicion.look_at);
+            [waiting.timeout_at(), waiting.look_again, suspicion].into_iter().flatten()
         });
         let held = self
             .held

@@ -70,8 +70,9 @@ impl Table {
             Event::Spared { ticket, until } => {
                 self.set_stay(*ticket, until.map_or(Stay::Free, Stay::Until));
             }
-            Event::Rechecked { ticket } => {
-                self.waiting_mut(*ticket).recheck = None;
+            Event::Suspected { ticket, until } => self.suspect(*ticket, *until),
+            Event::Cleared { ticket } => {
+                self.waiting_mut(*ticket).suspicion = None;
                 self.rearm(*ticket);
             }
             Event::Kin { waiter, holder } => {
@@ -181,7 +182,7 @@ impl Table {
             since: at,
             watch: None,
             look_again,
-            recheck: None,
+            suspicion: None,
             fresh: true,
         };
         self.enlist(ticket, claim).waiting = Some(waiting);
@@ -406,6 +407,13 @@ impl Table {
         held.renewed = at;
         if held.claim.lease != Some(lease) {
             held.claim = Arc::new(held.claim.with_lease(lease));
+        }
+        self.rearm(ticket);
+    }
+
+    fn suspect(&mut self, ticket: Ticket, look_at: Time) {
+        if let Some(suspicion) = &mut self.waiting_mut(ticket).suspicion {
+            suspicion.look_at = look_at;
         }
         self.rearm(ticket);
     }

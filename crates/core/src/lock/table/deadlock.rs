@@ -1,14 +1,17 @@
 //! Cycles of waits.
 //!
 //! A waiter waits for what is in its way. What a party holds is not let go while the party itself
-//! waits, nor while those it leads wait. An edge is sure if nothing else of the party could let
-//! go: it has one thread, or it is the very claim that waits to become stronger.
+//! waits, nor while those it leads wait. An edge is likely if nothing else of the party could let go:
+//! it has one thread. It is sure if what is held is no open file, of whose close we may not have
+//! heard yet, or if it is the very claim that waits to become stronger.
 
 use std::collections::VecDeque;
 use std::collections::hash_map::Entry;
+use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 
+use super::super::limits::{DEADLOCK_PATIENCE, RELEASE_PATIENCE};
 use super::super::mode::Mode;
 use super::super::slot::QueueId;
 use super::super::want::Op;
@@ -20,23 +23,47 @@ use crate::id::Ticket;
 pub(super) struct Cycle {
     /// Who is refused.
     pub youngest: Ticket,
-    /// Whether it can only be resolved by a refusal.
-    pub sure: bool,
+    /// How sure it is that only a refusal resolves it.
+    pub certainty: Certainty,
+}
+
+/// How sure it is that a cycle is resolved by a refusal alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Certainty {
+    /// It is.
+    Sure,
+    /// It is, unless what somebody holds was let go of already, and the word is under way.
+    Likely,
+    /// A process has other threads, which may let go.
+    Possible,
+}
+
+impl Certainty {
+    /// Returns how long such a cycle must stand.
+    pub fn patience(self) -> Duration {
+        match self {
+            Certainty::Sure => Duration::ZERO,
+            Certainty::Likely => RELEASE_PATIENCE,
+            Certainty::Possible => DEADLOCK_PATIENCE,
+        }
+    }
 }
 
 /// How far each queue was walked: all waiters before that ticket are known.
 type Walked = FxHashMap<(QueueId, Mode), Ticket>;
 
 impl Table {
-    /// Finds a cycle through a waiter, a sure one if there is one.
+    /// Finds a cycle through a waiter, the surest there is.
     pub(super) fn find_cycle(&self, start: Ticket) -> Option<Cycle> {
         if !self.may_be_waited_for(start) {
             return None;
         }
-        let sure = self.walk_waits(start, true).map(|youngest| Cycle { youngest, sure: true });
-        sure.or_else(|| {
-            self.walk_waits(start, false).map(|youngest| Cycle { youngest, sure: false })
-        })
+        [Certainty::Sure, Certainty::Likely, Certainty::Possible].into_iter().find_map(
+            |certainty| {
+                let youngest = self.walk_waits(start, certainty)?;
+                Some(Cycle { youngest, certainty })
+            },
+        )
     }
 
     /// Returns whether anything could wait for this waiter or its party.
@@ -45,12 +72,12 @@ impl Table {
         !slot.kin.is_empty() || self.party_holds(&slot.asked().party, ticket)
     }
 
-    fn walk_waits(&self, start: Ticket, only_sure: bool) -> Option<Ticket> {
+    fn walk_waits(&self, start: Ticket, certainty: Certainty) -> Option<Ticket> {
         let mut came_from: FxHashMap<Ticket, Ticket> = FxHashMap::default();
         let mut walked = Walked::default();
         let mut next = VecDeque::from([start]);
         while let Some(waiter) = next.pop_front() {
-            for successor in self.waits_for(waiter, &mut walked, only_sure) {
+            for successor in self.waits_for(waiter, &mut walked, certainty) {
                 if successor == start {
                     return Some(youngest(start, waiter, &came_from));
                 }
@@ -64,7 +91,7 @@ impl Table {
     }
 
     /// Returns the waiters that must be let in before `waiter` can be.
-    fn waits_for(&self, waiter: Ticket, walked: &mut Walked, only_sure: bool) -> Vec<Ticket> {
+    fn waits_for(&self, waiter: Ticket, walked: &mut Walked, certainty: Certainty) -> Vec<Ticket> {
         let slot = self.slot(waiter);
         let claim = slot.asked();
         let asker = super::judge::Asker { ticket: waiter, party: &claim.party, kin: &slot.kin };
@@ -77,7 +104,7 @@ impl Table {
             let known = walked.get(&(*id, *mode)).copied();
             for holder in queue.holders_against(*mode) {
                 if holder != waiter && !self.is_kin(asker, holder) {
-                    self.held_up_by(holder, only_sure, &mut found);
+                    self.held_up_by(holder, certainty, &mut found);
                 }
             }
             if self.has_kin(asker) {
@@ -93,16 +120,21 @@ impl Table {
     }
 
     /// Adds the waiters without which `holder` is not let go.
-    fn held_up_by(&self, holder: Ticket, only_sure: bool, found: &mut Vec<Ticket>) {
+    fn held_up_by(&self, holder: Ticket, certainty: Certainty, found: &mut Vec<Ticket>) {
         let slot = self.slot(holder);
         let held = slot.held.as_ref().expect("holders hold");
+        let op = held.claim.want().op;
         if let Some(tickets) = self.parties.get(&held.claim.party) {
-            let sure =
-                |ticket: &Ticket| *ticket == holder || self.slot(*ticket).asked().stops_its_party();
-            found.extend(tickets.waiting.iter().filter(|ticket| !only_sure || sure(ticket)));
+            let stops = |ticket: &Ticket| self.slot(*ticket).asked().stops_its_party();
+            let counts = |ticket: &&Ticket| match certainty {
+                Certainty::Possible => true,
+                Certainty::Likely => **ticket == holder || stops(ticket),
+                Certainty::Sure => **ticket == holder || (op.is_hold() && stops(ticket)),
+            };
+            found.extend(tickets.waiting.iter().filter(counts));
         }
-        let sleeps = held.claim.stops_its_party() && !matches!(held.claim.want().op, Op::Hold(_));
-        if sleeps || !only_sure {
+        let sleeps = held.claim.stops_its_party() && !matches!(op, Op::Hold(_));
+        if sleeps || certainty == Certainty::Possible {
             let waits = |ticket: &&Ticket| {
                 self.slots.get(ticket).is_some_and(|slot| slot.waiting.is_some())
             };

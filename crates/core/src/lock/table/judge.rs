@@ -5,6 +5,7 @@ use super::super::event::{End, Event, Kin, Refusal};
 use super::super::mode::Mode;
 use super::super::queue::Queue;
 use super::super::slot::QueueId;
+use super::deadlock::Certainty;
 use super::{Presence, Table};
 use crate::id::{SessionId, Ticket, Token};
 use crate::time::Time;
@@ -91,10 +92,10 @@ impl Table {
 
     fn cut_cycle(&mut self, ticket: Ticket, now: Time) -> Option<Event> {
         let cycle = self.find_cycle(ticket)?;
-        if cycle.sure {
+        if cycle.certainty == Certainty::Sure {
             return Some(self.refuse_waiter(cycle.youngest, Refusal::Deadlock));
         }
-        self.arm_recheck(ticket, now);
+        self.arm_recheck(ticket, now, cycle.certainty.patience());
         None
     }
 

@@ -1,8 +1,10 @@
 //! When the table must look again, and what it does then.
 
+use std::time::Duration;
+
 use super::super::event::{End, Event, Recall, RecallCause, RecallStage, Refusal, Revocation};
-use super::super::limits::{COURTESY_MAX, DEADLOCK_PATIENCE, ENDED_AT_ONCE_MAX, LOOK_PAUSE_MIN};
-use super::super::slot::{Held, Stay, Waiting};
+use super::super::limits::{COURTESY_MAX, ENDED_AT_ONCE_MAX, LOOK_PAUSE_MIN};
+use super::super::slot::{Held, Stay, Suspicion, Waiting};
 use super::super::want::{Access, Op};
 use super::judge::Asker;
 use super::{Presence, Table};
@@ -33,10 +35,13 @@ impl Table {
         }
     }
 
-    pub(super) fn arm_recheck(&mut self, ticket: Ticket, now: Time) {
+    /// Looks again whether a cycle stands that might resolve itself, after `patience`.
+    pub(super) fn arm_recheck(&mut self, ticket: Ticket, now: Time, patience: Duration) {
         let slot = self.slot_mut(ticket);
         let waiting = slot.waiting.as_mut().expect("only waiters are in a cycle");
-        waiting.recheck.get_or_insert(now + DEADLOCK_PATIENCE);
+        let look_at = now + patience;
+        let suspicion = waiting.suspicion.get_or_insert(Suspicion { since: now, look_at });
+        suspicion.look_at = suspicion.look_at.min(look_at);
         self.rearm(ticket);
     }
 
@@ -62,16 +67,23 @@ impl Table {
         if waiting.timeout_at().is_some_and(|at| at <= now) {
             return Some(self.refuse_waiter(ticket, Refusal::TimedOut));
         }
-        if waiting.recheck.is_some_and(|at| at <= now) {
-            return Some(match self.find_cycle(ticket) {
-                Some(cycle) => self.refuse_waiter(cycle.youngest, Refusal::Deadlock),
-                None => Event::Rechecked { ticket },
-            });
+        if let Some(suspicion) = waiting.suspicion.filter(|suspicion| suspicion.look_at <= now) {
+            return Some(self.decide_suspicion(ticket, suspicion, now));
         }
         if waiting.look_again.is_some_and(|at| at <= now) {
             return Some(self.decide_idle(ticket, waiting, now));
         }
         None
+    }
+
+    /// Cuts a cycle that stood for as long as it might have resolved itself.
+    fn decide_suspicion(&self, ticket: Ticket, suspicion: Suspicion, now: Time) -> Event {
+        let Some(cycle) = self.find_cycle(ticket) else { return Event::Cleared { ticket } };
+        let until = suspicion.since + cycle.certainty.patience();
+        if until <= now {
+            return self.refuse_waiter(cycle.youngest, Refusal::Deadlock);
+        }
+        Event::Suspected { ticket, until }
     }
 
     /// Lets a reader go on ungated if all it waits for are open handles that did nothing so long.

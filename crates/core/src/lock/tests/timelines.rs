@@ -298,11 +298,59 @@ fn a_try_does_not_wait() {
 fn a_sure_cycle_is_refused_at_once() {
     check(
         "
-        A W f          granted 1
-        B W g          granted 2
+        A hold W f     granted 1
+        B hold W g     granted 2
         A W g          waits
         B W f          EDEADLK
         B release g    A granted 3
+        ",
+    );
+}
+
+/// The kernel tells of a close a little after it, and of what the same process opens next before.
+#[test]
+fn a_sure_cycle_of_open_files_is_refused_once_no_close_can_be_under_way() {
+    check(
+        "
+        A W f          granted 1
+        B W g          granted 2
+        A W g          waits
+        B W f          waits
+        tick 49
+        tick 1         B EDEADLK
+        B release g    A granted 3
+        ",
+    );
+    check(
+        "
+        A W f          granted 1
+        B W g          granted 2
+        A W g          waits
+        B W f          waits
+        tick 4
+        A release f    B granted 3
+        B release g    A granted 4
+        tick 50
+        ",
+    );
+}
+
+#[test]
+fn a_cycle_that_is_no_longer_sure_must_stand_as_long_as_any() {
+    check(
+        "
+        A W f          granted 1
+        B W g          granted 2
+        C threads W h  granted 3
+        A W g          waits
+        B W f          waits
+        tick 10
+        C threads W f  waits
+        B withdraw     EINTR
+        B W h          waits
+        tick 40
+        tick 1959
+        tick 1         B EDEADLK
         ",
     );
 }
@@ -340,7 +388,8 @@ fn three_in_a_ring_are_cut_at_the_youngest() {
         C W h          granted 3
         A W g          waits
         B W h          waits
-        C W f          EDEADLK
+        C W f          waits
+        tick 50        C EDEADLK
         ",
     );
 }
@@ -353,7 +402,8 @@ fn who_waits_for_a_child_that_waits_is_part_of_a_cycle() {
         B W g          granted 2
         K W g          waits
         B W f          waits
-        K kin A        B EDEADLK
+        K kin A
+        tick 50        B EDEADLK
         ",
     );
 }
@@ -365,7 +415,8 @@ fn two_readers_that_append_to_what_they_read_deadlock_and_one_is_told() {
         A R f          granted 1
         B R f          granted 2
         A W f          waits
-        B W f          EDEADLK
+        B W f          waits
+        tick 50        B EDEADLK
         B release      A granted 3
         ",
     );
