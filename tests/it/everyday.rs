@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use gate_tests::World;
+use gate_tests::kernel;
 use gate_tests::run::Running;
 use gate_tests::wait::{SOON, wait_until};
 
@@ -281,10 +282,31 @@ impl Scene {
         if self.load.is_empty() { NO_FREEZE } else { NO_FREEZE_UNDER_LOAD }
     }
 
+    /// What the loops started dies a little after them.
+    fn kill_load(&mut self) {
+        self.load.clear();
+        let view = self.world.view();
+        let works_there = |pid: i32| {
+            let cwd = std::fs::read_link(format!("/proc/{pid}/cwd"));
+            cwd.is_ok_and(|cwd| cwd.starts_with(&view))
+        };
+        wait_until(SOON, "the load is gone", || {
+            !kernel::processes_of(self.world.home()).iter().any(|(pid, _)| works_there(*pid))
+        });
+    }
+
     /// Ends the load, which leaves nothing.
     fn end_load(&mut self) {
         assert!(self.load.iter().all(Running::is_running), "the load ended by itself");
-        self.load.clear();
+        self.kill_load();
         self.world.script(&self.world.view(), "rm -rf .load .load-*").run().success();
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        if !self.load.is_empty() && !std::thread::panicking() {
+            self.kill_load();
+        }
     }
 }
