@@ -34,10 +34,15 @@ impl World {
         let [expected, found] = [self.twin(), self.view()].map(|dir| {
             let outcome = self.git_script(&dir, script).within(deadline).run();
             let path = dir.to_str().expect("a world's path is ASCII").to_owned();
-            assert_eq!(outcome.code, Some(0), "{outcome}");
+            assert_eq!(outcome.code, Some(0), "{outcome}{}", self.happened());
             outcome.stdout.replace(&path, "DIR")
         });
         assert_eq!(found, expected, "another output in the view than on the bare directory");
+    }
+
+    /// Returns what the broker wrote down last.
+    fn happened(&self) -> String {
+        self.gate(["log", "--limit", "400"]).run().stdout
     }
 
     /// Asserts that the view shows what the twin has, but for what lies below some names.

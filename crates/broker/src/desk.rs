@@ -542,7 +542,8 @@ fn leading_process(holder: &Claim) -> Option<Process> {
 
 fn message_of(now: Time, notice: Notice, owner: u64, reason: &str) -> Option<ServerMessage> {
     Some(match notice {
-        Notice::Granted { ticket, token, count, by_kin, .. } => {
+        Notice::Granted { ticket, token, count, passed, .. } => {
+            let by_kin = passed.anybody();
             ServerMessage::Granted(Granted { owner, ticket, token, count, by_kin })
         }
         Notice::Waiting { ticket, .. } => ServerMessage::Waiting { owner, ticket },

@@ -228,13 +228,13 @@ impl Desk {
         let ticket = self.table.ticket_of(owner);
         let stands = ticket.and_then(|ticket| Some((ticket, self.table.record(ticket)?)));
         match stands {
-            Some((ticket, Record::Held { token, count, by_kin, .. })) => {
+            Some((ticket, Record::Held { token, count, passed, .. })) => {
                 ServerMessage::Granted(Granted {
                     owner: owner.number,
                     ticket,
                     token,
                     count,
-                    by_kin,
+                    by_kin: passed.anybody(),
                 })
             }
             Some((ticket, Record::Waiting(_))) => {

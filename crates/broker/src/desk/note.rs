@@ -36,9 +36,9 @@ impl Desk {
                 self.metrics.waits.inc();
                 self.note_claim(Some(*ticket), claim, Fate::Waits);
             }
-            Event::Granted { ticket, claim, token, by_kin, .. } => {
+            Event::Granted { ticket, claim, token, passed, .. } => {
                 let waited = since.waiting.map_or(Duration::ZERO, |at| now.since(at));
-                let pass = if *by_kin { self.pass_of(*ticket) } else { Pass::None };
+                let pass = if passed.anybody() { self.pass_of(*ticket) } else { Pass::None };
                 self.metrics.granted(pass);
                 if since.waiting.is_some() {
                     self.metrics.waited(waited);

@@ -217,9 +217,9 @@ fn is_held(standing: &Standing) -> bool {
 
 fn line_state(state: &State, reading: Reading) -> LineState {
     match state {
-        State::Held { token, by_kin, lease_ends_at, recall } => LineState::Held {
+        State::Held { token, passed, lease_ends_at, recall } => LineState::Held {
             token: *token,
-            by_kin: *by_kin,
+            by_kin: passed.anybody(),
             lease_expires_at_ms: lease_ends_at.map(|at| reading.wall_ms_of(at)),
             recalled_until_ms: recall.map(|recall| reading.wall_ms_of(recall.until)),
         },

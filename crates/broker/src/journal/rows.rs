@@ -11,6 +11,7 @@ use gate_api::mirror::{
 use gate_api::wire::Source;
 use gate_core::id::{OwnerId, SessionId, SpaceId, Ticket, Token};
 use gate_core::lock::claim::{Caller, Claim, Label, Party, Patience, Process, Terms};
+use gate_core::lock::event::Passed;
 use gate_core::lock::table::Record;
 use gate_core::lock::want::Want;
 use gate_core::path::ViewPath;
@@ -27,9 +28,19 @@ enum ClaimRow {
         #[serde(with = "TokenDef")]
         token: Token,
         count: u32,
-        by_kin: bool,
+        #[serde(with = "PassedDef")]
+        passed: Passed,
         kin: Vec<KinRow>,
     },
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Passed")]
+// The order is that of what has been written.
+enum PassedDef {
+    Nobody,
+    ByKin,
+    ByOwn,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -102,11 +113,11 @@ struct SpaceRow {
 pub(super) fn encode_claim(record: &Record) -> Vec<u8> {
     encode(&match record {
         Record::Waiting(claim) => ClaimRow::Waiting(ClaimBody::of(claim)),
-        Record::Held { claim, token, count, by_kin, kin } => ClaimRow::Held {
+        Record::Held { claim, token, count, passed, kin } => ClaimRow::Held {
             claim: ClaimBody::of(claim),
             token: *token,
             count: *count,
-            by_kin: *by_kin,
+            passed: *passed,
             kin: kin
                 .iter()
                 .map(|(holder, party)| KinRow { holder: *holder, party: PartyRow::of(party) })
@@ -118,10 +129,10 @@ pub(super) fn encode_claim(record: &Record) -> Vec<u8> {
 pub(super) fn decode_claim(bytes: &[u8]) -> Option<Record> {
     Some(match postcard::from_bytes(bytes).ok()? {
         ClaimRow::Waiting(body) => Record::Waiting(body.into_claim()),
-        ClaimRow::Held { claim, token, count, by_kin, kin } => {
+        ClaimRow::Held { claim, token, count, passed, kin } => {
             let kin: BTreeMap<_, _> =
                 kin.into_iter().map(|row| (row.holder, row.party.into_party())).collect();
-            Record::Held { claim: claim.into_claim(), token, count, by_kin, kin }
+            Record::Held { claim: claim.into_claim(), token, count, passed, kin }
         }
     })
 }

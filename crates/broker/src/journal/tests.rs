@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use gate_core::id::{Epoch, OwnerId, SessionId, SpaceId, Ticket, Token};
 use gate_core::lock::claim::{Caller, Claim, Label, Party, Patience, Process, Terms};
+use gate_core::lock::event::Passed;
 use gate_core::lock::key::FileKey;
 use gate_core::lock::table::{Record, Restore, Table};
 use gate_core::lock::want::{Access, Node, Op, Place, Want};
@@ -41,7 +42,7 @@ fn record(number: u64) -> Record {
         claim: Arc::new(Claim::new(terms, want)),
         token: Token { epoch: Epoch(1), counter: number },
         count: 1,
-        by_kin: true,
+        passed: Passed::ByKin,
         kin: BTreeMap::from([(Ticket(1), Party::Named("k".into()))]),
     }
 }

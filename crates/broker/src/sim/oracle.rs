@@ -223,7 +223,8 @@ impl Oracle {
         }
         granted.sort_unstable();
         for (token, ticket) in granted {
-            let Some(Record::Held { by_kin, .. }) = table.record(ticket) else { unreachable!() };
+            let Some(Record::Held { passed, .. }) = table.record(ticket) else { unreachable!() };
+            let by_kin = passed.anybody();
             // Its kin may have gone in the same step.
             let party = &self.claims[&ticket].claim.party;
             let had_kin = before.iter().any(|(other, seen)| {

@@ -53,6 +53,25 @@ pub enum Command {
     Tick,
 }
 
+/// Whom a claim passed when it was let in, and by what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Passed {
+    /// It was its turn.
+    Nobody,
+    /// Its party had the same already, which it got in order: what follows from that is in order,
+    /// too, and lets kin follow as that does.
+    ByOwn,
+    /// Somebody in the way is kin. Nobody else follows it: kin of kin is no kin.
+    ByKin,
+}
+
+impl Passed {
+    /// Returns whether others were passed, whatever the right.
+    pub fn anybody(self) -> bool {
+        self != Passed::Nobody
+    }
+}
+
 /// The holders that a claim is kin of, each with its party.
 pub type Kin = BTreeMap<Ticket, Party>;
 
@@ -82,13 +101,13 @@ pub enum Event {
     Closed { session: SessionId },
     /// A claim stands in line.
     Queued { ticket: Ticket, claim: Arc<Claim>, kin: Kin, at: Time },
-    /// A claim is let in. `by_kin`: only because a holder is kin.
+    /// A claim is let in.
     Granted {
         ticket: Ticket,
         claim: Arc<Claim>,
         token: Token,
         count: u32,
-        by_kin: bool,
+        passed: Passed,
         kin: Kin,
         at: Time,
     },
@@ -200,7 +219,7 @@ pub enum Revocation {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Notice {
     /// An owner is let in.
-    Granted { owner: OwnerId, ticket: Ticket, token: Token, count: u32, by_kin: bool },
+    Granted { owner: OwnerId, ticket: Ticket, token: Token, count: u32, passed: Passed },
     /// An owner waits.
     Waiting { owner: OwnerId, ticket: Ticket },
     /// A waiting owner is told no.

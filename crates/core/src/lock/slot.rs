@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::claim::{Claim, Patience};
-use super::event::{Kin, Recall, RecallStage};
+use super::event::{Kin, Passed, Recall, RecallStage};
 use super::limits::{LOOK_PAUSE_MIN, RECALL_NOTICE_MAX};
 use super::mode::Mode;
 use crate::id::{Ticket, Token};
@@ -50,7 +50,7 @@ pub(super) struct Held {
     pub claim: Arc<Claim>,
     pub keys: Vec<(QueueId, Mode)>,
     pub token: Token,
-    pub by_kin: bool,
+    pub passed: Passed,
     pub since: Time,
     /// When a leashed claim was last renewed.
     pub renewed: Time,

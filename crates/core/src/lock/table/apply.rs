@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::claim::Claim;
-use super::super::event::{End, Event, Kin, Notice};
+use super::super::event::{End, Event, Kin, Notice, Passed};
 use super::super::key::Key;
 use super::super::mode::Mode;
 use super::super::queue::Queue;
@@ -23,7 +23,7 @@ struct Grant<'a> {
     claim: &'a Arc<Claim>,
     token: Token,
     count: u32,
-    by_kin: bool,
+    passed: Passed,
     kin: &'a Kin,
     at: Time,
 }
@@ -40,10 +40,10 @@ impl Table {
             Event::Queued { ticket, claim, kin, at } => {
                 return self.queue_up(*ticket, claim, kin, *at);
             }
-            Event::Granted { ticket, claim, token, count, by_kin, kin, at } => {
+            Event::Granted { ticket, claim, token, count, passed, kin, at } => {
                 let (ticket, token, count) = (*ticket, *token, *count);
-                let (by_kin, at) = (*by_kin, *at);
-                return self.grant(Grant { ticket, claim, token, count, by_kin, kin, at });
+                let (passed, at) = (*passed, *at);
+                return self.grant(Grant { ticket, claim, token, count, passed, kin, at });
             }
             Event::Counted { ticket, count } => return self.recount(*ticket, *count),
             Event::Reshaped { ticket, claim } => self.reshape(*ticket, claim),
@@ -218,7 +218,7 @@ impl Table {
     }
 
     fn grant(&mut self, grant: Grant<'_>) -> Vec<Notice> {
-        let Grant { ticket, claim, token, count, by_kin, kin, at } = grant;
+        let Grant { ticket, claim, token, count, passed, kin, at } = grant;
         let token_is_new = token.epoch < self.epoch || token.counter >= self.next_token;
         assert!(token_is_new, "N4: tokens only rise");
         if token.epoch == self.epoch {
@@ -227,9 +227,9 @@ impl Table {
         if self.slots.get(&ticket).is_some_and(|slot| slot.waiting.is_some()) {
             self.leave_line(ticket);
         }
-        self.hold(ticket, claim, token, by_kin, at);
+        self.hold(ticket, claim, token, passed, at);
         self.lead(ticket, kin);
-        if by_kin {
+        if passed.anybody() {
             // It may have been let in for what its process had.
             let inherited = self.kin_of_party(&claim.party);
             self.lead(ticket, &inherited);
@@ -243,7 +243,7 @@ impl Table {
         let kin = self.parties[&claim.party].waiting.iter().copied();
         self.ripe.extend(kin);
         let mut notices =
-            vec![Notice::Granted { owner: claim.owner, ticket, token, count, by_kin }];
+            vec![Notice::Granted { owner: claim.owner, ticket, token, count, passed }];
         if claim.want().op == Op::Open(Access::Write) && self.is_waited_for(ticket) {
             self.warn_holder(ticket, &mut notices);
         }
@@ -270,7 +270,7 @@ impl Table {
         ticket: Ticket,
         claim: &Arc<Claim>,
         token: Token,
-        by_kin: bool,
+        passed: Passed,
         at: Time,
     ) {
         let upgraded = self.slots.get_mut(&ticket).and_then(|slot| slot.held.take());
@@ -286,7 +286,7 @@ impl Table {
             claim: claim.clone(),
             keys,
             token,
-            by_kin,
+            passed,
             since,
             stay: Stay::of(claim, since),
             renewed: at,
@@ -345,8 +345,8 @@ impl Table {
         let owner = slot.claim().owner;
         match &slot.held {
             Some(held) if rose => {
-                let (token, by_kin) = (held.token, held.by_kin);
-                vec![Notice::Granted { owner, ticket, token, count, by_kin }]
+                let (token, passed) = (held.token, held.passed);
+                vec![Notice::Granted { owner, ticket, token, count, passed }]
             }
             None if rose => vec![Notice::Waiting { owner, ticket }],
             _ => Vec::new(),

@@ -99,10 +99,10 @@ impl Table {
         let sealed = self.grace.is_some_and(|grace| grace.sealed);
         let verdict = self.judge(Asker { ticket, party: &claim.party, kin: &kin }, &claim);
         match verdict {
-            Verdict::Free { by_kin } if !sealed && !full => {
+            Verdict::Free(passed) if !sealed && !full => {
                 let token = Token { epoch: self.epoch, counter: self.next_token };
                 let count = before.map_or(1, |(_, slot)| slot.count + 1);
-                Ok(vec![Event::Granted { ticket, claim, token, count, by_kin, kin, at: now }])
+                Ok(vec![Event::Granted { ticket, claim, token, count, passed, kin, at: now }])
             }
             // What is in its way may be spared out of courtesy alone: that ends when it is looked at.
             _ if claim.patience == Patience::Try && (sealed || self.overdue.is_empty()) => {

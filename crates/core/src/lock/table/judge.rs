@@ -1,7 +1,7 @@
 //! Whether a claim may go in, and what is in its way.
 
 use super::super::claim::{Claim, Party, Patience};
-use super::super::event::{End, Event, Kin, Refusal};
+use super::super::event::{End, Event, Kin, Passed, Refusal};
 use super::super::mode::Mode;
 use super::super::queue::Queue;
 use super::super::slot::QueueId;
@@ -13,8 +13,8 @@ use crate::time::Time;
 /// The answer to "may this claim go in now?"
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// Nothing is in its way. `by_kin`: but for kin, something would be.
-    Free { by_kin: bool },
+    /// Nothing is in its way that it does not pass.
+    Free(Passed),
     /// This queue stops it, in this mode.
     Stopped { queue: QueueId, mode: Mode },
 }
@@ -58,11 +58,11 @@ impl Table {
         }
         let slot = self.slot(ticket);
         match self.judge(Asker { ticket, party: &claim.party, kin: &slot.kin }, &claim) {
-            Verdict::Free { by_kin } => {
+            Verdict::Free(passed) => {
                 let token = Token { epoch: self.epoch, counter: self.next_token };
                 let count = slot.count + u32::from(slot.held.is_some());
                 let kin = slot.kin.clone();
-                Some(Event::Granted { ticket, claim, token, count, by_kin, kin, at: now })
+                Some(Event::Granted { ticket, claim, token, count, passed, kin, at: now })
             }
             Verdict::Stopped { queue, mode } => {
                 let may_be_kin = !slot.kin.is_empty() || self.party_holds(&claim.party, ticket);
@@ -171,15 +171,15 @@ impl Table {
 
     /// Judges a claim by all its keys.
     pub(super) fn judge(&self, asker: Asker<'_>, claim: &Claim) -> Verdict {
-        let mut by_kin = false;
+        let mut by = Passed::Nobody;
         for (key, mode) in claim.keys().iter() {
             let Some(id) = self.index.get(key) else { continue };
             match self.judge_key(asker, &self.queues[*id], mode) {
-                Verdict::Free { by_kin: passed } => by_kin |= passed,
+                Verdict::Free(passed) => by = by.max(passed),
                 Verdict::Stopped { .. } => return Verdict::Stopped { queue: *id, mode },
             }
         }
-        Verdict::Free { by_kin }
+        Verdict::Free(by)
     }
 
     fn judge_key(&self, asker: Asker<'_>, queue: &Queue, mode: Mode) -> Verdict {
@@ -187,10 +187,10 @@ impl Table {
         let held_against = in_the_way.peek().is_some();
         let queued_before = queue.waiters_against(mode, asker.ticket).any(|t| t != asker.ticket);
         if !held_against && !queued_before {
-            return Verdict::Free { by_kin: false };
+            return Verdict::Free(Passed::Nobody);
         }
-        if self.party_has(asker, queue, mode) {
-            return Verdict::Free { by_kin: true };
+        if let Some(passed) = self.party_has(asker, queue, mode) {
+            return Verdict::Free(passed);
         }
         let stopped = in_the_way.any(|holder| !self.is_kin(asker, holder))
             || (queued_before && self.waiters_in_the_way(asker, queue, mode).next().is_some());
@@ -198,7 +198,7 @@ impl Table {
             let id = self.index[&queue.key];
             Verdict::Stopped { queue: id, mode }
         } else {
-            Verdict::Free { by_kin: true }
+            Verdict::Free(Passed::ByKin)
         }
     }
 
@@ -210,12 +210,16 @@ impl Table {
     /// Returns whether `holder` never blocks who asks.
     pub(super) fn is_kin(&self, asker: Asker<'_>, holder: Ticket) -> bool {
         let held = self.slot(holder).held.as_ref().expect("holders hold");
-        held.claim.party == *asker.party || (!held.by_kin && asker.kin.contains_key(&holder))
+        held.claim.party == *asker.party
+            || (held.passed != Passed::ByKin && asker.kin.contains_key(&holder))
     }
 
-    /// Returns whether the asker's party has the key already in a mode that covers `mode`.
-    fn party_has(&self, asker: Asker<'_>, queue: &Queue, mode: Mode) -> bool {
-        self.party_holdings(asker, queue).any(|held| held.covers(mode))
+    /// Returns by what the asker's party lets it in, if that has the key already in a mode that
+    /// covers `mode`.
+    fn party_has(&self, asker: Asker<'_>, queue: &Queue, mode: Mode) -> Option<Passed> {
+        let covering = self.party_holdings(asker, queue).filter(|(_, held)| held.covers(mode));
+        let passes = covering.filter_map(|(ticket, _)| self.slot(ticket).held.as_ref());
+        passes.map(|held| held.passed.max(Passed::ByOwn)).min()
     }
 
     /// Returns the waiters before the asker that it does not pass. It passes those that wait for
@@ -264,7 +268,7 @@ impl Table {
         &'a self,
         asker: Asker<'a>,
         queue: &'a Queue,
-    ) -> impl Iterator<Item = Mode> + 'a {
+    ) -> impl Iterator<Item = (Ticket, Mode)> + 'a {
         let held = self.parties.get(asker.party).map(|tickets| &tickets.held);
         // The shorter of the two lists is walked: a process may have many handles, a directory
         // many users.
@@ -275,10 +279,7 @@ impl Table {
             .map(|(ticket, mode)| (*ticket, *mode));
         let by_party = held.filter(|_| !few_holders).into_iter().flatten();
         let by_party = by_party.filter_map(|ticket| Some((*ticket, *queue.holders.get(ticket)?)));
-        by_queue
-            .chain(by_party)
-            .filter(move |(ticket, _)| *ticket != asker.ticket)
-            .map(|(_, mode)| mode)
+        by_queue.chain(by_party).filter(move |(ticket, _)| *ticket != asker.ticket)
     }
 
     pub(super) fn party_holds(&self, party: &Party, except: Ticket) -> bool {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::super::claim::{Claim, Party};
-use super::super::event::{End, Event, Kin, Refusal};
+use super::super::event::{End, Event, Kin, Passed, Refusal};
 use super::super::key::Key;
 use super::super::mode::Mode;
 use super::judge::Asker;
@@ -50,8 +50,8 @@ impl Table {
             if self.was_lost(*token) && self.has_room(ticket, claim, stays, &taken_back) {
                 taken_back.add(claim);
                 let (claim, token, kin) = (claim.clone(), *token, Kin::new());
-                let (count, by_kin, at) = (1, false, now);
-                events.push(Event::Granted { ticket, claim, token, count, by_kin, kin, at });
+                let (count, passed, at) = (1, Passed::Nobody, now);
+                events.push(Event::Granted { ticket, claim, token, count, passed, kin, at });
             } else if known.is_some() {
                 // Its owner does not know that it waits, and would not take a grant.
                 events.push(Event::Ended { ticket, end: End::Released });

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::claim::Claim;
-use super::super::event::Kin;
+use super::super::event::{Kin, Passed};
 use super::timers::Alarm;
 use super::{Grace, Presence, Table};
 use crate::id::{Epoch, SessionId, Ticket, Token};
@@ -23,8 +23,8 @@ pub enum Record {
         token: Token,
         /// How many acquires stand behind it.
         count: u32,
-        /// Whether only kin let it pass.
-        by_kin: bool,
+        /// Whom it passed.
+        passed: Passed,
         /// The holders it was told to be kin of, and their parties.
         kin: Kin,
     },
@@ -52,7 +52,7 @@ impl Table {
                 claim: held.claim.clone(),
                 token: held.token,
                 count: slot.count,
-                by_kin: held.by_kin,
+                passed: held.passed,
                 kin: slot.kin.clone(),
             },
             (None, Some(waiting)) => Record::Waiting(waiting.claim.clone()),
@@ -95,8 +95,8 @@ impl Table {
             Record::Waiting(claim) => {
                 self.queue_up(ticket, &claim, &Kin::new(), now);
             }
-            Record::Held { claim, token, count, by_kin, .. } => {
-                self.hold(ticket, &claim, token, by_kin, now);
+            Record::Held { claim, token, count, passed, .. } => {
+                self.hold(ticket, &claim, token, passed, now);
                 self.slot_mut(ticket).count = count;
                 self.rearm(ticket);
             }

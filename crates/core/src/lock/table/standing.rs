@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 use super::super::claim::Claim;
-use super::super::event::Recall;
+use super::super::event::{Passed, Recall};
 use super::super::key::Key;
 use super::super::mode::Mode;
 use super::super::slot::{QueueId, Slot, Waiting};
@@ -44,8 +44,8 @@ pub enum State {
     Held {
         /// Its fencing token.
         token: Token,
-        /// Whether only kin let it pass.
-        by_kin: bool,
+        /// Whom it passed.
+        passed: Passed,
         /// When its lease ends, if it lives by one.
         lease_ends_at: Option<Time>,
         /// Set if it was asked to let go.
@@ -125,7 +125,7 @@ impl Table {
             claim: held.claim.clone(),
             state: State::Held {
                 token: held.token,
-                by_kin: held.by_kin,
+                passed: held.passed,
                 lease_ends_at: held.lease_ends_at(),
                 recall: held.recall(),
             },

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 
 use crate::id::{Epoch, OwnerId, SessionId, SpaceId, Ticket, Token};
 use crate::lock::claim::{Claim, Label, Party, Patience, Process, Terms};
-use crate::lock::event::{Command, Event, Refusal};
+use crate::lock::event::{Command, End, Event, Passed, Refusal};
 use crate::lock::key::FileKey;
 use crate::lock::table::{Restore, Table};
 use crate::lock::want::{Access, Node, Op, Place, Want};
@@ -71,7 +71,7 @@ fn step() -> impl Strategy<Value = Step> {
 struct Entry {
     claim: Arc<Claim>,
     held: bool,
-    by_kin: bool,
+    passed: Passed,
     kin: Vec<u64>,
 }
 
@@ -85,9 +85,9 @@ struct Model {
 }
 
 impl Model {
-    fn may_enter(&self, arrival: u64) -> Option<bool> {
+    fn may_enter(&self, arrival: u64) -> Option<Passed> {
         let asker = &self.entries[&arrival];
-        let mut passed = false;
+        let mut passed = Passed::Nobody;
         for (key, mode) in asker.claim.keys().iter() {
             let at_key = |entry: &Entry| {
                 let mut keys = entry.claim.keys().iter();
@@ -108,12 +108,14 @@ impl Model {
             if !stands_against && !waits_before {
                 continue;
             }
-            if holders.iter().any(|(_, entry, m)| same(entry) && m.covers(mode)) {
-                passed = true;
+            let own = holders.iter().filter(|(_, entry, m)| same(entry) && m.covers(mode));
+            if let Some(by_what) = own.map(|(_, entry, _)| entry.passed).min() {
+                passed = passed.max(by_what).max(Passed::ByOwn);
                 continue;
             }
-            let kin =
-                |at: u64, entry: &Entry| same(entry) || (!entry.by_kin && asker.kin.contains(&at));
+            let kin = |at: u64, entry: &Entry| {
+                same(entry) || (entry.passed != Passed::ByKin && asker.kin.contains(&at))
+            };
             let blocked = holders.iter().any(|(at, e, m)| m.conflicts(mode) && !kin(*at, e));
             let in_line = !holders.iter().any(|(at, e, _)| kin(*at, e))
                 && self.entries.range(..arrival).any(|(_, entry)| {
@@ -124,7 +126,7 @@ impl Model {
             if blocked || in_line {
                 return None;
             }
-            passed = true;
+            passed = Passed::ByKin;
         }
         Some(passed)
     }
@@ -132,7 +134,8 @@ impl Model {
     /// Whether kin of `asker` is in the way of `waiter`.
     fn waits_for_kin(&self, asker: &Entry, waiter: &Entry) -> bool {
         let is_kin = |of: &Entry, at: u64, holder: &Entry| {
-            holder.claim.party == of.claim.party || (!holder.by_kin && of.kin.contains(&at))
+            holder.claim.party == of.claim.party
+                || (holder.passed != Passed::ByKin && of.kin.contains(&at))
         };
         waiter.claim.keys().iter().any(|(key, mode)| {
             self.entries.iter().any(|(at, holder)| {
@@ -160,11 +163,11 @@ impl Model {
         waiting.map(|(at, entry)| (*at, entry))
     }
 
-    fn enter(&mut self, arrival: u64, by_kin: bool) {
+    fn enter(&mut self, arrival: u64, passed: Passed) {
         let kin = self.kin_of(&self.entries[&arrival].claim.party);
         let entry = self.entries.get_mut(&arrival).unwrap();
-        (entry.held, entry.by_kin) = (true, by_kin);
-        if by_kin {
+        (entry.held, entry.passed) = (true, passed);
+        if passed.anybody() {
             entry.kin.extend(kin);
         }
     }
@@ -245,7 +248,8 @@ impl Pair {
                 let claim = self.claim(who, op, path);
                 // Whom a process is kin of, all its later claims are.
                 let kin = self.model.kin_of(&claim.party);
-                let entry = Entry { claim: claim.clone(), held: false, by_kin: false, kin };
+                let entry =
+                    Entry { claim: claim.clone(), held: false, passed: Passed::Nobody, kin };
                 self.model.entries.insert(claim.owner.number, entry);
                 self.execute(Command::Acquire { claim, leaders: Vec::new() });
             }
@@ -360,24 +364,26 @@ impl Pair {
             Event::Queued { ticket, claim, .. } => {
                 self.tickets.insert(*ticket, claim.owner.number);
             }
-            Event::Granted { ticket, claim, token, by_kin, .. } => {
+            Event::Granted { ticket, claim, token, passed, .. } => {
                 let arrival = claim.owner.number;
-                assert_eq!(self.model.may_enter(arrival), Some(*by_kin), "N1, N2");
+                assert_eq!(self.model.may_enter(arrival), Some(*passed), "N1, N2");
                 // N4: tokens rise, over restarts too.
                 assert!(self.tokens.values().all(|known| known < token));
                 self.tokens.insert(claim.owner, *token);
                 self.tickets.insert(*ticket, arrival);
-                self.model.enter(arrival, *by_kin);
+                self.model.enter(arrival, *passed);
             }
             Event::Overdue { session, .. } => {
                 self.model.overdue.insert(*session);
             }
-            Event::Ended { ticket, .. } => {
+            Event::Ended { ticket, end } => {
                 // What somebody let go of is out of the model already.
                 let arrival = self.tickets[ticket];
                 let Some(entry) = self.model.entries.get(&arrival) else { return };
                 let session = entry.claim.owner.session;
-                if self.model.overdue.remove(&session) {
+                // A cycle is cut whoever is in it.
+                let cut = *end == End::Refused(Refusal::Deadlock);
+                if !cut && self.model.overdue.remove(&session) {
                     assert!(self.model.is_wanted(session), "courtesy ended for nobody");
                 }
                 self.model.entries.remove(&arrival);

@@ -381,7 +381,9 @@ impl World {
     }
 
     fn first_of(&self, session: SessionId) -> OwnerId {
-        *self.claims.keys().find(|owner| owner.session == session).expect("it has claims")
+        let stands = |owner: &&OwnerId| self.table.ticket_of(**owner).is_some();
+        let mut owners = self.claims.keys().filter(stands);
+        *owners.find(|owner| owner.session == session).expect("it has claims")
     }
 }
 

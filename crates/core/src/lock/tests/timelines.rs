@@ -469,3 +469,18 @@ fn whoever_waits_for_a_hold_does_not_stop_those_below_it_elsewhere() {
         ",
     );
 }
+
+/// A shell that opens a file again before its first close was told of leads its children all the
+/// same.
+#[test]
+fn what_follows_from_a_grant_in_order_lets_kin_pass_too() {
+    check(
+        "
+        A W f          granted 1
+        A W f          granted 2
+        K unlink f     waits
+        A release f
+        K kin A        granted 3
+        ",
+    );
+}
