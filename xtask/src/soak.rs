@@ -12,6 +12,9 @@ const MODEL_LIVES: &str = "200000";
 /// Simulated lives of a broker and its clients, unless the caller says how many.
 const SIMULATED_LIVES: &str = "1000000";
 
+/// Orders of threads that each test of races tries, of each kind.
+const ORDERS: &str = "50000";
+
 /// Runs the tests with their counts scaled up, and every fuzz target for some minutes.
 ///
 /// A number is the minutes for each fuzz target; a name runs the tests and targets that match it.
@@ -27,6 +30,9 @@ pub fn run(what: Option<&str>, yes: bool) -> Result<(), Failure> {
         test::simulate(&mut tests, SIMULATED_LIVES);
         step::run(tests.args(["--no-tests", "pass"]).args(name))
     })?;
+    if name.is_none() {
+        step("races", || test::races(Some(ORDERS)))?;
+    }
     step("build fuzz", fuzz::build)?;
     fuzz::run(name, Duration::from_secs(minutes.unwrap_or(FUZZ_MINUTES) * 60))
 }

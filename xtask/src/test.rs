@@ -15,6 +15,9 @@ const FUZZ_TIME: Duration = Duration::from_secs(20);
 /// Simulated lives of a broker and its clients: a minute of two cores.
 const SIMULATED_LIVES: &str = "10000";
 
+/// What is compiled with threads and locks that can be led.
+const LED: [&str; 4] = ["--package", "gate-api", "--features", "gate-api/shuttle"];
+
 /// Runs everything, or the tests that match a name.
 pub fn run(names: &[&str], yes: bool) -> Result<(), Failure> {
     prepare(yes)?;
@@ -25,6 +28,7 @@ pub fn run(names: &[&str], yes: bool) -> Result<(), Failure> {
         step("tidy", tidy::run)?;
         step("deny", deny)?;
         step("python", python::check)?;
+        step("races", || races(None))?;
     }
     let before = Footprint::take();
     let tested = step("test", || {
@@ -56,6 +60,19 @@ pub fn tests(profile: &str) -> Result<Command, Failure> {
         command.env(format!("CARGO_TARGET_{name}_RUNNER"), runner_as_root()?);
     }
     Ok(command)
+}
+
+/// Runs the tests that try the orders in which threads can run, so many of each kind. That
+/// takes compiling the crates under test once more.
+pub fn races(orders: Option<&str>) -> Result<(), Failure> {
+    let lint = ["clippy", "--quiet", "--tests"];
+    step::run(machine::cargo(&lint).args(LED).args(["--", "-D", "warnings"]))?;
+    let mut command = machine::cargo(&["nextest", "run"]);
+    command.args(LED).arg("races::");
+    if let Some(orders) = orders {
+        command.env("GATE_ORDERS", orders);
+    }
+    step::run(&mut command)
 }
 
 /// Says how many lives of a broker and its clients are simulated, unless the caller did.

@@ -19,7 +19,10 @@ pub mod mirror;
 pub mod process;
 pub mod session;
 pub mod source;
+#[cfg(feature = "shuttle")]
+pub mod staged;
 mod stream;
+mod sync;
 pub mod v1;
 pub mod wire;
 

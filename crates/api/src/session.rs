@@ -8,6 +8,9 @@
 //! The logic is [`state`], which knows no transport; [`reader`] is the thread.
 
 mod hold;
+#[cfg(test)]
+#[cfg(feature = "shuttle")]
+mod races;
 mod reader;
 mod standing;
 pub mod state;
@@ -16,8 +19,8 @@ mod tests;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use gate_core::id::{SpaceId, Ticket, Token};
 use gate_core::lock::claim::{Caller, Label, Patience};
@@ -28,6 +31,7 @@ use gate_core::path::ViewPath;
 
 use crate::link::Connector;
 use crate::process;
+use crate::sync::{Condvar, Mutex, MutexGuard, mpsc, now, thread};
 use crate::wire::{
     AttachRefusal, BrokerInfo, ClientMessage, Hello, Line, Locks, LogPage, LogQuery, Query, Reply,
     Scope, Source, Status, Why,
@@ -215,7 +219,7 @@ impl Session {
         });
         let serving = shared.clone();
         let incoming = connection.incoming;
-        std::thread::Builder::new()
+        thread::Builder::new()
             .name("gate-session".into())
             .spawn(move || reader::serve(&serving, incoming, greeted))
             .map_err(|error| ConnectError::Refused(error.to_string()))?;
@@ -241,7 +245,7 @@ impl Session {
     /// Asks, and returns the owner's number at once; `then` hears the answers on the session's
     /// thread and must not block.
     pub fn acquire(&self, ask: Ask, then: Box<dyn FnMut(Answer) + Send>) -> u64 {
-        let (owner, must_stir) = self.state().acquire(ask, then, Instant::now());
+        let (owner, must_stir) = self.state().acquire(ask, then, now());
         if must_stir {
             self.0.0.stirred.notify_one();
         }

@@ -8,6 +8,7 @@ use super::state::Call;
 use super::{Answer, Shared};
 use crate::frame::FrameError;
 use crate::link::{Broken, ConnectError, Connection, Connector, Incoming};
+use crate::sync;
 use crate::wire::{ClientMessage, Hello, ServerMessage, Welcome};
 
 /// How long a broker may take to greet.
@@ -62,18 +63,18 @@ impl Shared {
             (state.heartbeat(), state.lease())
         };
         let greeted = link.heard;
-        let mut next = heartbeat.map(|pause| Instant::now() + pause);
+        let mut next = heartbeat.map(|pause| sync::now() + pause);
         loop {
             if let (Some(at), Some(pause)) = (next, heartbeat)
-                && Instant::now() >= at
+                && sync::now() >= at
             {
                 if self.state().unanswered() >= SILENCES_MAX {
                     break;
                 }
                 self.state().ping(Moment::now());
-                next = Some(Instant::now() + pause);
+                next = Some(sync::now() + pause);
             }
-            let patience = next.map(|at| at.saturating_duration_since(Instant::now()));
+            let patience = next.map(|at| at.saturating_duration_since(sync::now()));
             let message = match link.incoming.receive(patience) {
                 Ok(Some(message)) => message,
                 Ok(None) => continue,
@@ -98,7 +99,7 @@ impl Shared {
                 call => self.carry_out(call),
             }
         }
-        self.state().lose(Instant::now());
+        self.state().lose(sync::now());
     }
 
     /// Tries until the broker is back; `None` once the session was closed.
@@ -130,7 +131,7 @@ impl Shared {
                     PAUSE_MAX
                 }
             };
-            if !self.wait(Instant::now() + pause) {
+            if !self.wait(sync::now() + pause) {
                 return None;
             }
             pause = (pause * 2).min(pause_max);
@@ -140,7 +141,7 @@ impl Shared {
     fn resume(&self, connection: Connection, welcome: Welcome, greeted: Moment) -> Link {
         let Connection { outgoing, incoming, heartbeat } = connection;
         let (resumed, lease) = (welcome.resumed, welcome.lease);
-        let lost = self.state().come_back(outgoing, heartbeat, welcome, Instant::now());
+        let lost = self.state().come_back(outgoing, heartbeat, welcome, sync::now());
         for call in lost {
             self.carry_out(Some(call));
         }
@@ -156,7 +157,7 @@ impl Shared {
         loop {
             self.run_errands();
             let mut state = self.state();
-            let now = Instant::now();
+            let now = sync::now();
             if state.is_closed() {
                 return false;
             }
@@ -174,7 +175,7 @@ impl Shared {
 
     fn run_errands(&self) {
         loop {
-            let call = self.state().next_errand(Instant::now());
+            let call = self.state().next_errand(sync::now());
             if call.is_none() {
                 return;
             }

@@ -6,11 +6,12 @@
 //! on while the machine sleeps, and nobody can set it.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
+
+use crate::sync::{AtomicU64, Condvar, Mutex, Ordering};
 
 /// An instant on the clock since boot, the time asleep included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -7,7 +7,7 @@
 mod outage;
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gate_core::id::{SpaceId, Ticket, Token};
@@ -17,6 +17,7 @@ use gate_core::lock::key::FileKey;
 use super::standing::{Heartbeats, Moment};
 use super::{Answer, Ask, Grant, Waiters};
 use crate::link::Outgoing;
+use crate::sync::mpsc;
 use crate::wire::{
     Acquire, AttachRefusal, Attached, BrokerInfo, ClientMessage, Granted, Query, Recall, Reply,
     Resume, ServerMessage, Source, Welcome,

@@ -343,7 +343,7 @@ fn what_was_attached_is_told_again_on_return() {
         by_host_and_port: false,
         rules: None,
     };
-    stage.state.attach(source, std::sync::mpsc::channel().0);
+    stage.state.attach(source, crate::sync::mpsc::channel().0);
     let held = stage.ask(Patience::Endless);
     stage.granted(held);
     stage.check("2 granted", "attach 1, acquire 2");

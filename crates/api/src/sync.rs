@@ -1,0 +1,26 @@
+//! What a session's threads share and wait by: the standard library's, or, with the feature
+//! `shuttle`, that of a scheduler which tries their orders.
+
+pub(crate) use imp::*;
+
+#[cfg(not(feature = "shuttle"))]
+mod imp {
+    pub use std::sync::atomic::{AtomicU64, Ordering};
+    pub use std::sync::{Condvar, Mutex, MutexGuard, mpsc};
+    pub use std::thread;
+    use std::time::Instant;
+
+    /// Reads the clock.
+    pub fn now() -> Instant {
+        Instant::now()
+    }
+}
+
+#[cfg(feature = "shuttle")]
+mod imp {
+    pub use shuttle::sync::atomic::{AtomicU64, Ordering};
+    pub use shuttle::sync::{Mutex, MutexGuard, mpsc};
+    pub use shuttle::thread;
+
+    pub use crate::staged::clock::{Condvar, now};
+}
