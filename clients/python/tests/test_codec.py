@@ -25,7 +25,7 @@ OTHER_NAMES = {
 
 SUMS: List[Type[_postcard.Sum]] = _postcard.Sum.__subclasses__()
 ENUMS = [
-    log.Pass, log.Presence, terms.Access, terms.Limit, terms.RecallCause, terms.RecallStage,
+    _messages.Known, log.Pass, log.Presence, terms.Access, terms.Limit, terms.RecallCause, terms.RecallStage,
     terms.Revocation,
 ]
 

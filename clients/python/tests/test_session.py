@@ -49,10 +49,10 @@ class Peer:
             assert isinstance(message, m.Ping), message
             self.say(m.Pong())
 
-    def welcome(self, resumed: bool, lease: float = 60.0) -> m.Hello:
+    def welcome(self, known: m.Known, lease: float = 60.0) -> m.Hello:
         hello = self.hear(m.Hello)
         broker = terms.BrokerInfo(1, "0.1.0", 1, "/state")
-        self.say(m.Welcome(SESSION, resumed, terms.Duration.of(lease), broker))
+        self.say(m.Welcome(SESSION, known, terms.Duration.of(lease), broker))
         return hello
 
     def hang_up(self) -> None:
@@ -139,7 +139,7 @@ class SessionTest(unittest.TestCase):
     def begin(self, lease: float = 60.0) -> "tuple[Session, Peer]":
         session = Thread(lambda: Session(lambda: Link.to(self.path), hello()))
         peer = self.accept()
-        self.assertIsNone(peer.welcome(False, lease).resume)
+        self.assertIsNone(peer.welcome(m.Known.NOTHING, lease).resume)
         begun = session.ended()
         assert isinstance(begun, Session)
         self.addCleanup(begun.close)
@@ -163,7 +163,7 @@ class SessionTest(unittest.TestCase):
         peer.hang_up()
         peer = self.accept()
         session.release(gone)
-        self.assertEqual(peer.welcome(True).resume, SESSION)
+        self.assertEqual(peer.welcome(m.Known.ALL).resume, SESSION)
         self.assertEqual(peer.hear(m.Held), m.Held(held.acquire, TOKEN))
         self.assertEqual(peer.hear(m.Waits).acquire.owner, 102)
         peer.hear(m.Listed)
@@ -179,12 +179,37 @@ class SessionTest(unittest.TestCase):
         peer.hear(m.Acquire)
         peer.hang_up()
         peer = self.accept()
-        peer.welcome(False)
+        peer.welcome(m.Known.NOTHING)
         self.assertEqual(peer.hear(m.Acquire).owner, 102)
         self.assertTrue(held.lost.wait(SOON))
         self.assertIsInstance(held.outcome, LeaseLost)
         peer.say(m.Refused(102, terms.TimedOut()))
         self.assertIsInstance(waits.ended(), TimedOut)
+
+    def test_n1_to_a_broker_that_may_have_ended_it_who_could_not_act_lists_nothing(self) -> None:
+        session, peer = self.begin()
+        held = self.hold(session, peer, 100)
+        waits = Thread(lambda: session.acquire(request(102)))
+        peer.hear(m.Acquire)
+        peer.hang_up()
+        peer = self.accept()
+        # It could act all the time: it was not ended.
+        peer.welcome(m.Known.PART)
+        self.assertEqual(peer.hear(m.Held), m.Held(held.acquire, TOKEN))
+        self.assertEqual(peer.hear(m.Waits).acquire.owner, 102)
+        peer.hear(m.Listed)
+        with session._changed:
+            # As after a long stop of the process.
+            session._sure_until -= 3600
+            peer.hang_up()
+        peer = self.accept()
+        peer.welcome(m.Known.PART)
+        peer.hear(m.Listed)
+        self.assertTrue(held.lost.wait(SOON))
+        # It may have been let in, too, and does not know.
+        self.assertEqual(peer.hear(m.Acquire).owner, 102)
+        peer.say(granted(102))
+        self.assertEqual(waits.ended(), granted(102))
 
     def test_what_was_held_counts_as_lost_after_a_lease_without_an_answer(self) -> None:
         session, peer = self.begin(lease=0.3)
@@ -224,7 +249,7 @@ class SessionTest(unittest.TestCase):
             session._heard_at -= 1.0
             peer.say(granted(100))
         peer = self.accept()
-        peer.welcome(True, lease=60.0)
+        peer.welcome(m.Known.ALL, lease=60.0)
         self.assertEqual(peer.hear(m.Waits).acquire.owner, 100)
         peer.hear(m.Listed)
         self.assertIsNone(asked.outcome)

@@ -37,8 +37,8 @@ use crate::address::{Address, Approach};
 use crate::link::{Broken, ConnectError, Connection, Connector, Incoming, Outgoing};
 use crate::process;
 use crate::wire::{
-    AttachRefusal, Attached, BrokerInfo, ClientMessage, Hello, Query, Reply, Resume, ServerMessage,
-    Source, Welcome,
+    AttachRefusal, Attached, BrokerInfo, ClientMessage, Hello, Known, Query, Reply, Resume,
+    ServerMessage, Source, Welcome,
 };
 use books::Books;
 use clerk::Errand;
@@ -166,8 +166,8 @@ impl Desk {
         let broker =
             BrokerInfo { epoch: 0, version: "v1".to_owned(), pid: 0, state_dir: Vec::new() };
         let session = hello.resume.unwrap_or(Resume { session: 0, key: 0 });
-        let resumed = hello.resume.is_some();
-        self.books.tell(ServerMessage::Welcome(Welcome { session, resumed, lease, broker }));
+        let known = if hello.resume.is_some() { Known::All } else { Known::Nothing };
+        self.books.tell(ServerMessage::Welcome(Welcome { session, known, lease, broker }));
     }
 
     /// What a session that came back did not list, it let go of.

@@ -4,7 +4,7 @@
 //! of the client. A *space* in a want or a change is the session's own number for what it
 //! attached; paths are relative to that source. The broker turns both into its own.
 //!
-//! A client says `Hello` first. With `resume` it then lists all it has (`Attach`, `Held`, `Waits`)
+//! A client says `Hello` first. If the broker knows its session it then lists all it has (`Attach`, `Held`, `Waits`)
 //! and ends the list with `Listed` before it says anything else; whatever became of the listed owners is
 //! told by ordinary messages, then comes `Restored`.
 
@@ -182,12 +182,35 @@ pub struct Resume {
 pub struct Welcome {
     /// The session, with what it takes to come back to it.
     pub session: Resume,
-    /// Whether it is the one the client asked to resume.
-    pub resumed: bool,
+    /// What the broker knows of the session the client asked to resume.
+    pub known: Known,
     /// How long the client may be away.
     pub lease: Duration,
     /// Who answers.
     pub broker: BrokerInfo,
+}
+
+/// What a broker knows of a session that a client comes back to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Known {
+    /// Nothing: this is another session, and what was held is lost.
+    Nothing,
+    /// All.
+    All,
+    /// Not all: its machine went down, and it may have forgotten that it ended what the session held.
+    /// That it did only after the client could no longer act; to such a one it is as if nothing were
+    /// known.
+    Part,
+}
+
+impl Known {
+    /// Returns what that is to a client that could act all the time: it was not ended.
+    pub fn to_one_who_could_act(self) -> Known {
+        match self {
+            Known::All | Known::Part => Known::All,
+            Known::Nothing => Known::Nothing,
+        }
+    }
 }
 
 /// A broker, for people and programs.

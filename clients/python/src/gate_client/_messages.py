@@ -7,6 +7,7 @@ broker's own tests write.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Optional, Tuple
 
 from ._postcard import U32, U64, U128, PathText, Sum
@@ -372,6 +373,15 @@ class AttachRefusal:
     fix: str
 
 
+class Known(Enum):
+    """What a broker knows of the session that a client comes back to."""
+
+    NOTHING = auto()
+    ALL = auto()
+    #: It may have forgotten that it ended what could not act for a while.
+    PART = auto()
+
+
 class ServerMessage(Sum):
     """What a broker says."""
 
@@ -379,7 +389,7 @@ class ServerMessage(Sum):
 @dataclass(frozen=True)
 class Welcome(ServerMessage):
     session: Resume
-    resumed: bool
+    known: Known
     lease: Duration
     broker: BrokerInfo
 

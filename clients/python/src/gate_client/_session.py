@@ -330,19 +330,26 @@ class Session:
             self._changed.wait_for(lambda: self._closed, pause)
 
     def _come_back(self, link: Link, welcome: m.Welcome, greeted_at: float) -> None:
-        if not welcome.resumed:
+        known = welcome.known
+        if known is m.Known.PART and self._is_sure():
+            # Who could act all the time was not ended.
+            known = m.Known.ALL
+        if known is not m.Known.ALL:
             self._lose_all()
+        if known is m.Known.NOTHING:
             self._sure_until = greeted_at + welcome.lease.seconds
         self._link, self.welcome, self._heard_at = link, welcome, greeted_at
         self._away_since = None
         self._connections += 1
         waiting = [owner for owner in self._owners.values() if not owner.holds]
-        if welcome.resumed:
+        # A broker that comes back may have forgotten what was attached last.
+        for space, source in self._sources.items():
+            self._say(m.Attach(space, source))
+        if known is m.Known.ALL:
             self._list_all()
             waiting = [owner for owner in waiting if isinstance(owner.acquire.patience, m.Try)]
-        else:
-            for space, source in self._sources.items():
-                self._say(m.Attach(space, source))
+        elif known is m.Known.PART:
+            self._say(m.Listed())
         for owner in waiting:
             self._say(self._as_it_waits(owner))
 

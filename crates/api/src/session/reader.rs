@@ -9,7 +9,7 @@ use super::{Answer, Shared};
 use crate::frame::FrameError;
 use crate::link::{Broken, ConnectError, Connection, Connector, Incoming};
 use crate::sync;
-use crate::wire::{ClientMessage, Hello, ServerMessage, Welcome};
+use crate::wire::{ClientMessage, Hello, Known, ServerMessage, Welcome};
 
 /// How long a broker may take to greet.
 const GREETING_PATIENCE: Duration = Duration::from_secs(5);
@@ -138,14 +138,17 @@ impl Shared {
         }
     }
 
-    fn resume(&self, connection: Connection, welcome: Welcome, greeted: Moment) -> Link {
+    fn resume(&self, connection: Connection, mut welcome: Welcome, greeted: Moment) -> Link {
         let Connection { outgoing, incoming, heartbeat } = connection;
-        let (resumed, lease) = (welcome.resumed, welcome.lease);
+        if self.standing.is_good() {
+            welcome.known = welcome.known.to_one_who_could_act();
+        }
+        let (known, lease) = (welcome.known, welcome.lease);
         let lost = self.state().come_back(outgoing, heartbeat, welcome, sync::now());
         for call in lost {
             self.carry_out(Some(call));
         }
-        if !resumed {
+        if known == Known::Nothing {
             self.standing.extend(greeted, lease);
         }
         self.watcher.back();

@@ -14,7 +14,8 @@ use super::state::{Call, State};
 use super::{Answer, Ask, Grant};
 use crate::link::Outgoing;
 use crate::wire::{
-    BrokerInfo, ClientMessage, Granted, Origin, Party, Resume, ServerMessage, Source, Welcome,
+    BrokerInfo, ClientMessage, Granted, Known, Origin, Party, Resume, ServerMessage, Source,
+    Welcome,
 };
 
 const LEASE: Duration = Duration::from_secs(10);
@@ -57,14 +58,14 @@ struct Stage {
     now: Instant,
 }
 
-fn welcome(resumed: bool) -> Welcome {
+fn welcome(known: Known) -> Welcome {
     let broker = BrokerInfo { epoch: 1, version: String::new(), pid: 1, state_dir: Vec::new() };
-    Welcome { session: Resume { session: 7, key: 8 }, resumed, lease: LEASE, broker }
+    Welcome { session: Resume { session: 7, key: 8 }, known, lease: LEASE, broker }
 }
 
 fn stage() -> Stage {
     let tape = Tape::default();
-    let state = State::new(Box::new(tape.clone()), welcome(false), false);
+    let state = State::new(Box::new(tape.clone()), welcome(Known::Nothing), false);
     Stage { state, tape, told: Arc::default(), now: Instant::now() }
 }
 
@@ -137,9 +138,9 @@ impl Stage {
         self.run_errands();
     }
 
-    fn returns(&mut self, resumed: bool) {
+    fn returns(&mut self, known: Known) {
         let tape = Box::new(self.tape.clone());
-        for call in self.state.come_back(tape, false, welcome(resumed), self.now) {
+        for call in self.state.come_back(tape, false, welcome(known), self.now) {
             self.carry_out(Some(call));
         }
     }
@@ -213,7 +214,7 @@ fn to_owners_an_outage_is_contention() {
     let later = stage.ask(Patience::Endless);
     stage.run_errands();
     stage.check("2 waits, 3 waits", "");
-    stage.returns(true);
+    stage.returns(Known::All);
     stage.check("", "held 1, waits 2, waits 3, listed");
     stage.hears(ServerMessage::Granted(Granted {
         owner: held,
@@ -232,7 +233,7 @@ fn a_grant_that_was_lost_with_the_connection_is_told_on_return() {
     let mut stage = stage();
     let owner = stage.ask(Patience::Endless);
     stage.breaks();
-    stage.returns(true);
+    stage.returns(Known::All);
     stage.granted(owner);
     stage.check("1 waits, 1 granted", "acquire 1, waits 1, listed");
 }
@@ -245,7 +246,7 @@ fn after_a_lease_without_a_broker_who_waits_is_told_and_what_is_held_stays() {
     stage.breaks();
     stage.later(LEASE);
     stage.check("1 granted, 2 waits, 2 broker gone", "acquire 1, acquire 2");
-    stage.returns(true);
+    stage.returns(Known::All);
     stage.check("", "held 1, listed");
 }
 
@@ -262,7 +263,7 @@ fn who_asks_after_a_lease_without_a_broker_waits_a_moment_for_it() {
     let owner = stage.ask(Patience::Endless);
     stage.run_errands();
     stage.later(MOMENT / 2);
-    stage.returns(true);
+    stage.returns(Known::All);
     stage.granted(owner);
     stage.check("2 waits, 2 granted", "waits 2, listed");
 }
@@ -278,7 +279,7 @@ fn tries_and_time_outs_do_not_wait_for_a_broker_that_is_away() {
     stage.check("1 would block, 2 waits, 3 would block", "acquire 1, acquire 2");
     stage.later(Duration::from_secs(3));
     stage.check("2 timed out", "");
-    stage.returns(true);
+    stage.returns(Known::All);
     stage.check("", "listed");
 }
 
@@ -289,7 +290,7 @@ fn who_is_withdrawn_during_an_outage_is_answered_and_not_listed() {
     stage.breaks();
     assert!(stage.state.withdraw(owner, Refusal::Interrupted));
     stage.run_errands();
-    stage.returns(true);
+    stage.returns(Known::All);
     stage.check("1 waits, 1 interrupted", "acquire 1, listed");
 }
 
@@ -299,7 +300,7 @@ fn a_withdrawal_that_was_under_way_when_the_connection_broke_is_answered() {
     let owner = stage.ask(Patience::Endless);
     stage.state.withdraw(owner, Refusal::Interrupted);
     stage.breaks();
-    stage.returns(true);
+    stage.returns(Known::All);
     stage.check("1 interrupted", "acquire 1, withdraw 1, listed");
 }
 
@@ -314,7 +315,7 @@ fn what_is_let_go_of_during_an_outage_is_not_listed_but_its_names_are_told() {
     stage.state.release(plain, None);
     let change = Change::Removed { space: SpaceId(1), path: ViewPath::root() };
     stage.state.release(renamed, Some(change));
-    stage.returns(true);
+    stage.returns(Known::All);
     stage.check("", "held 2, listed, release+ 2");
 }
 
@@ -330,7 +331,7 @@ fn n1_what_was_created_is_told_again_on_return() {
     stage.check("1 granted, 2 granted", "acquire 1, acquire 2, created 1");
     stage.breaks();
     stage.state.created(untold, file(2));
-    stage.returns(true);
+    stage.returns(Known::All);
     stage.check("", "held 1, held 2, listed, created 1, created 2");
 }
 
@@ -348,7 +349,7 @@ fn what_was_attached_is_told_again_on_return() {
     stage.granted(held);
     stage.check("2 granted", "attach 1, acquire 2");
     stage.breaks();
-    stage.returns(true);
+    stage.returns(Known::All);
     stage.check("", "attach 1, held 2, listed");
 }
 
@@ -359,10 +360,27 @@ fn a_broker_that_does_not_know_the_session_took_all_that_was_held() {
     stage.granted(held);
     stage.breaks();
     stage.check("1 granted, 2 waits", "acquire 1, acquire 2");
-    stage.returns(false);
+    stage.returns(Known::Nothing);
     stage.check("1 revoked", "acquire 2");
     stage.granted(waiting);
     stage.check("2 granted", "");
+}
+
+#[test]
+fn n1_who_could_not_act_lists_nothing_to_a_broker_that_may_have_ended_it() {
+    let mut stage = stage();
+    let [held, let_go, _waiting] = [(); 3].map(|()| stage.ask(Patience::Endless));
+    stage.granted(held);
+    stage.granted(let_go);
+    stage.breaks();
+    let path = ViewPath::root();
+    stage.state.release(let_go, Some(Change::Removed { space: SpaceId(1), path }));
+    stage.check("1 granted, 2 granted, 3 waits", "acquire 1, acquire 2, acquire 3");
+    // What it waits for it may have been granted, too.
+    stage.returns(Known::Part);
+    stage.check("1 revoked", "listed, acquire 3");
+    assert_eq!(Known::Part.to_one_who_could_act(), Known::All);
+    assert_eq!(Known::Nothing.to_one_who_could_act(), Known::Nothing);
 }
 
 #[test]
@@ -371,6 +389,6 @@ fn a_try_that_was_asked_while_the_broker_returned_is_no_place_in_line() {
     stage.breaks();
     stage.ask(Patience::Try);
     // The session's thread was busy greeting: nobody ran the errand.
-    stage.returns(true);
+    stage.returns(Known::All);
     stage.check("", "listed, acquire 1");
 }

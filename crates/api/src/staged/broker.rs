@@ -14,7 +14,7 @@ use shuttle::thread;
 
 use crate::link::{Broken, ConnectError, Connection, Connector, Incoming, Outgoing};
 use crate::wire::{
-    BrokerInfo, ClientMessage, Granted, Hello, Reply, Resume, ServerMessage, Welcome,
+    BrokerInfo, ClientMessage, Granted, Hello, Known, Reply, Resume, ServerMessage, Welcome,
 };
 
 /// How long its client may be away.
@@ -164,8 +164,8 @@ impl Book {
         self.listed.clear();
         let broker = BrokerInfo { epoch: 1, version: String::new(), pid: 1, state_dir: Vec::new() };
         let session = Resume { session: 1, key: 1 };
-        let resumed = hello.resume.is_some();
-        self.say(ServerMessage::Welcome(Welcome { session, resumed, lease: LEASE, broker }));
+        let known = if hello.resume.is_some() { Known::All } else { Known::Nothing };
+        self.say(ServerMessage::Welcome(Welcome { session, known, lease: LEASE, broker }));
     }
 
     fn reclaim(&mut self, owner: u64) {

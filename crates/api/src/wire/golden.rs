@@ -13,8 +13,8 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{
-    ClientMessage, Fate, Former, Happening, LineState, MaxHold, Origin, Party, Pass, Presence,
-    Query, Reply, Scope, ServerMessage, Stretch,
+    ClientMessage, Fate, Former, Happening, Known, LineState, MaxHold, Origin, Party, Pass,
+    Presence, Query, Reply, Scope, ServerMessage, Stretch,
 };
 use crate::frame;
 use crate::mirror::{
@@ -108,6 +108,7 @@ fn variants() -> Map<String, Value> {
         ("Former", of::<Former>()),
         ("Happening", of::<Happening<'_>>()),
         ("Limit", count(|from| LimitDef::deserialize(from))),
+        ("Known", of::<Known>()),
         ("LineState", of::<LineState>()),
         ("MaxHold", of::<MaxHold>()),
         ("Node", count(|from| NodeDef::deserialize(from))),

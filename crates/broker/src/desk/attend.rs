@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use gate_api::bearer::Rights;
 use gate_api::wire::{
-    self, Acquire, ClientMessage, Granted, Hello, MaxHold, Query, Reply, Resume, ServerMessage,
-    Source, Welcome,
+    self, Acquire, ClientMessage, Granted, Hello, Known, MaxHold, Query, Reply, Resume,
+    ServerMessage, Source, Welcome,
 };
 use gate_core::id::{OwnerId, SessionId, SpaceId, Ticket};
 use gate_core::lock::claim::{Claim, Party, Patience, Terms};
@@ -110,11 +110,16 @@ impl Desk {
                 }
             },
         };
+        let known = match resumed {
+            None => Known::Nothing,
+            Some(_) if self.table.may_have_forgotten() => Known::Part,
+            Some(_) => Known::All,
+        };
         let client = self.sessions.get_mut(session).expect("found or admitted above");
         let former = client.connection.replace(connection);
         let welcome = Welcome {
             session: Resume { session: session.0, key: client.key },
-            resumed: resumed.is_some(),
+            known,
             lease: client.lease,
             broker: self.info.clone(),
         };

@@ -8,7 +8,7 @@ use gate_api::link::Outgoing;
 use gate_api::session::Moment;
 use gate_api::session::state::{Call, State};
 use gate_api::wire::{
-    ClientMessage, Hello, MaxHold, Origin, Query, ServerMessage, Source, Welcome,
+    ClientMessage, Hello, Known, MaxHold, Origin, Query, ServerMessage, Source, Welcome,
 };
 use gate_core::id::SessionId;
 use gate_core::lock::claim::Process;
@@ -43,6 +43,8 @@ pub struct Client {
     /// The instant at the start of the world's time.
     start: Instant,
     stalled_until: Time,
+    /// Until then it may act on what it holds.
+    good_until: Time,
 }
 
 /// What the session's thread is busy with.
@@ -79,6 +81,7 @@ impl Client {
             work: Work::new(number, 1),
             start,
             stalled_until: Time::ZERO,
+            good_until: Time::ZERO,
         }
     }
 
@@ -112,6 +115,7 @@ impl Client {
         scene.oracle.dies(self.number);
         self.life += 1;
         self.state = None;
+        self.good_until = Time::ZERO;
         self.work = Work::new(self.number, self.life);
         self.phase = Phase::Off(reborn.filter(|_| !scene.calm));
         if let Some(at) = reborn {
@@ -194,20 +198,29 @@ impl Client {
         match state.receive(message) {
             Some(Call::Proven { sent }) => {
                 *heard = sent;
-                scene.oracle.relies(self.number, Time::ZERO + sent.0 + lease);
+                self.may_act(Time::ZERO + sent.0 + lease, scene);
             }
             Some(Call::Restored) => {
-                scene.oracle.relies(self.number, Time::ZERO + greeted.0 + lease);
+                let until = Time::ZERO + greeted.0 + lease;
+                self.may_act(until, scene);
             }
             call => self.carry_out(call, scene),
         }
         self.send_what_was_said(scene);
     }
 
-    fn begin(&mut self, line: ConnectionId, welcome: Welcome, scene: &mut Scene) {
+    fn may_act(&mut self, until: Time, scene: &mut Scene) {
+        self.good_until = self.good_until.max(until);
+        scene.oracle.relies(self.number, until, scene.now);
+    }
+
+    fn begin(&mut self, line: ConnectionId, mut welcome: Welcome, scene: &mut Scene) {
         let Phase::Greeting { since, .. } = self.phase else { return };
-        let (number, resumed, lease) = (self.number, welcome.resumed, welcome.lease);
-        scene.note(|| format!("c{number}: welcome on {}, resumed: {resumed}", line.0));
+        if scene.now < self.good_until {
+            welcome.known = welcome.known.to_one_who_could_act();
+        }
+        let (number, known, lease) = (self.number, welcome.known, welcome.lease);
+        scene.note(|| format!("c{number}: welcome on {}, known: {known:?}", line.0));
         let tape = Box::new(self.said.clone());
         let now = self.instant(scene.now);
         let lost = match &mut self.state {
@@ -226,8 +239,8 @@ impl Client {
         for call in lost {
             self.carry_out(Some(call), scene);
         }
-        if !resumed {
-            scene.oracle.relies(number, since + lease);
+        if known == Known::Nothing {
+            self.may_act(since + lease, scene);
         }
         self.send_what_was_said(scene);
     }
@@ -280,9 +293,10 @@ impl Client {
         let Phase::Apart { pause, .. } = self.phase else { return };
         self.run_errands(scene);
         let Some(line) = scene.dial(self.number) else {
-            if let Some(state) = self.state.as_ref().filter(|_| !self.remote) {
-                // On its own machine it sees that no broker runs.
-                scene.oracle.relies(self.number, scene.now + state.lease());
+            let lease = self.state.as_ref().filter(|_| !self.remote).map(State::lease);
+            // On its own machine it sees that no broker runs.
+            if let Some(lease) = lease.filter(|_| scene.now < self.good_until) {
+                self.may_act(scene.now + lease, scene);
             }
             return self.wait_before_another_try(pause, scene);
         };

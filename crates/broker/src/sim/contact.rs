@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use gate_api::wire::{ClientMessage, ServerMessage};
+use gate_api::wire::{ClientMessage, Known, ServerMessage};
 use gate_core::id::SessionId;
 use gate_core::time::Time;
 
@@ -92,7 +92,9 @@ impl Contacts {
 
     pub fn tells(&mut self, id: ConnectionId, message: &ServerMessage) {
         let ServerMessage::Welcome(welcome) = message else { return };
-        let Some(line) = self.lines.get_mut(&id).filter(|_| !welcome.resumed) else { return };
+        let Some(line) = self.lines.get_mut(&id).filter(|_| welcome.known == Known::Nothing) else {
+            return;
+        };
         let session = SessionId(welcome.session.session);
         line.session = Some(session);
         let lease = welcome.lease;

@@ -50,6 +50,7 @@ struct Seen {
 }
 
 /// What a client was told that it holds, and has not let go of.
+#[derive(Clone)]
 pub struct Belief {
     pub client: usize,
     pub party: Party,
@@ -63,6 +64,8 @@ pub struct Oracle {
     contacts: Contacts,
     claims: BTreeMap<Ticket, Seen>,
     beliefs: BTreeMap<OwnerId, Belief>,
+    /// All that was believed once.
+    acted_on: Vec<(OwnerId, Belief)>,
     /// Until when each client thinks that it may act on what it holds.
     good_until: BTreeMap<usize, Time>,
     /// Owners whose claims may end, and from when on: they said so, or somebody with the right to.
@@ -85,6 +88,7 @@ impl Oracle {
             contacts: Contacts::default(),
             claims: BTreeMap::new(),
             beliefs: BTreeMap::new(),
+            acted_on: Vec::new(),
             good_until: BTreeMap::new(),
             excused: BTreeMap::new(),
             kin: BTreeSet::new(),
@@ -145,6 +149,7 @@ impl Oracle {
             seen.claim.owner == owner && seen.held.is_some_and(|token| token == belief.token)
         });
         if stands {
+            self.acted_on.push((owner, belief.clone()));
             self.beliefs.insert(owner, belief);
         }
     }
@@ -156,10 +161,16 @@ impl Oracle {
         }
     }
 
-    /// A client has proof that what it holds stands until then.
-    pub fn relies(&mut self, client: usize, until: Time) {
+    /// A client has proof that what it holds stands until then. N1: what it could not act on for a
+    /// while, nobody else did.
+    pub fn relies(&mut self, client: usize, until: Time, now: Time) {
         let known = self.good_until.entry(client).or_default();
+        let has_lapsed = *known <= now;
         *known = until.max(*known);
+        if has_lapsed && now < until {
+            let held = self.beliefs.iter().filter(|(_, belief)| belief.client == client);
+            held.for_each(|(owner, belief)| self.check_passed_on(*owner, belief));
+        }
     }
 
     /// A client no longer uses what it had.
@@ -392,6 +403,21 @@ impl Oracle {
                     || self.good_until.get(&belief.client).is_none_or(|until| *until <= now),
                 "N1: {ticket} was let in though {owner:?} acts on {}",
                 belief.token
+            );
+        }
+    }
+
+    /// N1: nobody acts on what somebody else acted on after it.
+    fn check_passed_on(&self, owner: OwnerId, belief: &Belief) {
+        for (other, later) in &self.acted_on {
+            assert!(
+                *other == owner
+                    || later.token < belief.token
+                    || !later.footprint.conflicts(belief.footprint)
+                    || self.are_kin(&later.party, &belief.party),
+                "N1: {owner:?} acts again on {}, after {other:?} did on {}",
+                belief.token,
+                later.token
             );
         }
     }

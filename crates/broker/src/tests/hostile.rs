@@ -5,7 +5,7 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 
 use gate_api::frame::{self, Decoder, PREAMBLE};
-use gate_api::wire::{Acquire, ClientMessage, Hello, Query, Reply, Resume, ServerMessage};
+use gate_api::wire::{Acquire, ClientMessage, Hello, Known, Query, Reply, Resume, ServerMessage};
 use gate_core::id::SpaceId;
 use gate_core::lock::limits::SESSIONS_MAX;
 
@@ -43,7 +43,7 @@ impl Raw {
             raw.await_bytes();
         }
         let ServerMessage::Welcome(welcome) = raw.hears() else { panic!("it is welcome") };
-        (raw, welcome.session, welcome.resumed)
+        (raw, welcome.session, welcome.known != Known::Nothing)
     }
 
     fn say(&self, messages: impl IntoIterator<Item = ClientMessage>) {

@@ -9,7 +9,7 @@ use gate_core::lock::event::{Refusal, Revocation};
 use super::{Asked, Call, Heartbeats, Link, Owner, State};
 use crate::link::Outgoing;
 use crate::session::Answer;
-use crate::wire::{Acquire, ClientMessage, Welcome};
+use crate::wire::{Acquire, ClientMessage, Known, Welcome};
 
 /// How long who asks after a lease without a broker still waits for it: a broker that is back is
 /// found within a pause between two attempts, and its clients must not fail until then.
@@ -61,7 +61,8 @@ impl State {
         if self.errands.is_empty() { next } else { Some(now) }
     }
 
-    /// The broker answered again; returns what was lost meanwhile.
+    /// The broker answered again; returns what was lost meanwhile. What the welcome says is known is
+    /// that to this client.
     pub fn come_back(
         &mut self,
         outgoing: Box<dyn Outgoing>,
@@ -79,7 +80,8 @@ impl State {
         self.broker = welcome.broker;
         // Whoever could not be told yet is still asked for, and is told by the broker.
         self.errands.clear();
-        let lost = if welcome.resumed {
+        let is_known = welcome.known == Known::All;
+        let lost = if is_known {
             self.list_all();
             Vec::new()
         } else {
@@ -88,11 +90,11 @@ impl State {
         let (waiting, anew): (Vec<_>, Vec<_>) = self
             .asked(now)
             .into_iter()
-            .partition(|acquire| welcome.resumed && acquire.patience != Patience::Try);
+            .partition(|acquire| is_known && acquire.patience != Patience::Try);
         for acquire in waiting {
             self.say(&ClientMessage::Waits { acquire });
         }
-        if welcome.resumed {
+        if welcome.known != Known::Nothing {
             self.say(&ClientMessage::Listed);
             self.tell_created();
             self.tell_leaving();

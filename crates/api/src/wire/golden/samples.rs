@@ -13,9 +13,9 @@ use gate_core::path::ViewPath;
 
 use crate::wire::{
     Acquire, AttachRefusal, Attached, BrokerInfo, ClientMessage, Cursor, Directory, Entry, Fate,
-    Former, Granted, Happening, Hello, Inode, Line, LinePlace, LineState, Locks, LogPage, LogQuery,
-    MaxHold, Named, Origin, Party, Pass, Presence, Query, Recall, Record, Reply, Resume, Rules,
-    Scope, ServerMessage, Source, SpaceLine, Status, Stretch, Subject, Welcome, Why,
+    Former, Granted, Happening, Hello, Inode, Known, Line, LinePlace, LineState, Locks, LogPage,
+    LogQuery, MaxHold, Named, Origin, Party, Pass, Presence, Query, Recall, Record, Reply, Resume,
+    Rules, Scope, ServerMessage, Source, SpaceLine, Status, Stretch, Subject, Welcome, Why,
 };
 
 const PROCESS: Process = Process { namespace: 6, pid: 7, start: 8 };
@@ -77,7 +77,7 @@ pub fn server_messages() -> Vec<ServerMessage> {
     let session = Resume { session: 1 << 32 | 1, key: u128::MAX - 1 };
     let welcome = Welcome {
         session,
-        resumed: true,
+        known: Known::Part,
         lease: Duration::from_millis(1_500),
         broker: broker.clone(),
     };

@@ -96,7 +96,7 @@ impl Table {
         let full = before.is_none() && self.slots.len() >= GRANTS_MAX;
         let ticket = before.map_or(Ticket(self.next_ticket), |(ticket, _)| ticket);
         let kin = self.kin_of(&claim, leaders);
-        let sealed = self.grace.is_some_and(|grace| grace.sealed);
+        let sealed = self.may_have_forgotten();
         let verdict = self.judge(Asker { ticket, party: &claim.party, kin: &kin }, &claim);
         match verdict {
             Verdict::Free(passed) if !sealed && !full => {

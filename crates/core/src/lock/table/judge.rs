@@ -30,7 +30,7 @@ pub(super) struct Asker<'a> {
 impl Table {
     /// Finds the next thing that follows from what was applied; to be applied before the next call.
     pub fn settle(&mut self, now: Time) -> Option<Event> {
-        if self.grace.is_some_and(|grace| grace.sealed) {
+        if self.may_have_forgotten() {
             return None;
         }
         loop {

@@ -203,6 +203,11 @@ impl Table {
         self.grace.is_some()
     }
 
+    /// Returns whether former sessions may have been ended without anybody knowing it any more.
+    pub fn may_have_forgotten(&self) -> bool {
+        self.grace.is_some_and(|grace| grace.sealed)
+    }
+
     /// Returns whether a session holds or waits for anything.
     pub fn has_claims(&self, session: SessionId) -> bool {
         self.sessions.get(&session).is_some_and(|session| !session.tickets.is_empty())

@@ -205,7 +205,8 @@ impl Table {
         })
     }
 
-    /// Who did not come back in time has run over its lease like anybody else.
+    /// Who did not come back in time has run over its lease like anybody else. It is spared only
+    /// if nobody can have been let in before: a broker that forgot cannot know, and ends it, in steps.
     fn decide_grace_end(&self, now: Time) -> Vec<Event> {
         let mut former: Vec<SessionId> = self
             .sessions
@@ -214,6 +215,9 @@ impl Table {
             .map(|(id, _)| *id)
             .collect();
         former.sort_unstable();
+        if let Some(first) = former.first().filter(|_| self.may_have_forgotten()) {
+            return self.closing(*first, Closing::LeaseLost, ENDED_AT_ONCE_MAX);
+        }
         let ran_out = former.into_iter().flat_map(|session| self.running_over(session, now));
         ran_out.chain([Event::GraceEnded]).collect()
     }

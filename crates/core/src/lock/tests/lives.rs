@@ -567,7 +567,7 @@ fn with_a_lost_tail_nothing_new_is_granted_before_the_grace_ends() {
         restart incomplete
         C W g          waits
         tick 9999
-        tick 1         C granted 1
+        tick 1         A revoked; C granted 1
         ",
     );
 }

@@ -7,11 +7,11 @@
 //!
 //! A client acts on what it was granted only within a lease of something that proves that the
 //! broker could not have let others in: the sending of a heartbeat that was answered, or its
-//! return.
+//! return. Every end that its owner did not ask for comes after that: one that could act all the time
+//! was not ended. So a broker that may have forgotten an end takes back what such a client lists, and
+//! one that could not act for a while lists nothing.
 //!
-//! Not looked at: a client that sees that no broker runs, and acts on; a broker that forgets that
-//! it ended a session whose lease had run out. That one takes back what it ended, from a client
-//! that does not know either.
+//! Not looked at: a client that sees that no broker runs, and acts on.
 
 mod client;
 
@@ -79,8 +79,6 @@ struct World {
     /// The newest token under which each file was written.
     written: [Option<Token>; 2],
     newest: Token,
-    /// Whether a lease ran out: a broker that forgets that takes a former holder back.
-    ran_out: bool,
     left: Faults,
     broken: Option<&'static str>,
 }
@@ -129,7 +127,6 @@ impl World {
             sessions: 0,
             written: [None; 2],
             newest: Token { epoch: Epoch(1), counter: 0 },
-            ran_out: false,
             left: bounds.faults,
             broken: None,
         };
@@ -231,7 +228,6 @@ impl World {
         let client = &mut self.clients[i];
         client.link = Link::Half;
         client.lost_at = Some(client.heard);
-        self.ran_out |= client.heard + LEASE <= self.now;
         let (session, heard) = (client.session, at(client.heard));
         self.execute(Command::Lose { session, heard });
     }
@@ -356,7 +352,6 @@ impl World {
         };
         let before = self.before.digest();
         let world = (self.now, self.clients.clone(), self.sessions, self.written, self.newest);
-        let world = (world, self.ran_out);
         (broker, before, world, self.left, self.broken)
     }
 }
@@ -398,8 +393,7 @@ impl Model for Bounds {
             Broker::Up(_) if world.now > FAULTS_END => {}
             Broker::Up(_) => {
                 let crash = (world.left.crashes > 0).then_some(Step::Crash { lossy: false });
-                let may_forget = world.left.losses > 0 && !world.ran_out;
-                let loss = may_forget.then_some(Step::Crash { lossy: true });
+                let loss = (world.left.losses > 0).then_some(Step::Crash { lossy: true });
                 steps.extend(crash.into_iter().chain(loss));
             }
         }

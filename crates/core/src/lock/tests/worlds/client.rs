@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use super::{FAULTS_END, Job, LEASE, Step, World};
 use crate::id::{OwnerId, SessionId, Token};
 use crate::lock::event::Command;
-use crate::lock::table::Record;
+use crate::lock::table::{Record, Table};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Client {
@@ -84,6 +84,10 @@ impl Client {
         self.words.clear();
     }
 
+    fn has_lapsed(&self, now: u64) -> bool {
+        self.proof + LEASE <= now
+    }
+
     fn owner(&self) -> OwnerId {
         OwnerId { session: self.session, number: 1 }
     }
@@ -114,7 +118,7 @@ impl World {
         }
         if let State::Holds { wrote, .. } = client.state {
             steps.push(Step::LetGo(i));
-            if !wrote && self.now < client.proof + LEASE {
+            if !wrote && !client.has_lapsed(self.now) {
                 steps.push(Step::Write(i));
             }
         }
@@ -190,37 +194,49 @@ impl World {
         self.clients[i].link = Link::Dead;
     }
 
-    /// It lists what it has; where its session is no more it begins anew and has nothing.
+    /// It lists what it has; where its session is no more it begins anew and has nothing. It lists
+    /// nothing either if it could not act for a while and the broker may have forgotten that it
+    /// ended it.
     pub fn come_back(&mut self, i: usize) {
         let known =
             self.table().is_some_and(|t| t.sessions().any(|s| s == self.clients[i].session));
         if !known {
             self.begin_session(i);
-            match self.clients[i].state {
-                State::Asked => self.ask(i),
-                State::Holds { .. } => self.clients[i].state = State::Done,
-                State::Idle | State::Done => {}
-            }
-            return;
+            return self.begin_again(i);
         }
+        let may_forget = self.table().is_some_and(Table::may_have_forgotten);
         let client = &mut self.clients[i];
+        let is_sure = !may_forget || !client.has_lapsed(self.now);
         client.connect(self.now);
         let (session, claim) = (client.session, client.job.claim(client.owner()));
         let (held, waiting) = match client.state {
-            State::Holds { token, .. } => (vec![(claim, token)], Vec::new()),
-            State::Asked => (Vec::new(), vec![(claim, Vec::new())]),
-            State::Idle | State::Done => (Vec::new(), Vec::new()),
+            State::Holds { token, .. } if is_sure => (vec![(claim, token)], Vec::new()),
+            State::Asked if is_sure => (Vec::new(), vec![(claim, Vec::new())]),
+            State::Holds { .. } | State::Asked | State::Idle | State::Done => {
+                (Vec::new(), Vec::new())
+            }
         };
         let owner = client.owner();
         let is_listed = !held.is_empty() || !waiting.is_empty();
         self.execute(Command::Reclaim { session, held, waiting });
-        if is_listed {
+        if !is_sure {
+            self.begin_again(i);
+        } else if is_listed {
             self.tell_whereabouts(i, owner);
         }
         while !self.clients[i].words.is_empty() {
             self.hear(i);
         }
         self.clients[i].proof = self.now;
+    }
+
+    /// What it held is lost; what it waits for it asks for anew.
+    fn begin_again(&mut self, i: usize) {
+        match self.clients[i].state {
+            State::Asked => self.ask(i),
+            State::Holds { .. } => self.clients[i].state = State::Done,
+            State::Idle | State::Done => {}
+        }
     }
 
     /// Who lists something is told what became of it.
