@@ -174,6 +174,7 @@ pub enum LimitDef {
     Grants,
     PathBytes,
     TextBytes,
+    GrantsPerSession,
 }
 
 #[derive(Serialize, Deserialize)]

@@ -144,6 +144,7 @@ class Limit(Enum):
     GRANTS = "grants"
     PATH_BYTES = "path-bytes"
     TEXT_BYTES = "text-bytes"
+    GRANTS_PER_SESSION = "grants-per-session"
 
 
 class Refusal(Sum):

@@ -11,7 +11,7 @@ use gate_api::wire::{
 use gate_core::id::{OwnerId, SessionId, SpaceId, Ticket};
 use gate_core::lock::claim::{Claim, Party, Patience, Terms};
 use gate_core::lock::event::{Change, Command, Refusal, Revocation};
-use gate_core::lock::limits::{GRANTS_MAX, Limit, SESSIONS_MAX, TEXT_BYTES_MAX};
+use gate_core::lock::limits::{GRANTS_PER_SESSION_MAX, Limit, SESSIONS_MAX, TEXT_BYTES_MAX};
 use gate_core::lock::table::Record;
 use gate_core::path::ViewPath;
 use gate_core::time::Time;
@@ -70,12 +70,12 @@ impl Desk {
             }
             (Stage::New, ClientMessage::Hello(hello)) => self.greet(now, connection, hello),
             (Stage::Listing { held, .. }, ClientMessage::Held { acquire, token })
-                if held.len() < GRANTS_MAX =>
+                if held.len() < GRANTS_PER_SESSION_MAX =>
             {
                 held.push((acquire, token));
             }
             (Stage::Listing { waiting, .. }, ClientMessage::Waits { acquire })
-                if waiting.len() < GRANTS_MAX =>
+                if waiting.len() < GRANTS_PER_SESSION_MAX =>
             {
                 waiting.push(acquire);
             }

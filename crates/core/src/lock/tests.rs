@@ -1,5 +1,6 @@
 //! The rules, tested: timelines as text, laws against a naive model.
 
+mod bounds;
 mod lives;
 mod model;
 mod script;

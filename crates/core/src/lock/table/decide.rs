@@ -9,8 +9,8 @@ use super::super::event::{
 };
 use super::super::key::FileKey;
 use super::super::limits::{
-    ENDED_AT_ONCE_MAX, GRANTS_MAX, KEYS_PER_REQUEST_MAX, Limit, SESSIONS_MAX, TEXT_BYTES_MAX,
-    WAITERS_MAX, WAITERS_PER_SESSION_MAX,
+    ENDED_AT_ONCE_MAX, GRANTS_MAX, GRANTS_PER_SESSION_MAX, KEYS_PER_REQUEST_MAX, Limit,
+    SESSIONS_MAX, TEXT_BYTES_MAX, WAITERS_MAX, WAITERS_PER_SESSION_MAX,
 };
 use super::super::slot::Slot;
 use super::super::want::{Access, Node, Op};
@@ -92,6 +92,9 @@ impl Table {
             && let Some(events) = joins(ticket, slot, &claim)?
         {
             return Ok(events);
+        }
+        if before.is_none() && session.tickets.len() >= GRANTS_PER_SESSION_MAX {
+            return Err(Refusal::Limit(Limit::GrantsPerSession));
         }
         let full = before.is_none() && self.slots.len() >= GRANTS_MAX;
         let ticket = before.map_or(Ticket(self.next_ticket), |(ticket, _)| ticket);

@@ -10,6 +10,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::super::claim::{Claim, Party};
 use super::super::event::{End, Event, Kin, Passed, Refusal};
 use super::super::key::Key;
+use super::super::limits::GRANTS_PER_SESSION_MAX;
 use super::super::mode::Mode;
 use super::judge::Asker;
 use super::{Presence, Table};
@@ -38,7 +39,9 @@ impl Table {
             events.push(Event::Ended { ticket: *ticket, end: End::Released });
         }
         let stays = |ticket: Ticket| !known.tickets.contains(&ticket) || is_listed(&ticket);
-        let mut fresh = (self.next_ticket..).map(Ticket);
+        let kept = known.tickets.iter().filter(|ticket| is_listed(ticket)).count();
+        let room = GRANTS_PER_SESSION_MAX.saturating_sub(kept);
+        let mut fresh = (self.next_ticket..).map(Ticket).take(room);
         let mut seen = FxHashSet::default();
         let mut taken_back = TakenBack::default();
         for (claim, token) in held.iter().filter(|(claim, _)| seen.insert(claim.owner)) {
@@ -46,7 +49,7 @@ impl Table {
             if known.is_some_and(|ticket| self.slot(ticket).held.is_some()) {
                 continue;
             }
-            let Some(ticket) = known.or_else(|| fresh.next()) else { break };
+            let Some(ticket) = known.or_else(|| fresh.next()) else { continue };
             if self.was_lost(*token) && self.has_room(ticket, claim, stays, &taken_back) {
                 taken_back.add(claim);
                 let (claim, token, kin) = (claim.clone(), *token, Kin::new());
