@@ -351,6 +351,28 @@ fn who_waits_for_a_hold_while_the_broker_is_gone_for_a_lease_is_told_so() {
     world.start_broker(["--lease-ms", "1000"]);
 }
 
+/// The kernel answers for a client that is stopped: over TCP, too, only its own words count.
+#[test]
+fn n5_a_hold_that_is_stopped_beyond_its_lease_holds_up_nobody_over_tcp_either() {
+    let world = World::new();
+    // Nobody comes in another way.
+    fs::remove_file(world.state().join("gate.sock")).unwrap();
+    world.seed("f", "");
+    let mut hold = held(&world, &["f", "--", "sh", "-c", "echo ready; read _ || true"]);
+    let input = hold.stdin();
+    hold.signal(Signal::STOP);
+    let mut other = world.actor(&world.view());
+    other.tell(["open", "w", "f"]);
+    // A lease, and somewhat more.
+    other.answer_by(SOON * 3).unwrap();
+    hold.signal(Signal::CONT);
+    wait_until(SOON, "it learns", || hold.so_far().contains("the hold was taken away"));
+    drop(input);
+    let outcome = hold.finish(SOON);
+    assert_eq!(outcome.code, Some(1), "{outcome}");
+    other.leave();
+}
+
 #[test]
 fn why_names_who_is_in_the_way_of_a_hold_that_waits() {
     let world = World::new();
