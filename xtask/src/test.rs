@@ -16,7 +16,8 @@ const FUZZ_TIME: Duration = Duration::from_secs(20);
 const SIMULATED_LIVES: &str = "10000";
 
 /// What is compiled with threads and locks that can be led.
-const LED: [&str; 4] = ["--package", "gate-api", "--features", "gate-api/shuttle"];
+const LED: [&str; 6] =
+    ["--package", "gate-api", "--package", "gate-view", "--features", "gate-view/shuttle"];
 
 /// Runs everything, or the tests that match a name.
 pub fn run(names: &[&str], yes: bool) -> Result<(), Failure> {

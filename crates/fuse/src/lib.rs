@@ -17,6 +17,8 @@ mod park;
 mod reply;
 mod request;
 mod session;
+#[cfg(feature = "shuttle")]
+pub mod staged;
 #[cfg(test)]
 mod tests;
 

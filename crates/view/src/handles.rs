@@ -1,8 +1,7 @@
 //! What is open in a view.
 
 use std::hash::Hash;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use gate_core::lock::claim::Process;
@@ -11,6 +10,7 @@ use rustc_hash::FxHashMap;
 
 use crate::agent::Agent;
 use crate::directory::{OpenDirectory, OpenFile};
+use crate::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering, RwLock};
 use crate::turn::Turn;
 
 /// How often the I/O of a handle that a reader waits for is told, at most.
@@ -218,6 +218,6 @@ fn lookup<K: Eq + Hash, V>(table: &RwLock<FxHashMap<K, Arc<V>>>, id: &K) -> Resu
 }
 
 /// Nothing panics while one of these is held.
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -18,8 +18,12 @@ mod line;
 pub mod mount;
 mod park;
 pub mod policy;
+#[cfg(test)]
+#[cfg(feature = "shuttle")]
+mod races;
 mod recent;
 mod room;
+mod sync;
 mod timer;
 mod turn;
 mod view;

@@ -5,7 +5,7 @@
 //! many programs ask again at once.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Duration;
 
 use gate_api::{Answer, Ask};
@@ -14,6 +14,7 @@ use gate_core::lock::event::Refusal;
 use gate_core::lock::want::Access;
 use gate_fuse::{Errno, NodeId, Parked, Reply};
 
+use crate::sync::{Mutex, MutexGuard};
 use crate::turn::{Round, Run, Turn, Verdict};
 use crate::view::View;
 

@@ -38,7 +38,7 @@ const DESCRIPTORS_USUAL: u64 = 1024;
 
 /// What the broker says unasked reaches the view's handles through this.
 #[derive(Clone)]
-pub struct Ears(Arc<Handles>);
+pub struct Ears(pub(crate) Arc<Handles>);
 
 impl Ears {
     /// Makes the ears of a view to be.

@@ -16,8 +16,7 @@ mod model;
 mod tickets;
 
 use std::ffi::CString;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use gate_api::{Answer, Ask, process};
@@ -25,6 +24,7 @@ use gate_core::lock::claim::Patience;
 use gate_core::lock::event::Refusal;
 use gate_fuse::{Errno, NodeId, Parked, Reply, Stale};
 
+use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering, now};
 use crate::turn::{Round, Run, Turn, Verdict};
 use crate::view::View;
 use tickets::{About, Arrival, Decided, Rest, Spot, Stub, Tickets, Watch};
@@ -113,7 +113,7 @@ impl View {
     pub fn wait_outside(&self, call: Call, reply: Reply) {
         let Call { thread, parents, name, round, ask, check, run } = call;
         let stub = self.parking.stub(thread);
-        let in_hand = InHand { reply, parents, check, run, since: Instant::now() };
+        let in_hand = InHand { reply, parents, check, run, since: now() };
         let about = About { spot: Spot { parents, name }, round };
         let (rest, arrival) = self.parking.with(|tickets| tickets.arrive(stub, about, in_hand));
         self.give_back(rest);
@@ -191,7 +191,7 @@ impl View {
 
     fn sweep(&self) {
         self.parking.sweeping.store(false, Ordering::Release);
-        let is_overdue = |since: Instant| since.elapsed() >= TRY_MAX;
+        let is_overdue = |since: Instant| now().saturating_duration_since(since) >= TRY_MAX;
         let (overdue, others): (Vec<_>, Vec<_>) = self.parking.with(|tickets| {
             let asked = tickets.in_hand().map(|(stub, call)| (stub, call.since));
             asked.partition(|(_, since)| is_overdue(*since))

@@ -1,8 +1,10 @@
 //! Things to do a little later, on one thread.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
+
+use crate::sync::{Condvar, Mutex, now, thread};
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -31,7 +33,7 @@ impl Timer {
     pub fn start() -> std::io::Result<Timer> {
         let shared = Arc::new(Shared { agenda: Mutex::default(), changed: Condvar::new() });
         let runner = shared.clone();
-        std::thread::Builder::new().name("view-timer".into()).spawn(move || runner.run())?;
+        thread::Builder::new().name("view-timer".into()).spawn(move || runner.run())?;
         Ok(Timer(Arc::new(Owner(shared))))
     }
 
@@ -41,7 +43,7 @@ impl Timer {
         let mut agenda = shared.agenda.lock().unwrap_or_else(PoisonError::into_inner);
         let number = agenda.next;
         agenda.next += 1;
-        let due = (Instant::now() + delay, number);
+        let due = (now() + delay, number);
         let first = agenda.jobs.first_key_value().is_none_or(|(next, _)| due < *next);
         agenda.jobs.insert(due, Box::new(job));
         drop(agenda);
@@ -55,7 +57,7 @@ impl Shared {
     fn run(&self) {
         let mut agenda = self.agenda.lock().unwrap_or_else(PoisonError::into_inner);
         while !agenda.closed {
-            let now = Instant::now();
+            let now = now();
             let next = agenda.jobs.first_key_value().map(|((due, _), _)| *due);
             agenda = match next {
                 Some(due) if due <= now => {

@@ -8,13 +8,14 @@
 
 use std::collections::HashMap;
 use std::ffi::CString;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use gate_core::lock::key::FileKey;
 use gate_core::lock::want::Access;
 use gate_fuse::NodeId;
 
+use crate::sync::{Mutex, MutexGuard, now};
 use crate::turn::{Round, Turn};
 use crate::view::View;
 
@@ -47,7 +48,7 @@ pub(crate) struct Kept {
 
 impl Walk {
     pub fn new(node: Option<NodeId>, name: (NodeId, CString), kept: Option<Kept>) -> Walk {
-        Walk { node, name, kept, since: Instant::now() }
+        Walk { node, name, kept, since: now() }
     }
 }
 
