@@ -48,8 +48,9 @@ enum State {
     Arriving(Run),
     /// The caller waits.
     Waiting(Parked, Run),
-    /// It is the caller's turn, but an interrupt has the reply and is on its way here.
-    Late(Turn, Run),
+    /// It was decided, but the reply is in other hands: it is being parked, or an interrupt has it
+    /// and is on its way here.
+    Late(Verdict, Run),
     /// The caller was interrupted and may come back.
     Kept,
     /// As before, and it is its turn.
@@ -64,6 +65,16 @@ impl Line {
 
     fn take(&self, spot: &Spot) -> Option<Arc<Wait>> {
         self.lock().remove(spot)
+    }
+
+    /// Keeps that place no longer; returns whether it was kept.
+    fn forget(&self, wait: &Arc<Wait>) -> bool {
+        let mut kept = self.lock();
+        let is_kept = kept.get(&wait.spot).is_some_and(|other| Arc::ptr_eq(other, wait));
+        if is_kept {
+            kept.remove(&wait.spot);
+        }
+        is_kept
     }
 }
 
@@ -99,6 +110,16 @@ impl View {
     }
 }
 
+impl Verdict {
+    /// Lets a caller that waited in line hear it.
+    fn reach(self, view: &View, reply: Reply, run: Run) {
+        match self {
+            Verdict::Go(turn) => run(view, reply, turn, Round::First),
+            Verdict::Stop(errno) => reply.error(errno),
+        }
+    }
+}
+
 /// Whether a kept place could be taken up again.
 enum Resumed {
     Yes,
@@ -110,7 +131,8 @@ impl Wait {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Parks the reply of a place in state `Arriving`; false if a signal was faster.
+    /// Parks the reply of a place in state `Arriving`; false if a signal was faster. A place that
+    /// was kept may be decided meanwhile.
     fn park(self: &Arc<Self>, view: &View, reply: Reply) -> bool {
         let (wait, of) = (self.clone(), view.itself());
         // Without the state's lock: an interrupt that came before is delivered in here.
@@ -118,27 +140,29 @@ impl Wait {
         let mut state = self.lock();
         match std::mem::replace(&mut *state, State::Done) {
             State::Arriving(run) => *state = State::Waiting(parked, run),
-            other => *state = other,
-        }
-        matches!(*state, State::Waiting(..))
-    }
-
-    fn decided(&self, view: &View, verdict: Verdict) {
-        let mut state = self.lock();
-        match (std::mem::replace(&mut *state, State::Done), verdict) {
-            (State::Waiting(parked, run), Verdict::Go(turn)) => match parked.resume() {
+            State::Late(verdict, run) => match parked.resume() {
                 Some(reply) => {
                     drop(state);
-                    run(view, reply, turn, Round::First);
+                    verdict.reach(view, reply, run);
                 }
-                None => *state = State::Late(turn, run),
+                None => *state = State::Late(verdict, run),
             },
-            (State::Waiting(parked, _), Verdict::Stop(errno)) => {
-                drop(state);
-                if let Some(reply) = parked.resume() {
-                    reply.error(errno);
+            _ => return false,
+        }
+        true
+    }
+
+    fn decided(self: &Arc<Self>, view: &View, verdict: Verdict) {
+        let mut state = self.lock();
+        match (std::mem::replace(&mut *state, State::Done), verdict) {
+            (State::Waiting(parked, run), _) => match parked.resume() {
+                Some(reply) => {
+                    drop(state);
+                    verdict.reach(view, reply, run);
                 }
-            }
+                None => *state = State::Late(verdict, run),
+            },
+            (State::Arriving(run), _) => *state = State::Late(verdict, run),
             (State::Kept, Verdict::Go(turn)) => *state = State::KeptTurn(turn),
             (_, Verdict::Go(turn)) => {
                 drop(state);
@@ -146,7 +170,7 @@ impl Wait {
             }
             (_, Verdict::Stop(_)) => {
                 drop(state);
-                view.line.lock().remove(&self.spot);
+                view.line.forget(self);
             }
         }
     }
@@ -154,10 +178,10 @@ impl Wait {
     fn interrupted(self: &Arc<Self>, view: &View, reply: Reply) {
         let mut state = self.lock();
         match std::mem::replace(&mut *state, State::Done) {
-            // It was this caller's turn before the signal came.
-            State::Late(turn, run) => {
+            // It was decided before the signal came.
+            State::Late(verdict, run) => {
                 drop(state);
-                return run(view, reply, turn, Round::First);
+                return verdict.reach(view, reply, run);
             }
             State::Waiting(..) => {
                 *state = State::Kept;
@@ -187,10 +211,7 @@ impl Wait {
 
     /// Gives up a place that is still kept for this caller.
     fn leave(self: &Arc<Self>, view: &View) {
-        let mut kept = view.line.lock();
-        if kept.get(&self.spot).is_some_and(|wait| Arc::ptr_eq(wait, self)) {
-            kept.remove(&self.spot);
-            drop(kept);
+        if view.line.forget(self) {
             self.give_up(view);
         }
     }

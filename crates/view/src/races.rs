@@ -4,6 +4,7 @@
 //! The view, its session and its source are the product's; the kernel and the broker are staged.
 
 mod handles;
+mod line;
 
 use std::fs;
 use std::sync::Arc;
