@@ -214,3 +214,31 @@ fn essence(board: &Board) -> Vec<String> {
     };
     locks.iter().map(line).collect()
 }
+
+/// All clients went down with the machine, by another boot than the broker's now: nobody is waited
+/// for.
+#[test]
+fn after_a_reboot_turns_are_taken_at_once_where_all_clients_were_on_the_machine() {
+    let mut world = World::bare();
+    world.start_broker([""; 0]);
+    let [source, view, state] = [world.source(), world.view(), world.state()];
+    let by_its_socket = ["--state-dir".as_ref(), state.as_os_str()];
+    world.mount(&source, &view, by_its_socket);
+    world.seed("f", "");
+    let mut before = world.actor(&view);
+    before.open("w", "f");
+    world.kill_broker();
+    world.server_of(&view).signal(Signal::KILL);
+    before.leave();
+    world.bury(&view);
+    let reboot = "sqlite3 \"$0\" \"update run set boot = 'a former one'\"";
+    world.script(&state, reboot).args(["journal.sqlite"]).run().success();
+    world.start_broker([""; 0]);
+    let status = world.gate(["status", "--json"]).run().success();
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    assert_eq!(status["broker"]["in_grace"], false, "{status}");
+    world.mount(&source, &view, by_its_socket);
+    let mut after = world.actor(&view);
+    let fd = after.open("w", "f");
+    after.close(fd);
+}

@@ -26,7 +26,7 @@ use rustc_hash::FxHashMap;
 
 use crate::audit::{Pen, Reader};
 use crate::clock;
-use crate::journal::{Entry, Memory};
+use crate::journal::{Entry, Loss, Memory};
 use crate::kin::{Case, Suspect};
 use crate::mail::{ConnectionId, Inbox};
 use crate::metrics::Metrics;
@@ -100,6 +100,8 @@ pub(crate) struct Desk {
     reasons: FxHashMap<Ticket, String>,
     /// The grace ended, which is not yet in the journal.
     complete: bool,
+    /// Somebody who outlives the machine may hold something, which is not yet in the journal.
+    elsewhere: bool,
     /// Rises with every batch that changed who holds or waits.
     version: u64,
     terms: Terms,
@@ -165,7 +167,7 @@ impl Desk {
     /// Begins a run with what the former one remembered.
     pub fn restore(memory: Memory, parts: Parts, now: Time) -> Desk {
         let Parts { terms, info, pen, log, inbox, metrics } = parts;
-        let Memory { epoch, incomplete, claims, sessions, spaces } = memory;
+        let Memory { epoch, loss, claims, sessions, spaces } = memory;
         let leases: Vec<_> = sessions.iter().map(|(id, client)| (*id, client.lease)).collect();
         let known = |session: SessionId| leases.iter().any(|(id, _)| *id == session);
         let (kept, forgotten): (Vec<_>, Vec<_>) =
@@ -176,8 +178,12 @@ impl Desk {
                     claim.owner.session == SessionId::STATELESS || known(claim.owner.session)
                 }
             });
-        let grace = leases.iter().map(|(_, lease)| *lease).max().unwrap_or(terms.lease_session);
+        let usual = terms.lease_session;
+        let longest = leases.iter().map(|(_, lease)| *lease).max().unwrap_or(usual);
+        // A session that was lost with the tail may have the usual lease.
+        let grace = if loss == Loss::Tail { longest.max(usual) } else { longest };
         let stateless = Stateless::restore(epoch, &kept);
+        let incomplete = loss == Loss::Tail;
         let restore = Restore { sessions: leases, claims: kept, incomplete, grace };
         let mut desk = Desk {
             table: Table::restore(epoch, now, restore),
@@ -200,17 +206,19 @@ impl Desk {
             dirty_spaces: BTreeSet::new(),
             reasons: FxHashMap::default(),
             complete: false,
+            elsewhere: false,
             version: 1,
             terms,
             info,
             started_at_ms: clock::wall_ms(),
         };
-        desk.review_former_sessions(now);
+        desk.review_former_sessions(now, loss);
         desk
     }
 
-    /// Ends former sessions whose process is dead, or whose source another broker has.
-    fn review_former_sessions(&mut self, now: Time) {
+    /// Ends former sessions whose process is dead, for it was seen or went down with the machine, or
+    /// whose source another broker has.
+    fn review_former_sessions(&mut self, now: Time, loss: Loss) {
         let taken = self.spaces.lock_again();
         for (space, by) in &taken {
             tracing::error!(?space, %by, "a source is served by another broker now");
@@ -221,7 +229,9 @@ impl Desk {
             seats.extend(client.seats.values().map(|seat| seat.space));
             let lost =
                 client.seats.values().any(|seat| taken.iter().any(|(s, _)| *s == seat.space));
-            if lost || (client.is_visible() && !process::is_alive(client.process)) {
+            let is_dead = loss == Loss::Clients
+                || (client.is_visible() && !process::is_alive(client.process));
+            if lost || is_dead {
                 ended.push(id);
             } else if client.is_visible() {
                 self.letters.push(Letter::Watch(id, client.process));
@@ -232,6 +242,14 @@ impl Desk {
         }
         for session in ended {
             self.close(now, session);
+        }
+        if loss == Loss::Clients {
+            // In one batch, before anybody else is let in: a run that finds part of it would end
+            // those, too.
+            while let Some(session) = self.leaving.pop_front() {
+                self.see_off(now, session);
+            }
+            self.complete = true;
         }
         self.forget_unused_spaces();
     }
@@ -281,6 +299,7 @@ impl Desk {
             .chain(sessions.map(|id| Entry::Session(*id, self.sessions.get(*id))))
             .chain(spaces.map(|id| Entry::Space(*id, self.spaces.get(*id))))
             .chain(self.complete.then_some(Entry::Complete))
+            .chain(self.elsewhere.then_some(Entry::Elsewhere))
     }
 
     /// Returns whether anything changed since the last commit.
@@ -288,7 +307,8 @@ impl Desk {
         !(self.dirty_claims.is_empty()
             && self.dirty_sessions.is_empty()
             && self.dirty_spaces.is_empty()
-            && !self.complete)
+            && !self.complete
+            && !self.elsewhere)
     }
 
     /// Lets the log have what happened, if the journal has all of it (N3).
@@ -315,6 +335,7 @@ impl Desk {
         self.dirty_sessions.clear();
         self.dirty_spaces.clear();
         self.complete = false;
+        self.elsewhere = false;
     }
 
     /// Returns whether anybody is to be told anything.

@@ -4,7 +4,8 @@
 //! one transaction in write-ahead mode: it survives the death of the process as soon as it is
 //! committed, that of the machine once it is synced. The run's epoch is synced before anything
 //! else is written (N4); if the machine went down since, the tail may be missing, and the boot id
-//! tells: it is that of the last run that knew all there was to know.
+//! tells: it is that of the last run that knew all there was to know. That somebody may hold
+//! something who is elsewhere, and outlives the machine, is synced as well.
 //!
 //! Checkpoints are made by a thread of their own, so that no grant waits for a disk.
 
@@ -35,16 +36,16 @@ pub(crate) const JOURNAL_NAME: &str = "journal.sqlite";
 /// Its mode: it holds the keys of sessions.
 const PRIVATE: u32 = 0o600;
 /// The version of what the rows hold.
-const FORMAT_VERSION: i64 = 2;
+const FORMAT_VERSION: i64 = 3;
 /// Transactions after which the write-ahead log is folded into the file.
 const CHECKPOINT_COMMITS: u32 = 1_000;
 
 const SCHEMA: &str = "
-    CREATE TABLE run (only INTEGER PRIMARY KEY CHECK (only = 0), epoch INTEGER NOT NULL, boot TEXT NOT NULL);
+    CREATE TABLE run (only INTEGER PRIMARY KEY CHECK (only = 0), epoch INTEGER NOT NULL, boot TEXT NOT NULL, elsewhere INTEGER NOT NULL);
     CREATE TABLE claim (id INTEGER PRIMARY KEY, row BLOB NOT NULL);
     CREATE TABLE session (id INTEGER PRIMARY KEY, row BLOB NOT NULL);
     CREATE TABLE space (id INTEGER PRIMARY KEY, row BLOB NOT NULL);
-    INSERT INTO run VALUES (0, 0, '');
+    INSERT INTO run VALUES (0, 0, '', 0);
 ";
 
 /// An open journal.
@@ -52,6 +53,8 @@ pub(crate) struct Journal {
     connection: Connection,
     /// The boot of this run.
     boot: String,
+    /// Whether a client that it may still have to do with outlives the machine, as is synced.
+    elsewhere: bool,
     /// The tickets that have a row: most claims come and go between two commits.
     stored: FxHashSet<Ticket>,
     commits: u32,
@@ -62,11 +65,21 @@ pub(crate) struct Journal {
 pub(crate) struct Memory {
     /// The run that begins.
     pub epoch: Epoch,
-    /// Whether the machine went down since: the last of what was granted may be missing.
-    pub incomplete: bool,
+    pub loss: Loss,
     pub claims: Vec<(Ticket, Record)>,
     pub sessions: Vec<(SessionId, Client)>,
     pub spaces: Vec<(SpaceId, Space)>,
+}
+
+/// What went down with the former run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Loss {
+    /// Its process at most: all that was granted is known.
+    Nothing,
+    /// The machine: the last of what was granted may be missing, and clients elsewhere know of it.
+    Tail,
+    /// The machine, and all clients with it: nobody comes back.
+    Clients,
 }
 
 /// One thing as it now stands: `None` if it is gone.
@@ -76,6 +89,8 @@ pub(crate) enum Entry<'a> {
     Space(SpaceId, Option<&'a Space>),
     /// What a former run may have lost is known by now, or nobody's any more.
     Complete,
+    /// A client may hold something that does not go down with this machine.
+    Elsewhere,
 }
 
 /// Why a journal cannot be used.
@@ -121,6 +136,7 @@ impl Journal {
         let mut journal = Journal {
             connection,
             boot: boot.to_owned(),
+            elsewhere: false,
             stored: FxHashSet::default(),
             commits: 0,
             checkpointer: Checkpointer::new(path.clone()),
@@ -133,17 +149,21 @@ impl Journal {
     fn begin(&mut self, path: &Path) -> Result<Memory, JournalError> {
         let trouble = |error: rusqlite::Error| trouble(path, &error);
         self.prepare(path)?;
-        let (former, former_boot) = self
+        let (former, former_boot, elsewhere) = self
             .connection
-            .query_row("SELECT epoch, boot FROM run", (), |row| {
-                Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?))
+            .query_row("SELECT epoch, boot, elsewhere FROM run", (), |row| {
+                Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, bool>(2)?))
             })
             .map_err(trouble)?;
         let epoch = former + 1;
         let corrupt = |why: &str| JournalError::Corrupt(path.to_owned(), why.to_owned());
         let memory = Memory {
             epoch: Epoch(u64::try_from(epoch).map_err(|_| corrupt("a negative epoch"))?),
-            incomplete: former > 0 && former_boot != self.boot,
+            loss: match former > 0 && former_boot != self.boot {
+                false => Loss::Nothing,
+                true if elsewhere => Loss::Tail,
+                true => Loss::Clients,
+            },
             claims: self
                 .load(&CLAIM, path, |id, row| Some((Ticket(id), rows::decode_claim(row)?)))?,
             sessions: self.load(&SESSION, path, |id, row| {
@@ -155,9 +175,14 @@ impl Journal {
         };
         let unwritable =
             |error: rusqlite::Error| JournalError::Unwritable(path.to_owned(), error.to_string());
-        let boot = if memory.incomplete { &former_boot } else { &self.boot };
+        let boot = if memory.loss == Loss::Nothing { &self.boot } else { &former_boot };
+        // Where nobody is remembered, nobody is expected.
+        self.elsewhere = elsewhere && (memory.loss == Loss::Tail || !memory.sessions.is_empty());
         self.connection
-            .execute("UPDATE run SET epoch = ?1, boot = ?2", params![epoch, boot])
+            .execute(
+                "UPDATE run SET epoch = ?1, boot = ?2, elsewhere = ?3",
+                params![epoch, boot, self.elsewhere],
+            )
             .map_err(unwritable)?;
         self.connection.pragma_update(None, "synchronous", "NORMAL").map_err(unwritable)?;
         Ok(memory)
@@ -224,14 +249,19 @@ impl Journal {
         entries: impl Iterator<Item = Entry<'a>>,
     ) -> Result<(), rusqlite::Error> {
         let mut touched = Vec::new();
+        let mut elsewhere = false;
         let transaction = self.connection.transaction()?;
         for entry in entries {
             write(&transaction, &entry, &self.stored, &self.boot)?;
+            elsewhere |= matches!(entry, Entry::Elsewhere);
             if let Entry::Claim(ticket, record) = entry {
                 touched.push((ticket, record.is_some()));
             }
         }
         transaction.commit()?;
+        if elsewhere {
+            self.note_elsewhere()?;
+        }
         for (ticket, stands) in touched {
             if stands {
                 self.stored.insert(ticket)
@@ -243,6 +273,19 @@ impl Journal {
         if self.commits >= CHECKPOINT_COMMITS {
             self.commits = 0;
             self.checkpointer.request();
+        }
+        Ok(())
+    }
+
+    /// Syncs, once, that somebody may hold something who outlives the machine: should its session
+    /// be lost with the tail, it is waited for all the same.
+    fn note_elsewhere(&mut self) -> Result<(), rusqlite::Error> {
+        if !self.elsewhere {
+            self.connection.pragma_update(None, "synchronous", "FULL")?;
+            let noted = self.connection.execute("UPDATE run SET elsewhere = 1", ());
+            self.connection.pragma_update(None, "synchronous", "NORMAL")?;
+            noted?;
+            self.elsewhere = true;
         }
         Ok(())
     }
@@ -262,6 +305,7 @@ fn write(
         Entry::Complete => {
             return transaction.execute("UPDATE run SET boot = ?1", [boot]).map(drop);
         }
+        Entry::Elsewhere => return Ok(()),
     };
     let id = i64::try_from(id).expect("ids rise from 1, one by one");
     match row {

@@ -116,6 +116,11 @@ impl Sessions {
 }
 
 impl Client {
+    /// Returns whether it may outlive this machine: it runs on another, as it says, or may.
+    pub fn is_elsewhere(&self) -> bool {
+        self.over_tcp || self.machine != process::machine()
+    }
+
     /// Returns whether its process runs where this broker can see it.
     pub fn is_visible(&self) -> bool {
         self.process.namespace == process::namespace()

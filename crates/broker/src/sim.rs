@@ -64,8 +64,8 @@ impl World {
         let clients = (0..clients).map(|number| {
             let born = scene.now + scene.chance.millis(0..500);
             scene.wake(born, Wake::Client(number));
-            // The others are on the broker's machine.
-            let remote = number % 2 == 1;
+            // The others are on the broker's machine; in every fifth life all are.
+            let remote = number % 2 == 1 && seed % 5 != 3;
             Client::new(number, remote, born, start)
         });
         let clients = clients.collect();

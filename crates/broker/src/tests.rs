@@ -2,6 +2,7 @@
 
 mod crowds;
 mod hostile;
+mod power;
 
 use std::sync::{Arc, mpsc};
 use std::time::Duration;

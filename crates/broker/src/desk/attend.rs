@@ -420,6 +420,8 @@ impl Desk {
             Ok((seat, attached)) => {
                 self.dirty_spaces.insert(seat.space);
                 self.dirty_sessions.insert(session);
+                // Who attached nothing holds nothing.
+                self.elsewhere |= client.is_elsewhere();
                 client.seats.insert(spoken, seat);
                 ServerMessage::Attached { space: spoken, attached }
             }

@@ -8,6 +8,11 @@ use super::checkpoint::Checkpointer;
 use super::{Journal, rows};
 
 impl Journal {
+    /// Returns whether it is synced that somebody is elsewhere.
+    pub fn is_elsewhere(&self) -> bool {
+        self.elsewhere
+    }
+
     /// Returns what is stored of a claim.
     pub fn remembers(&self, ticket: Ticket) -> Option<Record> {
         let id = i64::try_from(ticket.0).unwrap();

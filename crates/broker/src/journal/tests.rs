@@ -17,7 +17,7 @@ use gate_core::path::ViewPath;
 use gate_core::time::Time;
 
 use super::rows;
-use super::{Entry, JOURNAL_NAME, Journal, JournalError};
+use super::{Entry, JOURNAL_NAME, Journal, JournalError, Loss};
 
 const BOOT: &str = "this boot";
 
@@ -73,12 +73,12 @@ fn refusal(dir: &Path) -> JournalError {
 fn a_claim_is_remembered_as_it_was() {
     let dir = tempfile::tempdir().unwrap();
     let (mut journal, memory) = Journal::open(dir.path(), BOOT).unwrap();
-    assert_eq!((memory.epoch, memory.incomplete), (Epoch(1), false));
+    assert_eq!((memory.epoch, memory.loss), (Epoch(1), Loss::Nothing));
     journal.commit([held(1), held(2), gone(3)].into_iter()).unwrap();
     journal.commit([gone(1)].into_iter()).unwrap();
     drop(journal);
     let (_, memory) = Journal::open(dir.path(), BOOT).unwrap();
-    assert_eq!((memory.epoch, memory.incomplete), (Epoch(2), false));
+    assert_eq!((memory.epoch, memory.loss), (Epoch(2), Loss::Nothing));
     assert_eq!(memory.claims, [(Ticket(2), record(2))]);
 }
 
@@ -95,12 +95,25 @@ fn what_holds_the_keys_of_sessions_is_for_its_user_alone() {
     }
 }
 
+fn loss(dir: &Path, boot: &str) -> Loss {
+    Journal::open(dir, boot).unwrap().1.loss
+}
+
 #[test]
-fn another_boot_may_have_lost_the_tail() {
+fn n1_another_boot_may_have_lost_the_tail_to_who_is_elsewhere() {
     let dir = tempfile::tempdir().unwrap();
-    drop(Journal::open(dir.path(), BOOT).unwrap());
-    let (_, memory) = Journal::open(dir.path(), "another").unwrap();
-    assert!(memory.incomplete);
+    assert_eq!(loss(dir.path(), BOOT), Loss::Nothing);
+    assert_eq!(loss(dir.path(), "another"), Loss::Clients, "all were on the machine");
+    let (mut journal, memory) = Journal::open(dir.path(), "another").unwrap();
+    assert_eq!(memory.loss, Loss::Clients, "nobody noted yet that they are gone");
+    journal.commit([Entry::Complete].into_iter()).unwrap();
+    let begun = fs::metadata(dir.path().join(format!("{JOURNAL_NAME}-wal"))).unwrap().len();
+    journal.commit([Entry::Elsewhere].into_iter()).unwrap();
+    let log = fs::metadata(dir.path().join(format!("{JOURNAL_NAME}-wal"))).unwrap().len();
+    assert!(log > begun, "it is noted, and so synced");
+    journal.commit([Entry::Elsewhere].into_iter()).unwrap();
+    drop(journal);
+    assert_eq!(loss(dir.path(), "third"), Loss::Tail);
 }
 
 /// Somebody who was granted what the tail held may still be on the way back when the broker dies
@@ -108,14 +121,26 @@ fn another_boot_may_have_lost_the_tail() {
 #[test]
 fn n1_a_lost_tail_stays_lost_until_the_grace_is_over() {
     let dir = tempfile::tempdir().unwrap();
-    let is_incomplete = |boot| Journal::open(dir.path(), boot).unwrap().1.incomplete;
-    assert!(!is_incomplete(BOOT));
-    assert!(is_incomplete("another"));
+    let (mut journal, _) = Journal::open(dir.path(), BOOT).unwrap();
+    journal.commit([Entry::Elsewhere].into_iter()).unwrap();
+    drop(journal);
+    assert_eq!(loss(dir.path(), "another"), Loss::Tail);
     let (mut journal, memory) = Journal::open(dir.path(), "another").unwrap();
-    assert!(memory.incomplete);
+    assert_eq!(memory.loss, Loss::Tail);
     journal.commit([Entry::Complete].into_iter()).unwrap();
     drop(journal);
-    assert!(!is_incomplete("another"));
+    assert_eq!(loss(dir.path(), "another"), Loss::Nothing);
+}
+
+/// Who was elsewhere and has gone is not waited for at every power loss to come.
+#[test]
+fn where_nobody_is_remembered_nobody_is_expected() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut journal, _) = Journal::open(dir.path(), BOOT).unwrap();
+    journal.commit([Entry::Elsewhere].into_iter()).unwrap();
+    drop(journal);
+    assert_eq!(loss(dir.path(), BOOT), Loss::Nothing);
+    assert_eq!(loss(dir.path(), "another"), Loss::Clients);
 }
 
 /// Cuts the log of a crashed broker wherever it may matter, and spoils what follows. Each must open,

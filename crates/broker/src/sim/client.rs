@@ -318,7 +318,7 @@ impl Client {
         Hello {
             client: format!("c{}", self.number),
             process: Process { namespace: NAMESPACE, pid, start: 1 },
-            machine: 1,
+            machine: if self.remote { NAMESPACE } else { gate_api::process::machine() },
             max_hold: (self.number == 0).then_some(MaxHold::After(MAX_HOLD)),
             lease,
             resume: self.state.as_ref().map(State::resume),

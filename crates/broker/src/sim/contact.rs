@@ -132,7 +132,7 @@ impl Contacts {
 
     /// The broker is back, and knows these. `complete`: what it told before, it knows. Returns
     /// those that it forgot and will not wait for: it cannot know that their lease is longer than
-    /// those of all that it remembers.
+    /// the usual one and those of all that it remembers.
     pub fn after_restart(
         &mut self,
         known: &BTreeSet<SessionId>,
@@ -146,7 +146,7 @@ impl Contacts {
             }
         }
         let remembered = known.iter().filter_map(|id| self.sessions.get(id)).map(|c| c.lease);
-        let grace = remembered.max().unwrap_or(LEASE);
+        let grace = remembered.max().unwrap_or(LEASE).max(LEASE);
         let forgotten = self.sessions.extract_if(.., |id, _| !known.contains(id));
         let forgotten: Vec<_> = forgotten.collect();
         assert!(!complete || forgotten.is_empty(), "the journal forgot sessions");

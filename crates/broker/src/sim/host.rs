@@ -53,8 +53,10 @@ pub struct Host {
     crash: Option<Crash>,
     /// Clients whose process ended, and when the kernel says so.
     dead: Vec<(Time, SessionId)>,
-    /// How long the log was after each commit of this run.
+    /// How long the log was after each commit of this run, from the last that was synced.
     log_lengths: Vec<u64>,
+    /// Whether it was synced that somebody is elsewhere.
+    elsewhere: bool,
 }
 
 struct Running {
@@ -87,6 +89,7 @@ impl Host {
             crash: None,
             dead: Vec::new(),
             log_lengths: Vec::new(),
+            elsewhere: false,
         }
     }
 
@@ -239,7 +242,7 @@ impl Host {
         let boot = format!("boot {}", self.boots);
         let (mut journal, memory) = Journal::open(self.state_dir.path(), &boot).unwrap();
         journal.forgo_order();
-        let incomplete = memory.incomplete;
+        let loss = memory.loss;
         let epoch = memory.epoch.0;
         let terms = Terms {
             lease_session: LEASE,
@@ -248,22 +251,27 @@ impl Host {
             acquire_timeout: None,
         };
         let info = BrokerInfo { epoch, version: String::new(), pid: 1, state_dir: Vec::new() };
-        scene.note(|| format!("broker: begins run {epoch}, incomplete: {incomplete}"));
+        scene.note(|| format!("broker: begins run {epoch}, lost: {loss:?}"));
         let (log, pen) = Audit::unkept(memory.epoch);
         let metrics = Arc::new(Metrics::new());
         self.stopped = Duration::ZERO;
         let now = Now { at_broker: scene.now, for_clients: scene.now };
         let parts = Parts { terms, info, pen, log, inbox: self.inbox.clone(), metrics };
         let desk = Desk::restore(memory, parts, scene.now);
-        scene.oracle.after_restart(desk.table(), incomplete, scene.now);
+        scene.oracle.after_restart(desk.table(), loss, scene.now);
         let (books, heard) = (Books::new(journal), BTreeMap::new());
         self.running = Some(Running { desk, books, now, heard, rounds_at: None, due: None });
         scene.open = true;
+        self.elsewhere = false;
         self.log_lengths.clear();
         self.note_log_length();
     }
 
     fn note_log_length(&mut self) {
+        let elsewhere = self.running.as_ref().is_some_and(|r| r.books.journal().is_elsewhere());
+        if elsewhere && !std::mem::replace(&mut self.elsewhere, true) {
+            self.log_lengths.clear();
+        }
         let length = fs::metadata(self.log()).map_or(0, |log| log.len());
         if self.log_lengths.last() != Some(&length) {
             self.log_lengths.push(length);

@@ -16,6 +16,7 @@ use gate_core::time::Time;
 use super::contact::{Contacts, Meaning};
 use super::files::Names;
 use super::footprint::Footprint;
+use crate::journal::Loss;
 use crate::mail::ConnectionId;
 
 /// What the clocks show.
@@ -275,13 +276,17 @@ impl Oracle {
     }
 
     /// A broker that crashed is back.
-    pub fn after_restart(&mut self, table: &Table, incomplete: bool, now: Time) {
+    pub fn after_restart(&mut self, table: &Table, loss: Loss, now: Time) {
+        let incomplete = loss != Loss::Nothing;
         self.incomplete = incomplete;
         self.tally.crashes += 1;
         self.tally.lost_tails += u64::from(incomplete);
         let known = table.sessions().collect();
         let given_up = self.contacts.after_restart(&known, !incomplete, now);
         self.beliefs.retain(|owner, _| !given_up.contains(&owner.session));
+        if loss == Loss::Clients {
+            known.iter().for_each(|session| self.contacts.buried(*session));
+        }
         self.read(table, now);
         if incomplete {
             return;
