@@ -35,7 +35,7 @@ const TRY_MAX: Duration = Duration::from_millis(50);
 
 /// How long a turn is held for a call that was to come again, and a place for one whose walk was
 /// to come.
-const CLAIMED_WITHIN: Duration = Duration::from_secs(1);
+pub(crate) const CLAIMED_WITHIN: Duration = Duration::from_secs(1);
 
 /// When it is first seen whether a signal ended the thread rather than its call.
 const SEEN_AFTER: Duration = Duration::from_millis(20);

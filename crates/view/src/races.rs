@@ -5,6 +5,7 @@
 
 mod handles;
 mod line;
+mod park;
 
 use std::fs;
 use std::sync::Arc;
@@ -13,9 +14,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use gate_api::session::Party;
 use gate_api::staged::broker::Broker;
 use gate_api::staged::clock;
-use gate_api::{Ask, ClientInfo, Session, process};
+use gate_api::{Ask, ClientInfo, Session};
 use gate_core::id::SpaceId;
-use gate_core::lock::claim::{Label, Patience, Process};
+use gate_core::lock::claim::{Label, Patience};
 use gate_core::lock::want::{Access, Op, Want};
 use gate_fuse::staged::{Answer, Kernel};
 use gate_fuse::{Caller, FileSystem, HandleId, NodeId, Operation, Request, Unique};
@@ -84,18 +85,19 @@ impl Stage {
 
     /// Makes a request of this process, and waits for the answer.
     fn call(&self, node: NodeId, operation: Operation<'_>) -> Answer {
-        self.call_while(node, operation, |_| {})
+        self.call_while(std::process::id(), node, operation, |_| {})
     }
 
     fn call_while(
         &self,
+        tid: u32,
         node: NodeId,
         operation: Operation<'_>,
         meanwhile: impl FnOnce(Unique),
     ) -> Answer {
         let (unique, reply) = self.kernel.request();
         meanwhile(unique);
-        let caller = Caller { uid: 0, gid: 0, tid: std::process::id(), supplementary_gid: None };
+        let caller = Caller { uid: 0, gid: 0, tid, supplementary_gid: None };
         let request = Request { unique, node, caller, operation };
         Served(self.view.clone()).handle(request, reply);
         self.kernel.answer(unique)
@@ -134,6 +136,15 @@ impl Stage {
     }
 }
 
+/// What a program does when a signal came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Then {
+    /// It catches it, and makes its call anew.
+    Again,
+    /// It is dead.
+    Dead,
+}
+
 fn ask() -> Ask {
     Ask {
         party: Party::Owner,
@@ -143,12 +154,6 @@ fn ask() -> Ask {
         label: Label::default(),
         want: Want { op: Op::Open(Access::Write), places: Vec::new() },
     }
-}
-
-/// Returns a process that runs, or one that does not.
-fn process_that(runs: bool) -> Process {
-    let own = process::own();
-    if runs { own } else { Process { start: own.start + 1, ..own } }
 }
 
 fn handle_in(answer: &Answer) -> HandleId {

@@ -201,11 +201,16 @@ impl Book {
         if self.holder == Some(owner) {
             return;
         }
-        if patience == Patience::Try {
-            self.line.retain(|other| *other != owner);
-            return self.say(ServerMessage::Refused { owner, why: Refusal::WouldBlock });
-        }
-        self.say(ServerMessage::Waiting { owner, ticket: Ticket(owner) });
+        let why = match patience {
+            Patience::Endless => {
+                return self.say(ServerMessage::Waiting { owner, ticket: Ticket(owner) });
+            }
+            Patience::Try => Refusal::WouldBlock,
+            // It ends at once: that is as good as any time.
+            Patience::Limited(_) => Refusal::TimedOut,
+        };
+        self.line.retain(|other| *other != owner);
+        self.say(ServerMessage::Refused { owner, why });
     }
 
     fn leave(&mut self, owner: u64) {

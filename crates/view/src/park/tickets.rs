@@ -57,6 +57,8 @@ struct Ticket<C, W> {
     owner: Option<u64>,
     state: State<C, W>,
     moves: u32,
+    /// Whether the program was told EINTR: nothing of its call is outstanding.
+    is_answered: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -124,6 +126,7 @@ impl<C, W> Tickets<C, W> {
             (State::Refused(errno), _) => (Rest::Nothing, Arrival::Fail(call, *errno)),
             (State::Kept, Round::First) => {
                 ticket.turn_to(State::InLine(None));
+                ticket.is_answered = false;
                 let watch = ticket.watch(stub.thread);
                 self.0.insert(stub.thread, ticket);
                 (Rest::Nothing, Arrival::Send(call, watch))
@@ -199,7 +202,12 @@ impl<C, W> Tickets<C, W> {
 
     /// The walk was interrupted: the program sees EINTR, and may make the call anew.
     pub fn interrupted(&mut self, stub: Stub) -> Option<Watch> {
+        if let State::Expired = self.get_mut(stub)?.state {
+            self.0.remove(&stub.thread);
+            return None;
+        }
         let ticket = self.get_mut(stub)?;
+        ticket.is_answered = true;
         if let State::InLine(_) = ticket.state {
             ticket.turn_to(State::Kept);
         }
@@ -213,8 +221,7 @@ impl<C, W> Tickets<C, W> {
         let is_same = |(parent, name): &(NodeId, CString)| {
             ticket.spot.parents[0] == *parent && ticket.spot.name == *name
         };
-        let has_ended = matches!(ticket.state, State::Kept);
-        let again = !has_ended && name.is_some_and(is_same);
+        let again = !ticket.is_answered && name.is_some_and(is_same);
         (ticket.rest(), if again { Round::Last } else { Round::First })
     }
 
@@ -228,8 +235,7 @@ impl<C, W> Tickets<C, W> {
         if !in_state || !unclaimed {
             return None;
         }
-        if let State::Kept = ticket.state {
-            // The program has had its answer: nothing of the call is outstanding.
+        if ticket.is_answered {
             return Some(self.end(watch.stub));
         }
         let before = ticket.turn_to(State::Expired);
@@ -270,7 +276,8 @@ impl<C, W> Tickets<C, W> {
         }
         let Stub { thread, number } = stub;
         let state = State::Asked(call);
-        self.0.insert(thread, Ticket { number, spot, owner: None, state, moves: 0 });
+        let ticket = Ticket { number, spot, owner: None, state, moves: 0, is_answered: false };
+        self.0.insert(thread, ticket);
         Arrival::Ask
     }
 

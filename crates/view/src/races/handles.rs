@@ -37,7 +37,7 @@ fn open(stage: &Stage, node: NodeId) -> HandleId {
             }
         };
         let operation = Operation::Open { flags: READ_WRITE, kill_suidgid: false };
-        let answer = stage.call_while(node, operation, meanwhile);
+        let answer = stage.call_while(std::process::id(), node, operation, meanwhile);
         if answer.error != Some(Errno::INTR) {
             return handle_in(&answer);
         }

@@ -1,21 +1,14 @@
 //! Opens that wait in line, and the signals that end their waiting.
 
+use gate_api::process;
 use gate_api::staged::in_many_orders;
+use gate_core::lock::claim::Process;
 use gate_core::lock::want::Access;
 use gate_fuse::{Errno, NodeId};
 use shuttle::thread::{self, JoinHandle};
 
-use super::{Stage, ask, process_that};
+use super::{Stage, Then, ask};
 use crate::line::Spot;
-
-/// What a program does when a signal came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Then {
-    /// It catches it, and opens anew.
-    Again,
-    /// It is dead.
-    Dead,
-}
 
 /// Opens a file, while a signal may come at any time.
 fn open(stage: &Stage, number: u64, signal: Option<Then>) {
@@ -37,6 +30,12 @@ fn open(stage: &Stage, number: u64, signal: Option<Then>) {
             (other, _) => panic!("{other:?}"),
         }
     }
+}
+
+/// Returns a process that runs, or one that does not.
+fn process_that(runs: bool) -> Process {
+    let own = process::own();
+    if runs { own } else { Process { start: own.start + 1, ..own } }
 }
 
 fn opener(stage: &Stage, number: u64, signal: Option<Then>) -> JoinHandle<()> {
