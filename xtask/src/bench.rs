@@ -1,68 +1,116 @@
-//! `cargo xtask bench`: what a gated view costs, beside the bare directory and beside bindfs, and
-//! what a turn costs, beside other givers of turns.
+//! `cargo xtask bench`: what a gated view costs, beside the bare directory and beside file systems
+//! that others wrote, and what a turn costs, beside other givers of turns.
 //!
-//! Everything that is compared runs in turn, one operation here, one there, in one run on one
+//! Everything that is compared runs in turn, one round here, one there, in one run on one
 //! machine; medians and ratios are printed. Trust the ratios.
 
 mod broker;
-mod commands;
+mod enclosure;
 mod etcd;
-mod files;
 mod flock;
+mod home;
 mod interrupts;
+mod mounted;
 mod peer;
-mod places;
 mod pong;
+mod process;
 mod sample;
 mod scale;
 mod turns;
+mod view;
+mod words;
 
+use std::path::Path;
 use std::process::Command;
 
-use crate::machine;
+use crate::machine::{self, Package};
 use crate::step::{self, Failure, step};
-use places::Places;
+use home::Home;
+use words::Wish;
 
-/// A group of measurements: its name, and the name of a larger one that it is part of.
-type Group = (&'static str, &'static str, fn(&Places) -> Result<(), Failure>);
-
-const GROUPS: [Group; 5] = [
-    ("files", "view", files::run),
-    ("commands", "view", commands::run),
-    ("interrupts", "view", interrupts::run),
-    ("turns", "broker", broker::run),
-    ("scale", "broker", scale::run),
-];
-
-/// Runs every group, or those with this name.
-pub fn run(name: Option<&str>, yes: bool) -> Result<(), Failure> {
-    let chosen = |group: &&Group| name.is_none_or(|name| name == group.0 || name == group.1);
-    let groups: Vec<&Group> = GROUPS.iter().filter(chosen).collect();
-    if groups.is_empty() {
-        let mut known = GROUPS.map(|group| [group.0, group.1]).concat();
-        known.dedup();
-        let failure = Failure::new("nothing to measure", format!("no group has the name {name:?}"));
-        return Err(failure.hint(format!("choose one of: {}", known.join(", "))));
-    }
-    let packages = [&machine::TO_TRY[..], &machine::TO_BENCH].concat();
-    step("prepare", || machine::prepare(&packages, &[], yes))?;
-    if cfg!(debug_assertions) {
-        // What measures is optimised as well as what is measured.
-        let again = ["run", "--quiet", "--release", "--package", "xtask", "--", "bench"];
-        return step::run(machine::cargo(&again).args(name));
-    }
-    step("build", || {
-        step::run(&mut machine::cargo(&["build", "--quiet", "--release", "--package", "gate"]))
-    })?;
-    println!("{}", machine_line());
-    let places = Places::make(&machine::target().join("release/gate"))?;
-    for (_, _, group) in groups {
-        group(&places)?;
-    }
-    Ok(())
+/// Measurements that go together.
+struct Group {
+    name: &'static str,
+    /// The name of a larger one, or its own.
+    part_of: &'static str,
+    needs: &'static [Package],
+    run: fn(&Run<'_>) -> Result<(), Failure>,
 }
 
-/// Names the machine, for whoever reads the numbers later.
+/// What a group is given.
+struct Run<'a> {
+    home: &'a Home,
+    /// Names the machine, for whoever reads the figures later.
+    machine: &'a str,
+    plan: &'a view::Plan,
+}
+
+const VIEW: Group = Group {
+    name: "view",
+    part_of: "view",
+    needs: &machine::TO_COMPARE_VIEWS,
+    run: |run| view::run(run.home, run.machine, run.plan),
+};
+
+const GROUPS: [Group; 4] = [
+    VIEW,
+    Group {
+        name: "interrupts",
+        part_of: "interrupts",
+        needs: &[],
+        run: |run| interrupts::run(run.home),
+    },
+    Group {
+        name: "turns",
+        part_of: "broker",
+        needs: &machine::TO_COMPARE_TURNS,
+        run: |run| broker::run(run.home),
+    },
+    Group { name: "scale", part_of: "broker", needs: &[], run: |run| scale::run(run.home) },
+];
+
+/// Where one row of the view spends its time: only when asked for.
+const PROFILE: Group = Group {
+    name: "profile",
+    part_of: "profile",
+    needs: &machine::TO_PROFILE,
+    run: |run| view::profile(run.home, run.plan),
+};
+
+/// Measures what the words say; paths among them are relative to `dir`.
+pub fn run(words: &[&str], dir: &Path, yes: bool) -> Result<(), Failure> {
+    let wish = words::parse(words, dir)?;
+    if !enclosure::is_inside() {
+        build(&wish, yes)?;
+        return enclosure::run(words, dir);
+    }
+    enclosure::raise_descriptor_limit();
+    let machine = machine_line();
+    println!("{machine}");
+    let home = Home::make(&machine::target().join("release/gate"))?;
+    let run = Run { home: &home, machine: &machine, plan: &wish.plan };
+    wish.groups.iter().try_for_each(|group| (group.run)(&run))
+}
+
+/// Brings and builds what is measured and what measures: both optimised.
+fn build(wish: &Wish, yes: bool) -> Result<(), Failure> {
+    let needs = wish.groups.iter().map(|group| group.needs);
+    let packages: Vec<&[Package]> =
+        [&machine::TO_TRY[..], &machine::TO_ENCLOSE].into_iter().chain(needs).collect();
+    step("prepare", || machine::prepare(&packages.concat(), &[], yes))?;
+    if wish.groups.iter().any(|group| group.name == VIEW.name)
+        && let Err(failure) = step("passthrough_hp", view::build_passthrough)
+    {
+        // The others can be measured without it.
+        eprintln!("{failure}");
+    }
+    step("build", || {
+        let words = ["build", "--quiet", "--release", "--package", "gate", "--package", "xtask"];
+        step::run(&mut machine::cargo(&words))
+    })
+}
+
+/// Names the machine.
 fn machine_line() -> String {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let cpu = read("/proc/cpuinfo");

@@ -47,9 +47,25 @@ pub const TO_TEST: [Package; 16] = [
     package("vim", "vim"),
 ];
 
-/// What the figures are compared with.
-pub const TO_BENCH: [Package; 3] =
-    [package("bindfs", "bindfs"), package("etcd-server", "etcd"), package("ripgrep", "rg")];
+/// What encloses a run that measures.
+pub const TO_ENCLOSE: [Package; 2] =
+    [package("e2fsprogs", "/usr/sbin/mkfs.ext4"), package("util-linux", "setpriv")];
+
+/// What a view is compared with, and what works in it.
+pub const TO_COMPARE_VIEWS: [Package; 5] = [
+    package("bindfs", "bindfs"),
+    package("g++", "c++"),
+    package("gocryptfs", "gocryptfs"),
+    package("libfuse3-dev", "/usr/include/fuse3/fuse.h"),
+    package("ripgrep", "rg"),
+];
+
+/// What turns are compared with.
+pub const TO_COMPARE_TURNS: [Package; 1] = [package("etcd-server", "etcd")];
+
+/// What looks into those who work.
+pub const TO_PROFILE: [Package; 3] =
+    [package("linux-perf", "perf"), package("ripgrep", "rg"), package("strace", "strace")];
 
 /// A program from the Rust registry, kept in target/tools.
 #[derive(Debug, Clone, Copy)]

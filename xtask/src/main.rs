@@ -20,8 +20,11 @@ cargo xtask test [--yes] [NAME…]   install what the tests need, then lint and 
                                    with NAMEs only the tests that match
 cargo xtask soak [MINUTES|NAME]    the long tier: more crashes, more seeds, fuzzing
 cargo xtask tidy                   check layout, layering, licences and docs
-cargo xtask bench [NAME]           measure a view beside the bare directory and bindfs, turns
-                                   beside flock and etcd, and a broker under load
+cargo xtask bench [NAME]           measure a view beside the bare directory and other file
+                                   systems, turns beside flock and etcd, and a broker under
+                                   load; `view ROW…` for some rows of the view, `profile ROW`
+                                   for where its time goes; [--on ext4|tmpfs|DIR]
+                                   [--files N] [--json FILE]
 
 --yes installs and changes what is needed without asking, as does CI=true";
 
@@ -39,12 +42,14 @@ fn main() -> ExitCode {
 fn run(words: &[String]) -> Result<(), Failure> {
     let yes = words.iter().any(|word| word == "--yes") || std::env::var_os("CI").is_some();
     let words: Vec<&str> = words.iter().map(String::as_str).filter(|w| *w != "--yes").collect();
-    if let Some(flag) = words.iter().find(|word| word.starts_with('-')) {
-        return Err(usage(&format!("{flag} is no option")));
-    }
     let callers_dir = std::env::current_dir().unwrap_or_default();
     std::env::set_current_dir(machine::repository()?)
         .map_err(|error| Failure::new("cannot enter the repository", error))?;
+    if words.first() != Some(&"bench")
+        && let Some(flag) = words.iter().find(|word| word.starts_with('-'))
+    {
+        return Err(usage(&format!("{flag} is no option")));
+    }
     match words.split_first() {
         Some((&"try", [])) => trial::run(None, yes),
         Some((&"try", [dir])) => trial::run(Some(&callers_dir.join(dir)), yes),
@@ -52,8 +57,7 @@ fn run(words: &[String]) -> Result<(), Failure> {
         Some((&"soak", [])) => soak::run(None, yes),
         Some((&"soak", [what])) => soak::run(Some(what), yes),
         Some((&"tidy", [])) => tidy::run(),
-        Some((&"bench", [])) => bench::run(None, yes),
-        Some((&"bench", [name])) => bench::run(Some(name), yes),
+        Some((&"bench", words)) => bench::run(words, &callers_dir, yes),
         Some((verb, _)) => Err(usage(&format!("`{verb}` is no command"))),
         None => Err(usage("a command is missing")),
     }

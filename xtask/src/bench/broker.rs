@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::etcd::Etcd;
 use super::flock::Flock;
+use super::home::Home;
 use super::peer::{Peer, median_pace, rate, samples};
-use super::places::Places;
 use super::pong::Pong;
 use super::sample::{Samples, print_heads, print_row, show};
 use super::turns::Gate;
@@ -25,12 +25,12 @@ const HAND_OFF_ROUNDS: usize = 10;
 const MEMORY: &str = "/dev/shm";
 
 /// Measures and prints.
-pub fn run(places: &Places) -> Result<(), Failure> {
+pub fn run(home: &Home) -> Result<(), Failure> {
     let fail = |error| Failure::new("cannot start what the broker is compared with", error);
-    let pong = Pong::start(places.beside("pong")).map_err(fail)?;
-    let gate = Gate::at(places.state_dir());
-    let flock = Flock::new(places.beside("bare"));
-    let etcd = Etcd::start("etcd, 1 server", &places.beside("run")).map_err(fail)?;
+    let pong = Pong::start(home.at("pong")).map_err(fail)?;
+    let gate = Gate::at(home.state_dir());
+    let flock = Flock::new(home.make_dir("flock")?);
+    let etcd = Etcd::start("etcd, 1 server", &home.at("run")).map_err(fail)?;
     let memory = Etcd::start("etcd, data in memory", Path::new(MEMORY)).map_err(fail)?;
     let peers: [&dyn Peer; 5] = [&gate, &pong, &flock, &etcd, &memory];
     println!();

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::places::Places;
+use super::home::Home;
 use super::sample::{Samples, print_heads, print_row, show};
 use crate::step::Failure;
 
@@ -28,8 +28,9 @@ const WORKS: [(&str, &[&str]); 8] = [
 ];
 
 /// Measures and prints.
-pub fn run(places: &Places) -> Result<(), Failure> {
-    let view = places.view();
+pub fn run(home: &Home) -> Result<(), Failure> {
+    let (view, source) = (home.make_dir("view")?, home.make_dir("behind-view")?);
+    let _mounted = home.mount_view(&[], &source, &view)?;
     let fail = |error| Failure::new("cannot write into the view", error);
     std::fs::write(view.join("g"), "").map_err(fail)?;
     std::fs::create_dir(view.join("d")).map_err(fail)?;
@@ -37,7 +38,7 @@ pub fn run(places: &Places) -> Result<(), Failure> {
     let mut writer = Command::new("sh");
     writer.args(["-c", "exec 9>>f && echo ready && read line"]);
     let _writer = Holder::start(writer.current_dir(&view))?;
-    let mut hold = places.gate(&["hold", "d", "--", "sh", "-c", "echo ready && read line"]);
+    let mut hold = home.gate(&["hold", "d", "--", "sh", "-c", "echo ready && read line"]);
     let _hold = Holder::start(hold.current_dir(&view))?;
     println!();
     print_heads(&["blocked, until gone", "SIGINT", "worst", "SIGKILL", "worst"]);

@@ -2,22 +2,22 @@
 
 use std::time::{Duration, Instant};
 
-use crate::step::Failure;
-
 /// Runs `work` in each place in turn, `rounds` times; returns the times of each place, sorted.
+/// Each round begins with another place.
 ///
 /// `work` gets the number of the place and of the round and returns what it measured.
-pub fn paired(
+pub fn paired<E>(
     name: &str,
     places: usize,
     rounds: usize,
-    mut work: impl FnMut(usize, usize) -> Result<Duration, Failure>,
-) -> Result<Vec<Samples>, Failure> {
+    mut work: impl FnMut(usize, usize) -> Result<Duration, E>,
+) -> Result<Vec<Samples>, E> {
     let mut samples = vec![Samples(Vec::with_capacity(rounds)); places];
     let mut told = Instant::now();
     for round in 0..rounds {
-        for (place, samples) in samples.iter_mut().enumerate() {
-            samples.0.push(work(place, round)?);
+        for turn in 0..places {
+            let place = (round + turn) % places;
+            samples[place].0.push(work(place, round)?);
         }
         if told.elapsed() > Duration::from_secs(2) {
             eprintln!("   {name}: {} of {rounds}", round + 1);
@@ -28,13 +28,6 @@ pub fn paired(
         samples.0.sort_unstable();
     }
     Ok(samples)
-}
-
-/// Measures one thing.
-pub fn timed<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<Duration, Failure> {
-    let started = Instant::now();
-    work()?;
-    Ok(started.elapsed())
 }
 
 /// Sorted times of one thing in one place.
@@ -51,6 +44,11 @@ impl Samples {
     pub fn per_mille(&self, part: usize) -> Duration {
         let at = (self.0.len() * part / 1_000).min(self.0.len().saturating_sub(1));
         self.0.get(at).copied().unwrap_or_default()
+    }
+
+    /// Returns the shortest.
+    pub fn best(&self) -> Duration {
+        self.percentile(0)
     }
 
     /// Returns the median.
@@ -97,9 +95,9 @@ mod tests {
         let mut order = Vec::new();
         let samples = paired("x", 2, 3, |place, round| {
             order.push((place, round));
-            Ok(Duration::from_millis([30, 10, 20][round]))
+            Ok::<_, ()>(Duration::from_millis([30, 10, 20][round]))
         });
-        assert_eq!(order, [(0, 0), (1, 0), (0, 1), (1, 1), (0, 2), (1, 2)]);
+        assert_eq!(order, [(0, 0), (1, 0), (1, 1), (0, 1), (0, 2), (1, 2)]);
         let samples = samples.unwrap();
         assert_eq!(samples[1].median(), Duration::from_millis(20));
         assert_eq!(samples[1].percentile(99), Duration::from_millis(30));

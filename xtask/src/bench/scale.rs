@@ -12,9 +12,10 @@ use gate_api::QueryError;
 use gate_api::wire::Scope;
 use gate_core::path::ViewPath;
 
+use super::home::{Broker, Home};
 use super::peer::samples;
-use super::places::{Broker, Places};
 use super::pong::Pong;
+use super::process::{mebibytes, resident_bytes};
 use super::sample::{print_heads, print_row, show};
 use super::turns::{Gate, Turns};
 use crate::step::Failure;
@@ -39,13 +40,13 @@ const SPAN_OF_LEASES: Duration = Duration::from_secs(22);
 const NEWS_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Measures and prints.
-pub fn run(places: &Places) -> Result<(), Failure> {
-    let broker = places.start_broker("scale")?;
+pub fn run(home: &Home) -> Result<(), Failure> {
+    let broker = home.start_broker("scale")?;
     let fail = |error| Failure::new("cannot measure a broker under load", error);
     crowd::raise_descriptor_limit().map_err(fail)?;
     let mut crowd = gather(&broker).map_err(fail)?;
     print_hand_offs(&mut crowd).map_err(fail)?;
-    let pong = Pong::start(places.beside("scale-pong")).map_err(fail)?;
+    let pong = Pong::start(home.at("scale-pong")).map_err(fail)?;
     print_pauses(&broker, &pong, crowd).map_err(fail)
 }
 
@@ -53,10 +54,10 @@ pub fn run(places: &Places) -> Result<(), Failure> {
 fn gather(broker: &Broker) -> io::Result<Crowd> {
     println!();
     print_heads(&["standing at the broker", "memory", "each more"]);
-    let mut memory = resident_bytes(broker)?;
+    let mut memory = resident_bytes(broker.pid())?;
     print_row(&["nobody", &mebibytes(memory), ""]);
     let mut tell = |name: String, more: usize| {
-        let before = std::mem::replace(&mut memory, resident_bytes(broker)?);
+        let before = std::mem::replace(&mut memory, resident_bytes(broker.pid())?);
         let each = memory.saturating_sub(before) / more;
         print_row(&[&name, &mebibytes(memory), &format!("{each} B")]);
         io::Result::Ok(())
@@ -77,18 +78,6 @@ fn gather(broker: &Broker) -> io::Result<Crowd> {
     }
     println!();
     Ok(crowd)
-}
-
-fn mebibytes(bytes: usize) -> String {
-    format!("{:.1} MiB", bytes as f64 / (1 << 20) as f64)
-}
-
-/// Returns how much memory the broker's process has.
-fn resident_bytes(broker: &Broker) -> io::Result<usize> {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", broker.pid()))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<usize>().ok());
-    kib.map(|kib| kib * 1024).ok_or_else(|| io::Error::other("no VmRSS of the broker"))
 }
 
 fn print_hand_offs(crowd: &mut Crowd) -> io::Result<()> {

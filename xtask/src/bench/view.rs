@@ -1,0 +1,99 @@
+//! Files in a view, beside the bare directory and beside file systems that others wrote: the rows
+//! of the speed table, and whether each bar is met.
+
+mod commands;
+mod ground;
+mod large;
+mod many;
+mod passthrough;
+mod peers;
+mod profile;
+mod row;
+mod small;
+mod table;
+
+use std::io;
+use std::path::PathBuf;
+
+pub use ground::On;
+pub use passthrough::build as build_passthrough;
+pub use profile::run as profile;
+pub use row::{ROWS, Row};
+
+use self::ground::Ground;
+use self::peers::Place;
+use self::table::{Figure, Outcome};
+use super::home::Home;
+use super::sample::{Samples, paired};
+use crate::step::Failure;
+
+/// Which rows are measured, and how.
+pub struct Plan {
+    pub rows: Vec<&'static Row>,
+    pub on: On,
+    /// How many files are many.
+    pub files: usize,
+    /// Where the figures go besides.
+    pub json: Option<PathBuf>,
+}
+
+/// Measures and prints.
+pub fn run(home: &Home, machine: &str, plan: &Plan) -> Result<(), Failure> {
+    let ground = Ground::lay(&plan.on, home)?;
+    let places = peers::all(home, &ground, plan.files)?;
+    if !places.iter().any(|place| place.name == peers::PASSTHROUGH) {
+        println!("without {}: it could not be built", peers::PASSTHROUGH);
+    }
+    println!("on {}; many: {} files", ground.title, plan.files);
+    let mut outcomes = Vec::new();
+    for row in &plan.rows {
+        let outcome = measure(row, &places)?;
+        table::print_row_in_full(&outcome);
+        outcomes.push(outcome);
+    }
+    if outcomes.len() > 1 {
+        table::print_medians(&outcomes);
+        table::print_bars(&outcomes);
+    }
+    match &plan.json {
+        None => Ok(()),
+        Some(file) => std::fs::write(file, table::json(machine, &ground.title, &outcomes))
+            .map_err(|e| Failure::new(format!("cannot write {}", file.display()), e)),
+    }
+}
+
+/// Measures one row; others that cannot do it are left out.
+fn measure(row: &'static Row, places: &[Place]) -> Result<Outcome, Failure> {
+    let mut places: Vec<&Place> = places.iter().filter(|place| place.is_in(row.field)).collect();
+    loop {
+        let (number, error) = match attempt(row, &places) {
+            Ok(figures) => return Ok(Outcome { row, figures }),
+            Err(failed) => failed,
+        };
+        let place = places.remove(number);
+        let what = format!("cannot measure `{}` in `{}`", row.title, place.name);
+        if place.is_view() {
+            return Err(Failure::new(what, error));
+        }
+        println!("\n{what}: {error}");
+    }
+}
+
+/// Measures one row, or tells which place failed.
+fn attempt(row: &Row, places: &[&Place]) -> Result<Vec<Figure>, (usize, io::Error)> {
+    for (number, place) in places.iter().enumerate() {
+        (row.prepare)(&place.site).map_err(|error| (number, error))?;
+    }
+    let memory: Vec<_> = places.iter().map(|place| place.memory()).collect();
+    let samples = paired(row.title, places.len(), row.rounds, |number, _| {
+        let round = (row.round)(&places[number].site).map_err(|error| (number, error))?;
+        Ok(round.time)
+    })?;
+    let figure = |((place, samples), before): ((&&Place, Samples), Option<usize>)| Figure {
+        place: place.name,
+        best: samples.best(),
+        median: samples.median(),
+        memory: before.zip(place.memory()),
+    };
+    Ok(places.iter().zip(samples).zip(memory).map(figure).collect())
+}

@@ -1,0 +1,95 @@
+//! One large file: from end to end, and here and there.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use rustix::fs::{Advice, fadvise};
+
+use super::row::{Behind, Round, Site};
+
+/// How large it is.
+pub const BYTES: u64 = 256 << 20;
+/// How much is read or written at once, as `cp` does.
+const PIECE: usize = 128 << 10;
+const PAGE: usize = 4096;
+const PAGES: u64 = BYTES / PAGE as u64;
+/// How many pages a round reads or writes.
+const OPERATIONS: u64 = 2_000;
+
+/// Makes the file that is read.
+pub fn prepare(site: &Site) -> io::Result<()> {
+    match fs::metadata(large(site)) {
+        Ok(meta) if meta.len() == BYTES => Ok(()),
+        Ok(_) => Err(io::Error::other("the large file has another size")),
+        Err(error) if error.kind() == ErrorKind::NotFound => fill(&large(site)),
+        Err(error) => Err(error),
+    }
+}
+
+pub fn write(site: &Site) -> io::Result<Round> {
+    let path = site.dir.join("written");
+    let started = Instant::now();
+    fill(&path)?;
+    let time = started.elapsed();
+    fs::remove_file(path)?;
+    Ok(Round { time, operations: 1 })
+}
+
+pub fn read(site: &Site) -> io::Result<Round> {
+    let mut piece = vec![0; PIECE];
+    forget(site)?;
+    let started = Instant::now();
+    let mut file = File::open(large(site))?;
+    while file.read(&mut piece)? > 0 {}
+    Ok(Round { time: started.elapsed(), operations: 1 })
+}
+
+pub fn read_here_and_there(site: &Site) -> io::Result<Round> {
+    forget(site)?;
+    here_and_there(File::open(large(site))?, |file, at| file.read_exact_at(&mut [0; PAGE], at))
+}
+
+pub fn write_here_and_there(site: &Site) -> io::Result<Round> {
+    let file = OpenOptions::new().write(true).open(large(site))?;
+    here_and_there(file, |file, at| file.write_all_at(&[b'y'; PAGE], at))
+}
+
+/// Closes the file, too: some keep what is written until then.
+fn here_and_there(file: File, work: impl Fn(&File, u64) -> io::Result<()>) -> io::Result<Round> {
+    let started = Instant::now();
+    let mut page = 1;
+    for _ in 0..OPERATIONS {
+        // Each page at most once, in the same order everywhere: a walk by a large odd number.
+        page = (page + 40_503) % PAGES;
+        work(&file, page * PAGE as u64)?;
+    }
+    drop(file);
+    Ok(Round { time: started.elapsed() / OPERATIONS as u32, operations: OPERATIONS as usize })
+}
+
+fn large(site: &Site) -> PathBuf {
+    site.dir.join("large")
+}
+
+fn fill(path: &Path) -> io::Result<()> {
+    let piece = vec![b'x'; PIECE];
+    let mut file = File::create(path)?;
+    for _ in 0..BYTES / PIECE as u64 {
+        file.write_all(&piece)?;
+    }
+    Ok(())
+}
+
+/// Lets the mount forget what it knows of the file; what lies behind it stays in memory, as the
+/// bare file does.
+fn forget(site: &Site) -> io::Result<()> {
+    match site.behind {
+        Behind::Nothing => Ok(()),
+        Behind::Plain(_) | Behind::Sealed => {
+            Ok(fadvise(File::open(large(site))?, 0, None, Advice::DontNeed)?)
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! What is measured in each place, and the bars it must reach.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::peers::{BARE, GATE, GATE_FAST, PASSTHROUGH};
+use super::{commands, large, many, small};
+
+/// One line of the speed table.
+pub struct Row {
+    /// What it is called on the command line.
+    pub name: &'static str,
+    pub title: &'static str,
+    pub unit: Unit,
+    pub field: Field,
+    pub rounds: usize,
+    /// Called once in each place.
+    pub prepare: fn(&Site) -> io::Result<()>,
+    /// Called in each round in each place.
+    pub round: fn(&Site) -> io::Result<Round>,
+    pub bars: &'static [Bar],
+}
+
+/// How its figures are shown.
+#[derive(Clone, Copy)]
+pub enum Unit {
+    /// Time for one.
+    Time,
+    /// So many bytes by their time.
+    Speed(u64),
+}
+
+/// Which places take part.
+#[derive(Clone, Copy)]
+pub enum Field {
+    All,
+    /// For what takes long.
+    Only(&'static [&'static str]),
+}
+
+/// A place as a row sees it.
+pub struct Site {
+    /// Where the work is done.
+    pub dir: PathBuf,
+    pub behind: Behind,
+    /// What all places lie on.
+    pub ground: PathBuf,
+    /// How many are many.
+    pub files: usize,
+}
+
+/// Where what a place shows lies.
+pub enum Behind {
+    /// In the place: it is no mount.
+    Nothing,
+    /// In this directory, as it is shown.
+    Plain(PathBuf),
+    /// Where nobody but its server can read it.
+    Sealed,
+}
+
+/// What one round took.
+pub struct Round {
+    /// The time of one operation.
+    pub time: Duration,
+    /// How many there were.
+    pub operations: usize,
+}
+
+/// How fast a view must be, beside one of the others.
+pub struct Bar {
+    pub view: &'static str,
+    pub peer: &'static str,
+    pub bound: Bound,
+    pub by: By,
+}
+
+/// A bound by the other's figure.
+#[derive(Clone, Copy)]
+pub enum Bound {
+    /// So many times the time.
+    Times(f64),
+    /// So many percent of the speed.
+    Percent(f64),
+}
+
+/// Which figures are compared.
+#[derive(Clone, Copy)]
+pub enum By {
+    Median,
+    Best,
+}
+
+const ROUNDS: usize = 5;
+/// Of what takes milliseconds.
+const ROUNDS_SHORT: usize = 11;
+
+const fn times_of_passthrough(times: f64) -> Bar {
+    Bar { view: GATE, peer: PASSTHROUGH, bound: Bound::Times(times), by: By::Median }
+}
+
+const fn percent_of_bare(view: &'static str, percent: f64) -> Bar {
+    Bar { view, peer: BARE, bound: Bound::Percent(percent), by: By::Median }
+}
+
+/// A row over small files.
+const SMALL: Row = Row {
+    name: "",
+    title: "",
+    unit: Unit::Time,
+    field: Field::All,
+    rounds: ROUNDS_SHORT,
+    prepare: small::prepare,
+    round: small::open,
+    bars: &[],
+};
+/// A row over a large file.
+const LARGE: Row = Row { prepare: large::prepare, round: large::read, rounds: ROUNDS, ..SMALL };
+const ALL_OF_IT: Row = Row { unit: Unit::Speed(large::BYTES), ..LARGE };
+/// A row of commands.
+const COMMAND: Row = Row { prepare: commands::prepare_clone, rounds: ROUNDS, ..SMALL };
+/// A row over many files, of which it makes new ones for each round.
+const MANY: Row = Row {
+    prepare: |_| Ok(()),
+    rounds: ROUNDS,
+    field: Field::Only(&[BARE, PASSTHROUGH, GATE]),
+    ..SMALL
+};
+
+/// All rows.
+pub const ROWS: [Row; 14] = [
+    Row {
+        name: "open",
+        title: "open, read 4 KiB, close",
+        round: small::open,
+        bars: &[times_of_passthrough(1.25)],
+        ..SMALL
+    },
+    Row {
+        name: "create",
+        title: "create, write 4 KiB, close, unlink",
+        round: small::create,
+        bars: &[times_of_passthrough(1.25)],
+        ..SMALL
+    },
+    Row {
+        name: "save",
+        title: "save by rename",
+        round: small::save,
+        bars: &[times_of_passthrough(1.25)],
+        ..SMALL
+    },
+    Row { name: "stat", title: "stat", round: small::stat, ..SMALL },
+    Row {
+        name: "read",
+        title: "read 256 MiB",
+        round: large::read,
+        bars: &[Bar { view: GATE, peer: PASSTHROUGH, bound: Bound::Percent(95.0), by: By::Best }],
+        ..ALL_OF_IT
+    },
+    Row {
+        name: "write",
+        title: "write 256 MiB",
+        round: large::write,
+        bars: &[percent_of_bare(GATE, 45.0), percent_of_bare(GATE_FAST, 80.0)],
+        ..ALL_OF_IT
+    },
+    Row {
+        name: "random-read",
+        title: "read 4 KiB somewhere in 256 MiB",
+        round: large::read_here_and_there,
+        ..LARGE
+    },
+    Row {
+        name: "random-write",
+        title: "write 4 KiB somewhere in 256 MiB",
+        round: large::write_here_and_there,
+        ..LARGE
+    },
+    Row {
+        name: "clone",
+        title: "git clone of 3 000 files",
+        prepare: commands::prepare_repository,
+        round: commands::clone,
+        bars: &[times_of_passthrough(1.0)],
+        ..COMMAND
+    },
+    Row {
+        name: "status",
+        title: "git status",
+        round: commands::status,
+        bars: &[times_of_passthrough(1.0)],
+        rounds: ROUNDS_SHORT,
+        ..COMMAND
+    },
+    Row {
+        name: "rg",
+        title: "rg",
+        round: commands::search,
+        bars: &[times_of_passthrough(1.0)],
+        ..COMMAND
+    },
+    Row { name: "list", title: "list many files, each", round: many::list, ..MANY },
+    Row { name: "walk", title: "look at many files, each", round: many::walk, ..MANY },
+    Row { name: "remove", title: "remove many files, each", round: many::remove, ..MANY },
+];
