@@ -25,6 +25,7 @@ mod tree;
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use gate_fuse::{Attr, Errno, NodeId, StatFs};
 use rustix::fs::{AtFlags, Mode, OFlags, Statx, StatxFlags};
@@ -70,6 +71,15 @@ pub struct Found {
     pub node: NodeId,
     /// Its attributes.
     pub attr: Attr,
+}
+
+/// What still holds of what the kernel knows of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Review {
+    /// The attributes that it was told.
+    pub attributes_hold: bool,
+    /// The content that it read.
+    pub content_holds: bool,
 }
 
 impl Directory {
@@ -131,10 +141,12 @@ impl Directory {
         }
     }
 
-    /// Whether a node's attributes are others than the kernel was last told.
-    pub fn has_news(&self, node: NodeId) -> bool {
-        let Ok(node) = self.nodes.get(node) else { return false };
-        stat(&node.descriptor).is_ok_and(|stat| !node.was_told(&attributes::attr_of(&stat)))
+    /// Looks at a file that is being opened: whether what the kernel knows of it still holds.
+    /// What it then reads counts as seen now.
+    pub fn review(&self, node: NodeId) -> Result<Review, Errno> {
+        let node = self.nodes.get(node)?;
+        let attr = attributes::attr_of(&stat(&node.descriptor)?);
+        Ok(Review { attributes_hold: node.was_told(&attr), content_holds: node.see(&attr, SystemTime::now()) })
     }
 
     /// Whether a name leads to a known node.

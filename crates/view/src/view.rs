@@ -144,13 +144,15 @@ impl View {
 
     /// Lets an open see the file as it is: another view, or somebody beside this one, may have
     /// changed it within the time for which the kernel trusts what it was told.
-    fn refresh(&self, node: NodeId) {
-        if !self.directory.has_news(node) {
-            return;
-        }
-        if let Err(errno) = self.notifier().inval_inode(node, Stale::Attributes) {
+    /// Returns whether what the kernel has read of it still holds.
+    fn refresh(&self, node: NodeId) -> bool {
+        let Ok(review) = self.directory.review(node) else { return false };
+        if !review.attributes_hold
+            && let Err(errno) = self.notifier().inval_inode(node, Stale::Attributes)
+        {
             tracing::warn!(%errno, ?node, "attributes could not be declared stale");
         }
+        review.content_holds
     }
 
     fn entry(&self, found: &Found) -> Entry {

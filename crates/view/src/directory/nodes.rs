@@ -9,6 +9,7 @@ use std::hash::{Hash, Hasher};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use gate_fuse::{Attr, Errno, NodeId};
 use rustc_hash::{FxHashMap, FxHasher};
@@ -28,6 +29,8 @@ pub(super) struct Node {
     lookups: AtomicU64,
     /// A digest of the attributes that the kernel was last told.
     told: AtomicU64,
+    /// A digest of the content that the kernel may have read; 0 if that may change unseen.
+    seen: AtomicU64,
 }
 
 /// The file, and the mount it was found on: a bind mount shows one directory in two places.
@@ -280,6 +283,7 @@ impl Node {
             descriptor,
             lookups: AtomicU64::new(lookups),
             told: AtomicU64::new(0),
+            seen: AtomicU64::new(0),
         }
     }
 
@@ -291,6 +295,13 @@ impl Node {
         self.told.load(Ordering::Relaxed) == digest(attr)
     }
 
+    /// Notes that the file is about to be read as it is; returns whether it was the same when
+    /// that was last noted.
+    pub fn see(&self, attr: &Attr, now: SystemTime) -> bool {
+        let content = if is_settled(attr, now) { content_digest(attr) } else { 0 };
+        self.seen.swap(content, Ordering::Relaxed) == content && content != 0
+    }
+
     fn names(&self) -> Names {
         match self.kind {
             FileType::Directory => Names::One,
@@ -299,10 +310,61 @@ impl Node {
     }
 }
 
+/// How long ago a file must have changed for its next change to be seen by its times: longer
+/// than the clock of any file system takes to tick, and than the kernel leaves what was stored in
+/// a mapping unwritten (30 s by default); until that is written, more may be stored at the same
+/// time.
+const SETTLED_AFTER: Duration = Duration::from_secs(60);
+
+fn is_settled(attr: &Attr, now: SystemTime) -> bool {
+    let changed = UNIX_EPOCH + Duration::from_secs(attr.ctime);
+    now.duration_since(changed).is_ok_and(|age| age > SETTLED_AFTER)
+}
+
+/// Of all that changes with a file's content. Never 0.
+fn content_digest(attr: &Attr) -> u64 {
+    let mut hasher = FxHasher::default();
+    (attr.size, attr.mtime, attr.mtime_nsec, attr.ctime, attr.ctime_nsec).hash(&mut hasher);
+    hasher.finish().max(1)
+}
+
 /// Of all that changes with a file's content or mode; its last access tells nothing of either.
 fn digest(attr: &Attr) -> u64 {
     let mut hasher = FxHasher::default();
     (attr.size, attr.mode, attr.uid, attr.gid, attr.nlink).hash(&mut hasher);
     (attr.mtime, attr.mtime_nsec, attr.ctime, attr.ctime_nsec).hash(&mut hasher);
     hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_read_holds_while_a_file_that_has_settled_shows_no_change() {
+        let old = Attr { size: 3, ctime: 1_000, mtime: 1_000, ..Attr::default() };
+        let others = [
+            Attr { size: 4, ..old },
+            Attr { ctime_nsec: 1, ..old },
+            Attr { mtime: 999, ..old },
+        ];
+        let at = |seconds: u64| UNIX_EPOCH + Duration::from_secs(seconds);
+        for changed in others {
+            let node = node_of_nothing();
+            let seen = [old, old, changed, changed, old].map(|attr| node.see(&attr, at(2_000)));
+            assert_eq!(seen, [false, true, false, true, false], "{changed:?}");
+        }
+        // Its times may not move with its next change; nor if the clock was set back.
+        for now in [0, 1_001, 1_060] {
+            let node = node_of_nothing();
+            assert_eq!([(); 3].map(|()| node.see(&old, at(now))), [false; 3], "{now}");
+            assert!(!node.see(&old, at(2_000)), "what was read then may be something else");
+        }
+    }
+
+    fn node_of_nothing() -> Node {
+        let root = std::fs::File::open("/").unwrap();
+        let stat = super::super::stat(&root.try_clone().unwrap().into()).unwrap();
+        Node::new(NodeId::ROOT, root.into(), &stat, 1)
+    }
 }

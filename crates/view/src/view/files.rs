@@ -164,11 +164,12 @@ impl View {
         let Opening { node, flags, kill_suidgid, user, .. } = opening;
         match self.directory.open(node, flags, kill_suidgid) {
             Ok(file) => {
-                self.refresh(node);
+                let keep = self.refresh(node);
                 if turn != Turn::Ungated {
                     self.guard_open(node, &user, opens(flags));
                 }
-                let opened = self.opened(node, user, turn, file);
+                let mut opened = self.opened(node, user, turn, file);
+                opened.flags.set(OpenFlags::KEEP_CACHE, keep);
                 reply.opened(&opened);
             }
             Err(errno) => {
