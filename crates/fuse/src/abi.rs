@@ -19,6 +19,12 @@ pub(crate) const MINOR_MIN: u32 = 34;
 
 /// `FUSE_DEV_IOC_CLONE`: `_IOR(229, 0, u32)`.
 pub(crate) const DEV_IOC_CLONE: rustix::ioctl::Opcode = rustix::ioctl::opcode::read::<u32>(229, 0);
+/// `FUSE_DEV_IOC_BACKING_OPEN`: `_IOW(229, 1, struct fuse_backing_map)`.
+pub(crate) const DEV_IOC_BACKING_OPEN: rustix::ioctl::Opcode =
+    rustix::ioctl::opcode::write::<BackingMap>(229, 1);
+/// `FUSE_DEV_IOC_BACKING_CLOSE`: `_IOW(229, 2, u32)`.
+pub(crate) const DEV_IOC_BACKING_CLOSE: rustix::ioctl::Opcode =
+    rustix::ioctl::opcode::write::<u32>(229, 2);
 
 /// Records of a directory listing, and extensions, are aligned to this.
 pub(crate) const RECORD_ALIGN: usize = 8;
@@ -291,6 +297,7 @@ wire! {
         pub attr: Attr,
     }
     pub(crate) struct AttrOut { pub valid: u64, pub valid_nsec: u32, pub dummy: u32, pub attr: Attr }
+    pub(crate) struct BackingMap { pub fd: i32, pub flags: u32, pub padding: u64 }
     pub(crate) struct OpenOut { pub handle: u64, pub open_flags: u32, pub backing: i32 }
     pub(crate) struct WriteOut { pub size: u32, pub padding: u32 }
     pub(crate) struct GetxattrOut { pub size: u32, pub padding: u32 }
@@ -409,5 +416,7 @@ mod tests {
         assert_eq!(offset_of!(EntryOut, attr), 40);
         assert_eq!(offset_of!(Attr, mode), 60);
         assert_eq!(DEV_IOC_CLONE, 0x8004_e500);
+        assert_eq!(DEV_IOC_BACKING_OPEN, 0x4010_e501);
+        assert_eq!(DEV_IOC_BACKING_CLOSE, 0x4004_e502);
     }
 }

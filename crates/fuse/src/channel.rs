@@ -4,7 +4,7 @@
 //! nowhere else.
 
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -56,6 +56,11 @@ impl Channel {
         // SAFETY: as above; the descriptor is a FUSE device.
         unsafe { ioctl(device.0.as_fd(), clone) }?;
         Ok(Channel::new(device))
+    }
+
+    /// The device itself.
+    pub fn device(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 
     /// Waits for a frame.

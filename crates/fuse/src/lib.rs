@@ -4,12 +4,13 @@
 //! kernel; [`Session::serve`] reads requests with a channel and a thread per worker and gives
 //! them to a [`FileSystem`], each with a [`Reply`] that may be answered later and from anywhere.
 //! A reply that waits is parked ([`Reply::park`]), so that a signal ends the waiting. A
-//! [`Notifier`] drops what the kernel has cached.
+//! [`Notifier`] drops what the kernel has cached; a [`Backer`] lets it read and write files itself.
 //!
 //! It must hold: every request is answered once; no bytes of a frame make the decoder panic;
 //! an unmount ends the session. Not here: paths, policies, files.
 
 mod abi;
+mod backing;
 mod channel;
 mod mount;
 mod notify;
@@ -23,6 +24,7 @@ pub mod staged;
 mod tests;
 
 pub use abi::{Attr, FileLock, InitFlags, OpenFlags};
+pub use backing::{Backer, Backing};
 pub use channel::Device;
 pub use mount::{MountError, MountOptions, UnmountError, detach, mount, unmount};
 pub use notify::{Notifier, Stale};

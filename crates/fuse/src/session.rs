@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use rustix::thread::UnshareFlags;
 
 use crate::abi::{self, InitFlags};
+use crate::backing::Backer;
 use crate::channel::{Channel, Device, Received};
 use crate::notify::Notifier;
 use crate::park::Parking;
@@ -137,6 +138,13 @@ impl Session {
     /// The way to tell the kernel something unasked, from any thread.
     pub fn notifier(&self) -> Notifier {
         Notifier::new(&self.channel)
+    }
+
+    /// The way to let the kernel read and write files of the server itself; `None` if that was not
+    /// agreed on.
+    pub fn backer(&self) -> Option<Backer> {
+        let agreed = self.negotiated.flags.contains(InitFlags::PASSTHROUGH);
+        agreed.then(|| Backer::new(&self.channel))
     }
 
     /// Serves the mount with so many threads until it is unmounted or aborted. Every worker has

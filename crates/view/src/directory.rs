@@ -80,6 +80,8 @@ pub struct Review {
     pub attributes_hold: bool,
     /// The content that it read.
     pub content_holds: bool,
+    /// How many bytes it has.
+    pub size: u64,
 }
 
 impl Directory {
@@ -146,7 +148,11 @@ impl Directory {
     pub fn review(&self, node: NodeId) -> Result<Review, Errno> {
         let node = self.nodes.get(node)?;
         let attr = attributes::attr_of(&stat(&node.descriptor)?);
-        Ok(Review { attributes_hold: node.was_told(&attr), content_holds: node.see(&attr, SystemTime::now()) })
+        Ok(Review {
+            attributes_hold: node.was_told(&attr),
+            content_holds: node.see(&attr, SystemTime::now()),
+            size: attr.size,
+        })
     }
 
     /// Whether a name leads to a known node.

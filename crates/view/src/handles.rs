@@ -9,6 +9,7 @@ use gate_fuse::{Errno, HandleId, NodeId};
 use rustc_hash::FxHashMap;
 
 use crate::agent::Agent;
+use crate::backing::Way;
 use crate::directory::{OpenDirectory, OpenFile};
 use crate::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering, RwLock};
 use crate::turn::Turn;
@@ -25,6 +26,7 @@ pub(crate) struct Handle {
     pub turn_ended: AtomicBool,
     turn: Turn,
     file: OpenFile,
+    pub way: Way,
     revoked: AtomicBool,
     contended: AtomicBool,
     /// When its I/O was last told, in milliseconds of the view's clock, plus one.
@@ -55,13 +57,14 @@ pub(crate) struct Handles {
 }
 
 impl Handle {
-    pub fn new(node: NodeId, user: User, turn: Turn, file: OpenFile) -> Handle {
+    pub fn new(node: NodeId, user: User, turn: Turn, (file, way): (OpenFile, Way)) -> Handle {
         Handle {
             node,
             user,
             turn_ended: AtomicBool::new(false),
             turn,
             file,
+            way,
             revoked: AtomicBool::new(false),
             contended: AtomicBool::new(false),
             told_ms: AtomicU64::new(0),

@@ -10,6 +10,7 @@
 
 pub mod agent;
 pub mod asker;
+pub mod backing;
 pub mod directory;
 pub mod guard;
 mod handles;

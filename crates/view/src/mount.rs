@@ -21,6 +21,7 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::agent::Agents;
 use crate::asker::Identity;
+use crate::backing::{self, Ways};
 use crate::directory::{self, Directory};
 use crate::guard::{self, Guard};
 use crate::handles::Handles;
@@ -128,6 +129,8 @@ pub struct Options {
     pub allow_other: bool,
     /// Nothing may be changed through it.
     pub read_only: bool,
+    /// What the kernel may read and write without asking the view.
+    pub backing: backing::Policy,
     /// What happens when an agent overwrites what it has not seen.
     pub guard: guard::Policy,
     /// Where what it destroys is kept.
@@ -189,7 +192,10 @@ impl Ready {
         let device =
             gate_fuse::mount(&options.mountpoint, &mount_options).map_err(ServeError::Mount)?;
         // The kernel can only enforce ACLs of the source for a server that acts for everybody.
-        let wishes = Wishes { posix_acl: rustix::process::geteuid().is_root(), passthrough: false };
+        let wishes = Wishes {
+            posix_acl: rustix::process::geteuid().is_root(),
+            passthrough: options.backing != backing::Policy::Nothing,
+        };
         let session = gate_fuse::Session::start(device, wishes).map_err(|error| {
             let _ = gate_fuse::detach(&options.mountpoint);
             ServeError::Start(error)
@@ -207,7 +213,9 @@ impl Ready {
         let agents = Agents::new(&settings.identity, options.guard);
         let guard = Guard::start(options.guard, options.kept).map_err(ServeError::Io)?;
         let handles = ears.0.clone();
-        let view = View::new(Parts { directory, broker, handles, timer, agents, guard, settings });
+        let ways = Ways::new(options.backing, session.backer());
+        let parts = Parts { directory, broker, handles, ways, timer, agents, guard, settings };
+        let view = View::new(parts);
         view.set_notifier(session.notifier());
         room::start(&view).map_err(ServeError::Io)?;
         Ok(Ready { view, session })

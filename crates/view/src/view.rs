@@ -20,11 +20,12 @@ use std::time::Duration;
 
 use gate_api::Session;
 use gate_core::id::SpaceId;
-use gate_fuse::{Attr, Entry, NodeId, Notifier, Reply, Stale};
+use gate_fuse::{Attr, Entry, Errno, NodeId, Notifier, Reply, Stale};
 
 use crate::agent::Agents;
 use crate::asker::{Asker, Identity};
-use crate::directory::{Directory, Found};
+use crate::backing::Ways;
+use crate::directory::{Directory, Found, Review};
 use crate::guard::Guard;
 use crate::handles::Handles;
 use crate::line::Line;
@@ -43,6 +44,7 @@ pub(crate) struct View {
     pub directory: Directory,
     pub broker: Session,
     pub handles: Arc<Handles>,
+    pub ways: Ways,
     pub line: Line,
     pub parking: Parking,
     pub walkers: Walkers,
@@ -75,6 +77,7 @@ pub(crate) struct Parts {
     pub directory: Directory,
     pub broker: Session,
     pub handles: Arc<Handles>,
+    pub ways: Ways,
     pub timer: Timer,
     pub agents: Agents,
     pub guard: Option<Guard>,
@@ -88,6 +91,7 @@ impl View {
             directory: parts.directory,
             broker: parts.broker,
             handles: parts.handles,
+            ways: parts.ways,
             line: Line::default(),
             parking: Parking::default(),
             walkers: Walkers::default(),
@@ -132,27 +136,28 @@ impl View {
         path.map_or(Gating::Gated, |path| self.settings.policies.gating(path))
     }
 
-    /// While calls wait the walk of each must come to us.
-    fn attr_valid(&self) -> Duration {
-        if self.parking.is_in_use() { Duration::ZERO } else { VALID }
+    /// While calls wait the walk of each must come to us; and what is written past us changes
+    /// attributes that the kernel would not ask for.
+    fn attr_valid(&self, node: NodeId) -> Duration {
+        let unsure = self.parking.is_in_use() || self.ways.is_written_unseen(node);
+        if unsure { Duration::ZERO } else { VALID }
     }
 
     fn answer_attr(&self, node: NodeId, attr: &Attr, reply: Reply) {
         self.directory.tell(node, attr);
-        reply.attr(attr, self.attr_valid());
+        reply.attr(attr, self.attr_valid(node));
     }
 
     /// Lets an open see the file as it is: another view, or somebody beside this one, may have
     /// changed it within the time for which the kernel trusts what it was told.
-    /// Returns whether what the kernel has read of it still holds.
-    fn refresh(&self, node: NodeId) -> bool {
-        let Ok(review) = self.directory.review(node) else { return false };
+    fn refresh(&self, node: NodeId) -> Result<Review, Errno> {
+        let review = self.directory.review(node)?;
         if !review.attributes_hold
             && let Err(errno) = self.notifier().inval_inode(node, Stale::Attributes)
         {
             tracing::warn!(%errno, ?node, "attributes could not be declared stale");
         }
-        review.content_holds
+        Ok(review)
     }
 
     fn entry(&self, found: &Found) -> Entry {
@@ -163,7 +168,7 @@ impl View {
             generation: 0,
             attr: found.attr,
             entry_valid: VALID,
-            attr_valid: self.attr_valid(),
+            attr_valid: self.attr_valid(found.node),
         }
     }
 

@@ -13,6 +13,7 @@ use gate_api::session::MaxHold;
 use gate_api::wire::{Origin, Rules, Source as Served};
 use gate_api::{Address, AttachError, Attachment, ClientInfo, Session};
 use gate_fuse::MountError;
+use gate_view::backing;
 use gate_view::kept::Place;
 use gate_view::mount::{About, Ears, Source};
 use gate_view::policy::{BadGlob, Policies, READ_WAIT_DEFAULT, Rule};
@@ -64,7 +65,7 @@ pub struct Args {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Turns")]
 struct Turns {
-    /// How much is fenced; strict gates every name and lets nobody pass
+    /// How much is checked, against how fast it is
     #[arg(long, value_enum, default_value_t = Mode::Default)]
     mode: Mode,
     /// Gate names or not, as in '*.log=none' or 'build/=gated'; may be repeated, the last one wins
@@ -100,12 +101,22 @@ struct Turns {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Mode {
-    /// Everyday work
+    /// The kernel reads large files itself; all that is written is checked
     Default,
-    /// Nobody passes, everything is gated
+    /// Nobody passes, everything is gated, and all I/O is checked
     Strict,
-    /// As default, for speed
+    /// The kernel writes, too: a turn that was taken away ends with the last close
     Fast,
+}
+
+impl Mode {
+    fn backing(self) -> backing::Policy {
+        match self {
+            Mode::Strict => backing::Policy::Nothing,
+            Mode::Default => backing::Policy::Reads,
+            Mode::Fast => backing::Policy::Everything,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -252,6 +263,7 @@ impl Args {
                 || settings.release_on_flush.unwrap_or(false),
             allow_other: self.allow_other,
             read_only: self.read_only,
+            backing: self.turns.mode.backing(),
             guard: self.guard.policy(&settings),
             kept,
             about: About { broker: reached.address.to_string() },

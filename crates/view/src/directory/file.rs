@@ -3,7 +3,7 @@
 use std::io::IoSlice;
 use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd};
 
-use gate_fuse::{Caller, CopyFileRange, Errno, Write};
+use gate_fuse::{Backer, Backing, Caller, CopyFileRange, Errno, Write};
 use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
 use rustix::io::ReadWriteFlags;
 
@@ -25,6 +25,13 @@ impl OpenFile {
     pub(super) fn flags(flags: u32) -> OFlags {
         let done = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
         OFlags::from_bits_retain(flags) - done - OFlags::DIRECT - OFlags::APPEND
+    }
+
+    /// Lets the kernel read and write the file itself, with none of the rights that would let
+    /// writes leave suid and sgid in place.
+    pub fn back(&self, backer: &Backer) -> Result<Backing, Errno> {
+        caller::strip_suidgid(Strip::Yes)?;
+        backer.open(&self.0)
     }
 
     /// Reads; less than the buffer's length only at the end of the file.

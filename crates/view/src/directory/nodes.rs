@@ -343,11 +343,8 @@ mod tests {
     #[test]
     fn what_was_read_holds_while_a_file_that_has_settled_shows_no_change() {
         let old = Attr { size: 3, ctime: 1_000, mtime: 1_000, ..Attr::default() };
-        let others = [
-            Attr { size: 4, ..old },
-            Attr { ctime_nsec: 1, ..old },
-            Attr { mtime: 999, ..old },
-        ];
+        let others =
+            [Attr { size: 4, ..old }, Attr { ctime_nsec: 1, ..old }, Attr { mtime: 999, ..old }];
         let at = |seconds: u64| UNIX_EPOCH + Duration::from_secs(seconds);
         for changed in others {
             let node = node_of_nothing();

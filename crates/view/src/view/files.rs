@@ -9,6 +9,7 @@ use gate_fuse::{Caller, CopyFileRange, Errno, HandleId, NodeId, OpenFlags, Opene
 
 use super::View;
 use crate::asker::Asker;
+use crate::backing::Use;
 use crate::directory::{Found, Make, OpenFile};
 use crate::guard::{Opens, Overwrite, Victim};
 use crate::handles::{Handle, User};
@@ -162,14 +163,15 @@ impl View {
 
     fn open_file(&self, opening: Opening, reply: Reply, turn: Turn) {
         let Opening { node, flags, kill_suidgid, user, .. } = opening;
-        match self.directory.open(node, flags, kill_suidgid) {
-            Ok(file) => {
-                let keep = self.refresh(node);
+        let file = self.directory.open(node, flags, kill_suidgid);
+        match file.and_then(|file| Ok((file, self.refresh(node)?))) {
+            Ok((file, review)) => {
                 if turn != Turn::Ungated {
                     self.guard_open(node, &user, opens(flags));
                 }
-                let mut opened = self.opened(node, user, turn, file);
-                opened.flags.set(OpenFlags::KEEP_CACHE, keep);
+                let io = (Use::of(flags), review.size);
+                let mut opened = self.opened(node, user, turn, (file, io));
+                opened.flags.set(OpenFlags::KEEP_CACHE, review.content_holds);
                 reply.opened(&opened);
             }
             Err(errno) => {
@@ -204,9 +206,18 @@ impl View {
         });
     }
 
-    fn opened(&self, node: NodeId, user: User, turn: Turn, file: OpenFile) -> Opened {
+    fn opened(
+        &self,
+        node: NodeId,
+        user: User,
+        turn: Turn,
+        (file, io): (OpenFile, (Use, u64)),
+    ) -> Opened {
         let writes = user.writes;
-        let handle = self.handles.insert(Handle::new(node, user, turn, file));
+        let told = self.ways.join(node, io, &file, || {
+            self.directory.open(node, libc::O_RDWR.cast_unsigned(), false)
+        });
+        let handle = self.handles.insert(Handle::new(node, user, turn, (file, told.way)));
         // Taken away before there was a handle to fence.
         if let Turn::Granted { owner } = turn
             && !self.has(turn)
@@ -215,11 +226,11 @@ impl View {
         }
         // Without this each close of what was only read costs a call that does nothing.
         let flags = if writes || self.settings.release_on_flush {
-            OpenFlags::empty()
+            told.flags
         } else {
-            OpenFlags::NOFLUSH
+            told.flags | OpenFlags::NOFLUSH
         };
-        Opened { handle, flags, backing: None }
+        Opened { handle, flags, backing: told.backing }
     }
 
     pub(super) fn create(
@@ -247,7 +258,8 @@ impl View {
                     if turn != Turn::Ungated {
                         view.guard_open(found.node, &user, Opens::Empty);
                     }
-                    let opened = view.opened(found.node, user, turn, file);
+                    let opened =
+                        view.opened(found.node, user, turn, (file, (Use::of(creation.flags), 0)));
                     reply.created(&view.entry(&found), &opened);
                 }
                 Err(errno) => {
@@ -307,7 +319,8 @@ impl View {
                 let process = asker.process();
                 let user = User { process, agent: asker.agent, writes: true, executes: false };
                 self.guard_open(found.node, &user, Opens::Empty);
-                let opened = self.opened(found.node, user, Turn::Ungated, file);
+                let opened =
+                    self.opened(found.node, user, Turn::Ungated, (file, (Use::of(flags), 0)));
                 reply.created(&self.entry(&found), &opened);
             }
             Err(errno) => reply.error(errno),
@@ -369,6 +382,7 @@ impl View {
     pub(super) fn release(&self, handle: HandleId) {
         if let Some(handle) = self.handles.remove(handle) {
             self.guard_end(&handle);
+            self.ways.leave(handle.node, handle.way);
             // Before the file is closed: its inode number cannot be another file's yet.
             self.end_turn(handle.end_turn(), None);
         }

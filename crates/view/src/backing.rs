@@ -1,0 +1,213 @@
+//! Which way the bytes of an open file go: through the kernel's cache and this view, past the
+//! cache, or past the view.
+//!
+//! The kernel knows three ways, and demands one of all handles of a file: while one is *backed* by
+//! the source's file, all are, by the same; while one goes through the *cache*, none is backed.
+//! What is written *directly* passes the cache and may stand beside either.
+//!
+//! It must hold: no handle that was opened in a turn writes past the view, unless the view was
+//! mounted to be fast ([`Policy::Everything`]): a backed handle cannot be fenced.
+
+use std::collections::hash_map::Entry;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use gate_fuse::{Backer, Backing, BackingId, Errno, NodeId, OpenFlags};
+use rustc_hash::FxHashMap;
+
+use crate::directory::OpenFile;
+
+/// Files from this size on are worth two more system calls at each open.
+const BACKED_FROM_BYTES: u64 = 128 * 1024;
+
+/// What may go past the view.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Policy {
+    /// Nothing.
+    Nothing,
+    /// What is read.
+    Reads,
+    /// What is written, too.
+    Everything,
+}
+
+/// What a handle is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Use {
+    Read,
+    Write,
+    ReadWrite,
+}
+
+/// The ways of the files that are open.
+pub(crate) struct Ways {
+    policy: Policy,
+    backer: Option<Backer>,
+    /// Set once the kernel has refused for want of privilege.
+    refused: AtomicBool,
+    files: Mutex<FxHashMap<NodeId, Shared>>,
+}
+
+/// The way that the handles of a file share, and how many they are.
+struct Shared {
+    way: SharedWay,
+    handles: usize,
+}
+
+enum SharedWay {
+    Cached,
+    Backed(Backing, Backed),
+}
+
+/// How far a file is backed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Backed {
+    ToRead,
+    ToWrite,
+}
+
+/// The way of one handle, to be given back when it is released.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// Past the cache, and nobody's business.
+    Direct,
+    /// As the other handles of the file.
+    Shared,
+    /// As the other handles of the file, and what it writes does not come to the view.
+    Unfenced,
+}
+
+/// What the kernel is told of a handle's way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Told {
+    pub way: Way,
+    pub flags: OpenFlags,
+    pub backing: Option<BackingId>,
+}
+
+impl Use {
+    /// Reads the flags of open(2).
+    pub fn of(flags: u32) -> Use {
+        match flags.cast_signed() & libc::O_ACCMODE {
+            libc::O_RDONLY => Use::Read,
+            libc::O_WRONLY => Use::Write,
+            _ => Use::ReadWrite,
+        }
+    }
+
+    fn writes(self) -> bool {
+        self != Use::Read
+    }
+}
+
+impl Ways {
+    /// `backer` is how files are registered, where the kernel can do that at all.
+    pub fn new(policy: Policy, backer: Option<Backer>) -> Ways {
+        Ways { policy, backer, refused: AtomicBool::new(false), files: Mutex::default() }
+    }
+
+    /// Chooses the way of a new handle of a file of that size, which is open as `file`.
+    /// `read_write` opens it to be read and written.
+    pub fn join(
+        &self,
+        node: NodeId,
+        (to, size): (Use, u64),
+        file: &OpenFile,
+        read_write: impl FnOnce() -> Result<OpenFile, Errno>,
+    ) -> Told {
+        let alone = !self.lock().contains_key(&node);
+        let how = self.wanted(to, size).filter(|_| alone);
+        let backing = how.and_then(|how| match (how, to) {
+            (Backed::ToRead, _) | (Backed::ToWrite, Use::ReadWrite) => self.back(how, Ok(file)),
+            (Backed::ToWrite, _) => self.back(how, read_write().as_ref().map_err(|errno| *errno)),
+        });
+        let mut files = self.lock();
+        let shared = match files.entry(node) {
+            // Another handle was faster, or there were some: its way is this one's.
+            Entry::Occupied(shared) => shared.into_mut(),
+            Entry::Vacant(_) if backing.is_none() && to == Use::Write => return Told::direct(),
+            Entry::Vacant(vacant) => {
+                let way =
+                    backing.map_or(SharedWay::Cached, |(file, how)| SharedWay::Backed(file, how));
+                vacant.insert(Shared { way, handles: 0 })
+            }
+        };
+        let told = shared.way.told(to);
+        shared.handles += usize::from(told.way != Way::Direct);
+        told
+    }
+
+    /// A handle is gone.
+    pub fn leave(&self, node: NodeId, way: Way) {
+        if way == Way::Direct {
+            return;
+        }
+        let mut files = self.lock();
+        let Entry::Occupied(mut shared) = files.entry(node) else { return };
+        shared.get_mut().handles -= 1;
+        if shared.get().handles == 0 {
+            let shared = shared.remove();
+            drop(files);
+            drop(shared); // Takes the registration back.
+        }
+    }
+
+    /// Returns whether a file may change without the kernel's telling us.
+    pub fn is_written_unseen(&self, node: NodeId) -> bool {
+        let files = self.lock();
+        let shared = files.get(&node);
+        shared.is_some_and(|shared| matches!(shared.way, SharedWay::Backed(_, Backed::ToWrite)))
+    }
+
+    fn wanted(&self, to: Use, size: u64) -> Option<Backed> {
+        match (self.policy, to.writes()) {
+            (Policy::Reads | Policy::Everything, false) if size >= BACKED_FROM_BYTES => {
+                Some(Backed::ToRead)
+            }
+            (Policy::Everything, true) => Some(Backed::ToWrite),
+            (Policy::Nothing | Policy::Reads | Policy::Everything, _) => None,
+        }
+    }
+
+    fn back(&self, how: Backed, file: Result<&OpenFile, Errno>) -> Option<(Backing, Backed)> {
+        let backer = self.backer.as_ref().filter(|_| !self.refused.load(Ordering::Relaxed))?;
+        match file.and_then(|file| file.back(backer)) {
+            Ok(backing) => Some((backing, how)),
+            Err(errno) => {
+                // Everything works without, only slower.
+                tracing::debug!(%errno, "the kernel does not read a file itself");
+                self.refused.fetch_or(errno == Errno::PERM, Ordering::Relaxed);
+                None
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, FxHashMap<NodeId, Shared>> {
+        // Nothing panics while it is held.
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl SharedWay {
+    fn told(&self, to: Use) -> Told {
+        match (self, to) {
+            (SharedWay::Cached, Use::Write) => Told::direct(),
+            (SharedWay::Cached, Use::Read | Use::ReadWrite) => {
+                Told { way: Way::Shared, flags: OpenFlags::empty(), backing: None }
+            }
+            (SharedWay::Backed(backing, how), to) => {
+                let mut flags = OpenFlags::PASSTHROUGH;
+                let seen = to.writes() && *how == Backed::ToRead;
+                flags.set(OpenFlags::DIRECT_IO, seen);
+                let way = if to.writes() && !seen { Way::Unfenced } else { Way::Shared };
+                Told { way, flags, backing: Some(backing.id()) }
+            }
+        }
+    }
+}
+
+impl Told {
+    fn direct() -> Told {
+        Told { way: Way::Direct, flags: OpenFlags::DIRECT_IO, backing: None }
+    }
+}
