@@ -1,0 +1,148 @@
+//! Which way the bytes of an open file go: through the view, or past it.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use gate_tests::World;
+use rustix::fs::inotify;
+use rustix::io::Errno;
+
+/// Larger than what is read through the view by default.
+const LARGE: usize = 1 << 20;
+
+fn seed_large(world: &World, name: &str) {
+    world.seed(name, &"0123456789abcdef".repeat(LARGE / 16));
+}
+
+/// Returns how many bytes the server of the view has read and written so far.
+fn moved(world: &World) -> [u64; 2] {
+    let io = fs::read_to_string(format!("/proc/{}/io", world.server_of(&world.view()).pid()));
+    let io = io.unwrap();
+    ["rchar: ", "wchar: "].map(|name| {
+        let count = io.lines().find_map(|line| line.strip_prefix(name));
+        count.unwrap().parse().unwrap()
+    })
+}
+
+/// Returns how many bytes the server moved while something was done.
+fn moved_by(world: &World, act: impl FnOnce()) -> [u64; 2] {
+    let before = moved(world);
+    act();
+    let after = moved(world);
+    [after[0] - before[0], after[1] - before[1]]
+}
+
+fn read_all(path: &Path) {
+    assert_eq!(fs::read(path).unwrap().len(), LARGE);
+}
+
+#[test]
+fn the_kernel_reads_large_files_itself_where_it_may() {
+    let large = LARGE as u64;
+    for (args, through_the_view) in [(vec![], false), (vec!["--mode", "strict"], true)] {
+        let world = World::with_view(&args);
+        seed_large(&world, "large");
+        let [read, _] = moved_by(&world, || read_all(&world.view().join("large")));
+        assert_eq!(read >= large, through_the_view, "{args:?}: {read}");
+    }
+}
+
+#[test]
+fn an_ordinary_user_reads_large_files_through_the_view() {
+    let mut world = World::bare_of_ordinary_user();
+    world.start_broker([""; 0]);
+    let [source, view] = [world.source(), world.view()];
+    world.mount(&source, &view, [""; 0]);
+    seed_large(&world, "large");
+    let mut user = world.actor(&view);
+    let fd = user.open("r", "large");
+    assert_eq!(user.read(fd, 16).unwrap(), "0123456789abcdef");
+}
+
+/// Handles of one file must all go one way: whoever came first, everything still works.
+#[test]
+fn handles_of_one_file_read_and_write_side_by_side() {
+    let orders: [[&str; 3]; 4] =
+        [["r", "w", "rw"], ["rw", "r", "w"], ["w", "rw", "r"], ["w", "r", "rw"]];
+    for mode in ["default", "strict", "fast"] {
+        let world = World::with_view(["--mode", mode]);
+        for order in orders {
+            seed_large(&world, "f");
+            let mut actor = world.actor(&world.view());
+            let handles = order.map(|how| (how, actor.open(how, "f")));
+            for (number, (how, fd)) in handles.iter().filter(|(how, _)| *how != "r").enumerate() {
+                actor.on("seek", *fd, &["8"]).unwrap();
+                actor.write(*fd, &format!("{mode}{number}")).unwrap();
+                let written = format!("{mode}{number}");
+                for (reader, fd) in handles.iter().filter(|(how, _)| *how != "w") {
+                    actor.on("seek", *fd, &["8"]).unwrap();
+                    let seen = actor.read(*fd, written.len()).unwrap();
+                    assert_eq!(seen, written, "{mode} {order:?} {how} {reader}");
+                }
+            }
+            for (_, fd) in handles {
+                actor.close(fd);
+            }
+            let length = fs::metadata(world.source().join("f")).unwrap().len();
+            assert_eq!(length, LARGE as u64);
+        }
+    }
+}
+
+/// N7: by default nothing that writes goes past the view, beside a backed reader neither.
+#[test]
+fn n7_what_is_written_is_fenced_beside_a_backed_reader() {
+    let world = World::new();
+    for how in ["w", "rw"] {
+        seed_large(&world, "f");
+        let mut actor = world.actor(&world.view());
+        let reader = actor.open("r", "f");
+        let writer = actor.open(how, "f");
+        actor.write(writer, "mine").unwrap();
+        let locks = world.board();
+        for line in locks.held("f") {
+            world.gate(["break", &line.ticket.to_string(), "--reason", "test"]).run().success();
+        }
+        gate_tests::wait::wait_until(gate_tests::wait::SOON, "it is fenced", || {
+            actor.write(writer, "late") == Err(Errno::IO)
+        });
+        world.seed("f", "theirs");
+        assert_eq!(actor.write(writer, "late"), Err(Errno::IO));
+        assert_eq!(world.source_text("f"), "theirs");
+        drop((reader, actor));
+    }
+}
+
+/// Programs that rebuild what was written would rebuild what was read.
+#[test]
+fn what_is_read_through_a_view_is_not_seen_as_written() {
+    let world = World::new();
+    seed_large(&world, "large");
+    world.seed("small", "s");
+    let watch = inotify::init(inotify::CreateFlags::NONBLOCK).unwrap();
+    let all = inotify::WatchFlags::ALL_EVENTS;
+    inotify::add_watch(&watch, world.source(), all).unwrap();
+    for name in ["large", "small"] {
+        fs::read(world.view().join(name)).unwrap();
+    }
+    let written = inotify::ReadFlags::MODIFY | inotify::ReadFlags::CLOSE_WRITE;
+    let seen = events(&watch);
+    assert!(seen.iter().any(|flags| flags.contains(inotify::ReadFlags::OPEN)), "{seen:?}");
+    assert!(!seen.iter().any(|flags| flags.intersects(written)), "{seen:?}");
+    fs::write(world.view().join("small"), "t").unwrap();
+    assert!(events(&watch).iter().any(|flags| flags.intersects(written)));
+}
+
+fn events(watch: &OwnedFd) -> Vec<inotify::ReadFlags> {
+    let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
+    let mut reader = inotify::Reader::new(watch, &mut buffer);
+    let mut seen = Vec::new();
+    loop {
+        match reader.next() {
+            Ok(event) => seen.push(event.events()),
+            Err(Errno::AGAIN) => return seen,
+            Err(errno) => panic!("{errno}"),
+        }
+    }
+}
