@@ -213,7 +213,7 @@ impl View {
         turn: Turn,
         (file, io): (OpenFile, (Use, u64)),
     ) -> Opened {
-        let writes = user.writes;
+        let (writes, may_fail_at_close) = (user.writes, user.writes && file.may_fail_at_close());
         let told = self.ways.join(node, io, &file, || {
             self.directory.open(node, libc::O_RDWR.cast_unsigned(), false)
         });
@@ -224,12 +224,10 @@ impl View {
         {
             self.handles.revoke(owner);
         }
-        // Without this each close of what was only read costs a call that does nothing.
-        let flags = if writes || self.settings.release_on_flush {
-            told.flags
-        } else {
-            told.flags | OpenFlags::NOFLUSH
-        };
+        // Without this each close costs a call that does nothing.
+        let nothing_late = !writes || (io.0 == Use::Write && !may_fail_at_close);
+        let mut flags = told.flags;
+        flags.set(OpenFlags::NOFLUSH, nothing_late && !self.settings.release_on_flush);
         Opened { handle, flags, backing: told.backing }
     }
 
