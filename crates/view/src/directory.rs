@@ -11,6 +11,7 @@
 //!
 //! Not here: locks, handles' numbers, time-outs of caches.
 
+mod apart;
 mod attributes;
 mod caller;
 mod change;
@@ -31,6 +32,7 @@ use gate_fuse::{Attr, Errno, NodeId, StatFs};
 use rustix::fs::{AtFlags, Mode, OFlags, Statx, StatxFlags};
 use rustix::process::{Resource, Rlimit};
 
+pub use apart::KeptName;
 pub use attributes::SetXattr;
 pub use change::Make;
 pub use file::OpenFile;

@@ -1,6 +1,7 @@
 //! The directory as it is used: first called directly, then through a mount without a gate.
 //! Tests that act as other users or mount need root, and say so.
 
+mod apart;
 mod listed;
 mod mounted;
 mod owners;
