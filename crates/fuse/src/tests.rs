@@ -3,7 +3,7 @@
 mod memory;
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Write as _};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -28,27 +28,31 @@ struct World {
     memory: Arc<Memory>,
     negotiated: Negotiated,
     notifier: Notifier,
+    backer: Option<Backer>,
     server: Option<JoinHandle<io::Result<()>>>,
 }
 
 impl World {
     fn new() -> World {
-        World::mounted_by(mount)
+        World::mounted_by(mount, Wishes { posix_acl: false, passthrough: false })
     }
 
-    fn mounted_by(mount: fn(&Path, &MountOptions) -> Result<Device, MountError>) -> World {
+    fn mounted_by(
+        mount: fn(&Path, &MountOptions) -> Result<Device, MountError>,
+        wishes: Wishes,
+    ) -> World {
         let root = rustix::process::geteuid().is_root();
         assert!(root, "this test mounts a file system: run it as root");
         let directory = tempfile::tempdir().unwrap();
         let device = mount(directory.path(), &options()).unwrap();
-        let session = Session::start(device, Wishes { posix_acl: false, passthrough: false });
-        let session = session.unwrap();
+        let session = Session::start(device, wishes).unwrap();
         let (negotiated, notifier) = (session.negotiated(), session.notifier());
+        let backer = session.backer();
         let memory = Arc::new(Memory::default());
         let served = Arc::clone(&memory);
         let workers = 3.try_into().unwrap();
         let server = std::thread::spawn(move || session.serve(workers, &served));
-        World { directory, memory, negotiated, notifier, server: Some(server) }
+        World { directory, memory, negotiated, notifier, backer, server: Some(server) }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -256,7 +260,8 @@ fn unmount_ends_the_session() {
 
 #[test]
 fn the_helper_mounts_and_unmounts_too() {
-    let mut world = World::mounted_by(fusermount::mount);
+    let mut world =
+        World::mounted_by(fusermount::mount, Wishes { posix_acl: false, passthrough: false });
     assert_eq!(std::fs::read(world.path("hello")).unwrap(), b"hello, world\n");
     let open = File::open(world.path("hello")).unwrap();
     let refused = fusermount::unmount(world.directory.path(), &["-u"]);
@@ -287,4 +292,27 @@ fn a_mount_without_server_is_dead_and_can_be_detached() {
     let detached = detach(directory.path());
     assert!(matches!(refused, Err(MountError::Dead(_))), "{refused:?}");
     detached.unwrap();
+}
+
+#[test]
+fn the_kernel_reads_a_backing_file_itself() {
+    let world = World::mounted_by(mount, Wishes { posix_acl: false, passthrough: true });
+    let mut disk = tempfile::tempfile().unwrap();
+    disk.write_all(b"from the disk").unwrap();
+    let backing = world.backer.as_ref().expect("Linux 6.9 or newer").open(&disk).unwrap();
+    *world.memory.backing.lock().unwrap() = Some(backing);
+    assert_eq!(std::fs::read_to_string(world.path("hello")).unwrap(), "from the disk");
+    // Taken back, it is served again by whoever has it open still.
+    let mut open = File::open(world.path("hello")).unwrap();
+    *world.memory.backing.lock().unwrap() = None;
+    let mut text = String::new();
+    open.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "from the disk");
+    drop(open);
+    assert_eq!(std::fs::read_to_string(world.path("later")).unwrap(), "hello, world\n");
+}
+
+#[test]
+fn what_was_not_agreed_on_is_not_offered() {
+    assert!(World::new().backer.is_none());
 }

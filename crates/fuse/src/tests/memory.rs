@@ -28,6 +28,8 @@ pub(super) enum Event {
 pub(super) struct Memory {
     /// What the files hold; without it `hello` does not exist.
     pub content: Mutex<Option<Vec<u8>>>,
+    /// What `hello` is read from instead.
+    pub backing: Mutex<Option<Backing>>,
     /// Opens of `parked`, oldest first.
     pub parked: Mutex<Vec<Parked>>,
     pub events: Mutex<(Sender<Event>, Receiver<Event>)>,
@@ -39,6 +41,7 @@ impl Default for Memory {
         let (sender, receiver) = channel();
         Memory {
             content: Mutex::new(Some(b"hello, world\n".to_vec())),
+            backing: Mutex::default(),
             parked: Mutex::default(),
             events: Mutex::new((sender.clone(), receiver)),
             sender,
@@ -112,6 +115,15 @@ impl Memory {
                 });
                 self.parked.lock().unwrap().push(parked);
                 self.sender.send(Event::Parked).unwrap();
+            }
+            HELLO => {
+                let backing = self.backing.lock().unwrap();
+                let flags = match *backing {
+                    Some(_) => OpenFlags::PASSTHROUGH,
+                    None => OpenFlags::empty(),
+                };
+                let backing = backing.as_ref().map(Backing::id);
+                reply.opened(&Opened { handle: HandleId(1), flags, backing });
             }
             PANIC => panic!("a fault on purpose"),
             _ => open(reply),
