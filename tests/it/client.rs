@@ -404,7 +404,7 @@ except gate_client.LeaseLost:
 ";
     let mut python = Python::start(&world, script);
     python.await_said("held");
-    python.running.signal(Signal::STOP);
+    python.running.stop();
     let mut actor = world.actor(&world.view());
     let fd = actor.open("w", "wanted");
     python.running.signal(Signal::CONT);

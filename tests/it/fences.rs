@@ -21,7 +21,7 @@ fn n7_a_view_that_lost_its_lease_writes_nothing_through_what_it_held() {
     world.seed("g", "");
     let [mut frozen, mut other] = [world.actor(&view), world.actor(&second)];
     let fd = frozen.open("rw", "f");
-    world.server_of(&view).signal(Signal::STOP);
+    world.server_of(&view).stop();
     other.tell(["open", "w0", "f"]);
     let others = other.opened();
     other.write(others, "theirs").unwrap();
@@ -52,7 +52,7 @@ fn n7_a_stopped_view_writes_nothing_late_not_even_at_once() {
     world.seed("f", "old");
     let [mut frozen, mut other] = [world.actor(&view), world.actor(&second)];
     let fd = frozen.open("rw", "f");
-    world.server_of(&view).signal(Signal::STOP);
+    world.server_of(&view).stop();
     frozen.tell_on("write", fd, &["mine"]);
     other.tell(["open", "w0", "f"]);
     // N5: who is stopped does not hold up others beyond its lease.
@@ -75,7 +75,7 @@ fn a_stopped_view_that_nobody_missed_keeps_what_it_held() {
     world.seed("f", "");
     let mut actor = world.actor(&view);
     let fd = actor.open("rw", "f");
-    world.server_of(&view).signal(Signal::STOP);
+    world.server_of(&view).stop();
     wait_until(SOON, "its lease ran out", || {
         let status = world.gate(["status", "--json"]).run().success();
         let status: serde_json::Value = serde_json::from_str(&status).unwrap();

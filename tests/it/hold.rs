@@ -360,7 +360,7 @@ fn n5_a_hold_that_is_stopped_beyond_its_lease_holds_up_nobody_over_tcp_either() 
     world.seed("f", "");
     let mut hold = held(&world, &["f", "--", "sh", "-c", "echo ready; read _ || true"]);
     let input = hold.stdin();
-    hold.signal(Signal::STOP);
+    hold.stop();
     let mut other = world.actor(&world.view());
     other.tell(["open", "w", "f"]);
     // A lease, and somewhat more.

@@ -13,7 +13,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, kill_process_group, pidfd_open};
 
 use crate::kernel;
-use crate::wait::{SOON, timespec};
+use crate::wait::{SOON, timespec, wait_until};
 
 /// How long a command may run unless it says otherwise.
 pub const USUAL: Duration = Duration::from_secs(60);
@@ -128,6 +128,18 @@ impl Running {
     /// Sends it, and it alone, a signal.
     pub fn signal(&self, signal: Signal) {
         self.group.signal(signal);
+    }
+
+    /// Stops it, and returns once all of its threads stand still: a signal takes its time, in which
+    /// they may take up something new.
+    #[track_caller]
+    pub fn stop(&self) {
+        self.signal(Signal::STOP);
+        let tasks = format!("/proc/{}/task", self.pid());
+        wait_until(SOON, "it stands still", || {
+            let mut tasks = std::fs::read_dir(&tasks).expect("it runs").flatten();
+            tasks.all(|task| stands_still(&task.path()))
+        });
     }
 
     /// Returns what it has written to standard output and standard error so far.
@@ -275,6 +287,13 @@ impl Drop for Group {
 fn name_of(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     words.map(|word| word.display().to_string()).collect::<Vec<_>>().join(" ")
+}
+
+/// Returns whether a thread is stopped, or gone.
+fn stands_still(task: &Path) -> bool {
+    let stat = std::fs::read_to_string(task.join("stat")).unwrap_or_default();
+    // What stands before may hold anything, blanks and brackets too.
+    stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('T'))
 }
 
 fn pid_of(child: &Child) -> Pid {

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf, absolute};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use gate_api::address::{PORT_DEFAULT, STATE_DIR_SYSTEM, state_dir_user};
 use gate_api::fallback::V1Broker;
@@ -22,6 +23,11 @@ use crate::tokens;
 
 /// The host where brokers listen unless told otherwise.
 pub const HOST_DEFAULT: &str = "127.0.0.1";
+
+/// How long a broker that another command has started may take to listen …
+const OTHERS_PATIENCE: Duration = Duration::from_secs(5);
+/// … and how often it is looked for.
+const OTHERS_PAUSE: Duration = Duration::from_millis(20);
 
 /// The flags by which people name a broker.
 #[derive(clap::Args, Clone, Debug, Default)]
@@ -205,8 +211,16 @@ impl Wanted {
             Wanted::Any | Wanted::Tcp { .. } => state_dir_own()?,
         };
         let started = start_daemon(&state_dir, daemon);
-        // Another command may have been faster: then its daemon is as good.
-        match Wanted::StateDir(state_dir.clone()).reach(client, watcher)? {
+        // Another command may have been faster: then its daemon is as good, once it listens.
+        let there = Wanted::StateDir(state_dir.clone());
+        let deadline = Instant::now() + OTHERS_PATIENCE;
+        let mut found = there.reach(client, watcher)?;
+        while found.is_none() && started.is_err() && Instant::now() < deadline {
+            #[expect(clippy::disallowed_methods, reason = "nothing tells of another's listen(2)")]
+            std::thread::sleep(OTHERS_PAUSE);
+            found = there.reach(client, watcher)?;
+        }
+        match found {
             Some(reached) => {
                 let socket = &reached.address;
                 if started.is_ok() {

@@ -9,13 +9,13 @@
 //! mounted to be fast ([`Policy::Everything`]): a backed handle cannot be fenced.
 
 use std::collections::hash_map::Entry;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 
 use gate_fuse::{Backer, Backing, BackingId, Errno, NodeId, OpenFlags};
 use rustc_hash::FxHashMap;
 
 use crate::directory::OpenFile;
+use crate::sync::{AtomicBool, Mutex, MutexGuard, Ordering};
 
 /// Files from this size on are worth two more system calls at each open.
 const BACKED_FROM_BYTES: u64 = 128 * 1024;

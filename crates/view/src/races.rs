@@ -24,6 +24,7 @@ use shuttle::thread;
 
 use crate::agent::Agents;
 use crate::asker::{Identity, OwnerScope};
+use crate::backing::{self, Ways};
 use crate::directory::Directory;
 use crate::guard;
 use crate::mount::Ears;
@@ -62,6 +63,7 @@ impl Stage {
             directory: Directory::new(fs::File::open(source.path()).unwrap()).unwrap(),
             broker: session.unwrap(),
             handles: ears.0,
+            ways: Ways::new(backing::Policy::Nothing, None),
             timer: Timer::start().unwrap(),
             agents: Agents::new(&identity, guard::Policy::Allow),
             guard: None,

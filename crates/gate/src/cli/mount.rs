@@ -113,8 +113,7 @@ impl Mode {
     fn backing(self) -> backing::Policy {
         match self {
             Mode::Strict => backing::Policy::Nothing,
-            Mode::Default => backing::Policy::Reads,
-            Mode::Fast => backing::Policy::Everything,
+            Mode::Default | Mode::Fast => backing::Policy::Reads,
         }
     }
 }

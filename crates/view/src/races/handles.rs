@@ -8,6 +8,7 @@ use gate_fuse::{Errno, HandleId, NodeId, Operation, Write};
 use shuttle::thread;
 
 use super::{Stage, ask, handle_in};
+use crate::backing::Way;
 use crate::handles::{Handle, Handles, User};
 use crate::turn::Turn;
 
@@ -16,7 +17,8 @@ const READ_WRITE: u32 = libc::O_RDWR.cast_unsigned();
 
 /// A handle of a file of the source, for a table without a view.
 fn handle(stage: &Stage, node: NodeId, turn: Turn) -> Handle {
-    Handle::new(node, USER, turn, stage.view.directory.open(node, READ_WRITE, false).unwrap())
+    let file = stage.view.directory.open(node, READ_WRITE, false).unwrap();
+    Handle::new(node, USER, turn, (file, Way::Shared))
 }
 
 fn write_through(stage: &Stage, handle: HandleId, data: &[u8]) -> Option<Errno> {
