@@ -4,6 +4,7 @@
 
 mod bytes;
 mod client;
+mod doctor;
 mod doors;
 mod earlier;
 mod env;

@@ -125,7 +125,8 @@ fn check_mountpoint(mountpoint: &Path) -> Result<(), MountError> {
     }
 }
 
-fn may_mount() -> bool {
+/// Returns whether this process may mount without `fusermount3`, as far as its capabilities tell.
+pub fn may_mount() -> bool {
     rustix::thread::capabilities(None)
         .is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN))
 }

@@ -5,6 +5,7 @@ mod broker;
 mod completions;
 mod daemon;
 mod demo;
+mod doctor;
 mod hold;
 pub mod locks;
 mod log;
@@ -48,6 +49,7 @@ enum Command {
     Break(r#break::Args),
     Run(run::Args),
     Demo(demo::Args),
+    Doctor(doctor::Args),
     Broker(broker::Args),
     Daemon(daemon::Args),
     Version(version::Args),
@@ -71,6 +73,7 @@ impl Cli {
             Command::Break(args) => args.run(),
             Command::Run(args) => args.run(),
             Command::Demo(args) => args.run(),
+            Command::Doctor(args) => args.run(),
             Command::Broker(args) => args.run(),
             Command::Daemon(args) => args.run(),
             Command::Version(args) => args.run(),

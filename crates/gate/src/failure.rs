@@ -79,6 +79,12 @@ impl Failure {
         Failure { text: String::new(), exit }
     }
 
+    /// Returns one of its lines: `error`, `cause` or `hint`.
+    pub fn line(&self, name: &str) -> Option<&str> {
+        let mut lines = self.text.lines().filter_map(|line| line.split_once(':'));
+        lines.find_map(|(head, rest)| (head == name).then_some(rest.trim_start()))
+    }
+
     /// Sets how the command ends.
     pub fn exit(self, exit: Exit) -> Self {
         Failure { exit, ..self }
@@ -106,6 +112,10 @@ mod tests {
         let failure = Failure::new("cannot mount", "first\n  second", "try again");
         let expected = "error: cannot mount\ncause: first second\nhint:  try again\n";
         assert_eq!(failure.to_string(), expected);
+        assert_eq!(
+            (failure.line("cause"), failure.line("hint")),
+            (Some("first second"), Some("try again"))
+        );
     }
 
     #[test]

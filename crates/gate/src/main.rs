@@ -2,7 +2,8 @@
 //!
 //! [`cli`] has one file per command. Beside it lies what several commands need: [`reach`] finds
 //! the broker, [`seen`] tells which view shows a path, [`board`] words what the broker says of
-//! locks, [`background`] makes processes that stay, [`failure`] is how every command fails.
+//! locks, [`background`] makes processes that stay, [`temporary`] a view that goes with its command,
+//! [`failure`] is how every command fails.
 
 mod background;
 mod board;
@@ -10,6 +11,7 @@ mod cli;
 mod config;
 mod duration;
 mod failure;
+mod interruption;
 mod log;
 mod mounts;
 mod output;
@@ -19,6 +21,7 @@ mod reach;
 mod seen;
 mod signals;
 mod target;
+mod temporary;
 mod tokens;
 mod told;
 

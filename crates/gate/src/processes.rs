@@ -1,5 +1,6 @@
 //! What /proc tells of the processes of this machine.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -74,6 +75,40 @@ pub fn users_of(top: &Path) -> Vec<User> {
     pids.filter(|pid| *pid != std::process::id()).filter_map(|pid| use_of(pid, top)).collect()
 }
 
+/// The process that serves a view.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// The process.
+    pub pid: u32,
+    /// Whether a signal has stopped it.
+    pub is_stopped: bool,
+}
+
+/// Returns who serves the view at a mount point, without asking the view: the one process that has
+/// the device open and was told to mount at such a name; `None` if there are several, or if this
+/// user may not know.
+pub fn server_of(point: &Path) -> Option<Server> {
+    let entries = fs::read_dir("/proc").ok()?.flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let mut servers = pids.filter(|pid| serves(*pid, point));
+    let pid = servers.next()?;
+    let is_stopped = process::Stat::read(pid)?.state == b'T';
+    servers.next().is_none().then_some(Server { pid, is_stopped })
+}
+
+fn serves(pid: u32, point: &Path) -> bool {
+    let of = PathBuf::from(format!("/proc/{pid}"));
+    let words = fs::read(of.join("cmdline")).unwrap_or_default();
+    let dir = fs::read_link(of.join("cwd")).unwrap_or_default();
+    let mut words = words.split(|byte| *byte == 0).map(|word| Path::new(OsStr::from_bytes(word)));
+    // In the background it has left the directory that it was told a path from.
+    let is_left = |word: &Path| dir == Path::new("/") && word.is_relative();
+    let is_told = words.any(|word| {
+        dir.join(word) == point || is_left(word) && word.file_name() == point.file_name()
+    });
+    is_told && first_link_below(&of.join("fd"), Path::new("/dev/fuse")).is_some()
+}
+
 fn is_here(of: Process) -> bool {
     of.namespace == process::namespace() && process::is_alive(of)
 }
@@ -105,7 +140,7 @@ fn first_mapping_below(of: &Path, top: &Path) -> Option<PathBuf> {
     let maps = fs::read(of.join("maps")).ok()?;
     let path = |line: &[u8]| {
         let slash = line.iter().position(|byte| *byte == b'/')?;
-        Some(PathBuf::from(std::ffi::OsStr::from_bytes(&line[slash..])))
+        Some(PathBuf::from(OsStr::from_bytes(&line[slash..])))
     };
     maps.split(|byte| *byte == b'\n').filter_map(path).find(|path| path.starts_with(top))
 }

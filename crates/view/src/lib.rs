@@ -33,3 +33,4 @@ pub mod written;
 
 pub use asker::{Identity, OwnerScope};
 pub use mount::{Options, Ready, ServeError};
+pub use room::files_at_ease;

@@ -46,6 +46,11 @@ struct Marks {
     stride: u64,
 }
 
+/// Returns how many files a view with so many descriptors knows before it has some forgotten.
+pub fn files_at_ease(descriptors: u64) -> usize {
+    Marks::of(descriptors).short
+}
+
 /// What wakes the thread.
 #[derive(Default)]
 struct Bell {

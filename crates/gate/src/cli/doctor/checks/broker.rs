@@ -1,0 +1,123 @@
+//! Of the broker.
+
+use crate::cli::doctor::Finding;
+use crate::cli::doctor::facts::broker::{Answer, Broker};
+use crate::failure::Failure;
+
+/// How far a start may lie in the future: clocks of two machines are never quite the same.
+const AHEAD_MS_MAX: u64 = 2_000;
+
+pub fn all(broker: &Broker) -> Vec<Finding> {
+    match broker {
+        Broker::Answers(answer) => vec![
+            Finding::ok(CHECK, format!("{} answers, process {}", answer.address, answer.pid)),
+            version(answer, env!("CARGO_PKG_VERSION")),
+            grace(answer),
+            clock(answer),
+        ],
+        Broker::None => vec![Finding::ok(CHECK, "none runs; `gate mount` starts one")],
+        Broker::Misconfigured(failure) | Broker::Unreached(failure) => vec![failed(failure)],
+        Broker::Silent { address, error } => {
+            let found = format!("{address} lets clients in and does not answer: {error}");
+            vec![Finding::fail(
+                CHECK,
+                found,
+                "look into its log, or restart it: `gate daemon stop`",
+            )]
+        }
+    }
+}
+
+const CHECK: &str = "broker";
+
+fn failed(failure: &Failure) -> Finding {
+    let line = |name| failure.line(name).unwrap_or_default();
+    Finding::fail(CHECK, format!("{}: {}", line("error"), line("cause")), line("hint"))
+}
+
+fn version(answer: &Answer, ours: &str) -> Finding {
+    const CHECK: &str = "broker-version";
+    let Answer { version, .. } = answer;
+    match version == ours {
+        true => Finding::ok(CHECK, format!("gate {version}, as this program")),
+        false => {
+            let found = format!("gate {version}, and this program is {ours}");
+            Finding::warn(CHECK, found, "start it anew: `gate daemon stop`, `gate daemon start`")
+        }
+    }
+}
+
+fn grace(answer: &Answer) -> Finding {
+    const CHECK: &str = "broker-grace";
+    match answer.in_grace {
+        false => Finding::ok(CHECK, "over: everybody is let in in turn"),
+        true => {
+            let found = "it has just been restarted, and clients of before may still come back";
+            Finding::warn(CHECK, found, "wait until their leases have run out")
+        }
+    }
+}
+
+fn clock(answer: &Answer) -> Finding {
+    const CHECK: &str = "broker-clock";
+    match answer.started_at_ms.saturating_sub(answer.now_ms) {
+        0..=AHEAD_MS_MAX => Finding::ok(CHECK, "its start lies in the past"),
+        ahead_ms => {
+            let found = format!("it started {} s in the future", ahead_ms / 1_000);
+            let mend = "set the clocks of both machines: `timedatectl set-ntp true`";
+            Finding::warn(CHECK, found, mend)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::doctor::Level;
+
+    fn answer() -> Answer {
+        Answer {
+            address: "/s/gate.sock".into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            pid: 7,
+            in_grace: false,
+            started_at_ms: 1_000_000,
+            now_ms: 2_000_000,
+        }
+    }
+
+    #[track_caller]
+    fn check(broker: &Broker, levels: &[Level], said: &str) {
+        let findings = all(broker);
+        let found: Vec<Level> = findings.iter().map(|finding| finding.level).collect();
+        assert_eq!(found, levels, "{findings:?}");
+        let text = format!("{findings:?}");
+        assert!(text.contains(said), "`{said}` is not in: {text}");
+    }
+
+    #[test]
+    fn a_broker_that_answers_is_looked_at_closely() {
+        use Level::{Ok, Warn};
+
+        check(&Broker::Answers(answer()), &[Ok; 4], "process 7");
+        let other = Answer { version: "0.0.9".into(), ..answer() };
+        check(&Broker::Answers(other), &[Ok, Warn, Ok, Ok], "gate daemon stop");
+        let new = Answer { in_grace: true, ..answer() };
+        check(&Broker::Answers(new), &[Ok, Ok, Warn, Ok], "leases");
+        let ahead = Answer { started_at_ms: 2_060_000, ..answer() };
+        check(&Broker::Answers(ahead), &[Ok, Ok, Ok, Warn], "60 s in the future");
+        let hardly = Answer { started_at_ms: 2_001_000, ..answer() };
+        check(&Broker::Answers(hardly), &[Ok; 4], "past");
+    }
+
+    #[test]
+    fn none_is_fine_unless_one_was_named() {
+        check(&Broker::None, &[Level::Ok], "starts one");
+        let failure = Failure::new("cannot reach it", "nobody there", "start it");
+        check(&Broker::Unreached(failure), &[Level::Fail], "cannot reach it: nobody there");
+        let failure = Failure::new("that is no port", "`x`", "set it");
+        check(&Broker::Misconfigured(failure), &[Level::Fail], "set it");
+        let silent = Broker::Silent { address: "/s".into(), error: "no answer".into() };
+        check(&silent, &[Level::Fail], "restart");
+    }
+}
