@@ -52,14 +52,4 @@ impl Keys {
             .iter()
             .all(|(key, mode)| self.0.iter().any(|(known, held)| known == key && held.covers(mode)))
     }
-
-    /// Returns how many keys there are.
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Returns whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
 }

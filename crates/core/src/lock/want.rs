@@ -198,3 +198,114 @@ impl Place {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    const FILE: Node = Node::File(FileKey { volume: 1, inode: 1, generation: 0 });
+
+    /// Compares the keys of an operation on `d/n`, which is such a node, with those of the rules.
+    #[track_caller]
+    fn check(op: Op, node: Node, expected: &str) {
+        let path = Some(ViewPath::parse(b"d/n").unwrap());
+        let want = Want { op, places: vec![Place { space: SpaceId(1), path, node }] };
+        let mut keys: Vec<String> = want.keys().iter().map(word).collect();
+        keys.sort();
+        assert_eq!(keys.join(" "), expected, "{op:?}");
+    }
+
+    fn word((key, mode): (&Key, Mode)) -> String {
+        let mode = match mode {
+            Mode::IntentShared => "IS",
+            Mode::IntentExclusive => "IX",
+            Mode::Shared => "S",
+            Mode::Exclusive => "X",
+        };
+        match key {
+            Key::File(_) => format!("F:{mode}"),
+            Key::Path(_, path) => format!("P({path}):{mode}"),
+            Key::Tree(_, path) => format!("T({path}):{mode}"),
+            Key::Holds(_, path) => format!("H({path}):{mode}"),
+        }
+    }
+
+    #[test]
+    fn what_is_open_has_its_bytes_and_announces_its_name() {
+        check(Op::Open(Access::Read), FILE, "F:S P(d/n):IS T(.):IS T(d):IS");
+        check(Op::Open(Access::Write), FILE, "F:X P(d/n):IX T(.):IX T(d):IX");
+        check(Op::Truncate, FILE, "F:X P(d/n):IX T(.):IX T(d):IX");
+    }
+
+    #[test]
+    fn who_changes_a_file_but_not_its_bytes_waits_for_its_writers() {
+        for op in
+            [Op::Unlink, Op::Link, Op::Rename, Op::Chmod, Op::Chown, Op::Utimens, Op::Setxattr]
+        {
+            check(op, FILE, "F:S P(d/n):IX T(.):IX T(d):IX");
+        }
+    }
+
+    #[test]
+    fn what_is_made_has_a_name_alone() {
+        check(Op::Create, Node::None, "P(d/n):X T(.):IX T(d):IX");
+        for op in [Op::Mkdir, Op::Mknod, Op::Symlink] {
+            check(op, Node::None, "P(d/n):IX T(.):IX T(d):IX");
+        }
+    }
+
+    #[test]
+    fn a_directory_that_moves_or_goes_waits_for_the_holds_beneath_it() {
+        for op in [Op::Rename, Op::Rmdir] {
+            check(op, Node::Directory, "H(d/n):X P(d/n):IX T(.):IX T(d):IX");
+            check(op, Node::None, "P(d/n):IX T(.):IX T(d):IX");
+        }
+    }
+
+    #[test]
+    fn a_hold_is_announced_to_the_directories_above_it() {
+        let (read, write) = (Op::Hold(Access::Read), Op::Hold(Access::Write));
+        check(read, FILE, "F:S H(.):IX H(d):IX P(d/n):S T(.):IS T(d):IS");
+        check(write, FILE, "F:X H(.):IX H(d):IX P(d/n):X T(.):IX T(d):IX");
+        check(write, Node::None, "H(.):IX H(d):IX P(d/n):X T(.):IX T(d):IX");
+        let all = "H(.):IX H(d):IX H(d/n):IX P(d/n):S T(.):IS T(d):IS T(d/n):S";
+        check(read, Node::Directory, all);
+        let all = "H(.):IX H(d):IX H(d/n):IX P(d/n):X T(.):IX T(d):IX T(d/n):X";
+        check(write, Node::Directory, all);
+    }
+
+    /// Whatever stands there: who asks through HTTP names paths alone.
+    #[test]
+    fn a_lock_is_of_a_path() {
+        let all = "H(.):IX H(d):IX H(d/n):IX P(d/n):S T(.):IS T(d):IS";
+        check(Op::Lock(Access::Read), FILE, all);
+        let all = "H(.):IX H(d):IX H(d/n):IX P(d/n):X T(.):IX T(d):IX";
+        check(Op::Lock(Access::Write), Node::Directory, all);
+    }
+
+    #[test]
+    fn operations_are_told_apart_by_their_names() {
+        let each = [
+            Op::Open(Access::Read),
+            Op::Create,
+            Op::Truncate,
+            Op::Unlink,
+            Op::Link,
+            Op::Rename,
+            Op::Chmod,
+            Op::Chown,
+            Op::Utimens,
+            Op::Setxattr,
+            Op::Mkdir,
+            Op::Mknod,
+            Op::Symlink,
+            Op::Rmdir,
+            Op::Hold(Access::Read),
+            Op::Lock(Access::Read),
+        ];
+        let names: BTreeSet<&str> = each.into_iter().map(Op::as_str).collect();
+        assert_eq!(names.len(), each.len());
+    }
+}

@@ -275,7 +275,7 @@ fn joins(ticket: Ticket, slot: &Slot, claim: &Claim) -> Result<Option<Vec<Event>
 }
 
 fn check_bounds(claim: &Claim) -> Result<(), Refusal> {
-    if claim.keys().len() > KEYS_PER_REQUEST_MAX {
+    if claim.keys().iter().len() > KEYS_PER_REQUEST_MAX {
         return Err(Refusal::Limit(Limit::KeysPerRequest));
     }
     if claim.label.owner.len().max(claim.label.reason.len()) > TEXT_BYTES_MAX {

@@ -77,3 +77,42 @@ fn new_name(place: &Place, change: &Change) -> Option<Option<ViewPath>> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::SpaceId;
+    use crate::lock::want::Node;
+
+    fn path(text: &str) -> ViewPath {
+        ViewPath::parse(text.as_bytes()).unwrap()
+    }
+
+    /// Says what a change in the first space does to `d/f` there, and in another one.
+    #[track_caller]
+    fn check(change: &Change, expected: Option<Option<&str>>) {
+        let named = |space| {
+            let place = Place { space: SpaceId(space), path: Some(path("d/f")), node: Node::None };
+            new_name(&place, change)
+        };
+        assert_eq!(named(1), expected.map(|name| name.map(path)));
+        assert_eq!(named(2), None, "another space has names of its own");
+    }
+
+    #[test]
+    fn names_move_with_what_bears_them() {
+        let space = SpaceId(1);
+        check(&Change::Removed { space, path: path("d/f") }, Some(None));
+        check(&Change::Removed { space, path: path("d") }, None);
+        let renamed = |from, to| Change::Renamed { space, from: path(from), to: path(to) };
+        check(&renamed("d/f", "g"), Some(Some("g")));
+        check(&renamed("d", "e/d"), Some(Some("e/d/f")));
+        check(&renamed("g", "d/f"), Some(None));
+        check(&renamed("g", "h"), None);
+        let exchanged =
+            |one, other| Change::Exchanged { space, one: path(one), other: path(other) };
+        check(&exchanged("d/f", "g"), Some(Some("g")));
+        check(&exchanged("g", "d"), Some(Some("g/f")));
+        check(&exchanged("g", "h"), None);
+    }
+}
