@@ -49,6 +49,27 @@ const FORMER_FAILURES: [(u64, &str); 3] = [
     (8_457, "a file was created while the connection broke, and locked by its former name alone"),
 ];
 
+/// Where the clients are, by the last digit of the seed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// All are on the broker's machine.
+    Here,
+    /// Some are elsewhere.
+    Mixed,
+    /// All are elsewhere, and sleep, while the broker forgets.
+    Elsewhere,
+}
+
+impl Place {
+    fn of_seed(seed: u64) -> Place {
+        match seed % 10 {
+            3 | 8 => Place::Here,
+            9 => Place::Elsewhere,
+            _ => Place::Mixed,
+        }
+    }
+}
+
 struct World {
     scene: Scene,
     host: Host,
@@ -59,13 +80,20 @@ struct World {
 impl World {
     fn new(seed: u64, with_script: bool, start: Instant) -> World {
         let mut scene = Scene::new(Chance::of_seed(seed), with_script);
-        let fate = Fate::new(&mut scene);
+        let place = Place::of_seed(seed);
+        let fate = match place {
+            Place::Here | Place::Mixed => Fate::new(&mut scene),
+            Place::Elsewhere => Fate::of_forgetting(),
+        };
         let clients = 2 + scene.chance.below(4);
         let clients = (0..clients).map(|number| {
             let born = scene.now + scene.chance.millis(0..500);
             scene.wake(born, Wake::Client(number));
-            // The others are on the broker's machine; in every fifth life all are.
-            let remote = number % 2 == 1 && seed % 5 != 3;
+            let remote = match place {
+                Place::Here => false,
+                Place::Mixed => number % 2 == 1,
+                Place::Elsewhere => true,
+            };
             Client::new(number, remote, born, start)
         });
         let clients = clients.collect();

@@ -20,6 +20,8 @@ enum Trouble {
     Death,
     /// A client sleeps.
     Sleep,
+    /// A client sleeps for longer than its lease.
+    LongSleep,
     /// The broker's process is killed.
     Crash,
     /// The broker's process is killed in the middle of its next turn.
@@ -62,6 +64,11 @@ impl Fate {
         Fate { troubles, peace_ms }
     }
 
+    /// Clients sleep for longer than their lease, and the end of that is lost with the power.
+    pub fn of_forgetting() -> Fate {
+        Fate { troubles: vec![Trouble::LongSleep, Trouble::PowerLoss], peace_ms: 4_000 }
+    }
+
     /// Lets one thing go wrong.
     pub fn strike(&self, host: &mut Host, clients: &mut [Client], scene: &mut Scene) {
         let next = scene.now + scene.chance.millis(1..self.peace_ms);
@@ -88,6 +95,10 @@ impl Fate {
             Trouble::Sleep => {
                 let until = scene.now + nap(scene);
                 scene.note(|| format!("fate: c{victim} sleeps until {until:?}"));
+                clients[victim].stall(until);
+            }
+            Trouble::LongSleep => {
+                let until = scene.now + scene.chance.millis(2_000..15_000);
                 clients[victim].stall(until);
             }
             Trouble::Crash => host.die(scene),
