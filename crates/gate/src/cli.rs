@@ -1,5 +1,6 @@
 //! The command line: one file per command, each with its flags and a `run`.
 
+mod bench;
 mod r#break;
 mod broker;
 mod completions;
@@ -50,6 +51,7 @@ enum Command {
     Run(run::Args),
     Demo(demo::Args),
     Doctor(doctor::Args),
+    Bench(bench::Args),
     Broker(broker::Args),
     Daemon(daemon::Args),
     Version(version::Args),
@@ -74,6 +76,7 @@ impl Cli {
             Command::Run(args) => args.run(),
             Command::Demo(args) => args.run(),
             Command::Doctor(args) => args.run(),
+            Command::Bench(args) => args.run(),
             Command::Broker(args) => args.run(),
             Command::Daemon(args) => args.run(),
             Command::Version(args) => args.run(),

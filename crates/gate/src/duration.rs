@@ -30,6 +30,16 @@ pub fn rough(duration: Duration) -> String {
     }
 }
 
+/// Writes how long something took, in the unit that fits it.
+pub fn fine(duration: Duration) -> String {
+    let micros = duration.as_secs_f64() * 1e6;
+    match micros {
+        ..1e3 => format!("{micros:.1} µs"),
+        1e3..1e6 => format!("{:.1} ms", micros / 1e3),
+        _ => format!("{:.2} s", micros / 1e6),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -57,6 +67,13 @@ mod tests {
             [(0, "0ms"), (59, "59s"), (61, "1m1s"), (7_260, "2h1m"), (90_000, "1d1h")]
         {
             assert_eq!(rough(Duration::from_secs(seconds)), text);
+        }
+    }
+
+    #[test]
+    fn finely() {
+        for (nanos, text) in [(950, "0.9 µs"), (1_500_000, "1.5 ms"), (2_340_000_000, "2.34 s")] {
+            assert_eq!(fine(Duration::from_nanos(nanos)), text);
         }
     }
 }
