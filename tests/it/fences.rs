@@ -3,9 +3,11 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
-use gate_tests::World;
 use gate_tests::wait::{SOON, wait_for, wait_until};
+use gate_tests::{World, kernel};
 use rustix::io::Errno;
 use rustix::process::Signal;
 
@@ -63,6 +65,78 @@ fn n7_a_stopped_view_writes_nothing_late_not_even_at_once() {
     assert_eq!(frozen.answer(), Err(Errno::IO));
     assert_eq!(world.source_text("f"), "theirs");
     other.close(others);
+}
+
+/// N7: a write that was past the view's check is not found in the turn of the next.
+#[test]
+fn n7_the_next_is_let_in_when_the_last_write_of_a_broken_turn_has_ended() {
+    let mut world = World::bare();
+    let disk = Disk::below_the_source_of(&world);
+    world.start_broker([""; 0]);
+    let [source, view] = [world.source(), world.view()];
+    world.mount(&source, &view, [""; 0]);
+    world.seed("f", "old");
+    let [mut holder, mut next] = [world.actor(&view), world.actor(&view)];
+    let fd = holder.open("rw", "f");
+    next.tell(["open", "rw", "f"]);
+    world.await_waiting("f", 1);
+    disk.freeze();
+    holder.tell_on("write", fd, &["last"]);
+    let server = world.server_of(&view).pid();
+    wait_until(SOON, "the write is under way", || kernel::is_in_call(server, libc::SYS_pwrite64));
+    let ticket = world.board().held("f").next().unwrap().ticket;
+    world.gate(["break", &ticket.to_string(), "--reason", "stuck"]).run().success();
+    let board = world.board();
+    assert_eq!(board.held("f").next().map(|lock| lock.ticket), Some(ticket), "{board:?}");
+    assert_eq!(board.waiting("f").count(), 1, "{board:?}");
+    disk.thaw();
+    assert_eq!(holder.answer().as_deref(), Ok("4"));
+    let theirs = next.opened();
+    assert_eq!(next.read(theirs, 9).as_deref(), Ok("last"));
+    assert_eq!(holder.write(fd, "late"), Err(Errno::IO));
+    let log = world.gate(["log", "--json", "--since", "0.0"]).run().success();
+    let events = log.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let events = events.filter(|event| event["ticket"] == ticket);
+    let events: Vec<_> = events.map(|event| event["event"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(events, ["granted", "revoked"]);
+    drop((holder, next));
+    world.umount(&view);
+    world.script(world.home(), "umount source").run().success();
+}
+
+/// A disk that can be stopped: nothing is written to it until it goes on.
+struct Disk {
+    point: PathBuf,
+}
+
+impl Disk {
+    fn below_the_source_of(world: &World) -> Disk {
+        assert!(rustix::process::geteuid().is_root(), "needs root: run `cargo xtask test`");
+        let make = "truncate -s 16M image; mkfs.ext4 -q image; mount -o loop image source";
+        world.script(world.home(), make).run().success();
+        Disk { point: world.source() }
+    }
+
+    fn freeze(&self) {
+        assert!(self.tell("-f"));
+    }
+
+    fn thaw(&self) {
+        assert!(self.tell("-u"));
+    }
+
+    fn tell(&self, what: &str) -> bool {
+        let mut fsfreeze = Command::new("fsfreeze");
+        fsfreeze.arg(what).arg(&self.point).stderr(Stdio::null());
+        fsfreeze.status().is_ok_and(|status| status.success())
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // Nothing ends that waits for it. It goes on already if all went well.
+        self.tell("-u");
+    }
 }
 
 /// Who was stopped and missed by nobody goes on as if nothing had been.

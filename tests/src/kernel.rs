@@ -110,6 +110,14 @@ pub fn is_stopped(pid: i32) -> bool {
     stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
 }
 
+/// Tells whether a thread of the process is inside of a system call of that number.
+#[must_use]
+pub fn is_in_call(pid: i32, number: i64) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let mut calls = threads.filter_map(|t| fs::read_to_string(t.path().join("syscall")).ok());
+    calls.any(|call| call.split(' ').next() == Some(&number.to_string()))
+}
+
 fn is_marked(pid: i32, mark: &OsStr) -> bool {
     fs::read(format!("/proc/{pid}/environ"))
         .is_ok_and(|environ| environ.split(|b| *b == 0).any(|v| v == mark.as_bytes()))

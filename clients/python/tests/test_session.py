@@ -13,8 +13,8 @@ from gate_client._link import Link
 from gate_client._owner import Owner
 from gate_client._session import Session
 from gate_client.errors import (
-    BrokerGone, GateError, LeaseLost, ProtocolError, SourceRefused, TimedOut, WouldBlock,
-    WrongVersion,
+    Broken, BrokerGone, GateError, Interrupted, LeaseLost, ProtocolError, SourceRefused, TimedOut,
+    WouldBlock, WrongVersion,
 )
 
 SOON = 10.0
@@ -169,6 +169,26 @@ class SessionTest(unittest.TestCase):
         peer.hear(m.Listed)
         peer.say(granted(102))
         self.assertEqual(waits.ended(), granted(102))
+
+    def test_what_was_taken_away_is_let_go_of_once_its_holder_was_told(self) -> None:
+        session, peer = self.begin()
+        first, second = self.hold(session, peer, 100), self.hold(session, peer, 101)
+        told: List[GateError] = []
+        first.on_lost = told.append
+        peer.say(m.Revoked(100, terms.Revocation.BROKEN, "stuck"))
+        self.assertEqual(peer.hear(m.Release).owner, 100)
+        self.assertIsInstance(told[0], Broken)
+        peer.say(m.Revoked(101, terms.Revocation.BROKEN, ""))
+        self.assertEqual(peer.hear(m.Release).owner, 101)
+        self.assertTrue(second.lost.is_set())
+
+    def test_a_grant_that_was_taken_away_before_it_was_heard_of_is_let_go_of(self) -> None:
+        session, peer = self.begin()
+        asked = Thread(lambda: session.acquire(request(100)))
+        peer.hear(m.Acquire)
+        peer.say(m.Revoked(100, terms.Revocation.BROKEN, ""))
+        self.assertEqual(peer.hear(m.Release).owner, 100)
+        self.assertIsInstance(asked.ended(), Interrupted)
 
     def test_who_may_not_resume_lost_all_and_waits_anew(self) -> None:
         session, peer = self.begin()

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gate_api::wire::{Origin, Recall, Source};
-use gate_api::{Address, Ask, ClientInfo, Session, Watcher, address, source};
+use gate_api::{Address, Ask, ClientInfo, Quiet, Session, Watcher, address, source};
 use gate_core::lock::claim::{Label, Patience};
 use gate_core::lock::event::Revocation;
 use gate_core::lock::want::{Access, Place};
@@ -20,8 +20,9 @@ use gate_core::path::ViewPath;
 struct Voice;
 
 impl Watcher for Voice {
-    fn revoked(&self, _owner: u64, why: Revocation, reason: &str) {
+    fn revoked(&self, _owner: u64, why: Revocation, reason: &str) -> Quiet {
         eprintln!("the hold was taken away: {why:?} {reason}");
+        Quiet::Now
     }
 
     fn recalled(&self, _owner: u64, recall: &Recall) {

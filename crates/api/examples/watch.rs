@@ -8,14 +8,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gate_api::wire::{LineState, Scope};
-use gate_api::{Address, ClientInfo, QueryError, Session, Watcher, address};
+use gate_api::{Address, ClientInfo, QueryError, Quiet, Session, Watcher, address};
 use gate_core::lock::event::Revocation;
 
 /// For those who only ask.
 struct Deaf;
 
 impl Watcher for Deaf {
-    fn revoked(&self, _owner: u64, _why: Revocation, _reason: &str) {}
+    fn revoked(&self, _owner: u64, _why: Revocation, _reason: &str) -> Quiet {
+        Quiet::Now
+    }
+
     fn contended(&self, _owner: u64) {}
 }
 

@@ -29,5 +29,5 @@ pub mod wire;
 pub use address::{Address, Approach};
 pub use session::{
     Answer, Ask, AttachError, Attachment, ClientInfo, ConnectError, Grant, Hold, NoGrant,
-    QueryError, Session, Watcher,
+    QueryError, Quiet, Session, Watcher,
 };

@@ -66,8 +66,9 @@ struct Shared {
 
 /// Hears what comes without having been asked for, on the session's thread. Must not block.
 pub trait Watcher: Send + Sync {
-    /// An owner has nothing any more: fence it. `reason` is for people, and may be empty.
-    fn revoked(&self, owner: u64, why: Revocation, reason: &str);
+    /// An owner has nothing any more: fence it, and say when nothing is done any more under what it
+    /// had: the next waits for that. `reason` is for people, and may be empty.
+    fn revoked(&self, owner: u64, why: Revocation, reason: &str) -> Quiet;
     /// An owner is asked to let go.
     fn recalled(&self, _owner: u64, _recall: &Recall) {}
     /// A reader waits for this open handle: tell of its I/O by [`Session::active`].
@@ -76,6 +77,15 @@ pub trait Watcher: Send + Sync {
     fn away(&self) {}
     /// The broker is back.
     fn back(&self) {}
+}
+
+/// When nothing is done any more under a grant that was taken away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quiet {
+    /// From now on.
+    Now,
+    /// Once [`Session::release`] is called for its owner.
+    Later,
 }
 
 /// Who connects.
@@ -273,7 +283,8 @@ impl Session {
         }
     }
 
-    /// Lets go of what an owner holds; `change` is what its operation did to names.
+    /// Lets go of what an owner holds, or held until it was taken away; `change` is what its operation
+    /// did to names.
     pub fn release(&self, owner: u64, change: Option<Change>) {
         self.state().release(owner, change);
     }

@@ -427,10 +427,19 @@ impl Desk {
             | Event::Renewed { ticket, .. } => {
                 self.dirty_claims.insert(*ticket);
             }
+            Event::Revoked { ticket, why, .. } => {
+                self.dirty_claims.insert(*ticket);
+                if let Some(claim) = self.claim_of(*ticket) {
+                    self.note_end_of((*ticket, &claim), End::Revoked(*why), held, reason);
+                }
+            }
             Event::Ended { ticket, end } => {
                 self.dirty_claims.insert(*ticket);
                 if let Some(claim) = self.claim_of(*ticket) {
-                    self.note_end_of((*ticket, &claim), *end, held, reason);
+                    // What was taken away was noted then.
+                    if !matches!(end, End::Revoked(_)) || !self.is_revoked(*ticket) {
+                        self.note_end_of((*ticket, &claim), *end, held, reason);
+                    }
                     self.stateless.ended(claim.owner, *end, &mut self.letters);
                 }
             }
@@ -467,7 +476,9 @@ impl Desk {
             Event::Ended { ticket, .. } | Event::Spared { ticket, .. } => {
                 self.reasons.remove(ticket)
             }
-            Event::Recalled { ticket, .. } => self.reasons.get(ticket).cloned(),
+            Event::Recalled { ticket, .. } | Event::Revoked { ticket, .. } => {
+                self.reasons.get(ticket).cloned()
+            }
             _ => None,
         };
         reason.unwrap_or_default()

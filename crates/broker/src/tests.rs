@@ -3,6 +3,7 @@
 mod crowds;
 mod hostile;
 mod power;
+mod revoked;
 
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -11,7 +12,7 @@ use gate_api::link::Connector;
 use gate_api::wire::{
     Entry, Fate, Happening, LineState, LogQuery, Origin, Party, Scope, Source, Stretch,
 };
-use gate_api::{Address, Answer, Ask, Attachment, ClientInfo, Grant, Session, Watcher};
+use gate_api::{Address, Answer, Ask, Attachment, ClientInfo, Grant, Quiet, Session, Watcher};
 use gate_core::lock::claim::{Label, Patience};
 use gate_core::lock::event::{Refusal, Revocation};
 use gate_core::lock::want::{Access, Node, Op, Place, Want};
@@ -32,11 +33,13 @@ pub(crate) enum Heard {
     Back,
 }
 
-struct Ears(mpsc::Sender<Heard>);
+/// Tells what it hears, and when it is done with what is taken away.
+struct Ears(mpsc::Sender<Heard>, Quiet);
 
 impl Watcher for Ears {
-    fn revoked(&self, owner: u64, why: Revocation, _reason: &str) {
+    fn revoked(&self, owner: u64, why: Revocation, _reason: &str) -> Quiet {
         let _ = self.0.send(Heard::Revoked(owner, why));
+        self.1
     }
     fn contended(&self, owner: u64) {
         let _ = self.0.send(Heard::Contended(owner));
@@ -53,7 +56,10 @@ impl Watcher for Ears {
 pub(crate) struct Deaf;
 
 impl Watcher for Deaf {
-    fn revoked(&self, _owner: u64, _why: Revocation, _reason: &str) {}
+    fn revoked(&self, _owner: u64, _why: Revocation, _reason: &str) -> Quiet {
+        Quiet::Now
+    }
+
     fn contended(&self, _owner: u64) {}
 }
 
@@ -92,9 +98,18 @@ pub(crate) fn connect_to(
     name: &str,
     source: Source,
 ) -> Client {
+    connect_as(connector, name, source, Quiet::Now)
+}
+
+fn connect_as(
+    connector: &(impl Connector + Clone + 'static),
+    name: &str,
+    source: Source,
+    quiet: Quiet,
+) -> Client {
     let (ears, heard) = mpsc::channel();
-    let session =
-        Session::connect(connector.clone(), ClientInfo::named(name), Arc::new(Ears(ears))).unwrap();
+    let ears = Arc::new(Ears(ears, quiet));
+    let session = Session::connect(connector.clone(), ClientInfo::named(name), ears).unwrap();
     let attachment = session.attach(source).unwrap();
     Client { session, attachment, heard }
 }
@@ -492,7 +507,7 @@ fn client_that_is_killed() {
     let lease = Some(Duration::from_secs(600));
     let info = ClientInfo { lease, ..ClientInfo::named("child") };
     let address = Address::of_state_dir(state.as_ref());
-    let session = Session::connect(address, info, Arc::new(Ears(ears))).unwrap();
+    let session = Session::connect(address, info, Arc::new(Ears(ears, Quiet::Now))).unwrap();
     let attachment = session.attach(bucket()).unwrap();
     let client = Client { session, attachment, heard: mpsc::channel().1 };
     client.hold("f").is_granted();

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use gate_api::address::{PORT_DEFAULT, STATE_DIR_SYSTEM, state_dir_user};
 use gate_api::fallback::V1Broker;
-use gate_api::{Address, Approach, ClientInfo, ConnectError, Session, Watcher};
+use gate_api::{Address, Approach, ClientInfo, ConnectError, Quiet, Session, Watcher};
 use gate_core::lock::event::Revocation;
 
 use crate::background;
@@ -99,7 +99,10 @@ pub fn connect(
 pub struct Deaf;
 
 impl Watcher for Deaf {
-    fn revoked(&self, _owner: u64, _why: Revocation, _reason: &str) {}
+    fn revoked(&self, _owner: u64, _why: Revocation, _reason: &str) -> Quiet {
+        Quiet::Now
+    }
+
     fn contended(&self, _owner: u64) {}
 }
 

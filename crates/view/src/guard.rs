@@ -126,7 +126,7 @@ impl View {
     /// Notes that a handle will not be written any more; while its turn still stands.
     pub fn guard_end(&self, handle: &Handle) {
         // What was fenced has written nothing since others came.
-        if handle.user.writes && handle.file().is_ok() {
+        if handle.user.writes && !handle.fence.is_shut() {
             self.guard_change(handle.user.agent.as_ref(), handle.node);
         }
     }

@@ -4,6 +4,7 @@ use std::hash::Hash;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
+use gate_api::session::Quiet;
 use gate_core::lock::claim::Process;
 use gate_fuse::{Errno, HandleId, NodeId};
 use rustc_hash::FxHashMap;
@@ -11,6 +12,7 @@ use rustc_hash::FxHashMap;
 use crate::agent::Agent;
 use crate::backing::Way;
 use crate::directory::{OpenDirectory, OpenFile};
+use crate::fence::{Fence, Found, InUse};
 use crate::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering, RwLock};
 use crate::turn::Turn;
 
@@ -24,10 +26,11 @@ pub(crate) struct Handle {
     pub user: User,
     /// Whether FLUSH already gave the turn back.
     pub turn_ended: AtomicBool,
+    /// Shut once the turn is taken away.
+    pub fence: Fence,
     turn: Turn,
     file: OpenFile,
     pub way: Way,
-    revoked: AtomicBool,
     contended: AtomicBool,
     /// When its I/O was last told, in milliseconds of the view's clock, plus one.
     told_ms: AtomicU64,
@@ -62,19 +65,13 @@ impl Handle {
             node,
             user,
             turn_ended: AtomicBool::new(false),
+            fence: Fence::default(),
             turn,
             file,
             way,
-            revoked: AtomicBool::new(false),
             contended: AtomicBool::new(false),
             told_ms: AtomicU64::new(0),
         }
-    }
-
-    /// Returns the file; EIO once the handle was fenced.
-    pub fn file(&self) -> Result<&OpenFile, Errno> {
-        // Acquire: what the broker told before a call began is seen by the call.
-        if self.revoked.load(Ordering::Acquire) { Err(Errno::IO) } else { Ok(&self.file) }
     }
 
     /// Returns whether it was opened in a turn.
@@ -88,6 +85,13 @@ impl Handle {
             false => self.turn,
             true => Turn::Ungated,
         }
+    }
+}
+
+impl InUse<'_> {
+    /// Returns the file: from nowhere else is it to be had.
+    pub fn file(&self) -> &OpenFile {
+        &self.file
     }
 }
 
@@ -150,11 +154,14 @@ impl Handles {
         drop(directories.remove(&id));
     }
 
-    /// Fences the handle of an owner: from now on its calls fail and change nothing.
-    pub fn revoke(&self, owner: u64) -> Option<NodeId> {
-        let handle = lock(&self.owners).get(&owner).cloned()?;
-        handle.revoked.store(true, Ordering::Release);
-        Some(handle.node)
+    /// Fences the handle of an owner: from now on its calls fail and change nothing. What an owner
+    /// without a handle has is in the hands of a call, which gives it back.
+    pub fn fence(&self, owner: u64) -> Quiet {
+        let handle = lock(&self.owners).get(&owner).cloned();
+        match handle.map(|handle| handle.fence.shut()) {
+            Some(Found::Nobody) => Quiet::Now,
+            Some(Found::Somebody | Found::Shut) | None => Quiet::Later,
+        }
     }
 
     /// Notes that a reader waits for an owner: its I/O is to be told.
@@ -187,7 +194,7 @@ impl Handles {
         let users = lock(&self.users);
         let handles = users.get(&node).into_iter().flatten();
         // What was fenced gives no rights any more.
-        let valid = handles.filter(|handle| !handle.revoked.load(Ordering::Acquire));
+        let valid = handles.filter(|handle| !handle.fence.is_shut());
         valid.filter_map(|handle| handle.user.process).collect()
     }
 

@@ -12,6 +12,7 @@ pub mod agent;
 pub mod asker;
 pub mod backing;
 pub mod directory;
+mod fence;
 pub mod guard;
 mod handles;
 pub mod kept;

@@ -254,6 +254,11 @@ impl Wait {
                 run(view, reply, turn, Round::First);
                 Resumed::Yes
             }
+            State::KeptTurn(turn) => {
+                drop(state);
+                view.end_turn(turn, None);
+                Resumed::No(reply, run)
+            }
             _ => Resumed::No(reply, run),
         }
     }

@@ -13,7 +13,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use gate_api::session::{Attachment, Recall, Session, Watcher};
+use gate_api::session::{Attachment, Quiet, Recall, Session, Watcher};
 use gate_api::{process, wire};
 use gate_core::lock::event::Revocation;
 use gate_fuse::{MountError, MountOptions, StartError, Wishes};
@@ -55,9 +55,10 @@ impl Default for Ears {
 }
 
 impl Watcher for Ears {
-    fn revoked(&self, owner: u64, why: Revocation, reason: &str) {
-        let fenced = self.0.revoke(owner);
-        tracing::warn!(owner, ?why, reason, open = fenced.is_some(), "a grant was taken away");
+    fn revoked(&self, owner: u64, why: Revocation, reason: &str) -> Quiet {
+        let quiet = self.0.fence(owner);
+        tracing::warn!(owner, ?why, reason, ?quiet, "a grant was taken away");
+        quiet
     }
 
     fn recalled(&self, owner: u64, recall: &Recall) {

@@ -120,7 +120,10 @@ impl View {
         match arrival {
             Arrival::Ask => self.ask_for(stub, ask),
             // While nobody looked it may have been taken away.
-            Arrival::Run(call, turn) if !self.has(turn) => call.reply.error(Errno::IO),
+            Arrival::Run(call, turn) if !self.has(turn) => {
+                self.end_turn(turn, None);
+                call.reply.error(Errno::IO);
+            }
             Arrival::Run(call, turn) => (call.run)(self, call.reply, turn, Round::Last),
             Arrival::Fail(call, errno) => call.reply.error(errno),
             Arrival::Send(call, watch) => self.send_outside(call.parents, call.reply, watch),

@@ -5,7 +5,7 @@ pub(crate) use imp::*;
 
 #[cfg(not(feature = "shuttle"))]
 mod imp {
-    pub use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+    pub use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
     pub use std::sync::{Condvar, Mutex, MutexGuard, RwLock};
     pub use std::thread;
     use std::time::Instant;
@@ -19,7 +19,7 @@ mod imp {
 #[cfg(feature = "shuttle")]
 mod imp {
     pub use gate_api::staged::clock::{Condvar, now};
-    pub use shuttle::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+    pub use shuttle::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
     pub use shuttle::sync::{Mutex, MutexGuard, RwLock};
     pub use shuttle::thread;
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use gate_api::session::{Party, Session};
 use gate_api::wire::{Directory, Inode, Origin, Source};
-use gate_api::{Address, Answer, Ask, ClientInfo, Watcher, process};
+use gate_api::{Address, Answer, Ask, ClientInfo, Quiet, Watcher, process};
 use gate_core::id::SpaceId;
 use gate_core::lock::claim::{Label, Patience};
 use gate_core::lock::event::Revocation;
@@ -93,7 +93,10 @@ pub struct Turns {
 struct Deaf;
 
 impl Watcher for Deaf {
-    fn revoked(&self, _: u64, _: Revocation, _: &str) {}
+    fn revoked(&self, _: u64, _: Revocation, _: &str) -> Quiet {
+        Quiet::Now
+    }
+
     fn contended(&self, _: u64) {}
 }
 

@@ -248,6 +248,10 @@ class Session:
             except Exception:
                 _log.exception("a callback failed")
 
+    def _done_with(self, owner: Owner) -> None:
+        with self._changed:
+            self._say(m.Release(owner.number, None))
+
     def _serve(self) -> None:
         while True:
             self._listen()
@@ -396,7 +400,13 @@ class Session:
             self._end(owner, refused(message.why))
         elif isinstance(message, m.Revoked):
             error = lost(message.why, message.reason)
+            told = owner.on_lost if owner.holds else None
             self._end(owner, error if owner.holds else Interrupted(str(error)))
+            # The next is let in once this one says that it is done, which it is once it was told.
+            if told:
+                self._calls.put(lambda: self._done_with(owner))
+            else:
+                self._say(m.Release(owner.number, None))
         elif isinstance(message, m.Recalled):
             told, recall = owner.on_recall, message.recall
             if owner.holds and told:

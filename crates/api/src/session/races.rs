@@ -12,7 +12,7 @@ use shuttle::sync::mpsc;
 use shuttle::thread;
 
 use super::standing::{Moment, Standing};
-use super::{Answer, Ask, ClientInfo, QueryError, Session, Watcher};
+use super::{Answer, Ask, ClientInfo, QueryError, Quiet, Session, Watcher};
 use crate::staged::broker::Broker;
 use crate::staged::{clock, in_many_orders};
 use crate::wire::Party;
@@ -20,7 +20,10 @@ use crate::wire::Party;
 struct Deaf;
 
 impl Watcher for Deaf {
-    fn revoked(&self, _owner: u64, _why: Revocation, _reason: &str) {}
+    fn revoked(&self, _owner: u64, _why: Revocation, _reason: &str) -> Quiet {
+        Quiet::Now
+    }
+
     fn contended(&self, _owner: u64) {}
 }
 

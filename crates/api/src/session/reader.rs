@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::standing::Moment;
 use super::state::Call;
-use super::{Answer, Shared};
+use super::{Answer, Quiet, Shared};
 use crate::frame::FrameError;
 use crate::link::{Broken, ConnectError, Connection, Connector, Incoming};
 use crate::sync;
@@ -194,7 +194,12 @@ impl Shared {
                 then(Answer::Waiting { ticket });
                 self.state().give_back(owner, then);
             }
-            Some(Call::Revoked { owner, why, reason }) => self.watcher.revoked(owner, why, &reason),
+            Some(Call::Revoked { owner, why, reason }) => {
+                let quiet = self.watcher.revoked(owner, why, &reason);
+                if quiet == Quiet::Now {
+                    self.state().release(owner, None);
+                }
+            }
             Some(Call::Recalled { owner, recall }) => self.watcher.recalled(owner, &recall),
             Some(Call::Contended { owner }) => self.watcher.contended(owner),
             Some(Call::Proven { .. } | Call::Restored) => {}

@@ -61,6 +61,11 @@ enum Owner {
         /// What it created.
         file: Option<FileKey>,
     },
+    /// Taken away; something may still be done under it.
+    Revoked {
+        acquire: Arc<Acquire>,
+        token: Token,
+    },
     /// Let go while the broker was away; what it did to names is still to be told.
     Leaving {
         acquire: Arc<Acquire>,
@@ -84,7 +89,7 @@ pub enum Call {
     Waiting { owner: u64, then: Then, ticket: Option<Ticket> },
     /// An owner's last answer.
     Final { then: Then, answer: Answer },
-    /// A watcher's business.
+    /// A watcher's business; the owner is to be let go of once nothing is done under its grant.
     Revoked { owner: u64, why: Revocation, reason: String },
     /// A watcher's business.
     Recalled { owner: u64, recall: Recall },
@@ -212,7 +217,7 @@ impl State {
 
     pub fn release(&mut self, owner: u64, change: Option<Change>) {
         let Some(known) = self.owners.remove(&owner) else { return };
-        let Owner::Held { acquire, token, .. } = known else {
+        let (Owner::Held { acquire, token, .. } | Owner::Revoked { acquire, token }) = known else {
             debug_assert!(false, "only what is held is let go of");
             self.owners.insert(owner, known);
             return;
@@ -326,17 +331,23 @@ impl State {
                 *known = token;
                 None
             }
-            Some(Owner::Leaving { .. }) | None => None,
+            Some(Owner::Revoked { .. } | Owner::Leaving { .. }) | None => None,
         }
     }
 
     fn tell_revoked(&mut self, owner: u64, why: Revocation, reason: String) -> Option<Call> {
         match self.owners.get(&owner)? {
-            Owner::Held { .. } => {
-                self.owners.remove(&owner);
+            Owner::Held { acquire, token, .. } => {
+                let (acquire, token) = (acquire.clone(), *token);
+                self.owners.insert(owner, Owner::Revoked { acquire, token });
                 Some(Call::Revoked { owner, why, reason })
             }
-            Owner::Asked(_) => self.finish(owner, Answer::Refused(Refusal::Interrupted)),
+            Owner::Asked(_) => {
+                // It was never told of what was taken away.
+                self.say(&ClientMessage::Release { owner, change: None });
+                self.finish(owner, Answer::Refused(Refusal::Interrupted))
+            }
+            Owner::Revoked { .. } => None,
             Owner::Leaving { .. } => {
                 self.owners.remove(&owner);
                 None

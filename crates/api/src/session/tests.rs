@@ -336,6 +336,55 @@ fn n1_what_was_created_is_told_again_on_return() {
 }
 
 #[test]
+fn what_was_taken_away_is_held_no_more_and_let_go_of_once() {
+    let mut stage = stage();
+    let owner = stage.ask(Patience::Endless);
+    stage.granted(owner);
+    let revoked = || ServerMessage::Revoked { owner, why: Revocation::Broken, reason: "no".into() };
+    stage.hears(revoked());
+    stage.check("1 granted, 1 revoked", "acquire 1");
+    assert!(!stage.state.holds(owner));
+    // Who is done with it says so, with what it did to names.
+    let change = Change::Removed { space: SpaceId(1), path: ViewPath::root() };
+    stage.state.release(owner, Some(change));
+    stage.state.release(owner, None);
+    stage.hears(revoked());
+    stage.check("", "release+ 1");
+}
+
+/// N7: else the broker would count it as let go of.
+#[test]
+fn n7_what_was_taken_away_is_listed_on_return_until_it_is_done_with() {
+    let mut stage = stage();
+    let [busy, done] = [(); 2].map(|()| stage.ask(Patience::Endless));
+    for owner in [busy, done] {
+        stage.granted(owner);
+        stage.hears(ServerMessage::Revoked { owner, why: Revocation::Broken, reason: "".into() });
+    }
+    stage.check("1 granted, 1 revoked, 2 granted, 2 revoked", "acquire 1, acquire 2");
+    stage.breaks();
+    stage.state.release(done, None);
+    stage.returns(Known::All);
+    stage.check("", "held 1, listed");
+    // A broker that forgot it, or tells of it again, is told the same.
+    stage.granted(busy);
+    stage.hears(ServerMessage::Revoked { owner: busy, why: Revocation::Broken, reason: "".into() });
+    assert!(!stage.state.holds(busy));
+    stage.state.release(busy, None);
+    stage.check("", "release 1");
+}
+
+#[test]
+fn a_grant_that_was_taken_away_before_it_was_heard_of_is_let_go_of() {
+    let mut stage = stage();
+    let owner = stage.ask(Patience::Endless);
+    stage.breaks();
+    stage.returns(Known::All);
+    stage.hears(ServerMessage::Revoked { owner, why: Revocation::Broken, reason: "".into() });
+    stage.check("1 waits, 1 interrupted", "acquire 1, waits 1, listed, release 1");
+}
+
+#[test]
 fn what_was_attached_is_told_again_on_return() {
     let mut stage = stage();
     let source = Source {

@@ -31,6 +31,8 @@ struct Book {
     connection: u64,
     to_client: Option<mpsc::Sender<ServerMessage>>,
     holder: Option<u64>,
+    /// Whether it was told that the lock is taken away from it.
+    is_revoked: bool,
     line: VecDeque<u64>,
     /// What a client that is back has listed.
     listed: BTreeSet<u64>,
@@ -57,13 +59,12 @@ impl Broker {
         self.book().is_away = false;
     }
 
-    /// Takes the lock away from whoever holds it.
+    /// Takes the lock away from whoever holds it: the next has it once that one lets go.
     pub fn revoke(&self) {
         let mut book = self.book();
-        if let Some(owner) = book.holder.take() {
-            let (why, reason) = (Revocation::Broken, String::new());
-            book.say(ServerMessage::Revoked { owner, why, reason });
-            book.settle();
+        if let Some(owner) = book.holder {
+            book.is_revoked = true;
+            book.tell_revoked(owner);
         }
     }
 
@@ -170,16 +171,16 @@ impl Book {
 
     fn reclaim(&mut self, owner: u64) {
         self.listed.insert(owner);
-        if self.holder == Some(owner) {
-            return self.tell_granted(owner);
+        match self.holder == Some(owner) && !self.is_revoked {
+            true => self.tell_granted(owner),
+            false => self.tell_revoked(owner),
         }
-        let (why, reason) = (Revocation::LeaseLost, String::new());
-        self.say(ServerMessage::Revoked { owner, why, reason });
     }
 
     fn rejoin(&mut self, owner: u64) {
         self.listed.insert(owner);
         match self.holder == Some(owner) {
+            true if self.is_revoked => self.tell_revoked(owner),
             true => self.tell_granted(owner),
             false => self.join(owner, Patience::Endless),
         }
@@ -223,7 +224,7 @@ impl Book {
         if self.holder.is_none()
             && let Some(next) = self.line.pop_front()
         {
-            self.holder = Some(next);
+            (self.holder, self.is_revoked) = (Some(next), false);
             self.counter += 1;
             self.tell_granted(next);
         }
@@ -233,6 +234,11 @@ impl Book {
         let token = Token { epoch: Epoch(1), counter: self.counter };
         let ticket = Ticket(owner);
         self.say(ServerMessage::Granted(Granted { owner, ticket, token, count: 1, by_kin: false }));
+    }
+
+    fn tell_revoked(&mut self, owner: u64) {
+        let (why, reason) = (Revocation::Broken, String::new());
+        self.say(ServerMessage::Revoked { owner, why, reason });
     }
 
     fn say(&mut self, message: ServerMessage) {

@@ -233,6 +233,10 @@ impl Desk {
         let ticket = self.table.ticket_of(owner);
         let stands = ticket.and_then(|ticket| Some((ticket, self.table.record(ticket)?)));
         match stands {
+            Some((ticket, Record::Held { revoked: Some(why), .. })) => {
+                let reason = self.reasons.get(&ticket).cloned().unwrap_or_default();
+                ServerMessage::Revoked { owner: owner.number, why, reason }
+            }
             Some((ticket, Record::Held { token, count, passed, .. })) => {
                 ServerMessage::Granted(Granted {
                     owner: owner.number,
@@ -478,6 +482,9 @@ impl Desk {
         let (Command::Break { ticket } | Command::Recall { ticket, .. }) = command else {
             return Err(Refusal::Unknown);
         };
+        if self.is_revoked(ticket) {
+            return Ok(()); // It is done, for the reason that was given first.
+        }
         self.reasons.insert(ticket, clipped(reason));
         let outcome = self.run(now, command);
         if outcome.is_err() {

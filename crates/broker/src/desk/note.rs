@@ -22,9 +22,9 @@ impl Desk {
     /// Looks at the claim that an event is about, before that is applied.
     pub(super) fn since(&self, event: &Event) -> Since {
         match event {
-            Event::Granted { ticket, .. } | Event::Ended { ticket, .. } => {
-                self.table.since(*ticket)
-            }
+            Event::Granted { ticket, .. }
+            | Event::Revoked { ticket, .. }
+            | Event::Ended { ticket, .. } => self.table.since(*ticket),
             _ => Since::default(),
         }
     }
@@ -70,6 +70,11 @@ impl Desk {
             Event::Back { session } => self.note_client(*session, Presence::Back),
             _ => {}
         }
+    }
+
+    /// Returns whether a claim's grant was taken away, and its owner has not let go.
+    pub(super) fn is_revoked(&self, ticket: Ticket) -> bool {
+        matches!(self.table.record(ticket), Some(Record::Held { revoked: Some(_), .. }))
     }
 
     /// Notes the end of a claim, or of the wait for more than is held.

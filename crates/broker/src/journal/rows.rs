@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gate_api::mirror::{
-    LabelDef, PatienceDef, ProcessDef, SessionIdDef, SpaceIdDef, TicketDef, TokenDef, WantDef,
-    maybe_caller, path,
+    LabelDef, PatienceDef, ProcessDef, RevocationDef, SessionIdDef, SpaceIdDef, TicketDef,
+    TokenDef, WantDef, maybe_caller, path,
 };
 use gate_api::wire::Source;
 use gate_core::id::{OwnerId, SessionId, SpaceId, Ticket, Token};
 use gate_core::lock::claim::{Caller, Claim, Label, Party, Patience, Process, Terms};
-use gate_core::lock::event::Passed;
+use gate_core::lock::event::{Passed, Revocation};
 use gate_core::lock::table::Record;
 use gate_core::lock::want::Want;
 use gate_core::path::ViewPath;
@@ -23,15 +23,19 @@ use crate::spaces::{Seat, Space};
 #[derive(Serialize, Deserialize)]
 enum ClaimRow {
     Waiting(ClaimBody),
-    Held {
-        claim: ClaimBody,
-        #[serde(with = "TokenDef")]
-        token: Token,
-        count: u32,
-        #[serde(with = "PassedDef")]
-        passed: Passed,
-        kin: Vec<KinRow>,
-    },
+    Held(HeldRow),
+    Revoked(HeldRow, #[serde(with = "RevocationDef")] Revocation),
+}
+
+#[derive(Serialize, Deserialize)]
+struct HeldRow {
+    claim: ClaimBody,
+    #[serde(with = "TokenDef")]
+    token: Token,
+    count: u32,
+    #[serde(with = "PassedDef")]
+    passed: Passed,
+    kin: Vec<KinRow>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -113,27 +117,29 @@ struct SpaceRow {
 pub(super) fn encode_claim(record: &Record) -> Vec<u8> {
     encode(&match record {
         Record::Waiting(claim) => ClaimRow::Waiting(ClaimBody::of(claim)),
-        Record::Held { claim, token, count, passed, kin } => ClaimRow::Held {
-            claim: ClaimBody::of(claim),
-            token: *token,
-            count: *count,
-            passed: *passed,
-            kin: kin
-                .iter()
-                .map(|(holder, party)| KinRow { holder: *holder, party: PartyRow::of(party) })
-                .collect(),
-        },
+        Record::Held { claim, token, count, passed, kin, revoked } => {
+            let kin = kin.iter();
+            let kin = kin.map(|(of, party)| KinRow { holder: *of, party: PartyRow::of(party) });
+            let held = HeldRow {
+                claim: ClaimBody::of(claim),
+                token: *token,
+                count: *count,
+                passed: *passed,
+                kin: kin.collect(),
+            };
+            match revoked {
+                None => ClaimRow::Held(held),
+                Some(why) => ClaimRow::Revoked(held, *why),
+            }
+        }
     })
 }
 
 pub(super) fn decode_claim(bytes: &[u8]) -> Option<Record> {
     Some(match postcard::from_bytes(bytes).ok()? {
         ClaimRow::Waiting(body) => Record::Waiting(body.into_claim()),
-        ClaimRow::Held { claim, token, count, passed, kin } => {
-            let kin: BTreeMap<_, _> =
-                kin.into_iter().map(|row| (row.holder, row.party.into_party())).collect();
-            Record::Held { claim: claim.into_claim(), token, count, passed, kin }
-        }
+        ClaimRow::Held(held) => held.into_record(None),
+        ClaimRow::Revoked(held, why) => held.into_record(Some(why)),
     })
 }
 
@@ -183,6 +189,15 @@ pub(super) fn decode_space(bytes: &[u8]) -> Option<Space> {
 
 fn encode(row: &impl Serialize) -> Vec<u8> {
     postcard::to_stdvec(row).expect("rows are made of plain data")
+}
+
+impl HeldRow {
+    fn into_record(self, revoked: Option<Revocation>) -> Record {
+        let HeldRow { claim, token, count, passed, kin } = self;
+        let kin: BTreeMap<_, _> =
+            kin.into_iter().map(|row| (row.holder, row.party.into_party())).collect();
+        Record::Held { claim: claim.into_claim(), token, count, passed, kin, revoked }
+    }
 }
 
 impl ClaimBody {

@@ -44,6 +44,7 @@ fn record(number: u64) -> Record {
         count: 1,
         passed: Passed::ByKin,
         kin: BTreeMap::from([(Ticket(1), Party::Named("k".into()))]),
+        revoked: None,
     }
 }
 

@@ -354,8 +354,7 @@ impl Client {
             }
             Some(Call::Revoked { owner, why, .. }) => {
                 scene.note(|| format!("c{}: {owner} is revoked: {why:?}", self.number));
-                self.work.lose(owner);
-                scene.oracle.lets_go(self.number, owner);
+                self.work.lose((owner, why), state, scene);
             }
             Some(Call::Contended { owner }) => {
                 state.say(&ClientMessage::Active { owner });

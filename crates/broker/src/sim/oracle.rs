@@ -174,7 +174,7 @@ impl Oracle {
         }
     }
 
-    /// A client no longer uses what it had.
+    /// A client no longer uses what it had: if that was taken away, nothing of it is under way.
     pub fn lets_go(&mut self, client: usize, number: u64) {
         self.beliefs.retain(|owner, belief| belief.client != client || owner.number != number);
     }
@@ -337,7 +337,6 @@ impl Oracle {
             let limit = seen.claim.max_hold.map(|limit| seen.since + limit);
             let mut excused = self.excused.get(&owner).copied().into_iter().chain(limit);
             if excused.any(|from| from <= now) {
-                self.beliefs.remove(&owner);
                 continue;
             }
             // Its client has not heard of it, and must know by itself.
@@ -406,7 +405,7 @@ impl Oracle {
                     || !belief.footprint.conflicts(footprint)
                     || self.are_kin(&seen.claim.party, &belief.party)
                     || self.good_until.get(&belief.client).is_none_or(|until| *until <= now),
-                "N1: {ticket} was let in though {owner:?} acts on {}",
+                "N1, N7: {ticket} was let in though {owner:?} acts on {}",
                 belief.token
             );
         }

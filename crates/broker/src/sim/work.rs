@@ -9,7 +9,7 @@ use gate_api::wire::Party as Spoken;
 use gate_api::{Answer, Ask, Grant};
 use gate_core::id::{OwnerId, SessionId, SpaceId};
 use gate_core::lock::claim::{Caller, Label, Party, Patience, Process};
-use gate_core::lock::event::Refusal;
+use gate_core::lock::event::{Refusal, Revocation};
 use gate_core::lock::want::{Access, Node, Op, Want};
 use gate_core::time::Time;
 
@@ -48,6 +48,8 @@ enum Stage {
     Asked,
     /// Works until then.
     Held { until: Time },
+    /// Its turn was taken away, and what was under way is done then.
+    Lost { until: Time },
 }
 
 impl Work {
@@ -73,6 +75,7 @@ impl Work {
             let stage = match job.stage {
                 Stage::Asked => "waits",
                 Stage::Held { .. } => "holds",
+                Stage::Lost { .. } => "is not done with",
             };
             format!("c{}: {} {stage} {:?}", self.client, job.owner, job.want)
         };
@@ -80,10 +83,10 @@ impl Work {
     }
 
     pub fn next_turn(&self, now: Time) -> Option<Time> {
-        let jobs = self.jobs.values().filter(|job| !self.is_stopped(job.worker));
-        let ends = jobs.filter_map(|job| match job.stage {
-            Stage::Held { until } => Some(until),
-            Stage::Asked => None,
+        let ends = self.jobs.values().filter_map(|job| match job.stage {
+            Stage::Held { until } if !self.is_stopped(job.worker) => Some(until),
+            Stage::Lost { until } => Some(until),
+            Stage::Held { .. } | Stage::Asked => None,
         });
         ends.chain((self.act_at > now).then_some(self.act_at)).min()
     }
@@ -91,13 +94,13 @@ impl Work {
     /// Ends what is done, and begins something else.
     pub fn go_on(&mut self, state: &mut State, now: Instant, scene: &mut Scene) {
         self.hear_answers(state, scene);
-        let due = |job: &Job| matches!(job.stage, Stage::Held { until } if until <= scene.now);
-        let done: Vec<u64> = self
-            .jobs
-            .iter()
-            .filter(|(_, job)| due(job) && !self.is_stopped(job.worker))
-            .map(|(id, _)| *id)
-            .collect();
+        let due = |job: &Job| match job.stage {
+            Stage::Held { until } => until <= scene.now && !self.is_stopped(job.worker),
+            Stage::Lost { until } => until <= scene.now,
+            Stage::Asked => false,
+        };
+        let done: Vec<u64> =
+            self.jobs.iter().filter(|(_, job)| due(job)).map(|(id, _)| *id).collect();
         for id in done {
             self.finish(id, state, scene);
         }
@@ -139,9 +142,18 @@ impl Work {
         }
     }
 
-    /// What it held was taken away.
-    pub fn lose(&mut self, owner: u64) {
-        self.jobs.retain(|_, job| job.owner != owner);
+    /// What it held was taken away; something may be under way, but for no lease.
+    pub fn lose(&mut self, (owner, why): (u64, Revocation), state: &mut State, scene: &mut Scene) {
+        let job = self.jobs.iter_mut().find(|(_, job)| job.owner == owner);
+        let (id, job) = job.expect("what is held is a job's");
+        if why != Revocation::LeaseLost && scene.chance.one_in(2) {
+            job.stage = Stage::Lost { until: scene.now + scene.chance.millis(0..100) };
+            return;
+        }
+        let id = *id;
+        self.jobs.remove(&id);
+        scene.oracle.lets_go(self.client, owner);
+        state.release(owner, None);
     }
 
     fn begin(&mut self, id: u64, grant: Grant, state: &mut State, scene: &mut Scene) {

@@ -33,7 +33,8 @@ pub enum Command {
     /// An owner asks. One that already holds the same counts up; one that holds less upgrades.
     /// `leaders` are holders that its process is known to be kin of, as [`Command::Kin`] tells.
     Acquire { claim: Arc<Claim>, leaders: Vec<OwnerId> },
-    /// An owner lets go of one count; with the last, of all. What it did to names moves with it.
+    /// An owner lets go of one count; with the last, of all; of what was taken away, at once. What it
+    /// did to names moves with it.
     Release { owner: OwnerId, change: Option<Change> },
     /// A waiting owner no longer wants it; if it was granted meanwhile, it is released.
     Withdraw { owner: OwnerId, why: Refusal },
@@ -115,6 +116,9 @@ pub enum Event {
     Counted { ticket: Ticket, count: u32 },
     /// A claim now has other names.
     Reshaped { ticket: Ticket, claim: Arc<Claim> },
+    /// A grant is taken away. Something may still be under way under it: it stands in everybody's way
+    /// until its owner lets go, or until then, when its owner knows by itself.
+    Revoked { ticket: Ticket, why: Revocation, until: Time },
     /// A waiter or holder is gone.
     Ended { ticket: Ticket, end: End },
     /// An upgrade is given up; what was held before stays.
@@ -226,7 +230,7 @@ pub enum Notice {
     Refused { owner: OwnerId, why: Refusal },
     /// A reader may go on without a grant.
     Ungated { owner: OwnerId },
-    /// A holder has nothing any more.
+    /// A holder has nothing any more: it is to let go once nothing is under way under its grant.
     Revoked { owner: OwnerId, why: Revocation },
     /// A holder is asked to let go.
     Recalled { owner: OwnerId, recall: Recall },

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::claim::{Claim, Patience};
-use super::event::{Kin, Passed, Recall, RecallStage};
+use super::event::{End, Kin, Passed, Recall, RecallStage, Revocation};
 use super::limits::{LOOK_PAUSE_MIN, RECALL_NOTICE_MAX};
 use super::mode::Mode;
 use crate::id::{Ticket, Token};
@@ -82,6 +82,8 @@ pub(super) enum Stay {
     Until(Time),
     /// It was asked to let go.
     Recalled(Recall),
+    /// It was told that its grant is taken away; then it is over, whatever the owner says.
+    Revoked { why: Revocation, until: Time },
 }
 
 impl Slot {
@@ -105,6 +107,16 @@ impl Slot {
             Some(waiting) => &waiting.claim,
             None => self.claim(),
         }
+    }
+
+    /// Returns why the grant was taken away, if it was.
+    pub fn revoked(&self) -> Option<Revocation> {
+        self.held.as_ref().and_then(Held::revoked)
+    }
+
+    /// Returns how the claim ends that would end so: what was taken away is not let go of.
+    pub fn end(&self, end: End) -> End {
+        self.revoked().map_or(end, End::Revoked)
     }
 
     /// Returns when the table must look at this claim next.
@@ -139,7 +151,7 @@ impl Held {
     pub fn stay_ends_at(&self) -> Option<Time> {
         match self.stay {
             Stay::Free => None,
-            Stay::Until(at) => Some(at),
+            Stay::Until(at) | Stay::Revoked { until: at, .. } => Some(at),
             Stay::Recalled(Recall { stage: RecallStage::Warned, until, .. }) => {
                 Some(until - self.claim.recall_notice())
             }
@@ -150,7 +162,15 @@ impl Held {
     pub fn recall(&self) -> Option<Recall> {
         match self.stay {
             Stay::Recalled(recall) => Some(recall),
-            Stay::Free | Stay::Until(_) => None,
+            Stay::Free | Stay::Until(_) | Stay::Revoked { .. } => None,
+        }
+    }
+
+    /// Returns why its grant was taken away, if it was: it stands in the way, and is good for nothing.
+    pub fn revoked(&self) -> Option<Revocation> {
+        match self.stay {
+            Stay::Revoked { why, .. } => Some(why),
+            Stay::Free | Stay::Until(_) | Stay::Recalled(_) => None,
         }
     }
 }

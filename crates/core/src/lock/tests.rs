@@ -3,6 +3,7 @@
 mod bounds;
 mod lives;
 mod model;
+mod revoked;
 mod script;
 mod timelines;
 mod worlds;

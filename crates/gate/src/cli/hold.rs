@@ -10,7 +10,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
 
 use gate_api::session::Recall;
-use gate_api::{Address, Answer, Ask, ClientInfo, Session, Watcher};
+use gate_api::{Address, Answer, Ask, ClientInfo, Quiet, Session, Watcher};
 use gate_core::id::SpaceId;
 use gate_core::lock::claim::{Label, Patience};
 use gate_core::lock::event::{Refusal, Revocation};
@@ -89,9 +89,10 @@ struct Hold {
 struct Ear(Sender<Event>);
 
 impl Watcher for Ear {
-    fn revoked(&self, _owner: u64, why: Revocation, reason: &str) {
+    fn revoked(&self, _owner: u64, why: Revocation, reason: &str) -> Quiet {
         // Who no longer listens is ending.
         let _ = self.0.send(Event::Revoked(why, reason.to_owned()));
+        Quiet::Now
     }
 
     fn recalled(&self, _owner: u64, recall: &Recall) {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use gate_api::session::Quiet;
 use gate_api::staged::in_many_orders;
 use gate_fuse::{Errno, HandleId, NodeId, Operation, Write};
 use shuttle::thread;
@@ -60,7 +61,7 @@ fn a_number_leads_to_what_was_opened_under_it_and_to_nothing_afterwards() {
                 assert!(handles.is_open(node) && handles.is_written(node));
                 assert_eq!(handles.remove(number).unwrap().node, node);
                 assert_eq!(handles.get(number).err(), Some(Errno::BADF));
-                assert_eq!(handles.revoke(owner), None);
+                assert_eq!(handles.fence(owner), Quiet::Later, "there is nothing to fence");
             })
         });
         for user in users {
@@ -108,13 +109,39 @@ fn n7_nothing_is_written_through_a_handle_whose_turn_was_taken_away() {
         });
         let number = open(&stage, node);
         fate.join().unwrap();
-        // The view hears of it before it hears this answer.
+        // The view hears of it before it hears this answer, and the broker that it did before the next.
+        stage.view.broker.break_lock(0, String::new()).unwrap();
         stage.view.broker.break_lock(0, String::new()).unwrap();
         let taken = stage.broker.is_free();
         let written = write_through(&stage, number, b"bytes");
         assert_eq!(written, taken.then_some(Errno::IO));
         let length = stage.source.path().join("a").metadata().unwrap().len();
         assert_eq!(length, if taken { 0 } else { 5 });
+        let (lock_owner, flock_unlock) = (0, false);
+        stage.call(node, Operation::Release { handle: number, lock_owner, flock_unlock });
+        stage.end();
+    });
+}
+
+/// N7: what is under way when a turn is taken away is done before the next begins.
+#[test]
+fn n7_nothing_is_written_any_more_when_the_next_is_let_in() {
+    in_many_orders(|| {
+        let stage = Stage::new();
+        let node = stage.file(c"a");
+        let number = open(&stage, node);
+        let writers = [b"one", b"two"].map(|data| {
+            let stage = stage.clone();
+            thread::spawn(move || write_through(&stage, number, data))
+        });
+        stage.broker.revoke();
+        let next = stage.view.broker.acquire_blocking(ask()).unwrap();
+        let there = || std::fs::read(stage.source.path().join("a")).unwrap();
+        let found = there();
+        let answers = writers.map(|writer| writer.join().unwrap());
+        assert_eq!(there(), found);
+        assert_eq!(answers == [Some(Errno::IO); 2], found.is_empty());
+        stage.view.broker.release(next.owner, None);
         let (lock_owner, flock_unlock) = (0, false);
         stage.call(node, Operation::Release { handle: number, lock_owner, flock_unlock });
         stage.end();

@@ -64,7 +64,7 @@ impl View {
             if change.size.is_some() && !handle.user.writes {
                 return Err(Errno::INVAL);
             }
-            self.directory.setattr(caller, node, Some(handle.file()?), change)
+            self.directory.setattr(caller, node, Some(handle.file()), change)
         });
         match changed {
             Ok(attr) => self.answer_attr(node, &attr, reply),

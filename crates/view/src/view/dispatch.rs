@@ -106,16 +106,16 @@ impl View {
                 reply.ok();
             }
             Operation::Fsync { handle, data_only } => {
-                let synced = self.handles.get(handle).and_then(|h| h.file()?.sync(data_only));
+                let synced = self.enter(handle).and_then(|h| h.file().sync(data_only));
                 answer(synced, reply);
             }
             Operation::Fallocate { handle, offset, length, mode } => {
                 let allocated =
-                    self.io(handle).and_then(|h| h.file()?.allocate(&caller, mode, offset, length));
+                    self.io(handle).and_then(|h| h.file().allocate(&caller, mode, offset, length));
                 answer(allocated, reply);
             }
             Operation::Lseek { handle, offset, whence } => {
-                match self.handles.get(handle).and_then(|h| h.file()?.seek(offset, whence)) {
+                match self.enter(handle).and_then(|h| h.file().seek(offset, whence)) {
                     Ok(position) => reply.lseek(position),
                     Err(errno) => reply.error(errno),
                 }

@@ -1,9 +1,9 @@
 //! Open files: opening, making, reading, writing, letting go.
 
 use std::ffi::{CStr, CString};
-use std::sync::Arc;
 use std::time::Duration;
 
+use gate_api::session::Quiet;
 use gate_core::lock::want::{Access, Node, Op, Want};
 use gate_fuse::{Caller, CopyFileRange, Errno, HandleId, NodeId, OpenFlags, Opened, Reply, Write};
 
@@ -11,6 +11,7 @@ use super::View;
 use crate::asker::Asker;
 use crate::backing::Use;
 use crate::directory::{Found, Make, OpenFile};
+use crate::fence::InUse;
 use crate::guard::{Opens, Overwrite, Victim};
 use crate::handles::{Handle, User};
 use crate::line::Spot;
@@ -221,8 +222,9 @@ impl View {
         // Taken away before there was a handle to fence.
         if let Turn::Granted { owner } = turn
             && !self.has(turn)
+            && self.handles.fence(owner) == Quiet::Now
         {
-            self.handles.revoke(owner);
+            self.end_turn(turn, None);
         }
         // Without this each close costs a call that does nothing.
         let nothing_late = !writes || (io.0 == Use::Write && !may_fail_at_close);
@@ -327,13 +329,13 @@ impl View {
 
     pub(super) fn read(&self, handle: HandleId, offset: u64, size: u32, reply: Reply) {
         match self.io(handle) {
-            Ok(handle) => reply.data_with(size, |buffer| handle.file()?.read(buffer, offset)),
+            Ok(handle) => reply.data_with(size, |buffer| handle.file().read(buffer, offset)),
             Err(errno) => reply.error(errno),
         }
     }
 
     pub(super) fn write(&self, write: &Write<'_>, reply: Reply) {
-        let written = self.io(write.handle).and_then(|handle| handle.file()?.write(write));
+        let written = self.io(write.handle).and_then(|handle| handle.file().write(write));
         match written.and_then(|size| u32::try_from(size).map_err(|_| Errno::OVERFLOW)) {
             Ok(size) => reply.written(size),
             Err(errno) => reply.error(errno),
@@ -343,7 +345,7 @@ impl View {
     pub(super) fn copy(&self, caller: &Caller, range: &CopyFileRange, reply: Reply) {
         let copied = self.io(range.handle_in).and_then(|from| {
             let to = self.io(range.handle_out)?;
-            from.file()?.copy_to(to.file()?, caller, range)
+            from.file().copy_to(to.file(), caller, range)
         });
         match copied {
             Ok(size) => reply.written(size),
@@ -355,11 +357,12 @@ impl View {
     ///
     /// N7: a view that was stopped, or cut off, may have lost what it held without having heard of it
     /// yet. Then it first hears of its broker: what was lost is revoked by then.
-    pub(super) fn io(&self, handle: HandleId) -> Result<Arc<Handle>, Errno> {
+    pub(super) fn io(&self, handle: HandleId) -> Result<InUse<'_>, Errno> {
         let handle = self.handles.get(handle)?;
         if handle.has_turn() && !self.broker.may_act(PROOF_PATIENCE) {
             return Err(Errno::IO);
         }
+        let handle = InUse::of(self, handle)?;
         if let Some(owner) = self.handles.io_to_tell(&handle) {
             self.broker.active(owner);
         }
@@ -367,8 +370,8 @@ impl View {
     }
 
     pub(super) fn flush(&self, handle: HandleId) -> Result<(), Errno> {
-        let handle = self.handles.get(handle)?;
-        let flushed = handle.file()?.flush();
+        let handle = self.enter(handle)?;
+        let flushed = handle.file().flush();
         if self.settings.release_on_flush {
             self.guard_end(&handle);
             self.end_turn(handle.end_turn(), None);

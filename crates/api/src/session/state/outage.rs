@@ -112,7 +112,9 @@ impl State {
             .owners
             .values()
             .filter_map(|owner| match owner {
-                Owner::Held { acquire, token, .. } | Owner::Leaving { acquire, token, .. } => {
+                Owner::Held { acquire, token, .. }
+                | Owner::Revoked { acquire, token }
+                | Owner::Leaving { acquire, token, .. } => {
                     Some(ClientMessage::Held { acquire: acquire.clone(), token: *token })
                 }
                 Owner::Asked(_) => None,
@@ -149,7 +151,7 @@ impl State {
                 let waited = now.saturating_duration_since(asked.since);
                 Some(asked.acquire.clone().with_patience_left(waited))
             }
-            Owner::Held { .. } | Owner::Leaving { .. } => None,
+            Owner::Held { .. } | Owner::Revoked { .. } | Owner::Leaving { .. } => None,
         });
         asked.collect()
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::claim::Claim;
-use super::super::event::{End, Event, Kin, Notice, Passed};
+use super::super::event::{End, Event, Kin, Notice, Passed, Revocation};
 use super::super::key::Key;
 use super::super::mode::Mode;
 use super::super::queue::Queue;
@@ -47,6 +47,7 @@ impl Table {
             }
             Event::Counted { ticket, count } => return self.recount(*ticket, *count),
             Event::Reshaped { ticket, claim } => self.reshape(*ticket, claim),
+            Event::Revoked { ticket, why, until } => return self.revoke(*ticket, *why, *until),
             Event::Ended { ticket, end } => return self.end(*ticket, *end),
             Event::UpgradeEnded { ticket, why } => {
                 self.leave_line(*ticket);
@@ -375,7 +376,17 @@ impl Table {
         }
     }
 
+    /// What it waits for beside what it holds is nothing to wait for any more.
+    fn revoke(&mut self, ticket: Ticket, why: Revocation, until: Time) -> Vec<Notice> {
+        if self.slot(ticket).waiting.is_some() {
+            self.leave_line(ticket);
+        }
+        self.set_stay(ticket, Stay::Revoked { why, until });
+        vec![Notice::Revoked { owner: self.slot(ticket).claim().owner, why }]
+    }
+
     fn end(&mut self, ticket: Ticket, end: End) -> Vec<Notice> {
+        let is_told = self.slot(ticket).revoked().is_some();
         let claim = self.slot(ticket).claim().clone();
         if self.slot(ticket).waiting.is_some() {
             self.leave_line(ticket);
@@ -396,6 +407,7 @@ impl Table {
         let owner = claim.owner;
         match end {
             End::Released => Vec::new(),
+            End::Revoked(_) if is_told => Vec::new(),
             End::Refused(why) => vec![Notice::Refused { owner, why }],
             End::Revoked(why) => vec![Notice::Revoked { owner, why }],
             End::Ungated => vec![Notice::Ungated { owner }],
@@ -418,7 +430,7 @@ impl Table {
         self.rearm(ticket);
     }
 
-    fn set_stay(&mut self, ticket: Ticket, stay: Stay) {
+    pub(super) fn set_stay(&mut self, ticket: Ticket, stay: Stay) {
         self.held_mut(ticket).stay = stay;
         self.rearm(ticket);
     }

@@ -16,7 +16,8 @@ impl Table {
             .slots
             .iter()
             .map(|(ticket, slot)| {
-                let held = slot.held.as_ref().map(|held| (held.token, held.claim.owner));
+                let held = slot.held.as_ref();
+                let held = held.map(|held| (held.token, held.claim.owner, held.stay_ends_at()));
                 (*ticket, held, slot.waiting.as_ref().map(|waiting| waiting.claim.owner))
             })
             .collect();

@@ -123,6 +123,9 @@ impl Table {
     fn held_up_by(&self, holder: Ticket, certainty: Certainty, found: &mut Vec<Ticket>) {
         let slot = self.slot(holder);
         let held = slot.held.as_ref().expect("holders hold");
+        if held.revoked().is_some() {
+            return; // It goes whatever its party waits for.
+        }
         let op = held.claim.want().op;
         if let Some(tickets) = self.parties.get(&held.claim.party) {
             let stops = |ticket: &Ticket| self.slot(*ticket).asked().stops_its_party();

@@ -12,7 +12,7 @@ use super::super::limits::{
     ENDED_AT_ONCE_MAX, GRANTS_MAX, GRANTS_PER_SESSION_MAX, KEYS_PER_REQUEST_MAX, Limit,
     SESSIONS_MAX, TEXT_BYTES_MAX, WAITERS_MAX, WAITERS_PER_SESSION_MAX,
 };
-use super::super::slot::Slot;
+use super::super::slot::{Held, Slot};
 use super::super::want::{Access, Node, Op};
 use super::judge::{Asker, Verdict};
 use super::timers::Closing;
@@ -42,7 +42,7 @@ impl Table {
             Command::Active { owner } => Ok(self.decide_active(owner, now)),
             Command::Kin { waiter, holder } => Ok(self.decide_kin(waiter, holder)),
             Command::Recall { ticket, within } => self.decide_recall(ticket, now + within),
-            Command::Break { ticket } => self.decide_break(ticket),
+            Command::Break { ticket } => self.decide_break(ticket, now),
             Command::Tick => Ok(self.decide_tick(now)),
         }
     }
@@ -138,10 +138,10 @@ impl Table {
         if slot.held.is_none() {
             return Err(Refusal::Unknown);
         }
-        if slot.count > 1 {
+        if slot.count > 1 && slot.revoked().is_none() {
             return Ok(vec![Event::Counted { ticket, count: slot.count - 1 }]);
         }
-        let mut events = vec![Event::Ended { ticket, end: End::Released }];
+        let mut events = vec![Event::Ended { ticket, end: slot.end(End::Released) }];
         if let Some(change) = change {
             events.extend(self.reshapes(change, ticket));
         }
@@ -153,6 +153,7 @@ impl Table {
         let slot = self.slot(ticket);
         Ok(vec![match (&slot.held, &slot.waiting) {
             (Some(_), Some(_)) => Event::UpgradeEnded { ticket, why },
+            _ if slot.revoked().is_some() => Event::Ended { ticket, end: slot.end(End::Released) },
             _ if slot.count > 1 => Event::Counted { ticket, count: slot.count - 1 },
             (None, _) => Event::Ended { ticket, end: End::Refused(why) },
             (Some(_), None) => Event::Ended { ticket, end: End::Released },
@@ -226,17 +227,48 @@ impl Table {
         if !self.holds(ticket) {
             return Err(Refusal::Unknown);
         }
+        if self.slot(ticket).revoked().is_some() {
+            return Ok(Vec::new());
+        }
         let (why, stage) = (RecallCause::Request, RecallStage::Asked);
         Ok(vec![Event::Recalled { ticket, recall: Recall { why, stage, until } }])
     }
 
-    fn decide_break(&self, ticket: Ticket) -> Result<Vec<Event>, Refusal> {
+    fn decide_break(&self, ticket: Ticket, now: Time) -> Result<Vec<Event>, Refusal> {
         let slot = self.slots.get(&ticket).ok_or(Refusal::Unknown)?;
-        let end = match slot.held {
-            Some(_) => End::Revoked(Revocation::Broken),
-            None => End::Refused(Refusal::Broken),
-        };
-        Ok(vec![Event::Ended { ticket, end }])
+        Ok(match &slot.held {
+            Some(held) if held.revoked().is_some() => Vec::new(),
+            Some(held) => vec![self.revocation(ticket, held, Revocation::Broken, now)],
+            None => vec![Event::Ended { ticket, end: End::Refused(Refusal::Broken) }],
+        })
+    }
+
+    /// Takes a grant away: at once if nothing can be under way under it any more, else once its owner
+    /// says so, or knows by its own clock that it may not act.
+    pub(super) fn revocation(
+        &self,
+        ticket: Ticket,
+        held: &Held,
+        why: Revocation,
+        now: Time,
+    ) -> Event {
+        match self.acts_until(&held.claim, now).filter(|until| now < *until) {
+            Some(until) => Event::Revoked { ticket, why, until },
+            None => Event::Ended { ticket, end: End::Revoked(why) },
+        }
+    }
+
+    /// Returns until when the owner of a claim may believe that it still has it, if it is not told
+    /// otherwise. Where no session keeps it there is nobody to be told, or to say anything.
+    fn acts_until(&self, claim: &Claim, now: Time) -> Option<Time> {
+        let session = &self.sessions[&claim.owner.session];
+        match session.presence {
+            _ if claim.lease.is_some() => None,
+            Presence::Here => Some(now + session.lease),
+            Presence::Away(until) => Some(until),
+            Presence::Former => self.grace.map(|grace| grace.until),
+            Presence::Overdue(_) => None,
+        }
     }
 
     /// Whom a process is kin of, all its claims are.
@@ -267,8 +299,9 @@ impl Table {
 fn joins(ticket: Ticket, slot: &Slot, claim: &Claim) -> Result<Option<Vec<Event>>, Refusal> {
     let covered = slot.asked().keys().cover(claim.keys());
     match (&slot.held, &slot.waiting) {
-        (Some(_), None) if !covered => Ok(None),
         (Some(_), Some(_)) => Err(Refusal::OwnerBusy),
+        (Some(held), None) if held.revoked().is_some() => Err(Refusal::OwnerBusy),
+        (Some(_), None) if !covered => Ok(None),
         _ if covered => Ok(Some(vec![Event::Counted { ticket, count: slot.count + 1 }])),
         _ => Err(Refusal::OwnerBusy),
     }

@@ -207,11 +207,12 @@ impl Table {
         matches!(self.judge_key(asker, queue, mode), Verdict::Stopped { .. })
     }
 
-    /// Returns whether `holder` never blocks who asks.
+    /// Returns whether `holder` never blocks who asks. One whose grant was taken away blocks all.
     pub(super) fn is_kin(&self, asker: Asker<'_>, holder: Ticket) -> bool {
         let held = self.slot(holder).held.as_ref().expect("holders hold");
-        held.claim.party == *asker.party
-            || (held.passed != Passed::ByKin && asker.kin.contains_key(&holder))
+        let is_kin = held.claim.party == *asker.party
+            || (held.passed != Passed::ByKin && asker.kin.contains_key(&holder));
+        is_kin && held.revoked().is_none()
     }
 
     /// Returns by what the asker's party lets it in, if that has the key already in a mode that
@@ -279,7 +280,9 @@ impl Table {
             .map(|(ticket, mode)| (*ticket, *mode));
         let by_party = held.filter(|_| !few_holders).into_iter().flatten();
         let by_party = by_party.filter_map(|ticket| Some((*ticket, *queue.holders.get(ticket)?)));
-        by_queue.chain(by_party).filter(move |(ticket, _)| *ticket != asker.ticket)
+        by_queue.chain(by_party).filter(move |(ticket, _)| {
+            *ticket != asker.ticket && self.slot(*ticket).revoked().is_none()
+        })
     }
 
     pub(super) fn party_holds(&self, party: &Party, except: Ticket) -> bool {

@@ -36,7 +36,8 @@ impl Table {
         let is_listed = |ticket: &Ticket| listed.contains(&self.slot(*ticket).claim().owner);
         let mut events = vec![Event::Back { session }];
         for ticket in known.tickets.iter().filter(|ticket| !is_listed(ticket)) {
-            events.push(Event::Ended { ticket: *ticket, end: End::Released });
+            let end = self.slot(*ticket).end(End::Released);
+            events.push(Event::Ended { ticket: *ticket, end });
         }
         let stays = |ticket: Ticket| !known.tickets.contains(&ticket) || is_listed(&ticket);
         let kept = known.tickets.iter().filter(|ticket| is_listed(ticket)).count();
@@ -74,7 +75,7 @@ impl Table {
 
     /// Returns whether a grant of that token is one that the journal can have lost.
     fn was_lost(&self, token: Token) -> bool {
-        self.grace.is_some() && token.epoch < self.epoch
+        self.grace.is_some_and(|grace| grace.sealed) && token.epoch < self.epoch
     }
 
     /// Returns whether a claim stands beside what stays and what was taken back before it.

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::claim::Claim;
-use super::super::event::{Kin, Passed};
+use super::super::event::{Kin, Passed, Revocation};
+use super::super::slot::Stay;
 use super::timers::Alarm;
 use super::{Grace, Presence, Table};
 use crate::id::{Epoch, SessionId, Ticket, Token};
@@ -27,6 +28,8 @@ pub enum Record {
         passed: Passed,
         /// The holders it was told to be kin of, and their parties.
         kin: Kin,
+        /// Why its grant was taken away, if it was and its owner has not let go.
+        revoked: Option<Revocation>,
     },
 }
 
@@ -54,6 +57,7 @@ impl Table {
                 count: slot.count,
                 passed: held.passed,
                 kin: slot.kin.clone(),
+                revoked: held.revoked(),
             },
             (None, Some(waiting)) => Record::Waiting(waiting.claim.clone()),
             (None, None) => unreachable!("a slot waits or holds"),
@@ -95,9 +99,12 @@ impl Table {
             Record::Waiting(claim) => {
                 self.queue_up(ticket, &claim, &Kin::new(), now);
             }
-            Record::Held { claim, token, count, passed, .. } => {
+            Record::Held { claim, token, count, passed, revoked, .. } => {
                 self.hold(ticket, &claim, token, passed, now);
                 self.slot_mut(ticket).count = count;
+                if let (Some(why), Some(Grace { until, .. })) = (revoked, self.grace) {
+                    self.set_stay(ticket, Stay::Revoked { why, until });
+                }
                 self.rearm(ticket);
             }
         }

@@ -121,6 +121,9 @@ impl Table {
         if held.stay_ends_at().is_none_or(|at| now < at) {
             return None;
         }
+        if let Some(why) = held.revoked() {
+            return Some(revoked(why));
+        }
         let has_session = held.claim.lease.is_none();
         if has_session && !self.is_wanted(ticket, held) {
             return Some(Event::Spared { ticket, until: look_again(held, now) });
@@ -132,9 +135,11 @@ impl Table {
                 Event::Recalled { ticket, recall }
             }
             Stay::Recalled(Recall { why: RecallCause::Request, .. }) => {
-                revoked(Revocation::Recalled)
+                self.revocation(ticket, held, Revocation::Recalled, now)
             }
-            Stay::Free | Stay::Until(_) | Stay::Recalled(_) => revoked(Revocation::MaxHold),
+            Stay::Free | Stay::Until(_) | Stay::Recalled(_) | Stay::Revoked { .. } => {
+                self.revocation(ticket, held, Revocation::MaxHold, now)
+            }
         })
     }
 
@@ -178,13 +183,12 @@ impl Table {
     }
 
     fn ending(&self, ticket: Ticket, how: Closing) -> Event {
+        let slot = self.slot(ticket);
         let end = match how {
-            Closing::LeaseLost if self.slot(ticket).held.is_some() => {
-                End::Revoked(Revocation::LeaseLost)
-            }
+            Closing::LeaseLost if slot.held.is_some() => End::Revoked(Revocation::LeaseLost),
             Closing::LeaseLost | Closing::Goodbye => End::Released,
         };
-        Event::Ended { ticket, end }
+        Event::Ended { ticket, end: slot.end(end) }
     }
 
     /// Returns whether a session is being ended by [`Table::settle`]: until it is gone no command
@@ -247,7 +251,7 @@ pub(super) enum Closing {
 fn look_again(held: &Held, now: Time) -> Option<Time> {
     match Stay::of(&held.claim, held.since) {
         Stay::Until(at) => Some(at.max(now + held.claim.recall_notice())),
-        Stay::Free | Stay::Recalled(_) => None,
+        Stay::Free | Stay::Recalled(_) | Stay::Revoked { .. } => None,
     }
 }
 

@@ -36,14 +36,14 @@ fn claim(session: SessionId, number: u64) -> Arc<Claim> {
 
 fn ask(table: &mut Table, session: SessionId, number: u64) -> Result<(), Refusal> {
     let command = Command::Acquire { claim: claim(session, number), leaders: Vec::new() };
-    table.execute(Time::ZERO, command).map(drop)
+    table.execute(Time::ZERO + LEASE, command).map(drop)
 }
 
 #[test]
 fn one_session_takes_half_of_all_grants_at_most() {
     let most = GRANTS_PER_SESSION_MAX as u64;
     let sessions = vec![(GREEDY, LEASE), (OTHER, LEASE)];
-    let restore = Restore { sessions, claims: Vec::new(), incomplete: false, grace: LEASE };
+    let restore = Restore { sessions, claims: Vec::new(), incomplete: true, grace: LEASE };
     let mut table = Table::restore(Epoch(2), Time::ZERO, restore);
     // It lists one more than it can have had.
     let token = |number| Token { epoch: Epoch(1), counter: number };
@@ -51,10 +51,11 @@ fn one_session_takes_half_of_all_grants_at_most() {
     let reclaim = Command::Reclaim { session: GREEDY, held, waiting: Vec::new() };
     table.execute(Time::ZERO, reclaim).unwrap();
     assert_eq!(table.load(), (GRANTS_PER_SESSION_MAX, 0));
-    let full = Err(Refusal::Limit(Limit::GrantsPerSession));
-    assert_eq!(ask(&mut table, GREEDY, most), full);
     let listed = Command::Reclaim { session: OTHER, held: Vec::new(), waiting: Vec::new() };
     table.execute(Time::ZERO, listed).unwrap();
+    table.execute(Time::ZERO + LEASE, Command::Tick).unwrap();
+    let full = Err(Refusal::Limit(Limit::GrantsPerSession));
+    assert_eq!(ask(&mut table, GREEDY, most), full);
     assert_eq!(ask(&mut table, OTHER, 0), Ok(()));
     let owner = OwnerId { session: GREEDY, number: 0 };
     table.execute(Time::ZERO, Command::Release { owner, change: None }).unwrap();

@@ -27,6 +27,8 @@ enum Step {
     },
     /// Lets go of, or gives up, the n-th living claim.
     End(usize),
+    /// Takes the n-th grant away.
+    Break(usize),
     /// Tells that the n-th waiter is kin of the m-th holder.
     Kin(usize, usize),
     Close(u64),
@@ -57,6 +59,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => (1u64..6, op, 0..PATHS.len()).prop_map(|(who, op, path)| Step::Ask { who, op, path }),
         5 => (0usize..32).prop_map(Step::End),
+        1 => (0usize..8).prop_map(Step::Break),
         1 => (0usize..8, 0usize..8).prop_map(|(waiter, holder)| Step::Kin(waiter, holder)),
         1 => (1u64..6).prop_map(Step::Close),
         1 => (1u64..6).prop_map(Step::Lose),
@@ -72,6 +75,8 @@ struct Entry {
     claim: Arc<Claim>,
     held: bool,
     passed: Passed,
+    /// Taken away, and its owner has not let go.
+    revoked: bool,
     kin: Vec<u64>,
 }
 
@@ -93,7 +98,7 @@ impl Model {
                 let mut keys = entry.claim.keys().iter();
                 keys.find(|(k, _)| *k == key).map(|(_, m)| m)
             };
-            let same = |entry: &Entry| entry.claim.party == asker.claim.party;
+            let same = |entry: &Entry| !entry.revoked && entry.claim.party == asker.claim.party;
             let holders: Vec<_> = self
                 .entries
                 .iter()
@@ -113,9 +118,9 @@ impl Model {
                 passed = passed.max(by_what).max(Passed::ByOwn);
                 continue;
             }
-            let kin = |at: u64, entry: &Entry| {
-                same(entry) || (entry.passed != Passed::ByKin && asker.kin.contains(&at))
-            };
+            let leads =
+                |at, entry: &Entry| entry.passed != Passed::ByKin && asker.kin.contains(&at);
+            let kin = |at: u64, entry: &Entry| same(entry) || (!entry.revoked && leads(at, entry));
             let blocked = holders.iter().any(|(at, e, m)| m.conflicts(mode) && !kin(*at, e));
             let in_line = !holders.iter().any(|(at, e, _)| kin(*at, e))
                 && self.entries.range(..arrival).any(|(_, entry)| {
@@ -134,8 +139,9 @@ impl Model {
     /// Whether kin of `asker` is in the way of `waiter`.
     fn waits_for_kin(&self, asker: &Entry, waiter: &Entry) -> bool {
         let is_kin = |of: &Entry, at: u64, holder: &Entry| {
-            holder.claim.party == of.claim.party
-                || (holder.passed != Passed::ByKin && of.kin.contains(&at))
+            let is_kin = holder.claim.party == of.claim.party
+                || (holder.passed != Passed::ByKin && of.kin.contains(&at));
+            is_kin && !holder.revoked
         };
         waiter.claim.keys().iter().any(|(key, mode)| {
             self.entries.iter().any(|(at, holder)| {
@@ -248,12 +254,18 @@ impl Pair {
                 let claim = self.claim(who, op, path);
                 // Whom a process is kin of, all its later claims are.
                 let kin = self.model.kin_of(&claim.party);
-                let entry =
-                    Entry { claim: claim.clone(), held: false, passed: Passed::Nobody, kin };
+                let entry = Entry {
+                    claim: claim.clone(),
+                    held: false,
+                    passed: Passed::Nobody,
+                    revoked: false,
+                    kin,
+                };
                 self.model.entries.insert(claim.owner.number, entry);
                 self.execute(Command::Acquire { claim, leaders: Vec::new() });
             }
             Step::End(n) => self.end(n),
+            Step::Break(n) => self.take_away(n),
             Step::Kin(waiter, holder) => self.tell_kin(waiter, holder),
             Step::Close(who) if self.table.sessions().any(|s| s == SessionId(who)) => {
                 self.model.entries.retain(|_, entry| entry.claim.owner.session != SessionId(who));
@@ -269,6 +281,11 @@ impl Pair {
             Step::Wait => {
                 self.now = self.now + LEASE;
                 self.execute(Command::Tick);
+                let mut left = self.model.entries.values();
+                assert!(
+                    !left.any(|entry| entry.revoked),
+                    "N5: taken away, and there after a lease"
+                );
             }
             Step::Restart => self.restart(),
             Step::Close(_) | Step::Lose(_) => {}
@@ -285,6 +302,24 @@ impl Pair {
             true => Command::Release { owner, change: None },
             false => Command::Withdraw { owner, why: Refusal::Interrupted },
         });
+    }
+
+    fn take_away(&mut self, n: usize) {
+        let held = self.model.entries.iter().filter(|(_, entry)| entry.held);
+        let held: Vec<u64> = held.map(|(at, _)| *at).collect();
+        let Some(at) = held.get(n % held.len().max(1)) else { return };
+        let entry = &self.model.entries[at];
+        let (owner, was_revoked) = (entry.claim.owner, entry.revoked);
+        let ticket = self.table.ticket_of(owner).unwrap();
+        if self.model.overdue.contains(&owner.session) {
+            // Its client knows by now that it may not act.
+            self.model.entries.remove(at);
+            return self.execute(Command::Break { ticket });
+        }
+        let digest = self.table.digest();
+        self.execute(Command::Break { ticket });
+        assert!(self.model.entries[at].revoked, "it ended before its client knows");
+        assert!(!was_revoked || self.table.digest() == digest, "taken away twice");
     }
 
     /// Lets a client that is away come back with all it has.
@@ -372,6 +407,9 @@ impl Pair {
                 self.tokens.insert(claim.owner, *token);
                 self.tickets.insert(*ticket, arrival);
                 self.model.enter(arrival, *passed);
+            }
+            Event::Revoked { ticket, .. } => {
+                self.model.entries.get_mut(&self.tickets[ticket]).unwrap().revoked = true;
             }
             Event::Overdue { session, .. } => {
                 self.model.overdue.insert(*session);

@@ -1,7 +1,8 @@
 //! Leases, fences, reclaim and restart, in every order in which they can happen.
 //!
 //! The broker is the product's own [`Table`]; the [`client`]s are modelled: each asks, writes
-//! under its token, and lets go. What is said to a client arrives in its order and at any time,
+//! under its token, and lets go. A write is under way for a moment, in which anything may happen but
+//! that time goes by: none takes as long as a lease. What is said to a client arrives in its order and at any time,
 //! perhaps never; what a client says arrives at once. One clock goes for all, in steps, and the
 //! broker is always punctual: it is the earliest that it may be.
 //!
@@ -59,6 +60,8 @@ struct Faults {
     crashes: u8,
     /// Those after which the last decision is missing from the journal.
     losses: u8,
+    /// Turns that are taken away.
+    breaks: u8,
 }
 
 /// Worlds to be explored.
@@ -102,7 +105,10 @@ enum Step {
     Time,
     Ask(usize),
     Hear(usize),
+    /// A client's write begins: it saw that it may.
     Write(usize),
+    /// What it writes is there.
+    Land(usize),
     LetGo(usize),
     Beat(usize),
     /// The broker counts a client's connection as lost.
@@ -111,6 +117,7 @@ enum Step {
     Notice(usize),
     Return(usize),
     Kill(usize),
+    Break(usize),
     Crash {
         lossy: bool,
     },
@@ -144,7 +151,8 @@ impl World {
             }
             Step::Ask(i) => self.ask(i),
             Step::Hear(i) => self.hear(i),
-            Step::Write(i) => self.write(i),
+            Step::Write(i) => self.clients[i].begin_to_write(),
+            Step::Land(i) => self.land(i),
             Step::LetGo(i) => self.let_go(i),
             Step::Beat(i) => self.beat(i),
             Step::Cut(i) => {
@@ -156,6 +164,10 @@ impl World {
             Step::Kill(i) => {
                 self.left.kills -= 1;
                 self.kill(i);
+            }
+            Step::Break(i) => {
+                self.left.breaks -= 1;
+                self.take_away(i);
             }
             Step::Crash { lossy } => self.crash(lossy),
             Step::Start => self.start(),
@@ -230,6 +242,11 @@ impl World {
         client.lost_at = Some(client.heard);
         let (session, heard) = (client.session, at(client.heard));
         self.execute(Command::Lose { session, heard });
+    }
+
+    fn take_away(&mut self, i: usize) {
+        let ticket = self.table().and_then(|table| table.ticket_of(self.clients[i].owner()));
+        self.execute(Command::Break { ticket: ticket.expect("it was looked for") });
     }
 
     fn crash(&mut self, lossy: bool) {
@@ -337,7 +354,9 @@ impl Memory {
     fn digest(&self) -> impl Hash + PartialEq + use<> {
         let owner = |(ticket, record): &(Ticket, Record)| match record {
             Record::Waiting(claim) => (*ticket, claim.owner, None),
-            Record::Held { claim, token, .. } => (*ticket, claim.owner, Some(*token)),
+            Record::Held { claim, token, revoked, .. } => {
+                (*ticket, claim.owner, Some((*token, *revoked)))
+            }
         };
         let claims: Vec<_> = self.claims.iter().map(owner).collect();
         (self.epoch, self.sessions.clone(), claims)
@@ -382,7 +401,8 @@ impl Model for Bounds {
         }
         // A broker that begins has time to end its grace.
         let end = if matches!(world.broker, Broker::Down { .. }) { END - LEASE } else { END };
-        if self.faults != Faults::default() && world.now < end {
+        let is_quiet = world.clients.iter().all(|client| client.writing.is_none());
+        if self.faults != Faults::default() && world.now < end && is_quiet {
             steps.push(Step::Time);
         }
         for i in 0..world.clients.len() {
@@ -480,6 +500,18 @@ fn n2_all_get_their_turn() {
 #[test]
 fn n1_n5_a_fenced_client_writes_nothing_when_its_connection_is_lost() {
     explore(TWO, Faults { cuts: 1, ..Faults::default() });
+}
+
+/// N7: the next is let in when nothing is under way any more, or cannot be.
+#[test]
+fn n1_n7_who_loses_its_turn_writes_nothing_in_that_of_the_next() {
+    explore(TWO, Faults { breaks: 1, ..Faults::default() });
+    explore(TWO, Faults { breaks: 1, cuts: 1, ..Faults::default() });
+}
+
+#[test]
+fn n1_n7_a_turn_that_was_taken_away_stays_so_when_the_broker_dies() {
+    explore(TWO, Faults { breaks: 1, crashes: 1, ..Faults::default() });
 }
 
 #[test]

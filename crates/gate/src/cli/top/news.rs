@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use gate_api::wire::{Locks, Scope, Status};
-use gate_api::{QueryError, Session, Watcher};
+use gate_api::{QueryError, Quiet, Session, Watcher};
 use gate_core::lock::event::Revocation;
 use ratatui::crossterm::event::{self, Event, KeyEvent, KeyEventKind};
 use rustix::process::Signal;
@@ -92,7 +92,9 @@ impl Asker {
 pub struct Ear(pub Sender<News>);
 
 impl Watcher for Ear {
-    fn revoked(&self, _owner: u64, _why: Revocation, _reason: &str) {}
+    fn revoked(&self, _owner: u64, _why: Revocation, _reason: &str) -> Quiet {
+        Quiet::Now
+    }
 
     fn contended(&self, _owner: u64) {}
 

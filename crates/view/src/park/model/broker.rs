@@ -44,9 +44,13 @@ struct Owner {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum State {
-    Asked { told: bool },
+    Asked {
+        told: bool,
+    },
     Withdrawn,
     Held,
+    /// Taken away, and not let go of: the next waits for that.
+    Revoked,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -75,7 +79,7 @@ impl Broker {
         for (name, line) in self.lines.iter().enumerate() {
             match line.first() {
                 Some(&SOMEBODY) => steps.push(Step::LetGo(name)),
-                Some(owner) if left.may(Fault::Revocation) && !self.is_away => {
+                Some(owner) if left.may(Fault::Revocation) && self.may_revoke(*owner) => {
                     steps.push(Step::Revoke(*owner));
                 }
                 _ => {}
@@ -142,9 +146,12 @@ impl Broker {
             }
             (Word::Granted | Word::Refused(_), State::Withdrawn) => Verdict::Stop(Errno::INTR),
             (Word::Refused(errno), State::Asked { .. }) => Verdict::Stop(errno),
-            (Word::Revoked, State::Asked { .. } | State::Withdrawn) => Verdict::Stop(Errno::INTR),
+            (Word::Revoked, State::Asked { .. } | State::Withdrawn) => {
+                self.leave(owner);
+                Verdict::Stop(Errno::INTR)
+            }
             (Word::Revoked, State::Held) => {
-                self.owners.remove(&owner);
+                known.state = State::Revoked;
                 return None;
             }
             _ => return None,
@@ -168,7 +175,13 @@ impl Broker {
 
     pub fn revoke(&mut self, owner: u64) {
         self.say(owner, Word::Revoked);
-        self.leave(owner);
+    }
+
+    fn may_revoke(&self, owner: u64) -> bool {
+        let is_revoked = |known: &Owner| known.state == State::Revoked;
+        !self.is_away
+            && !self.words.contains(&(owner, Word::Revoked))
+            && !self.owners.get(&owner).is_some_and(is_revoked)
     }
 
     /// The connection is gone, with all that was on its way.
@@ -179,7 +192,7 @@ impl Broker {
             let word = match known.state {
                 State::Withdrawn => Word::Refused(Errno::INTR),
                 State::Asked { told: false } => Word::Waiting,
-                State::Asked { told: true } | State::Held => continue,
+                State::Asked { told: true } | State::Held | State::Revoked => continue,
             };
             self.words.push_back((*owner, word));
         }
@@ -199,7 +212,7 @@ impl Broker {
         self.is_away = false;
         self.words.clear();
         if !resumed {
-            self.owners.retain(|_, owner| owner.state != State::Held);
+            self.owners.retain(|_, owner| !matches!(owner.state, State::Held | State::Revoked));
         }
         let owners = self.owners.clone();
         let is_listed = |owner: &u64| resumed && owners.get(owner).is_some_and(Owner::is_listed);
@@ -209,7 +222,7 @@ impl Broker {
         for (owner, known) in &owners {
             let line = &mut self.lines[known.name];
             match (known.state, line.contains(owner)) {
-                (State::Held, true) => {}
+                (State::Held | State::Revoked, true) | (State::Revoked, false) => {}
                 // What the broker lost of it is taken back if there is room.
                 (State::Held, false) if line.is_empty() => line.push(*owner),
                 (State::Held, false) => self.say(*owner, Word::Revoked),
@@ -226,8 +239,7 @@ impl Broker {
     /// Whether an owner has the file, as far as the view can know, in its turn.
     pub fn is_first(&self, owner: u64, name: usize) -> bool {
         let holds = self.holds(Turn::Granted { owner });
-        let is_told = !self.is_away && !self.words.contains(&(owner, Word::Revoked));
-        holds && (!is_told || self.lines[name].first() == Some(&owner))
+        holds && (self.is_away || self.lines[name].first() == Some(&owner))
     }
 
     /// Whether a caller waits for a moment at most.

@@ -215,7 +215,10 @@ impl World {
                 let owner = self.ask(i, request.name, Purpose::Ticket(stub));
                 self.callers[i].owner = Some((stub, owner));
             }
-            Arrival::Run(_, turn) if !self.broker.holds(turn) => self.fail(i, Errno::IO),
+            Arrival::Run(_, turn) if !self.broker.holds(turn) => {
+                self.end_turn(turn);
+                self.fail(i, Errno::IO);
+            }
             Arrival::Run(request, turn) => self.run(i, request, turn, Round::Last),
             Arrival::Fail(_, errno) => self.fail(i, errno),
             Arrival::Send(_, watch) => self.send_outside(i, watch),

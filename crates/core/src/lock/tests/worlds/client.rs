@@ -23,6 +23,8 @@ pub struct Client {
     pub proof: u64,
     pub link_proof: u64,
     pub state: State,
+    /// Under which token a write is under way.
+    pub writing: Option<Token>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -43,7 +45,11 @@ pub enum State {
         token: Token,
         wrote: bool,
     },
-    /// It let go, or learned that its turn was taken away.
+    /// It learned that its turn was taken away, and a write is under way.
+    Lost {
+        token: Token,
+    },
+    /// It let go, or has nothing.
     Done,
 }
 
@@ -65,6 +71,7 @@ impl Client {
             proof: 0,
             link_proof: 0,
             state: State::Idle,
+            writing: None,
         }
     }
 
@@ -88,8 +95,14 @@ impl Client {
         self.proof + LEASE <= now
     }
 
-    fn owner(&self) -> OwnerId {
+    pub fn owner(&self) -> OwnerId {
         OwnerId { session: self.session, number: 1 }
+    }
+
+    pub fn begin_to_write(&mut self) {
+        let State::Holds { token, wrote } = &mut self.state else { unreachable!("offered") };
+        *wrote = true;
+        self.writing = Some(*token);
     }
 }
 
@@ -116,7 +129,9 @@ impl World {
         if !client.words.is_empty() {
             steps.push(Step::Hear(i));
         }
-        if let State::Holds { wrote, .. } = client.state {
+        if client.writing.is_some() {
+            steps.push(Step::Land(i));
+        } else if let State::Holds { wrote, .. } = client.state {
             steps.push(Step::LetGo(i));
             if !wrote && !client.has_lapsed(self.now) {
                 steps.push(Step::Write(i));
@@ -125,6 +140,17 @@ impl World {
         if self.left.kills > 0 && self.now <= FAULTS_END {
             steps.push(Step::Kill(i));
         }
+        if self.left.breaks > 0 && self.now <= FAULTS_END && self.has_turn(i) {
+            steps.push(Step::Break(i));
+        }
+    }
+
+    fn has_turn(&self, i: usize) -> bool {
+        let record = self.table().and_then(|table| {
+            let ticket = table.ticket_of(self.clients[i].owner())?;
+            table.record(ticket)
+        });
+        matches!(record, Some(Record::Held { .. }))
     }
 
     pub fn ask(&mut self, i: usize) {
@@ -152,18 +178,23 @@ impl World {
             (Word::Granted(token), State::Holds { wrote, .. }) => {
                 client.state = State::Holds { token, wrote };
             }
-            (Word::Revoked, State::Asked | State::Holds { .. }) => client.state = State::Done,
+            (Word::Revoked, State::Holds { token, .. }) if client.writing.is_some() => {
+                client.state = State::Lost { token };
+            }
+            (Word::Revoked, State::Asked | State::Holds { .. }) => self.let_go(i),
             (Word::Granted(_) | Word::Revoked, _) => {}
         }
     }
 
-    pub fn write(&mut self, i: usize) {
+    pub fn land(&mut self, i: usize) {
         let client = &mut self.clients[i];
-        let State::Holds { token, wrote } = &mut client.state else { unreachable!("offered") };
-        *wrote = true;
-        let token = *token;
+        let token = client.writing.take().expect("offered");
+        let is_lost = matches!(client.state, State::Lost { .. });
         for file in client.job.files() {
             self.write_file(*file, token);
+        }
+        if is_lost {
+            self.let_go(i);
         }
     }
 
@@ -191,6 +222,7 @@ impl World {
             self.lose(i);
         }
         self.clients[i].words.clear();
+        self.clients[i].writing = None;
         self.clients[i].link = Link::Dead;
     }
 
@@ -210,9 +242,11 @@ impl World {
         client.connect(self.now);
         let (session, claim) = (client.session, client.job.claim(client.owner()));
         let (held, waiting) = match client.state {
-            State::Holds { token, .. } if is_sure => (vec![(claim, token)], Vec::new()),
+            State::Holds { token, .. } | State::Lost { token } if is_sure => {
+                (vec![(claim, token)], Vec::new())
+            }
             State::Asked if is_sure => (Vec::new(), vec![(claim, Vec::new())]),
-            State::Holds { .. } | State::Asked | State::Idle | State::Done => {
+            State::Holds { .. } | State::Lost { .. } | State::Asked | State::Idle | State::Done => {
                 (Vec::new(), Vec::new())
             }
         };
@@ -234,7 +268,7 @@ impl World {
     fn begin_again(&mut self, i: usize) {
         match self.clients[i].state {
             State::Asked => self.ask(i),
-            State::Holds { .. } => self.clients[i].state = State::Done,
+            State::Holds { .. } | State::Lost { .. } => self.clients[i].state = State::Done,
             State::Idle | State::Done => {}
         }
     }
@@ -243,9 +277,9 @@ impl World {
     fn tell_whereabouts(&mut self, i: usize, owner: OwnerId) {
         let Some(table) = self.table() else { return };
         let word = match table.ticket_of(owner).and_then(|ticket| table.record(ticket)) {
-            Some(Record::Held { token, .. }) => Word::Granted(token),
+            Some(Record::Held { token, revoked: None, .. }) => Word::Granted(token),
             Some(Record::Waiting(_)) => return,
-            None => Word::Revoked,
+            Some(Record::Held { .. }) | None => Word::Revoked,
         };
         self.clients[i].words.push_back(word);
     }
