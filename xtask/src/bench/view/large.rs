@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use rustix::fs::{Advice, fadvise};
+use rustix::fs::{Advice, fadvise, syncfs};
 
 use super::row::{Behind, Round, Site};
 
@@ -31,6 +31,8 @@ pub fn prepare(site: &Site) -> io::Result<()> {
 
 pub fn write(site: &Site) -> io::Result<Round> {
     let path = site.dir.join("written");
+    // What was written before does not go to the disk meanwhile.
+    syncfs(File::open(&site.ground)?)?;
     let started = Instant::now();
     fill(&path)?;
     let time = started.elapsed();

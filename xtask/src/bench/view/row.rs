@@ -94,7 +94,7 @@ pub enum By {
 
 const ROUNDS: usize = 5;
 /// Of what takes milliseconds.
-const ROUNDS_SHORT: usize = 11;
+const ROUNDS_SHORT: usize = 15;
 
 const fn times_of_passthrough(times: f64) -> Bar {
     Bar { view: GATE, peer: PASSTHROUGH, bound: Bound::Times(times), by: By::Median }

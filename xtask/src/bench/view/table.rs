@@ -27,7 +27,8 @@ pub struct Figure {
 /// A bar beside what was measured.
 struct Verdict {
     bar: &'static Bar,
-    measured: f64,
+    of_medians: f64,
+    of_bests: f64,
     is_met: bool,
 }
 
@@ -45,17 +46,21 @@ impl Outcome {
 }
 
 fn judge(bar: &'static Bar, view: &Figure, peer: &Figure) -> Verdict {
-    let [view, peer] = [view, peer].map(|figure| match bar.by {
-        By::Median => figure.median.as_secs_f64(),
-        By::Best => figure.best.as_secs_f64(),
-    });
-    match bar.bound {
-        Bound::Times(bound) => Verdict { bar, measured: view / peer, is_met: view / peer <= bound },
-        Bound::Percent(bound) => {
-            let measured = 100.0 * peer / view;
-            Verdict { bar, measured, is_met: measured >= bound }
-        }
-    }
+    let measured = |view: Duration, peer: Duration| match bar.bound {
+        Bound::Times(_) => view.as_secs_f64() / peer.as_secs_f64(),
+        Bound::Percent(_) => 100.0 * peer.as_secs_f64() / view.as_secs_f64(),
+    };
+    let of_medians = measured(view.median, peer.median);
+    let of_bests = measured(view.best, peer.best);
+    let judged = match bar.by {
+        By::Median => of_medians,
+        By::Best => of_bests,
+    };
+    let is_met = match bar.bound {
+        Bound::Times(bound) => judged <= bound,
+        Bound::Percent(bound) => judged >= bound,
+    };
+    Verdict { bar, of_medians, of_bests, is_met }
 }
 
 /// Prints all figures of one row.
@@ -101,13 +106,15 @@ pub fn print_medians(outcomes: &[Outcome]) {
 /// Prints which bars are met.
 pub fn print_bars(outcomes: &[Outcome]) {
     println!();
-    print_heads(&["bar", "view", "beside", "bound", "measured", "met"]);
+    print_heads(&["bar", "view", "beside", "bound", "of medians", "of bests", "met"]);
     for outcome in outcomes {
         for verdict in outcome.verdicts() {
             let Verdict { bar, is_met, .. } = verdict;
             let met = if is_met { "yes" } else { "no" };
-            let [bound, measured] = amounts(&verdict);
-            print_row(&[outcome.row.title, bar.view, bar.peer, &bound, &measured, met]);
+            let bound = shown_bound(bar);
+            let [medians, bests] = [verdict.of_medians, verdict.of_bests].map(|n| shown(bar, n));
+            let title = outcome.row.title;
+            print_row(&[title, bar.view, bar.peer, &bound, &medians, &bests, met]);
         }
     }
 }
@@ -138,29 +145,38 @@ fn figure_json(figure: &Figure) -> Value {
 }
 
 fn verdict_json(verdict: &Verdict) -> Value {
-    let Bar { view, peer, .. } = verdict.bar;
-    let [bound, measured] = amounts(verdict);
-    json!({ "view": view, "beside": peer, "bound": bound, "measured": measured,
-            "met": verdict.is_met })
+    let Verdict { bar, of_medians, of_bests, is_met } = verdict;
+    json!({
+        "view": bar.view,
+        "beside": bar.peer,
+        "bound": shown_bound(bar),
+        "of_medians": of_medians,
+        "of_bests": of_bests,
+        "met": is_met,
+    })
 }
 
 fn sentence(verdict: &Verdict) -> String {
-    let Bar { view, peer, by, .. } = verdict.bar;
-    let by = match by {
-        By::Median => "medians",
-        By::Best => "bests",
+    let Verdict { bar, of_medians, of_bests, is_met } = verdict;
+    let measured = match bar.by {
+        By::Median => format!("medians: {}", shown(bar, *of_medians)),
+        By::Best => format!("bests: {}", shown(bar, *of_bests)),
     };
-    let met = if verdict.is_met { "met" } else { "NOT MET" };
-    let [bound, measured] = amounts(verdict);
-    format!("bar: {view} {bound} {peer}, {by}: {measured}, {met}")
+    let met = if *is_met { "met" } else { "NOT MET" };
+    format!("bar: {} {} {}, {measured}, {met}", bar.view, shown_bound(bar), bar.peer)
 }
 
-/// Shows a bound and what was measured.
-fn amounts(verdict: &Verdict) -> [String; 2] {
-    let measured = verdict.measured;
-    match verdict.bar.bound {
-        Bound::Times(bound) => [format!("≤ {bound:.2}×"), format!("{measured:.2}×")],
-        Bound::Percent(bound) => [format!("≥ {bound:.0} %"), format!("{measured:.0} %")],
+fn shown_bound(bar: &Bar) -> String {
+    match bar.bound {
+        Bound::Times(bound) => format!("≤ {}", shown(bar, bound)),
+        Bound::Percent(bound) => format!("≥ {}", shown(bar, bound)),
+    }
+}
+
+fn shown(bar: &Bar, measured: f64) -> String {
+    match bar.bound {
+        Bound::Times(_) => format!("{measured:.2}×"),
+        Bound::Percent(_) => format!("{measured:.0} %"),
     }
 }
 
