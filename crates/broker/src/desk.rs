@@ -429,7 +429,9 @@ impl Desk {
             }
             Event::Revoked { ticket, why, .. } => {
                 self.dirty_claims.insert(*ticket);
-                if let Some(claim) = self.claim_of(*ticket) {
+                if let Some(claim) = self.claim_of(*ticket)
+                    && !self.is_revoked(*ticket)
+                {
                     self.note_end_of((*ticket, &claim), End::Revoked(*why), held, reason);
                 }
             }

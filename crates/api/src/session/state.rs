@@ -40,6 +40,8 @@ pub struct State {
     next_number: u64,
     /// By number, and so in the order in which they asked.
     owners: BTreeMap<u64, Owner>,
+    /// Owners whose turn was taken away and who were not done with it when that was last looked at.
+    busy: Vec<u64>,
     /// Owners to look at on the session's thread, while the broker is away.
     errands: Vec<u64>,
     sources: BTreeMap<SpaceId, Source>,
@@ -111,6 +113,7 @@ impl State {
             broker: welcome.broker,
             next_number: 1,
             owners: BTreeMap::new(),
+            busy: Vec::new(),
             errands: Vec::new(),
             sources: BTreeMap::new(),
             attaching: HashMap::new(),
@@ -143,10 +146,16 @@ impl State {
         self.lease
     }
 
-    /// Lets the broker hear of it, if the broker is there.
+    /// Lets the broker hear of it, if the broker is there, and that it is not done yet with what
+    /// was taken away.
     pub fn ping(&mut self, now: Moment) {
         if self.say(&ClientMessage::Ping) {
             self.heartbeats.sent(now);
+        }
+        let is_busy = |owner: &u64| matches!(self.owners.get(owner), Some(Owner::Revoked { .. }));
+        self.busy.retain(is_busy);
+        for owner in self.busy.clone() {
+            self.say(&ClientMessage::Active { owner });
         }
     }
 
@@ -340,6 +349,7 @@ impl State {
             Owner::Held { acquire, token, .. } => {
                 let (acquire, token) = (acquire.clone(), *token);
                 self.owners.insert(owner, Owner::Revoked { acquire, token });
+                self.busy.push(owner);
                 Some(Call::Revoked { owner, why, reason })
             }
             Owner::Asked(_) => {

@@ -10,6 +10,7 @@ use gate_core::lock::key::FileKey;
 use gate_core::lock::want::{Access, Op, Want};
 use gate_core::path::ViewPath;
 
+use super::standing::Moment;
 use super::state::{Call, State};
 use super::{Answer, Ask, Grant};
 use crate::link::Outgoing;
@@ -37,6 +38,8 @@ impl Outgoing for Tape {
             ClientMessage::Release { owner, change: Some(_) } => format!("release+ {owner}"),
             ClientMessage::Withdraw { owner, .. } => format!("withdraw {owner}"),
             ClientMessage::Created { owner, .. } => format!("created {owner}"),
+            ClientMessage::Ping => "ping".to_owned(),
+            ClientMessage::Active { owner } => format!("active {owner}"),
             ClientMessage::Attach { space, .. } => format!("attach {}", space.0),
             other => format!("{other:?}"),
         };
@@ -350,6 +353,27 @@ fn what_was_taken_away_is_held_no_more_and_let_go_of_once() {
     stage.state.release(owner, None);
     stage.hears(revoked());
     stage.check("", "release+ 1");
+}
+
+/// N7: what is slow is not let go of because nobody speaks of it.
+#[test]
+fn n7_who_is_not_done_with_what_was_taken_away_says_so_with_each_heartbeat() {
+    let mut stage = stage();
+    let [busy, done] = [(); 2].map(|()| stage.ask(Patience::Endless));
+    for owner in [busy, done] {
+        stage.granted(owner);
+        stage.hears(ServerMessage::Revoked { owner, why: Revocation::Broken, reason: "".into() });
+    }
+    stage.check("1 granted, 1 revoked, 2 granted, 2 revoked", "acquire 1, acquire 2");
+    stage.state.release(done, None);
+    stage.check("", "release 2");
+    for _ in 0..2 {
+        stage.state.ping(Moment::now());
+        stage.check("", "ping, active 1");
+    }
+    stage.state.release(busy, None);
+    stage.state.ping(Moment::now());
+    stage.check("", "release 1, ping");
 }
 
 /// N7: else the broker would count it as let go of.

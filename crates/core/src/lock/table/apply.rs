@@ -376,13 +376,18 @@ impl Table {
         }
     }
 
-    /// What it waits for beside what it holds is nothing to wait for any more.
+    /// What it waits for beside what it holds is nothing to wait for any more. Said once more, its
+    /// owner is given more time.
     fn revoke(&mut self, ticket: Ticket, why: Revocation, until: Time) -> Vec<Notice> {
         if self.slot(ticket).waiting.is_some() {
             self.leave_line(ticket);
         }
+        let is_told = self.slot(ticket).revoked().is_some();
         self.set_stay(ticket, Stay::Revoked { why, until });
-        vec![Notice::Revoked { owner: self.slot(ticket).claim().owner, why }]
+        match is_told {
+            true => Vec::new(),
+            false => vec![Notice::Revoked { owner: self.slot(ticket).claim().owner, why }],
+        }
     }
 
     fn end(&mut self, ticket: Ticket, end: End) -> Vec<Notice> {

@@ -199,6 +199,10 @@ impl Table {
         let Some(ticket) = self.owners.get(&owner) else { return Vec::new() };
         let slot = self.slot(*ticket);
         let Some(held) = &slot.held else { return Vec::new() };
+        if let Some(why) = held.revoked() {
+            // What is under way under it is not done with.
+            return vec![self.revocation(*ticket, held, why, now)];
+        }
         let same_party = self.parties[&held.claim.party].held.iter().copied();
         let led_by = slot.kin.keys().copied().filter(|holder| self.holds(*holder));
         let files = |ticket: &Ticket| {

@@ -66,6 +66,35 @@ fn a_broken_grant_ends_without_a_word_once_its_owner_knows_by_its_own_clock() {
     );
 }
 
+/// A file system may be slow: its owner is alive, and says that something is still under way.
+#[test]
+fn a_broken_grant_stands_for_as_long_as_its_owner_says_that_it_is_busy() {
+    check(
+        "
+        A W f          granted 1
+        B W f          waits
+        A broken       revoked
+        tick 9000
+        A active
+        tick 9999
+        A active
+        tick 9999
+        tick 1         B granted 2
+        ",
+    );
+    check(
+        "
+        A W f          granted 1
+        B W f          waits
+        A broken       revoked
+        A active
+        A lose
+        tick 10000     B granted 2
+        A active
+        ",
+    );
+}
+
 #[test]
 fn what_is_taken_away_is_neither_asked_for_nor_taken_away_once_more() {
     check(
