@@ -3,10 +3,13 @@
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use gate_tests::World;
+use gate_tests::wait::{SOON, wait_until};
 use rustix::fs::inotify;
 use rustix::io::Errno;
+use rustix::process::Signal;
 
 /// Larger than what is read through the view by default.
 const LARGE: usize = 1 << 20;
@@ -100,18 +103,91 @@ fn n7_what_is_written_is_fenced_beside_a_backed_reader() {
         let reader = actor.open("r", "f");
         let writer = actor.open(how, "f");
         actor.write(writer, "mine").unwrap();
-        let locks = world.board();
-        for line in locks.held("f") {
+        for line in world.board().held("f") {
             world.gate(["break", &line.ticket.to_string(), "--reason", "test"]).run().success();
         }
-        gate_tests::wait::wait_until(gate_tests::wait::SOON, "it is fenced", || {
-            actor.write(writer, "late") == Err(Errno::IO)
-        });
+        wait_until(SOON, "it is fenced", || actor.write(writer, "late") == Err(Errno::IO));
         world.seed("f", "theirs");
         assert_eq!(actor.write(writer, "late"), Err(Errno::IO));
         assert_eq!(world.source_text("f"), "theirs");
         drop((reader, actor));
     }
+}
+
+#[test]
+fn a_fast_view_lets_the_kernel_write_too() {
+    for (mode, through_the_view) in [("fast", false), ("default", true)] {
+        let world = World::with_view(["--mode", mode]);
+        let text = "x".repeat(LARGE);
+        let [_, written] = moved_by(&world, || fs::write(world.view().join("new"), &text).unwrap());
+        assert_eq!(written >= LARGE as u64, through_the_view, "{mode}: {written}");
+        assert_eq!(world.source_text("new"), text);
+        // What the kernel has written is seen at once.
+        assert_eq!(fs::metadata(world.view().join("new")).unwrap().len(), LARGE as u64);
+    }
+}
+
+/// Takes the turn of whoever holds `f` away, while somebody waits for it.
+fn break_turn_of_holder(world: &World) {
+    let board = world.board();
+    let line = board.held("f").next().expect("it is held");
+    world.gate(["break", &line.ticket.to_string(), "--reason", "test"]).run().success();
+}
+
+/// N7: nobody can stop the kernel, but what it writes then goes nowhere.
+#[test]
+fn n7_in_a_fast_view_what_is_written_late_goes_to_a_file_without_a_name() {
+    let world = World::with_view(["--mode", "fast"]);
+    world.seed("f", "old");
+    let [mut holder, mut waiter] = [(); 2].map(|()| world.actor(&world.view()));
+    let fd = holder.open("rw", "f");
+    holder.write(fd, "mine").unwrap();
+    waiter.tell(["open", "rw", "f"]);
+    wait_until(SOON, "the other waits", || world.board().waiting("f").count() == 1);
+    break_turn_of_holder(&world);
+    let theirs = waiter.opened();
+    assert_eq!(waiter.read(theirs, 9).unwrap(), "mine", "what was written in time is there");
+    waiter.write(theirs, " theirs").unwrap();
+    holder.write(fd, " late").unwrap();
+    waiter.close(theirs);
+    assert_eq!(world.source_text("f"), "mine theirs");
+    assert_eq!(fs::read_to_string(world.view().join("f")).unwrap(), "mine theirs");
+}
+
+/// N7: what cannot be set apart is waited for, for longer than a lease.
+#[test]
+fn n7_in_a_fast_view_a_file_with_two_names_is_waited_for() {
+    let world = World::with_view(["--mode", "fast", "--lease-ms", "300"]);
+    world.seed("f", "old");
+    fs::hard_link(world.source().join("f"), world.source().join("g")).unwrap();
+    let [mut holder, mut waiter] = [(); 2].map(|()| world.actor(&world.view()));
+    let fd = holder.open("rw", "f");
+    waiter.tell(["open", "rw", "f"]);
+    wait_until(SOON, "the other waits", || world.board().waiting("f").count() == 1);
+    let began = Instant::now();
+    break_turn_of_holder(&world);
+    wait_until(SOON, "leases have gone by", || {
+        assert!(waiter.is_busy(), "let in beside one who still writes");
+        began.elapsed() > Duration::from_millis(900)
+    });
+    holder.write(fd, "mine").unwrap();
+    assert_eq!(holder.on("close", fd, &[]), Err(Errno::IO), "it is told at last");
+    let theirs = waiter.opened();
+    assert_eq!(waiter.read(theirs, 9).unwrap(), "mine");
+}
+
+#[test]
+fn with_kill_who_cannot_be_stopped_otherwise_is_killed() {
+    let world = World::with_view(["--mode", "fast", "--kill"]);
+    world.seed("f", "old");
+    fs::hard_link(world.source().join("f"), world.source().join("g")).unwrap();
+    let [mut holder, mut waiter] = [(); 2].map(|()| world.actor(&world.view()));
+    holder.open("rw", "f");
+    waiter.tell(["open", "rw", "f"]);
+    wait_until(SOON, "the other waits", || world.board().waiting("f").count() == 1);
+    break_turn_of_holder(&world);
+    waiter.opened();
+    assert_eq!(holder.end(SOON), Some(Signal::KILL.as_raw()));
 }
 
 /// Programs that rebuild what was written would rebuild what was read.

@@ -74,6 +74,11 @@ impl Handle {
         }
     }
 
+    /// Returns whether a reader waits for it.
+    pub fn is_contended(&self) -> bool {
+        self.contended.load(Ordering::Relaxed) && !self.turn_ended.load(Ordering::Acquire)
+    }
+
     /// Returns whether it was opened in a turn.
     pub fn has_turn(&self) -> bool {
         matches!(self.turn, Turn::Granted { .. })
@@ -158,10 +163,18 @@ impl Handles {
     /// without a handle has is in the hands of a call, which gives it back.
     pub fn fence(&self, owner: u64) -> Quiet {
         let handle = lock(&self.owners).get(&owner).cloned();
-        match handle.map(|handle| handle.fence.shut()) {
-            Some(Found::Nobody) => Quiet::Now,
-            Some(Found::Somebody | Found::Shut) | None => Quiet::Later,
+        match handle.map(|handle| (handle.fence.shut(), handle.way)) {
+            Some((Found::Nobody, Way::Direct | Way::Shared)) => Quiet::Now,
+            Some((Found::Nobody, Way::Unfenced) | (Found::Somebody | Found::Shut, _)) | None => {
+                Quiet::Later
+            }
         }
+    }
+
+    /// Returns the handle of an owner if what it writes does not come to the view.
+    pub fn unfenced(&self, owner: u64) -> Option<Arc<Handle>> {
+        let handle = lock(&self.owners).get(&owner).cloned();
+        handle.filter(|handle| handle.way == Way::Unfenced)
     }
 
     /// Notes that a reader waits for an owner: its I/O is to be told.

@@ -11,7 +11,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 
 use gate_api::session::{Attachment, Quiet, Recall, Session, Watcher};
 use gate_api::{process, wire};
@@ -39,12 +39,20 @@ const DESCRIPTORS_USUAL: u64 = 1024;
 
 /// What the broker says unasked reaches the view's handles through this.
 #[derive(Clone)]
-pub struct Ears(pub(crate) Arc<Handles>);
+pub struct Ears {
+    pub(crate) handles: Arc<Handles>,
+    /// Set once there is one.
+    view: Arc<OnceLock<Weak<View>>>,
+}
 
 impl Ears {
     /// Makes the ears of a view to be.
     pub fn new() -> Ears {
-        Ears(Arc::new(Handles::new()))
+        Ears { handles: Arc::new(Handles::new()), view: Arc::default() }
+    }
+
+    fn view(&self) -> Option<Arc<View>> {
+        self.view.get()?.upgrade()
     }
 }
 
@@ -56,8 +64,11 @@ impl Default for Ears {
 
 impl Watcher for Ears {
     fn revoked(&self, owner: u64, why: Revocation, reason: &str) -> Quiet {
-        let quiet = self.0.fence(owner);
+        let quiet = self.handles.fence(owner);
         tracing::warn!(owner, ?why, reason, ?quiet, "a grant was taken away");
+        if let (Some(view), Some(handle)) = (self.view(), self.handles.unfenced(owner)) {
+            view.oust(handle);
+        }
         quiet
     }
 
@@ -66,7 +77,10 @@ impl Watcher for Ears {
     }
 
     fn contended(&self, owner: u64) {
-        self.0.contend(owner);
+        self.handles.contend(owner);
+        if let (Some(view), Some(handle)) = (self.view(), self.handles.unfenced(owner)) {
+            view.watch_unseen(owner, &handle);
+        }
     }
 
     fn away(&self) {
@@ -132,6 +146,9 @@ pub struct Options {
     pub read_only: bool,
     /// What the kernel may read and write without asking the view.
     pub backing: backing::Policy,
+    /// Whether who writes past the view after its turn was taken away is killed, where nothing else
+    /// stops it.
+    pub kill: bool,
     /// What happens when an agent overwrites what it has not seen.
     pub guard: guard::Policy,
     /// Where what it destroys is kept.
@@ -207,17 +224,20 @@ impl Ready {
             policies: options.policies,
             identity: options.identity,
             release_on_flush: options.release_on_flush,
+            kill: options.kill,
+            mountpoint: options.mountpoint,
             descriptors,
             about,
         };
         let timer = Timer::start().map_err(ServeError::Io)?;
         let agents = Agents::new(&settings.identity, options.guard);
         let guard = Guard::start(options.guard, options.kept).map_err(ServeError::Io)?;
-        let handles = ears.0.clone();
+        let handles = ears.handles.clone();
         let ways = Ways::new(options.backing, session.backer());
         let parts = Parts { directory, broker, handles, ways, timer, agents, guard, settings };
         let view = View::new(parts);
         view.set_notifier(session.notifier());
+        let _ = ears.view.set(Arc::downgrade(&view));
         room::start(&view).map_err(ServeError::Io)?;
         Ok(Ready { view, session })
     }

@@ -62,7 +62,7 @@ impl Stage {
         let view = View::new(Parts {
             directory: Directory::new(fs::File::open(source.path()).unwrap()).unwrap(),
             broker: session.unwrap(),
-            handles: ears.0,
+            handles: ears.handles,
             ways: Ways::new(backing::Policy::Nothing, None),
             timer: Timer::start().unwrap(),
             agents: Agents::new(&identity, guard::Policy::Allow),

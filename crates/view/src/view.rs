@@ -10,11 +10,13 @@ mod attributes;
 mod dispatch;
 mod files;
 mod names;
+mod oust;
 mod wants;
 
 pub(crate) use dispatch::Served;
 
 use std::ffi::CStr;
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -66,6 +68,9 @@ pub(crate) struct Settings {
     pub policies: Policies,
     pub identity: Identity,
     pub release_on_flush: bool,
+    /// Whether who cannot be fenced is killed.
+    pub kill: bool,
+    pub mountpoint: PathBuf,
     /// How many descriptors this process may have.
     pub descriptors: u64,
     /// What `user.gate.view` tells of the view, so that commands find its broker.

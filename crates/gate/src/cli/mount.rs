@@ -68,6 +68,10 @@ struct Turns {
     /// How much is checked, against how fast it is
     #[arg(long, value_enum, default_value_t = Mode::Default)]
     mode: Mode,
+    /// Kill who writes past the view after its turn was taken away, where nothing else stops it:
+    /// with --mode fast, files above 64 MiB and files with several names
+    #[arg(long)]
+    kill: bool,
     /// Gate names or not, as in '*.log=none' or 'build/=gated'; may be repeated, the last one wins
     #[arg(long = "policy", value_name = "GLOB=none", value_parser = rule)]
     policies: Vec<Rule>,
@@ -113,7 +117,8 @@ impl Mode {
     fn backing(self) -> backing::Policy {
         match self {
             Mode::Strict => backing::Policy::Nothing,
-            Mode::Default | Mode::Fast => backing::Policy::Reads,
+            Mode::Default => backing::Policy::Reads,
+            Mode::Fast => backing::Policy::Everything,
         }
     }
 }
@@ -263,6 +268,7 @@ impl Args {
             allow_other: self.allow_other,
             read_only: self.read_only,
             backing: self.turns.mode.backing(),
+            kill: self.turns.kill,
             guard: self.guard.policy(&settings),
             kept,
             about: About { broker: reached.address.to_string() },

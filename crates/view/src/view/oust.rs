@@ -1,0 +1,113 @@
+//! Turns taken away from who writes past the view.
+//!
+//! A handle that is backed by the source's file to be written cannot be fenced. Its file is set
+//! apart: the name goes to a copy, and whatever is still written to a file that has none. Where
+//! that cannot be, its turn ends with its last close, or, with `--kill`, with whoever has it open.
+//! N7: the next in line is let in only then.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use gate_fuse::{Attr, NodeId};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use super::View;
+use crate::directory::KeptName;
+use crate::handles::Handle;
+
+/// How often it is looked whether a file is written past the view.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+impl View {
+    /// Makes way for the next in line, on a thread of its own: it takes as long as a copy.
+    pub fn oust(self: Arc<Self>, handle: Arc<Handle>) {
+        let started =
+            std::thread::Builder::new().name("view-oust".into()).spawn(move || {
+                match self.directory.set_apart(handle.node) {
+                    Ok((parent, name)) => {
+                        tracing::warn!(
+                            ?name,
+                            "what is still written goes to a file without a name"
+                        );
+                        if let Err(errno) = self.notifier().inval_entry(parent, name.to_bytes()) {
+                            tracing::warn!(%errno, ?name, "a name could not be declared stale");
+                        }
+                        self.end_turn(handle.end_turn(), None);
+                    }
+                    Err(reason) if self.settings.kill => self.kill_users(handle.node, reason),
+                    Err(reason) => tracing::warn!(
+                        ?reason,
+                        path = ?self.directory.path_of(handle.node),
+                        "a file is written past the view; the next waits until it is closed"
+                    ),
+                }
+            });
+        if let Err(error) = started {
+            tracing::error!(%error, "a file is written past the view until it is closed");
+        }
+    }
+
+    /// Tells that a handle works whose I/O is not seen, for as long as the file changes.
+    pub fn watch_unseen(self: Arc<Self>, owner: u64, handle: &Arc<Handle>) {
+        let seen = self.directory.getattr(handle.node).ok();
+        self.look_again(owner, Arc::downgrade(handle), seen);
+    }
+
+    fn look_again(
+        self: Arc<Self>,
+        owner: u64,
+        handle: std::sync::Weak<Handle>,
+        seen: Option<Attr>,
+    ) {
+        let timer = self.timer.clone();
+        timer.after(LOOK_EVERY, move || {
+            let Some(open) = handle.upgrade().filter(|handle| handle.is_contended()) else {
+                return;
+            };
+            let now = self.directory.getattr(open.node).ok();
+            if now.map(written) != seen.map(written) {
+                self.broker.active(owner);
+            }
+            self.look_again(owner, handle, now);
+        });
+    }
+
+    /// Kills every process that has a file of this view open or mapped.
+    fn kill_users(&self, node: NodeId, reason: KeptName) {
+        let Some(path) = self.directory.path_of(node) else { return };
+        let path = self.settings.mountpoint.join(OsStr::from_bytes(&path));
+        for pid in users_of(&path) {
+            tracing::warn!(?reason, %pid, path = %path.display(), "killed: it writes past the view");
+            // Who is gone by now has closed it, too.
+            let _ = pidfd_open(pid, PidfdFlags::empty())
+                .and_then(|process| pidfd_send_signal(process, Signal::KILL));
+        }
+    }
+}
+
+/// What changes when a file is written.
+fn written(attr: Attr) -> (u64, u64, u32) {
+    (attr.size, attr.mtime, attr.mtime_nsec)
+}
+
+/// Returns the processes that have a file open or mapped, by the path that the kernel shows of
+/// it: asking the file itself would be a call to this view.
+fn users_of(path: &Path) -> Vec<Pid> {
+    let own = std::process::id();
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let others = pids.filter(|pid| pid.unsigned_abs() != own);
+    others.filter(|pid| uses(*pid, path)).filter_map(Pid::from_raw).collect()
+}
+
+fn uses(pid: i32, path: &Path) -> bool {
+    let proc = PathBuf::from(format!("/proc/{pid}"));
+    ["fd", "map_files"].iter().any(|list| {
+        let links = fs::read_dir(proc.join(list)).into_iter().flatten().flatten();
+        links.filter_map(|link| fs::read_link(link.path()).ok()).any(|target| target == path)
+    })
+}
