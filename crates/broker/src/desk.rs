@@ -429,19 +429,14 @@ impl Desk {
             }
             Event::Revoked { ticket, why, .. } => {
                 self.dirty_claims.insert(*ticket);
-                if let Some(claim) = self.claim_of(*ticket)
-                    && !self.is_revoked(*ticket)
-                {
+                if let Some(claim) = self.claim_of(*ticket) {
                     self.note_end_of((*ticket, &claim), End::Revoked(*why), held, reason);
                 }
             }
             Event::Ended { ticket, end } => {
                 self.dirty_claims.insert(*ticket);
                 if let Some(claim) = self.claim_of(*ticket) {
-                    // What was taken away was noted then.
-                    if !matches!(end, End::Revoked(_)) || !self.is_revoked(*ticket) {
-                        self.note_end_of((*ticket, &claim), *end, held, reason);
-                    }
+                    self.note_end_of((*ticket, &claim), *end, held, reason);
                     self.stateless.ended(claim.owner, *end, &mut self.letters);
                 }
             }

@@ -85,6 +85,10 @@ impl Desk {
         held: Option<Duration>,
         reason: &str,
     ) {
+        // What was taken away was noted then.
+        if matches!(end, End::Revoked(_)) && self.is_revoked(ticket) {
+            return;
+        }
         match end {
             End::Released => {}
             End::Refused(why) => self.metrics.refused(why),
