@@ -246,3 +246,14 @@ impl Claim {
         Arc::new(self.with_want(want))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_in_line_passes_nobody() {
+        let passed = [Passed::Nobody, Passed::ByOwn, Passed::ByKin].map(Passed::anybody);
+        assert_eq!(passed, [false, true, true]);
+    }
+}

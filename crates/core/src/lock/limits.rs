@@ -5,10 +5,10 @@ use std::time::Duration;
 
 /// Sessions at one broker.
 pub const SESSIONS_MAX: usize = 4_096;
-/// Waiting requests in all.
-pub const WAITERS_MAX: usize = 65_536;
+/// Waiting requests in all; fewer where tests of this crate fill a table.
+pub const WAITERS_MAX: usize = if cfg!(test) { 1_024 } else { 65_536 };
 /// Waiting requests of one session.
-pub const WAITERS_PER_SESSION_MAX: usize = 16_384;
+pub const WAITERS_PER_SESSION_MAX: usize = WAITERS_MAX / 4;
 /// Keys of one request.
 pub const KEYS_PER_REQUEST_MAX: usize = 1_024;
 /// Grants that stand at once; fewer where tests of this crate fill a table.

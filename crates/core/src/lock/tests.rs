@@ -1,6 +1,7 @@
 //! The rules, tested: timelines as text, laws against a naive model.
 
 mod bounds;
+mod corners;
 mod lives;
 mod model;
 mod revoked;

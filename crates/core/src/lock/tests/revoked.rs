@@ -105,7 +105,7 @@ fn what_is_taken_away_is_neither_asked_for_nor_taken_away_once_more() {
         tick 6000
         A broken
         A recalled 50000
-        A kin B
+        A kin B        no news
         tick 4000      B granted 2
         ",
     );

@@ -3,7 +3,7 @@
 //! A name is a process with a session of its own; it may have several claims. One-shot operations
 //! (unlink, rename, …) are done and released as soon as they are granted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::id::{Epoch, OwnerId, SessionId, SpaceId, Ticket};
 use crate::lock::claim::{Caller, Claim, Label, Party, Patience, Process, Terms};
 use crate::lock::event::{Change, Command, Notice, RecallStage, Refusal};
 use crate::lock::key::FileKey;
-use crate::lock::table::{Record, Restore, Table};
+use crate::lock::table::{Record, Restore, Standing, State, Table};
 use crate::lock::want::{Access, Node, Op, Place, Want};
 use crate::path::ViewPath;
 use crate::time::Time;
@@ -73,23 +73,30 @@ impl World {
         match words[0] {
             "synced" => {
                 self.synced = self.records();
-                return String::new();
+                String::new()
+            }
+            "look" => self.look(),
+            "load" => {
+                let ((hold, wait), line) = (self.table.load(), self.table.longest_line());
+                let grace = if self.table.in_grace() { ", in grace" } else { "" };
+                format!("{hold} hold, {wait} wait, {line} in one line{grace}")
             }
             "restart" if words.get(1) == Some(&"lost") => {
                 let records = std::mem::take(&mut self.synced);
-                return self.restart(records, true);
+                self.restart(records, true)
             }
-            "restart" => {
-                return self.restart(self.records(), words.get(1) == Some(&"incomplete"));
-            }
+            "restart" => self.restart(self.records(), words.get(1) == Some(&"incomplete")),
             "tick" => {
                 self.acting = SessionId::STATELESS;
                 self.now = self.now + Duration::from_millis(words[1].parse().unwrap());
-                return self.run(Command::Tick);
+                self.run(Command::Tick)
             }
-            _ => {}
+            name => self.act_of(session_of(name), &words),
         }
-        let session = session_of(words[0]);
+    }
+
+    /// What somebody does, whose name is the first word.
+    fn act_of(&mut self, session: SessionId, words: &[&str]) -> String {
         self.acting = session;
         if !self.table.sessions().any(|known| known == session) {
             self.run(Command::Open { session, lease: LEASE });
@@ -122,8 +129,16 @@ impl World {
             "kin" => {
                 let waiter = self.last_of(session);
                 let holder = self.first_of(session_of(words[2]));
-                self.run(Command::Kin { waiter, holder })
+                match self.table.decide(self.now, Command::Kin { waiter, holder }).as_deref() {
+                    Ok([]) => "no news".to_owned(),
+                    _ => self.run(Command::Kin { waiter, holder }),
+                }
             }
+            "created" => {
+                let (owner, file) = (self.last_of(session), self.file(words[2]));
+                self.run(Command::Created { owner, file })
+            }
+            "would" => self.would(session, &words[2..]),
             "again" | "upgrade" => self.again(session, words[1] == "upgrade"),
             "broken" => {
                 let ticket = self.table.ticket_of(self.last_of(session)).unwrap();
@@ -138,9 +153,10 @@ impl World {
         }
     }
 
-    /// Asks for `[try|wait MS|patient|eager|threads|leashed|limited MS]… OP PATH…`.
+    /// Asks for `[try|wait MS|below WHO|patient|eager|threads|leashed|limited MS]… OP PATH…`.
     fn ask(&mut self, session: SessionId, words: &[&str]) -> String {
         let mut terms = self.terms(session);
+        let mut leaders = Vec::new();
         let mut words = words;
         loop {
             match words[0] {
@@ -148,6 +164,10 @@ impl World {
                 "wait" => {
                     let limit = Duration::from_millis(words[1].parse().unwrap());
                     terms.patience = Patience::Limited(limit);
+                    words = &words[1..];
+                }
+                "below" => {
+                    leaders.push(self.first_of(session_of(words[1])));
                     words = &words[1..];
                 }
                 "patient" => terms.read_wait = Some(Duration::from_secs(30)),
@@ -170,7 +190,50 @@ impl World {
         let claim = Arc::new(Claim::new(terms, want));
         let kept = Kept { claim: claim.clone(), token: None, one_shot };
         self.claims.insert(claim.owner, kept);
-        self.run(Command::Acquire { claim, leaders: Vec::new() })
+        self.run(Command::Acquire { claim, leaders })
+    }
+
+    /// Says what a claim would wait for, were it made.
+    fn would(&mut self, session: SessionId, words: &[&str]) -> String {
+        let (terms, (want, _)) = (self.terms(session), self.want(words));
+        let claim = Claim::new(terms, want);
+        if !self.table.would_wait(&claim) {
+            return "go in".to_owned();
+        }
+        let holders = self.table.holders_in_the_way(&claim, 1).into_iter();
+        let names = holders.filter_map(|holder| match self.table.record(holder)? {
+            Record::Held { claim, .. } => Some(name_of(claim.owner.session)),
+            Record::Waiting(_) => None,
+        });
+        format!("wait for {}", names.collect::<BTreeSet<_>>().into_iter().collect::<String>())
+    }
+
+    /// Says how all claims stand: since when, and who waits for whom.
+    fn look(&self) -> String {
+        let tickets = self.table.tickets_after(Ticket(0), usize::MAX);
+        let names = |tickets: &[Ticket]| -> String {
+            let claims = self.table.standings(tickets.to_vec());
+            let names: BTreeSet<char> = claims.map(|of| name_of(of.claim.owner.session)).collect();
+            names.into_iter().collect()
+        };
+        let line = |standing: Standing| {
+            let name = name_of(standing.claim.owner.session);
+            let (since, age) = (self.table.since(standing.ticket), self.now.since(standing.since));
+            match standing.state {
+                State::Held { .. } => {
+                    assert_eq!(since.held, Some(standing.since));
+                    format!("{name} holds {}", age.as_millis())
+                }
+                State::Waiting { place, behind } => {
+                    assert_eq!(since.waiting, Some(standing.since));
+                    let holders = self.table.holders_before(standing.ticket, usize::MAX);
+                    let (all, holders) = (names(&behind), names(&holders));
+                    let age = age.as_millis();
+                    format!("{name} waits {age}, place {place} behind {all}, for {holders}")
+                }
+            }
+        };
+        self.table.standings(tickets).map(line).collect::<Vec<_>>().join("; ")
     }
 
     fn terms(&mut self, session: SessionId) -> Terms {

@@ -424,8 +424,10 @@ fn two_readers_that_append_to_what_they_read_deadlock_and_one_is_told() {
 
 #[test]
 fn a_request_with_too_many_keys_is_refused_by_name() {
-    let deep = "d/".repeat(1_100);
-    check(&format!("A R {deep}f  limit keys-per-request"));
+    // Its bytes, its name, and each directory above it with the root: 1024 in all.
+    let deep = "d/".repeat(1_021);
+    check(&format!("A R {deep}f  granted 1"));
+    check(&format!("A R {deep}d/f  limit keys-per-request"));
 }
 
 /// Otherwise a child of a hold that reads a file and then writes it would wait behind a queued

@@ -1,0 +1,279 @@
+//! Corners of the rules: timelines that tell a rule from one that almost is the same.
+
+use super::script::check;
+
+#[test]
+fn who_would_wait_is_told_for_whom() {
+    check(
+        "
+        A W f          granted 1
+        B would R g    go in
+        B would R f    wait for A
+        B R f          waits
+        C would R f    wait for A
+        A would W f    go in (its process has it)
+        ",
+    );
+    check(
+        "
+        A R f          granted 1
+        B R f          granted 2
+        A would W f    wait for B (not for its own process)
+        ",
+    );
+    check(
+        "
+        A W g          granted 1
+        B rename f g   waits
+        C would W f    wait for A (behind B, who waits for A)
+        ",
+    );
+}
+
+#[test]
+fn who_waits_elsewhere_by_now_lets_those_behind_it_in() {
+    check(
+        "
+        A W f          granted 1
+        B W g          granted 2
+        C rename f g   waits
+        D R f          waits
+        A release      D granted 3
+        B release      C granted 4
+        ",
+    );
+}
+
+#[test]
+fn what_a_process_has_is_no_reason_to_see_a_cycle() {
+    check(
+        "
+        A W d/z        granted 1
+        B W d/x        granted 2
+        C hold W d/    waits (for A and B)
+        B W d/z        waits (for A alone: what it has beneath d, C waits for)
+        tick 3000
+        A release      B granted 3
+        ",
+    );
+}
+
+/// A session past its lease loses what somebody waits for, and nothing else.
+#[test]
+fn who_waits_for_the_living_ends_no_session_past_its_lease() {
+    check(
+        "
+        A W a          granted 1
+        B W b          granted 2
+        C W c          granted 3
+        D W f          granted 4
+        A lose
+        B lose
+        C lose
+        tick 10000
+        E W f          waits (for D)
+        D release      E granted 5
+        A reclaim
+        F W a          waits
+        ",
+    );
+    check(
+        "
+        A W f          granted 1
+        B W b          granted 2
+        C W c          granted 3
+        A lose
+        B lose
+        C lose
+        tick 10000
+        E W f          waits; A revoked; granted 4
+        B reclaim
+        F W b          waits
+        ",
+    );
+}
+
+#[test]
+fn a_place_past_its_lease_is_kept_behind_who_waits_for_others() {
+    check(
+        "
+        A R f          granted 1
+        B R f          granted 2
+        C W f          waits
+        D W f          waits
+        D lose
+        tick 10000
+        A release      (C looks again, and waits for B)
+        D reclaim
+        B release      C granted 3
+        C release      D granted 4
+        ",
+    );
+}
+
+#[test]
+fn a_place_past_its_lease_is_lost_to_who_holds_something_elsewhere() {
+    check(
+        "
+        A W f          granted 1
+        B W g          granted 2
+        C W f          waits
+        C lose
+        tick 10000
+        B W f          waits
+        A release      B granted 3
+        ",
+    );
+}
+
+#[test]
+fn who_passes_a_place_past_its_lease_leaves_it() {
+    check(
+        "
+        K R f          granted 1
+        B R f          granted 2
+        C W f          waits
+        D R f          waits
+        D lose
+        tick 10000
+        K W f          waits (for B alone: its process has the file that C and D wait for)
+        D reclaim
+        C withdraw     EINTR; D granted 3
+        ",
+    );
+}
+
+#[test]
+fn everybody_sees_who_holds_and_who_waits_behind_whom() {
+    check(
+        "
+        load           0 hold, 0 wait, 0 in one line
+        A R f          granted 1
+        B R g          granted 2
+        tick 5
+        C W f          waits
+        tick 7
+        D R f          waits
+        E W g          waits
+        look           A holds 12; B holds 12; C waits 7, place 1 behind A, for A; D waits 0, place 2 behind C, for ; E waits 0, place 1 behind B, for B
+        load           2 hold, 3 wait, 3 in one line
+        E withdraw     EINTR
+        D withdraw     EINTR
+        B R f          waits
+        C withdraw     EINTR; B granted 3
+        A upgrade      waits
+        look           A holds 12; A waits 0, place 1 behind B, for B; B holds 12; B holds 0
+        ",
+    );
+}
+
+#[test]
+fn the_grace_is_over_when_the_last_that_may_come_back_does_or_is_dead() {
+    check(
+        "
+        A W f          granted 1
+        B W g          granted 2
+        restart
+        load           2 hold, 0 wait, 0 in one line, in grace
+        A reclaim
+        A close
+        load           1 hold, 0 wait, 0 in one line, in grace
+        B close
+        load           0 hold, 0 wait, 0 in one line
+        ",
+    );
+    check(
+        "
+        A W f          granted 1
+        restart
+        A reclaim
+        load           1 hold, 0 wait, 0 in one line
+        ",
+    );
+}
+
+#[test]
+fn what_was_created_is_an_open_file_that_its_names_follow() {
+    check(
+        "
+        A create f     granted 1
+        A created f
+        A rename f g   granted 2
+        B W g          waits
+        A release      B granted 3
+        ",
+    );
+    check(
+        "
+        A W f          granted 1
+        A created f    unknown (it is no creation)
+        B create g     granted 2
+        B created f    (another's by now: the name stays locked)
+        C R g          waits
+        B release      C granted 3
+        ",
+    );
+}
+
+#[test]
+fn work_on_one_file_is_none_on_another() {
+    check(
+        "
+        A W f          granted 1
+        A W g          granted 2
+        B patient R f  waits
+        tick 29000
+        A active       (on g)
+        tick 1000      B ungated
+        ",
+    );
+}
+
+#[test]
+fn kin_is_news_once_and_of_who_waits_for_who_holds() {
+    check(
+        "
+        A W f          granted 1
+        B W g          granted 2
+        C W f          waits
+        K rename f g   waits
+        K kin C        no news (it holds nothing)
+        K kin K        no news
+        K kin A        (it waits for B)
+        K kin A        no news
+        K kin B        granted 3
+        A kin B        no news (it waits for nobody)
+        ",
+    );
+}
+
+#[test]
+fn who_is_known_to_work_below_a_hold_does_not_wait_for_it() {
+    check(
+        "
+        A hold W d/    granted 1
+        B W d/f        waits
+        K below A W d/f  granted 2
+        L below B W d/f  waits (B holds nothing)
+        ",
+    );
+}
+
+#[test]
+fn an_owner_asks_for_one_thing_at_a_time() {
+    check(
+        "
+        A R f          granted 1
+        B R f          granted 2
+        A upgrade      waits
+        A again        busy (it waits already)
+        A upgrade      busy
+        C W f          waits
+        C again        waits
+        C upgrade      waits (that is what it asked for)
+        D R f          waits
+        D again        waits
+        D upgrade      busy (it would be another request)
+        ",
+    );
+}
