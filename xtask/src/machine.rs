@@ -70,17 +70,23 @@ pub const TO_PROFILE: [Package; 3] =
 /// A program from the Rust registry, kept in target/tools.
 #[derive(Debug, Clone, Copy)]
 pub struct Tool {
-    crate_name: &'static str,
-    program: &'static str,
+    name: &'static str,
+}
+
+impl Tool {
+    /// A crate whose program has its name.
+    pub const fn named(name: &'static str) -> Tool {
+        Tool { name }
+    }
 }
 
 /// The runner of the tests, the judge of dependencies, and the suites that judge the view.
 pub const TOOLS: [Tool; 5] = [
-    Tool { crate_name: "cargo-nextest", program: "cargo-nextest" },
-    Tool { crate_name: "cargo-deny", program: "cargo-deny" },
-    Tool { crate_name: "cargo-fuzz", program: "cargo-fuzz" },
-    Tool { crate_name: "pjdfstest", program: "pjdfstest" },
-    Tool { crate_name: "fsx", program: "fsx" },
+    Tool::named("cargo-nextest"),
+    Tool::named("cargo-deny"),
+    Tool::named("cargo-fuzz"),
+    Tool::named("pjdfstest"),
+    Tool::named("fsx"),
 ];
 
 const FUSE_DEVICE: &str = "/dev/fuse";
@@ -108,7 +114,7 @@ pub fn cargo(words: &[&str]) -> Command {
 pub fn prepare(packages: &[Package], tools: &[Tool], yes: bool) -> Result<(), Failure> {
     let packages: Vec<&str> =
         packages.iter().filter(|p| !is_there(p.sign)).map(|p| p.name).collect();
-    let tools: Vec<Tool> = tools.iter().filter(|t| !is_there(t.program)).copied().collect();
+    let tools: Vec<Tool> = tools.iter().filter(|t| !is_there(t.name)).copied().collect();
     let is_fuse_closed = !is_open_to_all(FUSE_DEVICE);
 
     let mut plan = Vec::new();
@@ -116,7 +122,7 @@ pub fn prepare(packages: &[Package], tools: &[Tool], yes: bool) -> Result<(), Fa
         plan.push(format!("install with apt-get: {}", packages.join(" ")));
     }
     if !tools.is_empty() {
-        let names: Vec<&str> = tools.iter().map(|tool| tool.crate_name).collect();
+        let names: Vec<&str> = tools.iter().map(|tool| tool.name).collect();
         plan.push(format!("install with cargo into target/tools: {}", names.join(" ")));
     }
     if is_fuse_closed {
@@ -130,7 +136,7 @@ pub fn prepare(packages: &[Package], tools: &[Tool], yes: bool) -> Result<(), Fa
     for tool in tools {
         let root = target().join("tools");
         // Unoptimised: they build in half the time, and nobody waits for what they do.
-        let words = ["install", "--quiet", "--locked", "--debug", tool.crate_name, "--root"];
+        let words = ["install", "--quiet", "--locked", "--debug", tool.name, "--root"];
         step::run(cargo(&words).arg(root))?;
     }
     if is_fuse_closed { open_fuse() } else { Ok(()) }

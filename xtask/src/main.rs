@@ -3,6 +3,7 @@
 mod bench;
 mod fuzz;
 mod machine;
+mod mutants;
 mod python;
 mod soak;
 mod step;
@@ -18,7 +19,7 @@ const USAGE: &str = "\
 cargo xtask try [DIR] [--yes]      mount a gated view of DIR and watch two writers take turns
 cargo xtask test [--yes] [NAME…]   install what the tests need, then lint and test everything;
                                    with NAMEs only the tests that match
-cargo xtask soak [MINUTES|NAME]    the long tier: more crashes, more seeds, fuzzing
+cargo xtask soak [MINUTES|NAME]    the long tier: more crashes, more seeds, fuzzing, mutants
 cargo xtask tidy                   check layout, layering, licences and docs
 cargo xtask bench [NAME]           measure a view beside the bare directory and other file
                                    systems, turns beside flock and etcd, and a broker under

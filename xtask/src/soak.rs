@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::step::{self, Failure, step};
-use crate::{fuzz, test};
+use crate::{fuzz, machine, mutants, test};
 
 /// For each fuzz target.
 const FUZZ_MINUTES: u64 = 10;
@@ -15,12 +15,17 @@ const SIMULATED_LIVES: &str = "1000000";
 /// Orders of threads that each test of races tries, of each kind.
 const ORDERS: &str = "50000";
 
-/// Runs the tests with their counts scaled up, and every fuzz target for some minutes.
+/// Runs the tests with their counts scaled up, every fuzz target for some minutes, and the mutants.
 ///
-/// A number is the minutes for each fuzz target; a name runs the tests and targets that match it.
+/// A number is the minutes for each fuzz target; a name runs the tests and targets that match it,
+/// `mutants` the mutants alone.
 pub fn run(what: Option<&str>, yes: bool) -> Result<(), Failure> {
     let minutes = what.and_then(|word| word.parse::<u64>().ok());
     let name = if minutes.is_some() { None } else { what };
+    machine::prepare(&[], &[mutants::TOOL], yes)?;
+    if name == Some("mutants") {
+        return mutants::run();
+    }
     test::prepare(yes)?;
     step("build", test::build)?;
     step("soak", || {
@@ -34,5 +39,6 @@ pub fn run(what: Option<&str>, yes: bool) -> Result<(), Failure> {
         step("races", || test::races(Some(ORDERS)))?;
     }
     step("build fuzz", fuzz::build)?;
-    fuzz::run(name, Duration::from_secs(minutes.unwrap_or(FUZZ_MINUTES) * 60))
+    fuzz::run(name, Duration::from_secs(minutes.unwrap_or(FUZZ_MINUTES) * 60))?;
+    if name.is_none() { mutants::run() } else { Ok(()) }
 }
