@@ -85,15 +85,17 @@ impl Directory {
         read_xattr(size, |buffer| rustix::fs::getxattr(path, name, buffer))
     }
 
-    /// The size of the list of extended attributes.
-    pub fn xattr_list_size(&self, node: NodeId) -> Result<usize, Errno> {
-        rustix::fs::listxattr_query(self.nodes.get(node)?.reopen_path())
-    }
-
-    /// The names of the extended attributes, each ended by NUL, in at most `size` bytes.
-    pub fn listxattr(&self, node: NodeId, size: u32) -> Result<Vec<u8>, Errno> {
+    /// The names of the extended attributes that a caller may see, each ended by NUL. Those of
+    /// which only root knows are hidden from others, as nothing but the bare file system would.
+    pub fn listxattr(&self, caller: &Caller, node: NodeId) -> Result<Vec<u8>, Errno> {
+        const ONLY_ROOTS: &[u8] = b"trusted.";
         let path = self.nodes.get(node)?.reopen_path();
-        read_xattr(size, |buffer| rustix::fs::listxattr(path, buffer))
+        let list = read_xattr(u32::MAX, |buffer| rustix::fs::listxattr(path, buffer))?;
+        if caller.uid == 0 {
+            return Ok(list);
+        }
+        let names = list.split_inclusive(|byte| *byte == 0);
+        Ok(names.filter(|name| !name.starts_with(ONLY_ROOTS)).flatten().copied().collect())
     }
 
     /// Removes an extended attribute.

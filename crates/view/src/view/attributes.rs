@@ -103,29 +103,17 @@ impl View {
     }
 
     pub(super) fn getxattr(&self, node: NodeId, name: &CStr, size: u32, reply: Reply) {
-        let value = if name == ABOUT {
-            self.about(node)
-        } else if size == 0 {
-            return answer_size(self.directory.xattr_size(node, name), reply);
-        } else {
-            self.directory.getxattr(node, name, size)
-        };
-        match value {
-            Ok(value) if size == 0 => answer_size(Ok(value.len()), reply),
-            Ok(value) if value.len() > size as usize => reply.error(Errno::RANGE),
-            Ok(value) => reply.data(&value),
-            Err(errno) => reply.error(errno),
+        if name == ABOUT {
+            return answer_sized(self.about(node), size, reply);
         }
+        if size == 0 {
+            return answer_size(self.directory.xattr_size(node, name), reply);
+        }
+        answer_sized(self.directory.getxattr(node, name, size), size, reply);
     }
 
-    pub(super) fn listxattr(&self, node: NodeId, size: u32, reply: Reply) {
-        if size == 0 {
-            return answer_size(self.directory.xattr_list_size(node), reply);
-        }
-        match self.directory.listxattr(node, size) {
-            Ok(list) => reply.data(&list),
-            Err(errno) => reply.error(errno),
-        }
+    pub(super) fn listxattr(&self, caller: Caller, node: NodeId, size: u32, reply: Reply) {
+        answer_sized(self.directory.listxattr(&caller, node), size, reply);
     }
 
     /// Tells of the view, and in which volume the node is: a source may span several.
@@ -151,6 +139,16 @@ impl View {
         let users = self.handles.users(node);
         let Some(process) = asker.process() else { return false };
         !users.is_empty() && uses_itself_or_above(process, &users)
+    }
+}
+
+/// Answers what fits into `size` bytes, or how many there are if that is 0.
+fn answer_sized(value: Result<Vec<u8>, Errno>, size: u32, reply: Reply) {
+    match value {
+        Ok(value) if size == 0 => answer_size(Ok(value.len()), reply),
+        Ok(value) if value.len() > size as usize => reply.error(Errno::RANGE),
+        Ok(value) => reply.data(&value),
+        Err(errno) => reply.error(errno),
     }
 }
 

@@ -76,7 +76,7 @@ impl View {
             }
             Operation::Removexattr { name } => self.removexattr(caller, node, name, reply),
             Operation::Getxattr { name, size } => self.getxattr(node, name, size, reply),
-            Operation::Listxattr { size } => self.listxattr(node, size, reply),
+            Operation::Listxattr { size } => self.listxattr(caller, node, size, reply),
             Operation::Readlink => match self.directory.readlink(node) {
                 Ok(target) => reply.data(&target),
                 Err(errno) => reply.error(errno),

@@ -88,11 +88,11 @@ impl Ungated {
                 answer(reply, directory.getxattr(node, name, size), bytes);
             }
             Operation::Listxattr { size: 0 } => {
-                let size = directory.xattr_list_size(node).and_then(size_of);
-                answer(reply, size, Reply::xattr_size);
+                let size = directory.listxattr(&request.caller, node).map(|list| list.len());
+                answer(reply, size.and_then(size_of), Reply::xattr_size);
             }
-            Operation::Listxattr { size } => {
-                answer(reply, directory.listxattr(node, size), bytes);
+            Operation::Listxattr { .. } => {
+                answer(reply, directory.listxattr(&request.caller, node), bytes);
             }
             _ => self.opens(request, reply),
         }
