@@ -30,6 +30,7 @@ mod spaces;
 mod tools;
 mod top;
 mod turns;
+mod twin;
 mod v1;
 
 /// No file of this directory is forgotten.

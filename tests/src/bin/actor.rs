@@ -5,6 +5,11 @@
 //! a line feed within a value is told as `\n`.
 //! It never retries and never sleeps: what blocks it is what it was told to do.
 
+#[path = "actor/names.rs"]
+mod names;
+#[path = "actor/slots.rs"]
+mod slots;
+
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, Write};
@@ -47,6 +52,7 @@ fn main() -> ExitCode {
 #[derive(Default)]
 struct Actor {
     files: BTreeMap<i32, OwnedFd>,
+    slots: slots::Slots,
 }
 
 impl Actor {
@@ -61,6 +67,11 @@ impl Actor {
             "append" => append(word(rest, 0)?, word(rest, 1)?),
             "thread" => start_thread(),
             "capture" => capture(rest),
+            "at" => self.slots.act(rest),
+            "leave" => {
+                self.slots = slots::Slots::default();
+                Ok(none(()))
+            }
             "open" | "read" | "write" | "seek" | "fsync" | "ftruncate" | "fchmod" | "fstat"
             | "flock" | "mmap" | "store" | "close" => self.on_file(verb, rest),
             _ => by_path(verb, rest),
@@ -128,11 +139,12 @@ fn by_path(verb: &str, rest: &[&OsStr]) -> Result<OsString> {
             rustix::fs::setxattr(path, word(rest, 1)?, value, XattrFlags::empty()).map(none)
         }
         "truncate" => truncate(path, number(rest, 1)?),
-        _ => Err(Errno::NOSYS),
+        _ => names::act(verb, rest),
     }
 }
 
-/// Flags: `r`, `w` or `rw`, then any of `+` create, `!` exclusive, `0` truncate, `a` append.
+/// Flags: `r`, `w`, `rw` or `P` (path), then any of `+` create, `!` exclusive, `0` truncate,
+/// `a` append, `d` directory, `f` do not follow, `D` direct, `n` do not block, `t` temporary.
 fn open(flags: &OsStr, path: &OsStr) -> Result<OwnedFd> {
     let flags = flags.as_bytes();
     let has = |flag: u8| flags.contains(&flag);
@@ -140,12 +152,18 @@ fn open(flags: &OsStr, path: &OsStr) -> Result<OwnedFd> {
         (true, true) => OFlags::RDWR,
         (true, false) => OFlags::RDONLY,
         (false, true) => OFlags::WRONLY,
+        (false, false) if has(b'P') => OFlags::PATH,
         (false, false) => return Err(Errno::INVAL),
     };
     how.set(OFlags::CREATE, has(b'+'));
     how.set(OFlags::EXCL, has(b'!'));
     how.set(OFlags::TRUNC, has(b'0'));
     how.set(OFlags::APPEND, has(b'a'));
+    how.set(OFlags::DIRECTORY, has(b'd'));
+    how.set(OFlags::NOFOLLOW, has(b'f'));
+    how.set(OFlags::DIRECT, has(b'D'));
+    how.set(OFlags::NONBLOCK, has(b'n'));
+    how.set(OFlags::TMPFILE, has(b't'));
     rustix::fs::open(path, how | OFlags::CLOEXEC, Mode::from_raw_mode(0o644))
 }
 
