@@ -124,7 +124,7 @@ fn a_gated_lock_file_waits_for_the_process_that_has_it_open() {
         let world = &scene.world;
         let [mut first, mut second] = [world.actor(&world.view()), world.actor(&world.view())];
         let held = first.open("w+", "l");
-        assert_eq!(first.on("flock", held, &[]), Ok(String::new()));
+        assert_eq!(first.on("flock", held, &["x"]), Ok(String::new()));
         second.tell(["open", "w+", "l"]);
         wait_until(SOON, "the second waits", || {
             world.board().waiting("l").any(|lock| lock.pid == Some(second.pid()))
@@ -132,7 +132,7 @@ fn a_gated_lock_file_waits_for_the_process_that_has_it_open() {
         assert!(second.is_busy());
         first.close(held);
         let taken = second.opened();
-        assert_eq!(second.on("flock", taken, &[]), Ok(String::new()));
+        assert_eq!(second.on("flock", taken, &["x"]), Ok(String::new()));
     }
 }
 

@@ -31,8 +31,8 @@ const CONGESTION: u16 = 96;
 /// The view may lie on a file system that is stacked on no other.
 const STACK_DEPTH_MAX: u32 = 1;
 
-/// What every session asks of the kernel. Not wanted: locks (POSIX, flock), so that the kernel
-/// keeps them itself; the write-back cache, so that a write is where it belongs when it returns.
+/// What every session asks of the kernel. Not wanted: the write-back cache, so that a write is where
+/// it belongs when it returns.
 const WANTED: InitFlags = InitFlags::ASYNC_READ
     .union(InitFlags::ATOMIC_O_TRUNC)
     .union(InitFlags::EXPORT_SUPPORT)
@@ -69,6 +69,9 @@ pub struct Wishes {
     pub posix_acl: bool,
     /// Handles may be backed by files of the server.
     pub passthrough: bool,
+    /// The locks of flock(2) and fcntl(2) come to the server; else the kernel keeps them for each
+    /// mount.
+    pub locks: bool,
 }
 
 /// What kernel and server agreed on.
@@ -189,6 +192,7 @@ fn negotiate(offer: &Offer, wishes: Wishes) -> (Negotiated, abi::InitOut) {
     let mut wanted = WANTED;
     wanted.set(InitFlags::POSIX_ACL, wishes.posix_acl);
     wanted.set(InitFlags::PASSTHROUGH, wishes.passthrough);
+    wanted.set(InitFlags::POSIX_LOCKS | InitFlags::FLOCK_LOCKS, wishes.locks);
     let flags = wanted & offer.flags;
     let minor = offer.minor.min(abi::MINOR_MAX);
     let passthrough = flags.contains(InitFlags::PASSTHROUGH);

@@ -34,7 +34,7 @@ struct World {
 
 impl World {
     fn new() -> World {
-        World::mounted_by(mount, Wishes { posix_acl: false, passthrough: false })
+        World::mounted_by(mount, Wishes { posix_acl: false, passthrough: false, locks: false })
     }
 
     fn mounted_by(
@@ -260,8 +260,10 @@ fn unmount_ends_the_session() {
 
 #[test]
 fn the_helper_mounts_and_unmounts_too() {
-    let mut world =
-        World::mounted_by(fusermount::mount, Wishes { posix_acl: false, passthrough: false });
+    let mut world = World::mounted_by(
+        fusermount::mount,
+        Wishes { posix_acl: false, passthrough: false, locks: false },
+    );
     assert_eq!(std::fs::read(world.path("hello")).unwrap(), b"hello, world\n");
     let open = File::open(world.path("hello")).unwrap();
     let refused = fusermount::unmount(world.directory.path(), &["-u"]);
@@ -296,7 +298,8 @@ fn a_mount_without_server_is_dead_and_can_be_detached() {
 
 #[test]
 fn the_kernel_reads_a_backing_file_itself() {
-    let world = World::mounted_by(mount, Wishes { posix_acl: false, passthrough: true });
+    let world =
+        World::mounted_by(mount, Wishes { posix_acl: false, passthrough: true, locks: false });
     let mut disk = tempfile::tempfile().unwrap();
     disk.write_all(b"from the disk").unwrap();
     let backing = world.backer.as_ref().expect("Linux 6.9 or newer").open(&disk).unwrap();

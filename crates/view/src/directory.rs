@@ -11,6 +11,7 @@
 //!
 //! Not here: locks, handles' numbers, time-outs of caches.
 
+mod advisory;
 mod apart;
 mod attributes;
 mod caller;
@@ -32,6 +33,7 @@ use gate_fuse::{Attr, Errno, NodeId, StatFs};
 use rustix::fs::{AtFlags, Mode, OFlags, Statx, StatxFlags};
 use rustix::process::{Resource, Rlimit};
 
+pub use advisory::{Bytes, Kind};
 pub use apart::KeptName;
 pub use attributes::SetXattr;
 pub use change::Make;
@@ -143,6 +145,12 @@ impl Directory {
         if let Ok(node) = self.nodes.get(node) {
             node.tell(attr);
         }
+    }
+
+    /// Whether a node's attributes are others than the kernel was last told.
+    pub fn has_news(&self, node: NodeId) -> bool {
+        let Ok(node) = self.nodes.get(node) else { return false };
+        stat(&node.descriptor).is_ok_and(|stat| !node.was_told(&attributes::attr_of(&stat)))
     }
 
     /// Looks at a file that is being opened: whether what the kernel knows of it still holds.

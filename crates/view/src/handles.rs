@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use gate_api::session::Quiet;
 use gate_core::lock::claim::Process;
-use gate_fuse::{Errno, HandleId, NodeId};
+use gate_fuse::{Errno, FileLock, HandleId, NodeId};
 use rustc_hash::FxHashMap;
 
 use crate::agent::Agent;
 use crate::backing::Way;
-use crate::directory::{OpenDirectory, OpenFile};
+use crate::directory::{Bytes, Kind, OpenDirectory, OpenFile};
 use crate::fence::{Fence, Found, InUse};
 use crate::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering, RwLock};
 use crate::turn::Turn;
@@ -82,6 +82,20 @@ impl Handle {
     /// Returns whether it was opened in a turn.
     pub fn has_turn(&self) -> bool {
         matches!(self.turn, Turn::Granted { .. })
+    }
+
+    /// Locks the file by flock(2), converts that or gives it back: the fence is about bytes.
+    pub fn flock(&self, kind: Option<Kind>) -> Result<(), Errno> {
+        self.file.flock(kind)
+    }
+
+    /// Finds what is in the way of a lock by fcntl(2).
+    pub fn lock_in_the_way(
+        &self,
+        bytes: Bytes,
+        kind: Option<Kind>,
+    ) -> Result<Option<FileLock>, Errno> {
+        self.file.lock_in_the_way(bytes, kind)
     }
 
     /// Returns the turn, the first time it is asked for.

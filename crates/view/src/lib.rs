@@ -8,6 +8,7 @@
 //! thread and holds no kernel lock that others need (N6); nothing is written through a revoked
 //! handle (N7). Not here: who may go first (core), the wire (api), the kernel's protocol (fuse).
 
+mod advisory;
 pub mod agent;
 pub mod asker;
 pub mod backing;

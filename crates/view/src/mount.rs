@@ -213,6 +213,7 @@ impl Ready {
         let wishes = Wishes {
             posix_acl: rustix::process::geteuid().is_root(),
             passthrough: options.backing != backing::Policy::Nothing,
+            locks: true,
         };
         let session = gate_fuse::Session::start(device, wishes).map_err(|error| {
             let _ = gate_fuse::detach(&options.mountpoint);

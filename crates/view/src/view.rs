@@ -24,6 +24,7 @@ use gate_api::Session;
 use gate_core::id::SpaceId;
 use gate_fuse::{Attr, Entry, Errno, NodeId, Notifier, Reply, Stale};
 
+use crate::advisory::Advisory;
 use crate::agent::Agents;
 use crate::asker::{Asker, Identity};
 use crate::backing::Ways;
@@ -47,6 +48,7 @@ pub(crate) struct View {
     pub broker: Session,
     pub handles: Arc<Handles>,
     pub ways: Ways,
+    pub advisory: Advisory,
     pub line: Line,
     pub parking: Parking,
     pub walkers: Walkers,
@@ -97,6 +99,7 @@ impl View {
             broker: parts.broker,
             handles: parts.handles,
             ways: parts.ways,
+            advisory: Advisory::default(),
             line: Line::default(),
             parking: Parking::default(),
             walkers: Walkers::default(),
@@ -157,12 +160,23 @@ impl View {
     /// changed it within the time for which the kernel trusts what it was told.
     fn refresh(&self, node: NodeId) -> Result<Review, Errno> {
         let review = self.directory.review(node)?;
-        if !review.attributes_hold
-            && let Err(errno) = self.notifier().inval_inode(node, Stale::Attributes)
-        {
-            tracing::warn!(%errno, ?node, "attributes could not be declared stale");
+        if !review.attributes_hold {
+            self.declare_stale(node);
         }
         Ok(review)
+    }
+
+    /// Lets who has locked a file see it as it is.
+    pub fn refresh_locked(&self, node: NodeId) {
+        if self.directory.has_news(node) {
+            self.declare_stale(node);
+        }
+    }
+
+    fn declare_stale(&self, node: NodeId) {
+        if let Err(errno) = self.notifier().inval_inode(node, Stale::Attributes) {
+            tracing::warn!(%errno, ?node, "attributes could not be declared stale");
+        }
     }
 
     fn entry(&self, found: &Found) -> Entry {

@@ -65,6 +65,7 @@ impl Actor {
             "repeat" => self.repeat(number(rest, 0)?, rest.get(1..).ok_or(Errno::INVAL)?),
             "increment" => increment(word(rest, 0)?),
             "append" => append(word(rest, 0)?, word(rest, 1)?),
+            "relock" => relock(word(rest, 0)?),
             "thread" => start_thread(),
             "capture" => capture(rest),
             "at" => self.slots.act(rest),
@@ -73,7 +74,9 @@ impl Actor {
                 Ok(none(()))
             }
             "open" | "read" | "write" | "seek" | "fsync" | "ftruncate" | "fchmod" | "fstat"
-            | "flock" | "mmap" | "store" | "close" => self.on_file(verb, rest),
+            | "flock" | "lock" | "getlk" | "dup" | "mmap" | "store" | "close" => {
+                self.on_file(verb, rest)
+            }
             _ => by_path(verb, rest),
         }
     }
@@ -87,10 +90,7 @@ impl Actor {
 
     fn on_file(&mut self, verb: &str, rest: &[&OsStr]) -> Result<OsString> {
         if verb == "open" {
-            let file = open(word(rest, 0)?, word(rest, 1)?)?;
-            let number = file.as_raw_fd();
-            self.files.insert(number, file);
-            return Ok(number.to_string().into());
+            return Ok(self.keep(open(word(rest, 0)?, word(rest, 1)?)?));
         }
         let key = i32::try_from(number(rest, 0)?).map_err(|_| Errno::BADF)?;
         if verb == "close" {
@@ -99,6 +99,7 @@ impl Actor {
         }
         let file = self.files.get(&key).ok_or(Errno::BADF)?;
         match verb {
+            "dup" => rustix::io::fcntl_dupfd_cloexec(file, 0).map(|file| self.keep(file)),
             "read" => read(file, number(rest, 1)?),
             "write" => rustix::io::write(file, word(rest, 1)?.as_bytes()).map(counted),
             "seek" => rustix::fs::seek(file, SeekFrom::Start(number(rest, 1)?)).map(counted),
@@ -106,9 +107,90 @@ impl Actor {
             "ftruncate" => rustix::fs::ftruncate(file, number(rest, 1)?).map(none),
             "fchmod" => rustix::fs::fchmod(file, mode(rest, 1)?).map(none),
             "fstat" => rustix::fs::fstat(file).map(|stat| counted(stat.st_size)),
-            "flock" => rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive).map(none),
+            "flock" => flock(file, word(rest, 1)?),
+            "lock" => Bytes::of(&rest[1..])?.lock(file),
+            "getlk" => Bytes::of(&rest[1..])?.in_the_way(file),
             "store" => store(file, word(rest, 1)?),
             _ => map(file, number(rest, 1)?),
+        }
+    }
+
+    fn keep(&mut self, file: OwnedFd) -> OsString {
+        let number = file.as_raw_fd();
+        self.files.insert(number, file);
+        number.to_string().into()
+    }
+}
+
+/// How: `s` shared, `x` exclusive, `u` unlock, and `w` to wait.
+fn flock(file: &OwnedFd, how: &OsStr) -> Result<OsString> {
+    let operation = match how.as_bytes() {
+        b"s" => FlockOperation::NonBlockingLockShared,
+        b"x" => FlockOperation::NonBlockingLockExclusive,
+        b"sw" => FlockOperation::LockShared,
+        b"xw" => FlockOperation::LockExclusive,
+        b"u" => FlockOperation::Unlock,
+        _ => return Err(Errno::INVAL),
+    };
+    rustix::fs::flock(file, operation).map(none)
+}
+
+/// Bytes of a file to be locked: how, the first, how many. How: as in `flock`, and `o` for a lock of
+/// the open file rather than the process.
+struct Bytes {
+    wire: libc::flock,
+    waits: bool,
+    of_open_file: bool,
+}
+
+impl Bytes {
+    fn of(words: &[&OsStr]) -> Result<Bytes> {
+        let how = word(words, 0)?.as_bytes();
+        let l_type = match how.first() {
+            Some(b's') => libc::F_RDLCK,
+            Some(b'x') => libc::F_WRLCK,
+            Some(b'u') => libc::F_UNLCK,
+            _ => return Err(Errno::INVAL),
+        };
+        let offset = |at| number(words, at).and_then(|at| at.try_into().map_err(|_| Errno::INVAL));
+        let wire = libc::flock {
+            l_type: i16::try_from(l_type).map_err(|_| Errno::INVAL)?,
+            l_whence: 0,
+            l_start: offset(1)?,
+            l_len: offset(2)?,
+            l_pid: 0,
+        };
+        Ok(Bytes { wire, waits: how.contains(&b'w'), of_open_file: how.contains(&b'o') })
+    }
+
+    fn lock(mut self, file: &OwnedFd) -> Result<OsString> {
+        let command = match (self.of_open_file, self.waits) {
+            (false, false) => libc::F_SETLK,
+            (false, true) => libc::F_SETLKW,
+            (true, false) => libc::F_OFD_SETLK,
+            (true, true) => libc::F_OFD_SETLKW,
+        };
+        self.fcntl(file, command).map(none)
+    }
+
+    /// Tells kind, first, how many, and the process; nothing if nothing is in the way.
+    fn in_the_way(mut self, file: &OwnedFd) -> Result<OsString> {
+        let command = if self.of_open_file { libc::F_OFD_GETLK } else { libc::F_GETLK };
+        self.fcntl(file, command)?;
+        let libc::flock { l_type, l_start, l_len, l_pid, .. } = self.wire;
+        let kind = match i32::from(l_type) {
+            libc::F_RDLCK => "s",
+            libc::F_WRLCK => "x",
+            _ => return Ok(none(())),
+        };
+        Ok(format!("{kind} {l_start} {l_len} {l_pid}").into())
+    }
+
+    fn fcntl(&mut self, file: &OwnedFd, command: libc::c_int) -> Result<()> {
+        // SAFETY: these commands take a pointer to such a struct, which outlives the call.
+        match unsafe { libc::fcntl(file.as_raw_fd(), command, &raw mut self.wire) } {
+            -1 => Err(last_errno()),
+            _ => Ok(()),
         }
     }
 }
@@ -182,6 +264,13 @@ fn increment(path: &OsStr) -> Result<OsString> {
     let old: u64 = text.to_str().and_then(|t| t.trim().parse().ok()).ok_or(Errno::INVAL)?;
     let file = open(OsStr::new("w0"), path)?;
     rustix::io::write(&file, (old + 1).to_string().as_bytes())?;
+    close(file)
+}
+
+/// Locks a file as the only one who does, and lets it go by closing it.
+fn relock(path: &OsStr) -> Result<OsString> {
+    let file = open(OsStr::new("rw"), path)?;
+    flock(&file, OsStr::new("x"))?;
     close(file)
 }
 

@@ -8,6 +8,8 @@ bitflags! {
     pub struct InitFlags: u64 {
         /// Reads of one file may be in flight together.
         const ASYNC_READ = 1 << 0;
+        /// Locks of fcntl(2) are the server's to keep.
+        const POSIX_LOCKS = 1 << 1;
         /// OPEN carries O_TRUNC.
         const ATOMIC_O_TRUNC = 1 << 3;
         /// Lookups of "." and ".." are answered (NFS export).
@@ -16,6 +18,8 @@ bitflags! {
         const BIG_WRITES = 1 << 5;
         /// The kernel leaves the umask to the server.
         const DONT_MASK = 1 << 6;
+        /// Locks of flock(2) are the server's to keep.
+        const FLOCK_LOCKS = 1 << 10;
         /// A changed size or mtime drops cached pages.
         const AUTO_INVAL_DATA = 1 << 12;
         /// READDIRPLUS is understood.

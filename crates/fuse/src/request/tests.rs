@@ -117,6 +117,23 @@ fn setattr_changes_only_what_is_marked() {
 }
 
 #[test]
+fn locks_say_whose_they_are_and_of_which_family() {
+    let lock = abi::FileLock { start: 3, end: 9, kind: 1, pid: 77 };
+    for (opcode, flags) in [(opcode::GETLK, 0), (opcode::SETLK, 0), (opcode::SETLKW, 1)] {
+        let wire = abi::LkIn { handle: 4, owner: u64::MAX, lock, flags, padding: 0 };
+        let frame = frame(opcode, &[wire.as_bytes()], &[]);
+        let flock = flags == 1;
+        let request = LockRequest { handle: HandleId(4), owner: u64::MAX, lock, flock };
+        let expected = match opcode {
+            opcode::GETLK => Operation::Getlk(request),
+            opcode::SETLK => Operation::Setlk(request),
+            _ => Operation::Setlkw(request),
+        };
+        assert_eq!(operation(&frame), expected);
+    }
+}
+
+#[test]
 fn write_borrows_its_data() {
     // fh, offset, size 4, kill | cache, lock owner, O_APPEND.
     let head = [longs(&[9, 4096]), words(&[4, 0b101]), longs(&[1]), words(&[0o2000, 0])].concat();

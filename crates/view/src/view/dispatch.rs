@@ -7,6 +7,7 @@ use gate_fuse::{Errno, FileSystem, NodeId, Operation, Reply, Request};
 use super::View;
 use super::files::Creation;
 use super::names::{Move, New, answer};
+use crate::advisory::Wait;
 use crate::directory::SetXattr;
 use crate::room;
 
@@ -100,7 +101,12 @@ impl View {
             Operation::Read { handle, offset, size } => self.read(handle, offset, size, reply),
             Operation::Write(ref write) => self.write(write, reply),
             Operation::CopyFileRange(ref range) => self.copy(&caller, range, reply),
-            Operation::Flush { handle, .. } => answer(self.flush(handle), reply),
+            Operation::Getlk(ref request) => self.tell_lock(request, reply),
+            Operation::Setlk(ref request) => self.set_lock(request, Wait::No, reply),
+            Operation::Setlkw(ref request) => self.set_lock(request, Wait::Yes, reply),
+            Operation::Flush { handle, lock_owner } => {
+                answer(self.flush(handle, lock_owner), reply);
+            }
             Operation::Release { handle, .. } => {
                 self.release(handle);
                 reply.ok();
@@ -156,8 +162,7 @@ impl View {
                 let synced = self.handles.directory(handle).and_then(|d| d.sync(data_only));
                 answer(synced, reply);
             }
-            // The kernel checks permissions, keeps byte-range locks and polls by itself once it
-            // is told that we do not.
+            // The kernel checks permissions and polls by itself once it is told that we do not.
             _ => reply.error(Errno::NOSYS),
         }
     }

@@ -226,10 +226,12 @@ impl View {
         {
             self.end_turn(turn, None);
         }
-        // Without this each close costs a call that does nothing.
+        // Without this each close costs a call that does nothing. Where nobody takes turns it does
+        // something: what the closer has locked by fcntl(2) ends with it.
         let nothing_late = !writes || (io.0 == Use::Write && !may_fail_at_close);
+        let in_turn = turn != Turn::Ungated && !self.settings.release_on_flush;
         let mut flags = told.flags;
-        flags.set(OpenFlags::NOFLUSH, nothing_late && !self.settings.release_on_flush);
+        flags.set(OpenFlags::NOFLUSH, nothing_late && in_turn);
         Opened { handle, flags, backing: told.backing }
     }
 
@@ -369,8 +371,10 @@ impl View {
         Ok(handle)
     }
 
-    pub(super) fn flush(&self, handle: HandleId) -> Result<(), Errno> {
-        let handle = self.enter(handle)?;
+    pub(super) fn flush(&self, id: HandleId, lock_owner: u64) -> Result<(), Errno> {
+        let handle = self.handles.get(id)?;
+        self.give_back_locks(&handle, id, lock_owner);
+        let handle = InUse::of(self, handle)?;
         let flushed = handle.file().flush();
         if self.settings.release_on_flush {
             self.guard_end(&handle);
@@ -380,8 +384,9 @@ impl View {
     }
 
     /// The last descriptor and the last mapping are gone: so is the turn.
-    pub(super) fn release(&self, handle: HandleId) {
-        if let Some(handle) = self.handles.remove(handle) {
+    pub(super) fn release(&self, id: HandleId) {
+        if let Some(handle) = self.handles.remove(id) {
+            self.end_locks(&handle, id);
             self.guard_end(&handle);
             self.ways.leave(handle.node, handle.way);
             // Before the file is closed: its inode number cannot be another file's yet.

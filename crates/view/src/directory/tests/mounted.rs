@@ -40,7 +40,7 @@ impl Mounted {
             max_read: None,
         };
         let device = mount(view.path(), &options).unwrap();
-        let wishes = Wishes { posix_acl: true, passthrough: false };
+        let wishes = Wishes { posix_acl: true, passthrough: false, locks: false };
         let session = Session::start(device, wishes).unwrap();
         let served = Arc::clone(&ungated);
         let workers = 2.try_into().unwrap();
