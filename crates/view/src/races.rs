@@ -73,6 +73,8 @@ impl Stage {
                 policies: Policies::new(Vec::new(), None).unwrap(),
                 identity,
                 release_on_flush: false,
+                kill: false,
+                mountpoint: source.path().to_owned(),
                 descriptors: 1024,
                 about: serde_json::Map::new(),
             },
