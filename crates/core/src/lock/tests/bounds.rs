@@ -128,22 +128,30 @@ fn a_line_is_bounded_for_each_session_and_for_all() {
     }
     let file = FileKey { volume: 0, inode: 1, generation: 0 };
     let mut number = 0;
-    let mut wait = |session| {
+    let mut wait = |table: &mut Table, session| {
         number += 1;
         let claim = claim_on(session, number, file);
         table.execute(Time::ZERO, Command::Acquire { claim, leaders: Vec::new() }).map(drop)
     };
-    assert_eq!(wait(OTHER), Ok(()));
+    // Who asked as the second of all, and the first of the greedy.
+    let leave = |table: &mut Table| {
+        let (owner, why) = (OwnerId { session: GREEDY, number: 2 }, Refusal::Interrupted);
+        table.execute(Time::ZERO, Command::Withdraw { owner, why }).unwrap();
+    };
+    assert_eq!(wait(&mut table, OTHER), Ok(()));
     for _ in 0..WAITERS_PER_SESSION_MAX {
-        assert_eq!(wait(GREEDY), Ok(()));
+        assert_eq!(wait(&mut table, GREEDY), Ok(()));
     }
-    assert_eq!(wait(GREEDY), Err(Refusal::Limit(Limit::WaitersPerSession)));
+    assert_eq!(wait(&mut table, GREEDY), Err(Refusal::Limit(Limit::WaitersPerSession)));
     // Stateless clients are many.
     for _ in 0..WAITERS_MAX - 2 * WAITERS_PER_SESSION_MAX {
-        assert_eq!(wait(SessionId::STATELESS), Ok(()));
+        assert_eq!(wait(&mut table, SessionId::STATELESS), Ok(()));
     }
     for _ in 0..WAITERS_PER_SESSION_MAX {
-        assert_eq!(wait(OTHER), Ok(()));
+        assert_eq!(wait(&mut table, OTHER), Ok(()));
     }
-    assert_eq!(wait(last), Err(Refusal::Limit(Limit::Waiters)));
+    assert_eq!(wait(&mut table, last), Err(Refusal::Limit(Limit::Waiters)));
+    leave(&mut table);
+    assert_eq!(wait(&mut table, GREEDY), Ok(()), "one has gone");
+    assert_eq!(wait(&mut table, last), Err(Refusal::Limit(Limit::Waiters)));
 }

@@ -241,6 +241,7 @@ fn kin_is_news_once_and_of_who_waits_for_who_holds() {
         K kin K        no news
         K kin A        (it waits for B)
         K kin A        no news
+        tick 3000      (that A waits for K is no cycle: K does not wait for A)
         K kin B        granted 3
         A kin B        no news (it waits for nobody)
         ",
@@ -271,9 +272,61 @@ fn an_owner_asks_for_one_thing_at_a_time() {
         C W f          waits
         C again        waits
         C upgrade      waits (that is what it asked for)
+        C withdraw     (it asked thrice)
         D R f          waits
         D again        waits
         D upgrade      busy (it would be another request)
+        ",
+    );
+}
+
+#[test]
+fn handles_that_a_reader_may_pass_are_told_once() {
+    check(
+        "
+        attentive
+        A W f            granted 1
+        B patient R f    waits; A contended
+        C patient R f    waits
+        A release        B granted 2; C granted 3
+        ",
+    );
+    check(
+        "
+        attentive
+        A W f            granted 1
+        B W f            waits
+        C R f            waits
+        D W f            waits
+        A release        B granted 2; B contended
+        B release        C granted 3 (a reader is not passed)
+        ",
+    );
+    check(
+        "
+        attentive
+        A hold W f       granted 1
+        B patient R f    waits (no reader passes a hold)
+        ",
+    );
+}
+
+#[test]
+fn a_cycle_stands_since_it_was_first_seen_whoever_is_in_it() {
+    check(
+        "
+        A W f          granted 1
+        B W g          granted 2
+        C threads W h  granted 3
+        A W g          waits
+        B W f          waits (a cycle, for 50 ms)
+        tick 10
+        A withdraw     EINTR
+        C threads W g  waits
+        A W h          waits (another one, for 2 s)
+        tick 40
+        tick 1949
+        tick 1         A EDEADLK
         ",
     );
 }

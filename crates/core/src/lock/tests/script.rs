@@ -45,6 +45,8 @@ struct World {
     /// What outlives the machine, if it goes down.
     synced: Vec<(Ticket, Record)>,
     acting: SessionId,
+    /// Whether it is told which open handles are to tell of their I/O.
+    is_attentive: bool,
 }
 
 /// What the client side of a claim knows.
@@ -65,6 +67,7 @@ impl World {
             claims: BTreeMap::new(),
             synced: Vec::new(),
             acting: SessionId(0),
+            is_attentive: false,
         }
     }
 
@@ -73,6 +76,10 @@ impl World {
         match words[0] {
             "synced" => {
                 self.synced = self.records();
+                String::new()
+            }
+            "attentive" => {
+                self.is_attentive = true;
                 String::new()
             }
             "look" => self.look(),
@@ -433,6 +440,7 @@ impl World {
                 };
                 (owner, format!("{stage} {left}"))
             }
+            Notice::Contended { owner } if self.is_attentive => (owner, "contended".to_owned()),
             Notice::Contended { .. } | Notice::Restored { .. } => return None,
         };
         let own = owner.session == self.acting;

@@ -72,8 +72,7 @@ impl Places {
         let Ok(inner) = view.strip_prefix(&about.mountpoint) else {
             return Err(Unseen::NotGated.failure(dir));
         };
-        // Of the view's root nothing is inner, and joined to it would leave a slash at the end.
-        let source = about.source.join(inner).components().collect::<PathBuf>();
+        let source = about.source.join(inner);
         check_room(&source)?;
         let (scratch, dirs) = make(&source, &view, interruption)?;
         Ok(Places { source, view: Some(view), dirs, _scratch: scratch, _own: None })
