@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 mod advisory;
+mod attributes;
 mod bench;
 mod bytes;
 mod client;

@@ -128,6 +128,62 @@ wire! {
         pub flags: u32,
     }
 
+    /// A time of [`Statx`].
+    pub struct StatxTime {
+        /// Seconds.
+        pub seconds: i64,
+        /// Nanoseconds.
+        pub nanoseconds: u32,
+        /// Unused.
+        pub reserved: i32,
+    }
+
+    /// The attributes of a node as statx(2) tells them, `stx_` apart.
+    pub struct Statx {
+        /// `STATX_*`: which of these are told.
+        pub mask: u32,
+        /// Preferred size of I/O.
+        pub blksize: u32,
+        /// `STATX_ATTR_*`.
+        pub attributes: u64,
+        /// Number of names.
+        pub nlink: u32,
+        /// Owner.
+        pub uid: u32,
+        /// Group.
+        pub gid: u32,
+        /// Type and permissions.
+        pub mode: u16,
+        /// Unused.
+        pub spare: [u16; 1],
+        /// Inode number shown to users.
+        pub ino: u64,
+        /// Size in bytes.
+        pub size: u64,
+        /// Blocks of 512 bytes.
+        pub blocks: u64,
+        /// Which of the `attributes` are known.
+        pub attributes_mask: u64,
+        /// Last access.
+        pub atime: StatxTime,
+        /// Birth.
+        pub btime: StatxTime,
+        /// Last change of the node.
+        pub ctime: StatxTime,
+        /// Last change of the content.
+        pub mtime: StatxTime,
+        /// Device number of a device node.
+        pub rdev_major: u32,
+        /// Device number of a device node.
+        pub rdev_minor: u32,
+        /// File system.
+        pub dev_major: u32,
+        /// File system.
+        pub dev_minor: u32,
+        /// Unused.
+        pub spare2: [u64; 14],
+    }
+
     /// A byte-range lock, or the question for one.
     pub struct FileLock {
         /// First byte.
@@ -298,6 +354,14 @@ wire! {
     }
     pub(crate) struct AttrOut { pub valid: u64, pub valid_nsec: u32, pub dummy: u32, pub attr: Attr }
     pub(crate) struct BackingMap { pub fd: i32, pub flags: u32, pub padding: u64 }
+    pub(crate) struct StatxOut {
+        pub valid: u64,
+        pub valid_nsec: u32,
+        pub flags: u32,
+        pub spare: [u64; 2],
+        pub stat: Statx,
+    }
+    pub(crate) struct IoctlOut { pub result: i32, pub flags: u32, pub in_iovs: u32, pub out_iovs: u32 }
     pub(crate) struct OpenOut { pub handle: u64, pub open_flags: u32, pub backing: i32 }
     pub(crate) struct WriteOut { pub size: u32, pub padding: u32 }
     pub(crate) struct GetxattrOut { pub size: u32, pub padding: u32 }
@@ -346,6 +410,7 @@ pub(crate) mod bit {
     pub const RELEASE_FLOCK_UNLOCK: u32 = 1 << 1;
     pub const SETXATTR_KILL_SGID: u32 = 1 << 0;
     pub const LK_FLOCK: u32 = 1 << 0;
+    pub const IOCTL_DIRECTORY: u32 = 1 << 4;
 }
 
 /// Type of an extension that carries supplementary groups.
@@ -401,6 +466,10 @@ mod tests {
             [24, 32, 24]
         );
         assert_eq!(
+            [size_of::<Statx>(), size_of::<StatxOut>(), size_of::<IoctlOut>()],
+            [256, 288, 16]
+        );
+        assert_eq!(
             [size_of::<Dirent>(), size_of::<DeleteOut>(), size_of::<InvalEntryOut>()],
             [24, 24, 16]
         );
@@ -415,6 +484,9 @@ mod tests {
         assert_eq!(offset_of!(InitOut, max_stack_depth), 36);
         assert_eq!(offset_of!(EntryOut, attr), 40);
         assert_eq!(offset_of!(Attr, mode), 60);
+        assert_eq!(offset_of!(Statx, ino), 32);
+        assert_eq!(offset_of!(Statx, btime), 80);
+        assert_eq!(offset_of!(Statx, rdev_major), 128);
         assert_eq!(DEV_IOC_CLONE, 0x8004_e500);
         assert_eq!(DEV_IOC_BACKING_OPEN, 0x4010_e501);
         assert_eq!(DEV_IOC_BACKING_CLOSE, 0x4004_e502);

@@ -23,7 +23,7 @@ pub mod staged;
 #[cfg(test)]
 mod tests;
 
-pub use abi::{Attr, FileLock, InitFlags, OpenFlags};
+pub use abi::{Attr, FileLock, InitFlags, OpenFlags, Statx, StatxTime};
 pub use backing::{Backer, Backing};
 pub use channel::Device;
 pub use mount::{MountError, MountOptions, UnmountError, detach, may_mount, mount, unmount};

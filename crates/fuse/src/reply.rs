@@ -18,7 +18,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 use zerocopy::IntoBytes;
 
-use crate::abi::{self, Attr, FileLock, OpenFlags};
+use crate::abi::{self, Attr, FileLock, OpenFlags, Statx};
 use crate::channel::Channel;
 use crate::park::{Parked, Parking};
 use crate::request::{HandleId, NodeId, Unique};
@@ -179,6 +179,22 @@ impl Reply {
             attr: *attr,
         };
         self.send(0, wire.as_bytes(), &[]);
+    }
+
+    /// More attributes: STATX.
+    pub fn statx(self, stat: &Statx, valid: Duration) {
+        let wire = abi::StatxOut {
+            valid: valid.as_secs(),
+            valid_nsec: valid.subsec_nanos(),
+            stat: *stat,
+            ..abi::StatxOut::default()
+        };
+        self.send(0, wire.as_bytes(), &[]);
+    }
+
+    /// What an ioctl(2) that succeeded has put where its argument points to: IOCTL.
+    pub fn ioctl(self, output: &[u8]) {
+        self.send(0, abi::IoctlOut::default().as_bytes(), output);
     }
 
     /// An open file: OPEN, OPENDIR.

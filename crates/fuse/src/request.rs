@@ -146,7 +146,8 @@ pub enum Operation<'a> {
     Syncfs,
     /// Makes a file without a name, in the directory's file system.
     Tmpfile { flags: u32, mode: u32, umask: u32 },
-    Ioctl { handle: HandleId, flags: u32, command: u32, argument: u64, input: &'a [u8], out_size: u32 },
+    /// `on_directory` tells whose numbers `handle` is of.
+    Ioctl { handle: HandleId, on_directory: bool, command: u32, input: &'a [u8], out_size: u32 },
     Poll { handle: HandleId, kernel_handle: u64, flags: u32, events: u32 },
     Getlk(LockRequest),
     Setlk(LockRequest),

@@ -7,6 +7,7 @@
 //! [`walk`](crate::walk).
 
 mod attributes;
+mod control;
 mod dispatch;
 mod files;
 mod names;
@@ -166,8 +167,9 @@ impl View {
         Ok(review)
     }
 
-    /// Lets who has locked a file see it as it is.
-    pub fn refresh_locked(&self, node: NodeId) {
+    /// Lets the kernel ask anew for attributes that have changed without its knowledge: others may
+    /// have written before somebody got an advisory lock, say.
+    pub fn refresh_changed(&self, node: NodeId) {
         if self.directory.has_news(node) {
             self.declare_stale(node);
         }

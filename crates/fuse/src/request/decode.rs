@@ -253,10 +253,11 @@ fn on_files<'a>(code: u32, arguments: &mut Arguments<'a>) -> Result<Operation<'a
             })
         }
         opcode::IOCTL => {
-            let abi::IoctlIn { handle, flags, command, argument, in_size, out_size } =
+            let abi::IoctlIn { handle, flags, command, in_size, out_size, .. } =
                 arguments.take()?;
-            let input = arguments.bytes(in_size as usize)?;
-            Operation::Ioctl { handle: HandleId(handle), flags, command, argument, input, out_size }
+            let (handle, input) = (HandleId(handle), arguments.bytes(in_size as usize)?);
+            let on_directory = flags & bit::IOCTL_DIRECTORY != 0;
+            Operation::Ioctl { handle, on_directory, command, input, out_size }
         }
         opcode::POLL => {
             let abi::PollIn { handle, kernel_handle, flags, events } = arguments.take()?;

@@ -134,6 +134,34 @@ fn locks_say_whose_they_are_and_of_which_family() {
 }
 
 #[test]
+fn an_ioctl_says_where_its_handle_is_from_and_borrows_its_input() {
+    let wire = abi::IoctlIn {
+        handle: 4,
+        flags: 1 << 4,
+        command: 0x4008_6602,
+        argument: 0xdead,
+        in_size: 4,
+        out_size: 2,
+    };
+    let whole = frame(opcode::IOCTL, &[wire.as_bytes(), b"abcd"], &[]);
+    let (handle, command) = (HandleId(4), 0x4008_6602);
+    let (on_directory, input, out_size) = (true, b"abcd".as_slice(), 2);
+    let expected = Operation::Ioctl { handle, on_directory, command, input, out_size };
+    assert_eq!(operation(&whole), expected);
+    assert_eq!(fault(&frame(opcode::IOCTL, &[wire.as_bytes(), b"abc"], &[])), Fault::Truncated);
+}
+
+#[test]
+fn statx_may_come_by_a_handle() {
+    for (getattr_flags, expected) in [(0, None), (1, Some(HandleId(4)))] {
+        let wire = abi::StatxIn { getattr_flags, reserved: 0, handle: 4, flags: 5, mask: 0xfff };
+        let frame = frame(opcode::STATX, &[wire.as_bytes()], &[]);
+        let statx = Operation::Statx { handle: expected, flags: 5, mask: 0xfff };
+        assert_eq!(operation(&frame), statx);
+    }
+}
+
+#[test]
 fn write_borrows_its_data() {
     // fh, offset, size 4, kill | cache, lock owner, O_APPEND.
     let head = [longs(&[9, 4096]), words(&[4, 0b101]), longs(&[1]), words(&[0o2000, 0])].concat();

@@ -304,7 +304,7 @@ impl Holder {
                 self.has.set(wanted.bytes, wanted.kind);
                 if wanted.kind.is_some() {
                     // What others wrote while they had the lock is what it is taken for.
-                    view.refresh_locked(wanted.handle.node);
+                    view.refresh_changed(wanted.handle.node);
                 }
             }
             // A conversion begins with the loss of what there was.
@@ -331,7 +331,8 @@ impl By {
         let open = |mode: i32| view.directory.open(handle.node, mode.cast_unsigned(), false);
         let writes = handle.user.writes;
         let opened = match writes {
-            true => open(libc::O_RDWR).or_else(|_| open(libc::O_WRONLY)),
+            true => open(libc::O_RDWR | libc::O_APPEND)
+                .or_else(|_| open(libc::O_WRONLY | libc::O_APPEND)),
             false => open(libc::O_RDONLY),
         };
         match opened {

@@ -2,20 +2,28 @@
 
 use std::ffi::CStr;
 
-use gate_fuse::{Attr, Caller, Errno, NodeId, SetAttr, SetTime, StatFs};
+use gate_fuse::{Attr, Caller, Errno, NodeId, SetAttr, SetTime, StatFs, StatxTime};
 use rustix::fs::{
-    AtFlags, Mode, OFlags, StatVfs, Statx, StatxTimestamp, Timespec, Timestamps, UTIME_NOW,
-    UTIME_OMIT, XattrFlags,
+    AtFlags, Mode, OFlags, StatVfs, Statx, StatxFlags, StatxTimestamp, Timespec, Timestamps,
+    UTIME_NOW, UTIME_OMIT, XattrFlags,
 };
 use rustix::process::{Gid, Uid};
 
 use super::caller::{self, Strip};
-use super::{Directory, OpenFile, stat};
+use super::{Directory, OpenFile, STAT_FIELDS, stat};
 
 /// Largest extended attribute of Linux.
 const XATTR_BYTES_MAX: usize = 65_536;
 
 impl Directory {
+    /// The attributes of a node, its birth among them if the source tells it.
+    pub fn statx(&self, node: NodeId) -> Result<(Attr, gate_fuse::Statx), Errno> {
+        let node = self.nodes.get(node)?;
+        let fields = STAT_FIELDS | StatxFlags::BTIME;
+        let stat = rustix::fs::statx(&node.descriptor, c"", AtFlags::EMPTY_PATH, fields)?;
+        Ok((attr_of(&stat), wire_of(&stat)))
+    }
+
     /// Changes attributes and returns those that then hold. `file` is the open file that a
     /// truncation came through, if any.
     pub fn setattr(
@@ -155,6 +163,36 @@ pub(super) fn attr_of(stat: &Statx) -> Attr {
         rdev: (minor & 0xff) | (major << 8) | ((minor & !0xff) << 12),
         blksize: stat.stx_blksize,
         flags: 0,
+    }
+}
+
+fn wire_of(stat: &Statx) -> gate_fuse::Statx {
+    let time = |time: &StatxTimestamp| StatxTime {
+        seconds: time.tv_sec,
+        nanoseconds: time.tv_nsec,
+        reserved: 0,
+    };
+    gate_fuse::Statx {
+        mask: stat.stx_mask & (StatxFlags::BASIC_STATS | StatxFlags::BTIME).bits(),
+        blksize: stat.stx_blksize,
+        attributes: stat.stx_attributes.bits(),
+        nlink: stat.stx_nlink,
+        uid: stat.stx_uid,
+        gid: stat.stx_gid,
+        mode: stat.stx_mode,
+        ino: stat.stx_ino,
+        size: stat.stx_size,
+        blocks: stat.stx_blocks,
+        attributes_mask: stat.stx_attributes_mask.bits(),
+        atime: time(&stat.stx_atime),
+        btime: time(&stat.stx_btime),
+        ctime: time(&stat.stx_ctime),
+        mtime: time(&stat.stx_mtime),
+        rdev_major: stat.stx_rdev_major,
+        rdev_minor: stat.stx_rdev_minor,
+        dev_major: stat.stx_dev_major,
+        dev_minor: stat.stx_dev_minor,
+        ..gate_fuse::Statx::default()
     }
 }
 

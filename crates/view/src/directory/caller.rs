@@ -44,18 +44,18 @@ pub(super) fn change_as<T>(
     })
 }
 
-/// Runs `open` with no more rights than the caller has, groups apart: for what the kernel has
-/// not checked.
-pub(super) fn open_as<T>(
+/// Runs `act` with no more rights than the caller has, groups apart: for what the kernel has not
+/// checked. Of root it is taken that it has all.
+pub(super) fn with_rights_of<T>(
     caller: &Caller,
-    open: impl FnOnce() -> Result<T, Errno>,
+    act: impl FnOnce() -> Result<T, Errno>,
 ) -> Result<T, Errno> {
     with_thread(|thread| {
         let disguise = thread.disguise(caller)?;
         if let Some(disguise) = disguise.as_ref().filter(|_| caller.uid != 0) {
-            disguise.give_up_overrides()?;
+            disguise.give_up_privileges()?;
         }
-        open()
+        act()
     })
 }
 
@@ -175,13 +175,16 @@ struct Disguise<'a> {
 }
 
 impl Disguise<'_> {
-    fn give_up_overrides(&self) -> Result<(), Errno> {
+    fn give_up_privileges(&self) -> Result<(), Errno> {
         let Own::Privileged { capabilities, .. } = &self.thread.own else { return Ok(()) };
         let mut sets = *capabilities;
         sets.effective -= CapabilitySet::DAC_OVERRIDE
             | CapabilitySet::DAC_READ_SEARCH
             | CapabilitySet::FOWNER
-            | CapabilitySet::FSETID;
+            | CapabilitySet::FSETID
+            | CapabilitySet::LINUX_IMMUTABLE
+            | CapabilitySet::SYS_RESOURCE
+            | CapabilitySet::SYS_ADMIN;
         self.thread.stripping.set(None);
         rustix::thread::set_capabilities(None, sets)
     }

@@ -89,7 +89,7 @@ impl Directory {
         let file = match made {
             // The kernel has checked no permission on a file that it did not know of.
             Err(Errno::EXIST) if flags & libc::O_EXCL.cast_unsigned() == 0 => {
-                caller::open_as(make.caller, || {
+                caller::with_rights_of(make.caller, || {
                     rustix::fs::openat(&directory.descriptor, name, wanted, Mode::empty())
                 })?
             }
@@ -161,11 +161,17 @@ impl Directory {
     /// Opens a file, with the flags of open(2). `kill_suidgid` is the kernel's wish for O_TRUNC.
     pub fn open(&self, node: NodeId, flags: u32, kill_suidgid: bool) -> Result<OpenFile, Errno> {
         let node = self.nodes.get(node)?;
+        let append = OFlags::from_bits_retain(flags) & OFlags::APPEND;
         let flags = OpenFile::flags(flags);
         if flags.contains(OFlags::TRUNC) {
             caller::strip_suidgid(Strip::if_asked(kill_suidgid))?;
         }
-        Ok(OpenFile::new(node.reopen(flags)?))
+        let file = match node.reopen(flags) {
+            // It may be one that can only be appended to (`chattr +a`).
+            Err(Errno::PERM) if !append.is_empty() => node.reopen(flags | append)?,
+            opened => opened?,
+        };
+        Ok(OpenFile::new(file))
     }
 
     fn remove(&self, parent: NodeId, name: &CStr, flags: AtFlags) -> Result<(), Errno> {

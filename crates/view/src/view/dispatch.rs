@@ -5,6 +5,7 @@ use std::sync::Arc;
 use gate_fuse::{Errno, FileSystem, NodeId, Operation, Reply, Request};
 
 use super::View;
+use super::control::Asked;
 use super::files::Creation;
 use super::names::{Move, New, answer};
 use crate::advisory::Wait;
@@ -70,6 +71,13 @@ impl View {
                     Err(errno) => reply.error(errno),
                 }
             }
+            Operation::Statx { .. } => match self.directory.statx(node) {
+                Ok((attr, stat)) => {
+                    self.directory.tell(node, &attr);
+                    reply.statx(&stat, self.attr_valid(node));
+                }
+                Err(errno) => reply.error(errno),
+            },
             Operation::Setattr(change) => self.setattr(caller, node, change, reply),
             Operation::Setxattr { name, value, flags, kill_sgid } => {
                 let xattr = SetXattr { name, value, flags, kill_sgid };
@@ -101,6 +109,10 @@ impl View {
             Operation::Read { handle, offset, size } => self.read(handle, offset, size, reply),
             Operation::Write(ref write) => self.write(write, reply),
             Operation::CopyFileRange(ref range) => self.copy(&caller, range, reply),
+            Operation::Ioctl { handle, on_directory, command, input, out_size } => {
+                let asked = Asked { handle, on_directory, command, input, out_size };
+                self.control(caller, node, &asked, reply);
+            }
             Operation::Getlk(ref request) => self.tell_lock(request, reply),
             Operation::Setlk(ref request) => self.set_lock(request, Wait::No, reply),
             Operation::Setlkw(ref request) => self.set_lock(request, Wait::Yes, reply),

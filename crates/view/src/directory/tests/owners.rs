@@ -135,3 +135,25 @@ fn an_ordinary_user_makes_only_its_own() {
     assert_eq!(whose(&world, "own").0, ADA.uid);
     assert_eq!(whose(&world, "own").2, 0o600);
 }
+
+/// What is asked past the kernel's own checks: one that the source makes is made for the caller.
+#[test]
+fn flags_are_set_with_the_rights_of_the_caller() {
+    const IMMUTABLE: u32 = 0x10;
+    const NO_ATIME: u32 = 0x80;
+    as_root();
+    let world = World::new(&["adas", "roots"]);
+    std::os::unix::fs::chown(world.bare("adas"), Some(ADA.uid), Some(ADA.gid)).unwrap();
+    let set = |name, caller: &Caller, flags: u32| {
+        let node = world.walk(name).unwrap();
+        let had = world.directory.control(node, caller, (Control::Flags, &[])).unwrap();
+        let had = u32::from_ne_bytes(had.try_into().unwrap());
+        let flags = (had ^ flags).to_ne_bytes();
+        world.directory.control(node, caller, (Control::SetFlags, &flags)).map(drop)
+    };
+    assert_eq!(set("adas", &ADA, NO_ATIME), Ok(()));
+    assert_eq!(set("adas", &ADA, IMMUTABLE), Err(Errno::PERM));
+    assert_eq!(set("roots", &ADA, NO_ATIME), Err(Errno::PERM));
+    assert_eq!(set("roots", &ROOT, IMMUTABLE), Ok(()));
+    assert_eq!(set("roots", &ROOT, IMMUTABLE), Ok(()));
+}
