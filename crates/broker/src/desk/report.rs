@@ -217,11 +217,11 @@ fn is_held(standing: &Standing) -> bool {
 
 fn line_state(state: &State, reading: Reading) -> LineState {
     match state {
-        State::Held { token, passed, lease_ends_at, recall } => LineState::Held {
+        State::Held { token, passed, lease_ends_at, asked_until } => LineState::Held {
             token: *token,
             by_kin: passed.anybody(),
             lease_expires_at_ms: lease_ends_at.map(|at| reading.wall_ms_of(at)),
-            recalled_until_ms: recall.map(|recall| reading.wall_ms_of(recall.until)),
+            recalled_until_ms: asked_until.map(|until| reading.wall_ms_of(until)),
         },
         State::Waiting { place, behind } => LineState::Waiting {
             place: count(*place),

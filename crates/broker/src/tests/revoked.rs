@@ -8,10 +8,15 @@ use gate_core::lock::event::Revocation;
 
 use super::*;
 
-/// What there is, by ticket: whether it holds.
-fn board(client: &Client) -> Vec<bool> {
+/// What there is, by ticket.
+fn board(client: &Client) -> Vec<&'static str> {
     let locks = client.session.locks(&Scope::Everything, None, SOON).unwrap();
-    locks.lines.iter().map(|line| matches!(line.state, LineState::Held { .. })).collect()
+    let state = |state: &LineState| match state {
+        LineState::Held { recalled_until_ms: Some(_), .. } => "is to let go",
+        LineState::Held { .. } => "holds",
+        LineState::Waiting { .. } => "waits",
+    };
+    locks.lines.iter().map(|line| state(&line.state)).collect()
 }
 
 /// What became of a claim, in order.
@@ -43,11 +48,11 @@ fn n7_the_next_is_let_in_when_who_lost_its_turn_is_done() {
     waiting.waits();
     b.session.break_lock(ticket, "it is stuck".to_owned()).unwrap();
     assert_eq!(a.hears(), Heard::Revoked(held.number, Revocation::Broken));
-    assert_eq!(board(&b), [true, false]);
+    assert_eq!(board(&b), ["is to let go", "waits"]);
     // Once more changes nothing, and is no mistake.
     b.session.break_lock(ticket, "it really is".to_owned()).unwrap();
     b.session.recall(ticket, "please".to_owned(), Duration::ZERO).unwrap();
-    assert_eq!(board(&b), [true, false]);
+    assert_eq!(board(&b), ["is to let go", "waits"]);
     assert!(!a.session.holds(held.number) && waiting.has_heard_nothing());
     a.session.release(held.number, None);
     waiting.is_granted();
@@ -75,9 +80,9 @@ fn n3_a_turn_that_was_taken_away_stays_so_over_a_crash() {
     *to.0.lock().unwrap() = broker.address();
     assert_eq!([a.hears(), b.hears()], [Heard::Back, Heard::Back]);
     // Who is answered a question has said all that it has.
-    assert_eq!(board(&a), [true, false]);
+    assert_eq!(board(&a), ["is to let go", "waits"]);
     a.session.release(held.number, None);
     waiting.is_granted();
-    assert_eq!(board(&b), [true]);
+    assert_eq!(board(&b), ["holds"]);
     assert!(a.heard.try_recv().is_err(), "it is told once");
 }

@@ -166,6 +166,14 @@ impl Held {
         }
     }
 
+    /// Returns until when its owner has to let go, if it was told so.
+    pub fn asked_until(&self) -> Option<Time> {
+        match self.stay {
+            Stay::Recalled(Recall { until, .. }) | Stay::Revoked { until, .. } => Some(until),
+            Stay::Free | Stay::Until(_) => None,
+        }
+    }
+
     /// Returns why its grant was taken away, if it was: it stands in the way, and is good for nothing.
     pub fn revoked(&self) -> Option<Revocation> {
         match self.stay {

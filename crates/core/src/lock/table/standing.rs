@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 use super::super::claim::Claim;
-use super::super::event::{Passed, Recall};
+use super::super::event::Passed;
 use super::super::key::Key;
 use super::super::mode::Mode;
 use super::super::slot::{QueueId, Slot, Waiting};
@@ -48,8 +48,8 @@ pub enum State {
         passed: Passed,
         /// When its lease ends, if it lives by one.
         lease_ends_at: Option<Time>,
-        /// Set if it was asked to let go.
-        recall: Option<Recall>,
+        /// Until when it has to let go, if it was asked to, or what it has was taken away.
+        asked_until: Option<Time>,
     },
     /// It stands in line.
     Waiting {
@@ -127,7 +127,7 @@ impl Table {
                 token: held.token,
                 passed: held.passed,
                 lease_ends_at: held.lease_ends_at(),
-                recall: held.recall(),
+                asked_until: held.asked_until(),
             },
             since: held.since,
             count: slot.count,
