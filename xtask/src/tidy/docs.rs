@@ -6,6 +6,9 @@ const ARCHITECTURE: &str = "ARCHITECTURE.md";
 /// Each item of their lists is a promise.
 const PROMISING: [&str; 2] = ["docs/semantics.md", "docs/threats.md"];
 
+/// Begins a table of promises.
+const TABLE_HEAD: &str = "| promise | test |";
+
 /// Checks that every path named in ARCHITECTURE.md exists.
 pub fn check_paths(tree: &Tree) -> Vec<String> {
     let text = tree.get(ARCHITECTURE).map_or("", String::as_str);
@@ -71,12 +74,14 @@ fn names_number(text: &str, number: &str) -> bool {
     })
 }
 
-/// List items with the lines that continue them.
+/// List items with the lines that continue them, and the rows of tables of promises.
 fn items(text: &str) -> Vec<String> {
     let mut items: Vec<String> = Vec::new();
-    let mut is_open = false;
+    let (mut is_open, mut is_table) = (false, false);
     for line in text.lines() {
-        if let Some(item) = line.strip_prefix("- ") {
+        if is_table && line.starts_with("| ") {
+            items.push(line.to_owned());
+        } else if let Some(item) = line.strip_prefix("- ") {
             items.push(item.to_owned());
             is_open = true;
         } else if is_open && line.starts_with("  ") {
@@ -86,6 +91,7 @@ fn items(text: &str) -> Vec<String> {
         } else {
             is_open = false;
         }
+        is_table = line == TABLE_HEAD || (is_table && line.starts_with('|'));
     }
     items
 }
@@ -142,7 +148,14 @@ mod tests {
     fn promises_name_tests() {
         let text =
             "# Semantics\n- Turns are kept:\n  `writers_take_their_turns`.\n- Hope.\n\n  text\n";
-        let files = tree(&[(PROMISING[1], text), ("tests/it/turns.rs", TEST)]);
-        assert_eq!(check_promises(&files), ["docs/threats.md: names no test: Hope."]);
+        let table = "| promise | test |\n|---|---|\n| Turns | `writers_take_their_turns` |\n\
+                     | Faith | |\n\n| who | what |\n|---|---|\n| all | something |\n";
+        let text = format!("{text}{table}");
+        let files = tree(&[(PROMISING[1], &text), ("tests/it/turns.rs", TEST)]);
+        let expected = [
+            "docs/threats.md: names no test: Hope.",
+            "docs/threats.md: names no test: | Faith | |",
+        ];
+        assert_eq!(check_promises(&files), expected);
     }
 }
