@@ -20,6 +20,7 @@ mod histories;
 mod hold;
 mod house;
 mod interrupt;
+mod likeness;
 mod log;
 mod looking;
 mod owners;
