@@ -5,11 +5,16 @@ use std::io::{ErrorKind, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use gate_tests::dice::{Dice, seed};
 use gate_tests::wait::{SOON, wait_until};
 use gate_tests::{World, kernel};
 use rustix::process::Signal;
 use serde_json::json;
+
+/// For a million files.
+const LONG: Duration = Duration::from_secs(1200);
 
 #[test]
 fn a_mount_of_what_cannot_be_mounted_is_refused() {
@@ -209,6 +214,39 @@ fn a_view_whose_server_died_lets_nothing_through_to_the_bare_directory() {
     assert!(!world.source().join("new").exists() && !view.join("new").exists());
 }
 
+/// N15: so it does when its server is killed at any moment of somebody's writing; and what was
+/// synced before is in the source.
+#[test]
+fn n15_a_view_that_is_killed_while_it_is_written_keeps_what_was_synced_and_fails_closed() {
+    let mut world = with_broker();
+    let [source, view] = [world.source(), world.view()];
+    let [synced, told] = [source.join("f"), world.home().join("told")];
+    world.seed("f", "");
+    let lines = |path: &Path| -> Vec<u64> {
+        let text = fs::read_to_string(path).unwrap_or_default();
+        text.split_inclusive('\n')
+            .filter_map(|line| line.strip_suffix('\n')?.parse().ok())
+            .collect()
+    };
+    let mut dice = Dice::new(seed());
+    for _ in 0..gate_tests::scaled(5, 100) {
+        world.mount(&source, &view, [""; 0]);
+        let writes = "i=$(cat source/f | wc -l)
+            while :; do i=$((i + 1)); echo $i >> view/f; sync view/f; echo $i >> told; done";
+        let writer = world.script(world.home(), writes).start();
+        let enough = lines(&told).len() + 1 + dice.below(40);
+        wait_until(SOON, "enough is written", || lines(&told).len() >= enough);
+        world.server_of(&view).signal(Signal::KILL);
+        assert_ne!(writer.finish(SOON).code, Some(0));
+        let (kept, told) = (lines(&synced), lines(&told));
+        assert!(kept.len() >= told.len(), "{} of {}", kept.len(), told.len());
+        assert!(kept.iter().copied().eq(1..=kept.len() as u64), "{kept:?}");
+        let late = world.script(world.home(), "echo late >> view/f").run();
+        assert_ne!(late.code, Some(0));
+        world.bury(&view);
+    }
+}
+
 fn with_broker() -> World {
     let mut world = World::bare();
     world.start_broker([""; 0]);
@@ -275,6 +313,44 @@ fn more_files_than_descriptors_are_walked_again_and_again() {
     assert_eq!(output.lines().collect::<Vec<_>>(), expected);
     world.gate(["umount".as_ref(), view.as_os_str()]).run().success();
     assert_eq!(server.finish(SOON).code, Some(0));
+}
+
+/// What a view keeps of files grows with their number, and goes with them.
+#[test]
+fn a_view_needs_little_memory_for_many_files_and_gives_up_what_is_removed() {
+    const BYTES_OF_A_FILE_MAX: usize = 4096;
+    let soak = [100_000, 300_000, 1_000_000];
+    let counts = if gate_tests::scaled(0, 1) == 0 { &[20_000][..] } else { &soak };
+    for files in counts {
+        let world = World::new();
+        let pid = world.server_of(&world.view()).pid();
+        let (before, open_before) = (memory_of(pid), open_files_of(pid));
+        let walk = || {
+            let fill = format!("mkdir d && cd d && seq {files} | xargs touch");
+            world.script(&world.source(), &fill).within(LONG).run().success();
+            let walk = "find d -type f -size 0 | wc -l; ls -f d | wc -l";
+            let said = world.script(&world.view(), walk).within(LONG).run().success();
+            assert_eq!(said, format!("{files}\n{}\n", files + 2));
+            memory_of(pid).saturating_sub(before)
+        };
+        let first = walk();
+        world.script(&world.view(), "rm -r d").within(LONG).run().success();
+        wait_until(LONG, "removed files are forgotten", || open_files_of(pid) <= open_before);
+        let second = walk();
+        println!("{files} files: {} KiB; others in their place: {} KiB", first >> 10, second >> 10);
+        assert!(first < files * BYTES_OF_A_FILE_MAX, "{first} bytes for {files} files");
+        assert!(second < first * 3 / 2, "{first}, then {second} bytes: what was removed is kept");
+    }
+}
+
+fn memory_of(pid: i32) -> usize {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().strip_suffix(" kB").unwrap().parse::<usize>().unwrap() * 1024
+}
+
+fn open_files_of(pid: i32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
 }
 
 #[test]

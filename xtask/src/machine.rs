@@ -28,11 +28,12 @@ pub const TO_TRY: [Package; 4] = [
 ];
 
 /// What the tests need besides.
-pub const TO_TEST: [Package; 16] = [
+pub const TO_TEST: [Package; 18] = [
     package("acl", "setfacl"),
     package("attr", "getfattr"),
     package("bindfs", "bindfs"),
     package("bsdutils", "script"),
+    package("fio", "fio"),
     package("g++", "c++"),
     package("libacl1-dev", "/usr/include/sys/acl.h"),
     package("make", "make"),
@@ -42,6 +43,7 @@ pub const TO_TEST: [Package; 16] = [
     package("ripgrep", "rg"),
     package("rsync", "rsync"),
     package("sqlite3", "sqlite3"),
+    package("stress-ng", "stress-ng"),
     package("tmux", "tmux"),
     package("util-linux", "setpriv"),
     package("vim", "vim"),
