@@ -5,6 +5,7 @@
 mod advisory;
 mod attributes;
 mod bench;
+mod beside;
 mod bytes;
 mod client;
 mod doctor;

@@ -24,6 +24,7 @@ mod sighting;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod watch;
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -31,7 +32,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use gate_fuse::{Attr, Errno, NodeId, StatFs};
-use rustix::fs::{AtFlags, Mode, OFlags, Statx, StatxFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Statx, StatxFlags};
 use rustix::process::{Resource, Rlimit};
 
 pub use advisory::{Bytes, Kind};
@@ -42,6 +43,7 @@ pub use control::Control;
 pub use file::OpenFile;
 pub use listing::OpenDirectory;
 pub use sighting::{Pinned, Sighting, Stamp};
+pub use watch::{Change, Watches};
 
 pub use nodes::{Idle, Population};
 use nodes::{Node, Nodes};
@@ -50,6 +52,8 @@ use nodes::{Node, Nodes};
 #[derive(Debug)]
 pub struct Directory {
     nodes: Nodes,
+    /// `None` if nothing can be watched here.
+    watches: Option<Arc<Watches>>,
 }
 
 /// A file of this machine, whatever its names. While a node or a handle of it exists the number
@@ -96,7 +100,8 @@ impl Directory {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::openat(root, c".", flags, Mode::empty())?;
         let stat = stat(&root)?;
-        Ok(Directory { nodes: Nodes::new(root, &stat) })
+        let watches = Watches::new().inspect_err(|errno| tracing::warn!(%errno, "no inotify"));
+        Ok(Directory { nodes: Nodes::new(root, &stat), watches: watches.ok().map(Arc::new) })
     }
 
     /// Finds a name. "." and ".." are answered for NFS, from what is known.
@@ -167,6 +172,39 @@ impl Directory {
         })
     }
 
+    /// What others change in the directories that are watched, if any can be.
+    pub fn watches(&self) -> Option<Arc<Watches>> {
+        self.watches.clone()
+    }
+
+    /// Whether all changes of what is in a directory are told.
+    pub fn is_watched(&self, directory: NodeId) -> bool {
+        self.nodes.get(directory).is_ok_and(|node| node.is_watched())
+    }
+
+    /// Whether all changes of a node's newest name and of its attributes are told: those of a file
+    /// with other names may be made where nobody looks.
+    pub fn changes_are_told(&self, node: NodeId, attr: &Attr) -> (bool, bool) {
+        let parent = self.nodes.parent_by_newest(node);
+        let named = parent.is_some_and(|parent| parent.is_watched());
+        let Ok(node) = self.nodes.get(node) else { return (false, false) };
+        let inside = match node.kind {
+            FileType::Directory => node.is_watched(),
+            _ => attr.nlink == 1,
+        };
+        (named, named && inside)
+    }
+
+    /// Whether the kernel was told these attributes of a node.
+    pub fn was_told(&self, node: NodeId, attr: &Attr) -> bool {
+        self.nodes.get(node).is_ok_and(|node| node.was_told(attr))
+    }
+
+    /// All names that are known, each in its directory, with what they lead to.
+    pub fn places(&self) -> Vec<(NodeId, Arc<[u8]>, NodeId)> {
+        self.nodes.places()
+    }
+
     /// Whether a name leads to a known node.
     pub fn leads_to(&self, (parent, name): (NodeId, &CStr), node: NodeId) -> bool {
         match (self.file_key(node), self.peek(parent, name)) {
@@ -225,6 +263,10 @@ impl Directory {
     /// Finds a name by opening it: the open file pins the inode while the table is asked for it.
     fn find(&self, parent: NodeId, name: &CStr) -> Result<(Found, Arc<Node>), Errno> {
         let directory = self.nodes.get(parent)?;
+        // Before it is looked at: what changes later is told.
+        if let Some(watches) = &self.watches {
+            directory.watch(watches);
+        }
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let descriptor = rustix::fs::openat(&directory.descriptor, name, flags, Mode::empty())
             .inspect_err(|errno| {
@@ -235,6 +277,14 @@ impl Directory {
         let stat = stat(&descriptor)?;
         let node = self.nodes.found(descriptor, &stat, (parent, name.to_bytes()));
         Ok((Found { node: node.id, attr: attributes::attr_of(&stat) }, node))
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        if let Some(watches) = &self.watches {
+            watches.close();
+        }
     }
 }
 

@@ -12,6 +12,7 @@ mod advisory;
 pub mod agent;
 pub mod asker;
 pub mod backing;
+mod beside;
 pub mod directory;
 mod fence;
 pub mod guard;

@@ -22,6 +22,7 @@ use rustix::fs::{Mode, OFlags};
 use crate::agent::Agents;
 use crate::asker::Identity;
 use crate::backing::{self, Ways};
+use crate::beside;
 use crate::directory::{self, Directory};
 use crate::guard::{self, Guard};
 use crate::handles::Handles;
@@ -240,6 +241,7 @@ impl Ready {
         view.set_notifier(session.notifier());
         let _ = ears.view.set(Arc::downgrade(&view));
         room::start(&view).map_err(ServeError::Io)?;
+        beside::start(&view).map_err(ServeError::Io)?;
         Ok(Ready { view, session })
     }
 

@@ -39,8 +39,11 @@ use crate::room::Room;
 use crate::timer::Timer;
 use crate::walk::Walkers;
 
-/// How long the kernel may trust names and attributes: others may change the source beside us.
+/// How long the kernel may trust names and attributes: others may change the source beside us …
 const VALID: Duration = Duration::from_secs(1);
+
+/// … and how long where their changes are told. Stores in a mapping are not, until it is closed.
+const VALID_WATCHED: Duration = Duration::from_secs(60);
 
 /// One mounted view.
 pub(crate) struct View {
@@ -147,14 +150,15 @@ impl View {
 
     /// While calls wait the walk of each must come to us; and what is written past us changes
     /// attributes that the kernel would not ask for.
-    fn attr_valid(&self, node: NodeId) -> Duration {
+    fn attr_valid(&self, node: NodeId, are_told: bool) -> Duration {
         let unsure = self.parking.is_in_use() || self.ways.is_written_unseen(node);
-        if unsure { Duration::ZERO } else { VALID }
+        if unsure { Duration::ZERO } else { valid(are_told) }
     }
 
     fn answer_attr(&self, node: NodeId, attr: &Attr, reply: Reply) {
         self.directory.tell(node, attr);
-        reply.attr(attr, self.attr_valid(node));
+        let (_, told) = self.directory.changes_are_told(node, attr);
+        reply.attr(attr, self.attr_valid(node, told));
     }
 
     /// Lets an open see the file as it is: another view, or somebody beside this one, may have
@@ -184,12 +188,13 @@ impl View {
     fn entry(&self, found: &Found) -> Entry {
         self.room.mind(self.directory.population());
         self.directory.tell(found.node, &found.attr);
+        let (named, attributes) = self.directory.changes_are_told(found.node, &found.attr);
         Entry {
             node: found.node,
             generation: 0,
             attr: found.attr,
-            entry_valid: VALID,
-            attr_valid: self.attr_valid(found.node),
+            entry_valid: valid(named),
+            attr_valid: self.attr_valid(found.node, attributes),
         }
     }
 
@@ -202,4 +207,8 @@ impl View {
         path.extend_from_slice(name.to_bytes());
         Some(path)
     }
+}
+
+fn valid(changes_are_told: bool) -> Duration {
+    if changes_are_told { VALID_WATCHED } else { VALID }
 }

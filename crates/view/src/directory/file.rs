@@ -13,10 +13,17 @@ use super::caller::{self, Strip};
 #[derive(Debug)]
 pub struct OpenFile(OwnedFd);
 
-/// File systems that report all errors where they occur: ext2 to 4, XFS, Btrfs, F2FS, bcachefs,
-/// tmpfs and ramfs. Of ZFS and those below a network it is not so, of others not known.
-const WITHOUT_LATE_ERRORS: [u32; 7] =
+/// File systems of this machine alone: ext2 to 4, XFS, Btrfs, F2FS, bcachefs, tmpfs and ramfs.
+/// They report errors where they occur, and all their changes are made, and told, by this kernel.
+/// Of those below a network it is not so, of others not known.
+const LOCAL: [u32; 7] =
     [0xef53, 0x5846_5342, 0x9123_683e, 0xf2f5_2010, 0xca45_1a4e, 0x0102_1994, 0x8584_58f6];
+
+/// Returns whether what lies there is this machine's alone, as far as is known.
+pub(super) fn is_local(file: impl AsFd) -> bool {
+    // The types of FsWord differ between architectures; the magic numbers have 32 bits.
+    rustix::fs::fstatfs(file).is_ok_and(|stat| LOCAL.contains(&(stat.f_type as u32)))
+}
 
 impl OpenFile {
     pub(super) fn new(file: OwnedFd) -> OpenFile {
@@ -74,9 +81,7 @@ impl OpenFile {
 
     /// Returns whether a close may bring errors that no earlier call did, as far as is known.
     pub fn may_fail_at_close(&self) -> bool {
-        // The types of FsWord differ between architectures; the magic numbers have 32 bits.
-        let kind = |stat: rustix::fs::StatFs| stat.f_type as u32;
-        rustix::fs::fstatfs(&self.0).map_or(true, |stat| !WITHOUT_LATE_ERRORS.contains(&kind(stat)))
+        !is_local(&self.0)
     }
 
     /// Reserves, punches or zeroes a range, with the modes of fallocate(2).

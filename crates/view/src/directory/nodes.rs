@@ -8,7 +8,7 @@ use std::collections::hash_map::Entry;
 use std::hash::{Hash, Hasher};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use gate_fuse::{Attr, Errno, NodeId};
@@ -17,6 +17,7 @@ use rustix::fs::{FileType, Statx};
 
 use super::FileKey;
 use super::tree::{Names, Tree};
+use super::watch::{Watch, Watches};
 
 /// A file, directory, … of the source.
 #[derive(Debug)]
@@ -29,6 +30,8 @@ pub(super) struct Node {
     lookups: AtomicU64,
     /// A digest of the attributes that the kernel was last told.
     told: AtomicU64,
+    /// Of a directory: `Some(None)` if it cannot be watched.
+    watch: OnceLock<Option<Watch>>,
     /// A digest of the content that the kernel may have read; 0 if that may change unseen.
     seen: AtomicU64,
 }
@@ -174,6 +177,22 @@ impl Nodes {
         self.read().tree.newest(node)
     }
 
+    /// The directory of a node's newest name.
+    pub fn parent_by_newest(&self, node: NodeId) -> Option<Arc<Node>> {
+        let known = self.read();
+        let (parent, _) = known.tree.newest(node)?;
+        known.by_id.get(&parent).cloned()
+    }
+
+    pub fn places(&self) -> Vec<(NodeId, Arc<[u8]>, NodeId)> {
+        let known = self.read();
+        let of_node = |node: &NodeId| {
+            let places = known.tree.places(*node).into_iter();
+            places.map(|(parent, name)| (parent, name, *node)).collect::<Vec<_>>()
+        };
+        known.by_id.keys().flat_map(of_node).collect()
+    }
+
     pub fn parent(&self, node: NodeId) -> Option<NodeId> {
         self.read().tree.parent(node)
     }
@@ -283,6 +302,7 @@ impl Node {
             descriptor,
             lookups: AtomicU64::new(lookups),
             told: AtomicU64::new(0),
+            watch: OnceLock::new(),
             seen: AtomicU64::new(0),
         }
     }
@@ -293,6 +313,15 @@ impl Node {
 
     pub fn was_told(&self, attr: &Attr) -> bool {
         self.told.load(Ordering::Relaxed) == digest(attr)
+    }
+
+    /// Watches a directory, if that was not tried before.
+    pub fn watch(&self, watches: &Arc<Watches>) {
+        self.watch.get_or_init(|| watches.add(self.id, &self.descriptor));
+    }
+
+    pub fn is_watched(&self) -> bool {
+        self.watch.get().is_some_and(Option::is_some)
     }
 
     /// Notes that the file is about to be read as it is; returns whether it was the same when

@@ -12,7 +12,7 @@ use gate_fuse::{Caller, Entry, Errno, NodeId, Reply};
 use rustix::fs::FileType;
 
 use super::files::Named;
-use super::{VALID, View};
+use super::{View, valid};
 use crate::directory::{Found, Make};
 use crate::guard::{Overwrite, Victim};
 use crate::park::Check;
@@ -46,7 +46,7 @@ impl View {
         }
         match self.directory.lookup(parent, name) {
             Ok(found) => reply.entry(&self.entry(&found)),
-            Err(Errno::NOENT) => reply.no_entry(VALID),
+            Err(Errno::NOENT) => reply.no_entry(valid(self.directory.is_watched(parent))),
             Err(Errno::MFILE) if tries > 0 => {
                 self.room.make();
                 self.lookup_later(parent, name, tries, reply);

@@ -1,0 +1,111 @@
+//! What others change in the source, beside the view, is passed on to the kernel.
+//!
+//! With that the kernel may keep names and attributes for long. Most changes are the view's own:
+//! only where what lies there is not what the kernel was told, it is told to ask again.
+//!
+//! The thread is nobody else's: see [`room`](crate::room).
+
+use std::collections::{HashSet, VecDeque};
+use std::ffi::CStr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use gate_fuse::{Errno, NodeId, Stale};
+
+use crate::directory::Change;
+use crate::view::View;
+
+/// After so long everything is looked at once more: an answer that was on its way to the kernel when
+/// the change was passed on may have been older.
+const SECOND_LOOK_AFTER: Duration = Duration::from_millis(200);
+
+/// Changes that wait for a second look. With more, everything is asked for again.
+const LATER_MAX: usize = 100_000;
+
+/// Starts the thread that listens.
+pub(crate) fn start(view: &Arc<View>) -> std::io::Result<()> {
+    let Some(watches) = view.directory.watches() else { return Ok(()) };
+    let view = Arc::downgrade(view);
+    let run = move || {
+        let mut later = VecDeque::<(Instant, Change)>::new();
+        loop {
+            let due = later.front().map(|(at, _)| at.saturating_duration_since(Instant::now()));
+            let Some(changes) = watches.next(due) else { return };
+            let Some(view) = view.upgrade() else { return };
+            let now = Instant::now();
+            let is_due = |(at, _): &mut (Instant, Change)| *at <= now;
+            let mut known = HashSet::new();
+            while let Some((_, change)) = later.pop_front_if(is_due) {
+                known.insert(change);
+            }
+            let fresh: HashSet<Change> = changes.into_iter().collect();
+            later.extend(fresh.iter().map(|change| (now + SECOND_LOOK_AFTER, change.clone())));
+            known.extend(fresh);
+            if later.len() > LATER_MAX {
+                later.clear();
+                later.push_back((now + SECOND_LOOK_AFTER, Change::Anything));
+                known.insert(Change::Anything);
+            }
+            view.pass_on(&known);
+        }
+    };
+    std::thread::Builder::new().name("view-beside".into()).spawn(run)?;
+    Ok(())
+}
+
+impl View {
+    fn pass_on(&self, changes: &HashSet<Change>) {
+        if changes.contains(&Change::Anything) {
+            return self.pass_on_anything();
+        }
+        let mut directories = HashSet::new();
+        for change in changes {
+            if let Change::Name(parent, name) = change {
+                directories.insert(*parent);
+                self.pass_on_name(*parent, name);
+            }
+        }
+        directories.into_iter().for_each(|directory| self.pass_on_attributes(directory));
+    }
+
+    fn pass_on_name(&self, parent: NodeId, name: &CStr) {
+        let known = self.directory.known(parent, name);
+        match (self.directory.peek(parent, name), known) {
+            (Ok((file, attr)), Some(node)) if self.directory.file_key(node) == Ok(file) => {
+                if !self.directory.was_told(node, &attr) {
+                    self.ask_again(node);
+                }
+            }
+            (Err(Errno::NOENT), None) => {}
+            (Ok(_) | Err(_), _) => self.look_up_again(parent, name.to_bytes()),
+        }
+    }
+
+    fn pass_on_attributes(&self, node: NodeId) {
+        let holds = |attr| self.directory.was_told(node, &attr);
+        if !self.directory.getattr(node).is_ok_and(holds) {
+            self.ask_again(node);
+        }
+    }
+
+    /// More has changed than could be told.
+    fn pass_on_anything(&self) {
+        for (parent, name, node) in self.directory.places() {
+            self.look_up_again(parent, &name);
+            self.ask_again(node);
+        }
+        self.ask_again(NodeId::ROOT);
+    }
+
+    fn ask_again(&self, node: NodeId) {
+        if let Err(errno) = self.notifier().inval_inode(node, Stale::Attributes) {
+            tracing::warn!(%errno, ?node, "attributes could not be declared stale");
+        }
+    }
+
+    fn look_up_again(&self, parent: NodeId, name: &[u8]) {
+        if let Err(errno) = self.notifier().inval_entry(parent, name) {
+            tracing::debug!(%errno, ?parent, "a name could not be declared stale");
+        }
+    }
+}
