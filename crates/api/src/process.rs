@@ -1,5 +1,7 @@
 //! Who a caller is: its machine, its process, its threads.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
@@ -72,10 +74,32 @@ pub fn of_thread(thread: u32) -> Option<(Caller, Image)> {
         let process = Process { namespace: namespace(), pid: thread, start: stat.start };
         return Some((Caller { process, thread, single_threaded: true }, stat.image));
     }
+    let process = process_of_thread(thread, &stat)?;
+    Some((Caller { process, thread, single_threaded: false }, stat.image))
+}
+
+/// Returns the process of one thread of several. A thread stays in its process, and no other one has
+/// its number and its start: so each is looked for once, as far as is remembered.
+fn process_of_thread(thread: u32, stat: &Stat) -> Option<Process> {
+    /// Threads that one thread of ours remembers.
+    const REMEMBERED_MAX: usize = 256;
+    thread_local! {
+        static KNOWN: RefCell<HashMap<(u32, u64), Process>> = RefCell::default();
+    }
+    let key = (thread, stat.start);
+    if let Some(known) = KNOWN.with_borrow(|known| known.get(&key).copied()) {
+        return Some(known);
+    }
     let pid = leader(thread)?;
     let start = if pid == thread { stat.start } else { Stat::read(pid)?.start };
     let process = Process { namespace: namespace(), pid, start };
-    Some((Caller { process, thread, single_threaded: false }, stat.image))
+    KNOWN.with_borrow_mut(|known| {
+        if known.len() >= REMEMBERED_MAX {
+            known.clear();
+        }
+        known.insert(key, process);
+    });
+    Some(process)
 }
 
 /// Returns whether a process of this pid namespace still runs.

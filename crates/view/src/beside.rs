@@ -65,7 +65,7 @@ impl View {
                 self.pass_on_name(*parent, name);
             }
         }
-        directories.into_iter().for_each(|directory| self.pass_on_attributes(directory));
+        directories.into_iter().for_each(|directory| self.pass_on_directory(directory));
     }
 
     fn pass_on_name(&self, parent: NodeId, name: &CStr) {
@@ -73,7 +73,7 @@ impl View {
         match (self.directory.peek(parent, name), known) {
             (Ok((file, attr)), Some(node)) if self.directory.file_key(node) == Ok(file) => {
                 if !self.directory.was_told(node, &attr) {
-                    self.ask_again(node);
+                    self.declare(node, Stale::Attributes);
                 }
             }
             (Err(Errno::NOENT), None) => {}
@@ -81,10 +81,11 @@ impl View {
         }
     }
 
-    fn pass_on_attributes(&self, node: NodeId) {
+    /// Names may have changed within one tick of the clock by which the kernel judges a listing.
+    fn pass_on_directory(&self, node: NodeId) {
         let holds = |attr| self.directory.was_told(node, &attr);
         if !self.directory.getattr(node).is_ok_and(holds) {
-            self.ask_again(node);
+            self.declare(node, Stale::Everything);
         }
     }
 
@@ -92,14 +93,14 @@ impl View {
     fn pass_on_anything(&self) {
         for (parent, name, node) in self.directory.places() {
             self.look_up_again(parent, &name);
-            self.ask_again(node);
+            self.declare(node, Stale::Everything);
         }
-        self.ask_again(NodeId::ROOT);
+        self.declare(NodeId::ROOT, Stale::Everything);
     }
 
-    fn ask_again(&self, node: NodeId) {
-        if let Err(errno) = self.notifier().inval_inode(node, Stale::Attributes) {
-            tracing::warn!(%errno, ?node, "attributes could not be declared stale");
+    fn declare(&self, node: NodeId, stale: Stale) {
+        if let Err(errno) = self.notifier().inval_inode(node, stale) {
+            tracing::warn!(%errno, ?node, ?stale, "what is stale could not be declared so");
         }
     }
 

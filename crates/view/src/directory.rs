@@ -83,6 +83,15 @@ pub struct Found {
     pub attr: Attr,
 }
 
+/// Which changes by others are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// Those of the newest name.
+    pub name: bool,
+    /// Those of the attributes.
+    pub attributes: bool,
+}
+
 /// What still holds of what the kernel knows of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Review {
@@ -182,17 +191,16 @@ impl Directory {
         self.nodes.get(directory).is_ok_and(|node| node.is_watched())
     }
 
-    /// Whether all changes of a node's newest name and of its attributes are told: those of a file
-    /// with other names may be made where nobody looks.
-    pub fn changes_are_told(&self, node: NodeId, attr: &Attr) -> (bool, bool) {
+    /// Which changes of a node are told. What is done under other names of a file may be done where
+    /// nobody looks.
+    pub fn told_of(&self, node: NodeId, attr: &Attr) -> Told {
         let parent = self.nodes.parent_by_newest(node);
-        let named = parent.is_some_and(|parent| parent.is_watched());
-        let Ok(node) = self.nodes.get(node) else { return (false, false) };
-        let inside = match node.kind {
+        let name = parent.is_some_and(|parent| parent.is_watched());
+        let attributes = self.nodes.get(node).is_ok_and(|node| match node.kind {
             FileType::Directory => node.is_watched(),
             _ => attr.nlink == 1,
-        };
-        (named, named && inside)
+        });
+        Told { name, attributes: name && attributes }
     }
 
     /// Whether the kernel was told these attributes of a node.
@@ -260,22 +268,34 @@ impl Directory {
         }
     }
 
-    /// Finds a name by opening it: the open file pins the inode while the table is asked for it.
+    fn watch(&self, directory: &Node) {
+        if let Some(watches) = &self.watches {
+            directory.watch(watches);
+        }
+    }
+
+    /// Finds a name. One that is not known is found by opening it: the open file pins the inode
+    /// while the table is asked for it.
     fn find(&self, parent: NodeId, name: &CStr) -> Result<(Found, Arc<Node>), Errno> {
         let directory = self.nodes.get(parent)?;
         // Before it is looked at: what changes later is told.
-        if let Some(watches) = &self.watches {
-            directory.watch(watches);
+        self.watch(&directory);
+        let place = (parent, name.to_bytes());
+        if self.nodes.child(place).is_some()
+            && let Ok(stat) = stat_at(&directory.descriptor, name)
+            && let Some(node) = self.nodes.found_known(&stat, place)
+        {
+            return Ok((Found { node: node.id, attr: attributes::attr_of(&stat) }, node));
         }
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let descriptor = rustix::fs::openat(&directory.descriptor, name, flags, Mode::empty())
             .inspect_err(|errno| {
                 if *errno == Errno::NOENT {
-                    self.nodes.unlinked((parent, name.to_bytes()));
+                    self.nodes.unlinked(place);
                 }
             })?;
         let stat = stat(&descriptor)?;
-        let node = self.nodes.found(descriptor, &stat, (parent, name.to_bytes()));
+        let node = self.nodes.found(descriptor, &stat, place);
         Ok((Found { node: node.id, attr: attributes::attr_of(&stat) }, node))
     }
 }

@@ -23,13 +23,13 @@ use std::time::Duration;
 
 use gate_api::Session;
 use gate_core::id::SpaceId;
-use gate_fuse::{Attr, Entry, Errno, NodeId, Notifier, Reply, Stale};
+use gate_fuse::{Attr, Entry, Errno, NodeId, Notifier, OpenFlags, Reply, Stale};
 
 use crate::advisory::Advisory;
 use crate::agent::Agents;
 use crate::asker::{Asker, Identity};
 use crate::backing::Ways;
-use crate::directory::{Directory, Found, Review};
+use crate::directory::{Directory, Found, Review, Told};
 use crate::guard::Guard;
 use crate::handles::Handles;
 use crate::line::Line;
@@ -150,15 +150,23 @@ impl View {
 
     /// While calls wait the walk of each must come to us; and what is written past us changes
     /// attributes that the kernel would not ask for.
-    fn attr_valid(&self, node: NodeId, are_told: bool) -> Duration {
+    fn attr_valid(&self, node: NodeId, told: &Told) -> Duration {
         let unsure = self.parking.is_in_use() || self.ways.is_written_unseen(node);
-        if unsure { Duration::ZERO } else { valid(are_told) }
+        if unsure { Duration::ZERO } else { valid(told.attributes) }
+    }
+
+    /// The kernel may keep a listing where all changes are told; it goes by the time at which the
+    /// directory was changed.
+    fn listing_flags(&self, directory: NodeId) -> OpenFlags {
+        match self.directory.is_watched(directory) {
+            true => OpenFlags::CACHE_DIR | OpenFlags::KEEP_CACHE,
+            false => OpenFlags::empty(),
+        }
     }
 
     fn answer_attr(&self, node: NodeId, attr: &Attr, reply: Reply) {
         self.directory.tell(node, attr);
-        let (_, told) = self.directory.changes_are_told(node, attr);
-        reply.attr(attr, self.attr_valid(node, told));
+        reply.attr(attr, self.attr_valid(node, &self.directory.told_of(node, attr)));
     }
 
     /// Lets an open see the file as it is: another view, or somebody beside this one, may have
@@ -188,13 +196,13 @@ impl View {
     fn entry(&self, found: &Found) -> Entry {
         self.room.mind(self.directory.population());
         self.directory.tell(found.node, &found.attr);
-        let (named, attributes) = self.directory.changes_are_told(found.node, &found.attr);
+        let told = self.directory.told_of(found.node, &found.attr);
         Entry {
             node: found.node,
             generation: 0,
             attr: found.attr,
-            entry_valid: valid(named),
-            attr_valid: self.attr_valid(found.node, attributes),
+            entry_valid: valid(told.name),
+            attr_valid: self.attr_valid(found.node, &told),
         }
     }
 

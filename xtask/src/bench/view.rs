@@ -14,6 +14,7 @@ mod table;
 
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 pub use ground::On;
 pub use passthrough::build as build_passthrough;
@@ -79,10 +80,22 @@ fn measure(row: &'static Row, places: &[Place]) -> Result<Outcome, Failure> {
     }
 }
 
+/// How old most files are at least.
+const AT_REST_AFTER: Duration = Duration::from_secs(61);
+
+#[expect(clippy::disallowed_methods, reason = "it is time that has to pass")]
+fn rest(title: &str) {
+    println!("   {title}: the files rest for {} s", AT_REST_AFTER.as_secs());
+    std::thread::sleep(AT_REST_AFTER);
+}
+
 /// Measures one row, or tells which place failed.
 fn attempt(row: &Row, places: &[&Place]) -> Result<Vec<Figure>, (usize, io::Error)> {
     for (number, place) in places.iter().enumerate() {
         (row.prepare)(&place.site).map_err(|error| (number, error))?;
+    }
+    if row.at_rest {
+        rest(row.title);
     }
     let memory: Vec<_> = places.iter().map(|place| place.memory()).collect();
     let samples = paired(row.title, places.len(), row.rounds, |number, _| {

@@ -110,6 +110,12 @@ impl Nodes {
         node
     }
 
+    /// A node that is known, and under `place` at last: its own descriptor pins the inode. Counts as
+    /// a lookup.
+    pub fn found_known(&self, stat: &Statx, place: Place<'_>) -> Option<Arc<Node>> {
+        self.read().find(&NodeKey::of(stat), place)
+    }
+
     /// As [`Nodes::found`], for a file that has no name.
     pub fn found_nameless(&self, descriptor: OwnedFd, stat: &Statx) -> Arc<Node> {
         self.write().find_or_insert(NodeKey::of(stat), descriptor, stat, None).0

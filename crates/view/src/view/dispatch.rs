@@ -74,7 +74,8 @@ impl View {
             Operation::Statx { .. } => match self.directory.statx(node) {
                 Ok((attr, stat)) => {
                     self.directory.tell(node, &attr);
-                    reply.statx(&stat, self.attr_valid(node));
+                    let told = self.directory.told_of(node, &attr);
+                    reply.statx(&stat, self.attr_valid(node, &told));
                 }
                 Err(errno) => reply.error(errno),
             },
@@ -141,7 +142,7 @@ impl View {
             Operation::Opendir { .. } => match self.directory.opendir(node) {
                 Ok(directory) => reply.opened(&gate_fuse::Opened {
                     handle: self.handles.insert_directory(directory),
-                    flags: gate_fuse::OpenFlags::empty(),
+                    flags: self.listing_flags(node),
                     backing: None,
                 }),
                 Err(errno) => reply.error(errno),

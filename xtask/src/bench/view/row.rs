@@ -17,6 +17,9 @@ pub struct Row {
     pub rounds: usize,
     /// Called once in each place.
     pub prepare: fn(&Site) -> io::Result<()>,
+    /// Whether what was prepared is as old as most files are before it is used: a view trusts nothing
+    /// of what has just changed.
+    pub at_rest: bool,
     /// Called in each round in each place.
     pub round: fn(&Site) -> io::Result<Round>,
     pub bars: &'static [Bar],
@@ -112,6 +115,7 @@ const SMALL: Row = Row {
     field: Field::All,
     rounds: ROUNDS_SHORT,
     prepare: small::prepare,
+    at_rest: false,
     round: small::open,
     bars: &[],
 };
@@ -133,6 +137,7 @@ pub const ROWS: [Row; 14] = [
     Row {
         name: "open",
         title: "open, read 4 KiB, close",
+        at_rest: true,
         round: small::open,
         bars: &[times_of_passthrough(1.25)],
         ..SMALL
@@ -197,6 +202,7 @@ pub const ROWS: [Row; 14] = [
     Row {
         name: "rg",
         title: "rg",
+        at_rest: true,
         round: commands::search,
         bars: &[times_of_passthrough(1.0)],
         ..COMMAND
