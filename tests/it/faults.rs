@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use gate_tests::dice::{Dice, seed};
+use gate_tests::run::Running;
 use gate_tests::wait::{SOON, wait_until};
 use gate_tests::{World, kernel};
 use rustix::process::Signal;
@@ -281,16 +282,7 @@ fn more_files_than_descriptors_are_walked_again_and_again() {
         for d in d{1..50}; do for f in {1..50}; do echo $d $f > $d/$f; done; done
         for f in {1..2500}; do echo big $f > big/$f; done";
     world.script(&world.source(), fill).run().success();
-    let [source, view] = [world.source(), world.view()];
-    let server = world
-        .command("prlimit".as_ref())
-        .args(["--nofile=1024".as_ref(), world.program("gate").as_os_str()])
-        .args(["mount".as_ref(), "--foreground".as_ref(), source.as_os_str(), view.as_ref()])
-        .start();
-    wait_until(SOON, "the view is mounted", || {
-        assert!(server.is_running(), "the mount ended: {}", server.so_far());
-        kernel::mounts_below(&view).iter().any(|mount| mount.is_fuse())
-    });
+    let (view, server) = mount_with_few_descriptors(&world);
     let walk = r#"
         cd d1
         exec 3< 1 4>> 2
@@ -351,6 +343,44 @@ fn memory_of(pid: i32) -> usize {
 
 fn open_files_of(pid: i32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
+}
+
+/// Above a mark the view has the kernel forget directories, too, but not one that a process is in.
+#[test]
+fn more_directories_than_descriptors_are_walked_again_and_again() {
+    if !kernel::is_at_least(6, 18) {
+        return; // The kernel cannot be asked to.
+    }
+    // Root would raise the limit.
+    let mut world = World::bare_of_ordinary_user();
+    world.start_broker([""; 0]);
+    world.script(&world.source(), "mkdir -p {1..100}/{1..20}/{a,b}").run().success();
+    let (view, server) = mount_with_few_descriptors(&world);
+    let walk = "cd 1/1/a
+        for round in 1 2 3; do find ../../.. -mindepth 1 -type d | wc -l; done
+        /bin/pwd; touch here; ls";
+    let said = world.script(&view, walk).run().success();
+    let here = view.join("1/1/a").into_os_string().into_string().unwrap();
+    let all = (100 + 2000 + 4000).to_string();
+    assert_eq!(said.lines().collect::<Vec<_>>(), [&all, &all, &all, &*here, "here"]);
+    assert!(open_files_of(server.pid()) < 1024);
+    world.gate(["umount".as_ref(), view.as_os_str()]).run().success();
+    assert_eq!(server.finish(SOON).code, Some(0));
+}
+
+/// Mounts the view by a server that may have 1 024 files open.
+fn mount_with_few_descriptors(world: &World) -> (PathBuf, Running) {
+    let [source, view] = [world.source(), world.view()];
+    let server = world
+        .command("prlimit".as_ref())
+        .args(["--nofile=1024".as_ref(), world.program("gate").as_os_str()])
+        .args(["mount".as_ref(), "--foreground".as_ref(), source.as_os_str(), view.as_ref()])
+        .start();
+    wait_until(SOON, "the view is mounted", || {
+        assert!(server.is_running(), "the mount ended: {}", server.so_far());
+        kernel::mounts_below(&view).iter().any(|mount| mount.is_fuse())
+    });
+    (view, server)
 }
 
 #[test]

@@ -46,6 +46,14 @@ pub fn mounts_below(dir: &Path) -> Vec<Mount> {
         .collect()
 }
 
+/// Tells whether this kernel is of a version, or newer.
+#[must_use]
+pub fn is_at_least(major: u32, minor: u32) -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("a kernel has a release");
+    let mut numbers = release.split(['.', '-']).map_while(|number| number.parse().ok());
+    (numbers.next(), numbers.next()) >= (Some(major), Some(minor))
+}
+
 /// Aborts every FUSE connection at or below `dir`: calls that hang in it end at once.
 pub fn abort_fuse_below(dir: &Path) {
     let mounts: Vec<_> = mounts_below(dir).into_iter().filter(Mount::is_fuse).collect();

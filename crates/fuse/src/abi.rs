@@ -382,6 +382,7 @@ wire! {
 
     pub(crate) struct InvalInodeOut { pub node: u64, pub offset: i64, pub length: i64 }
     pub(crate) struct InvalEntryOut { pub parent: u64, pub name_len: u32, pub flags: u32 }
+    pub(crate) struct PruneOut { pub count: u32, pub padding: u32, pub spare: u64 }
     pub(crate) struct DeleteOut { pub parent: u64, pub child: u64, pub name_len: u32, pub padding: u32 }
 }
 
@@ -421,6 +422,7 @@ pub(crate) mod notify {
     pub const INVAL_INODE: i32 = 2;
     pub const INVAL_ENTRY: i32 = 3;
     pub const DELETE: i32 = 6;
+    pub const PRUNE: i32 = 9;
 }
 
 #[cfg(test)]
@@ -473,6 +475,7 @@ mod tests {
             [size_of::<Dirent>(), size_of::<DeleteOut>(), size_of::<InvalEntryOut>()],
             [24, 24, 16]
         );
+        assert_eq!(size_of::<PruneOut>(), 16);
     }
 
     #[test]

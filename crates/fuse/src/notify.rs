@@ -58,6 +58,15 @@ impl Notifier {
         self.send(notify::INVAL_ENTRY, message.as_bytes(), &terminated(name))
     }
 
+    /// Has the kernel forget nodes, in this order, that nobody uses (Linux ≥ 6.18; `EINVAL` before).
+    /// A directory is in use while something in it is known. Takes no locks of directories.
+    pub fn prune(&self, nodes: &[NodeId]) -> Result<(), Errno> {
+        let count = u32::try_from(nodes.len()).map_err(|_| Errno::TOOBIG)?;
+        let message = abi::PruneOut { count, padding: 0, spare: 0 };
+        let nodes: Vec<u64> = nodes.iter().map(|node| node.0).collect();
+        self.send(notify::PRUNE, message.as_bytes(), nodes.as_bytes())
+    }
+
     /// As [`Notifier::inval_entry`], but only while the name stands for `child`, and watchers
     /// are told that it is deleted.
     pub fn delete(&self, parent: NodeId, child: NodeId, name: &[u8]) -> Result<(), Errno> {
@@ -66,9 +75,9 @@ impl Notifier {
         self.send(notify::DELETE, message.as_bytes(), &terminated(name))
     }
 
-    fn send(&self, code: i32, message: &[u8], name: &[u8]) -> Result<(), Errno> {
+    fn send(&self, code: i32, message: &[u8], more: &[u8]) -> Result<(), Errno> {
         let Some(channel) = self.channel.upgrade() else { return Ok(()) };
-        match channel.send(0, code, message, name) {
+        match channel.send(0, code, message, more) {
             Ok(()) | Err(Errno::NOENT | Errno::NODEV) => Ok(()),
             Err(errno) => Err(errno),
         }

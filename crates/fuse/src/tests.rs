@@ -246,6 +246,19 @@ fn a_forgotten_node_is_told() {
 }
 
 #[test]
+fn a_node_is_pruned_once_nobody_uses_it() {
+    let world = World::new();
+    let open = File::open(world.path("hello")).unwrap();
+    match world.notifier.prune(&[NodeId(999), HELLO]) {
+        Err(Errno::INVAL) => return, // Linux < 6.18
+        done => done.unwrap(),
+    }
+    drop(open);
+    world.notifier.prune(&[HELLO]).unwrap();
+    world.expect(Event::Forgotten(HELLO));
+}
+
+#[test]
 fn unmount_ends_the_session() {
     let mut world = World::new();
     let open = File::open(world.path("hello")).unwrap();

@@ -134,7 +134,7 @@ impl Directory {
     }
 
     /// Returns at most so many nodes that the kernel may be asked to forget, oldest first, those
-    /// up to `after` last. No directories: one that a process works in would lose its path.
+    /// up to `after` last.
     pub fn idle(&self, after: NodeId, most: usize, busy: impl Fn(NodeId) -> bool) -> Vec<Idle> {
         self.nodes.idle(after, most, busy)
     }

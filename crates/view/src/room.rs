@@ -1,20 +1,23 @@
 //! Room for nodes: every one that the kernel knows holds a descriptor, and those are limited.
 //!
 //! The kernel keeps what it once looked up until its own memory runs short. Long before that,
-//! above a mark, a thread asks it to drop names of files that nobody has open, the oldest first;
-//! it answers with FORGETs, which free descriptors. A file that is in use all the same (by
-//! `O_PATH`, or as a socket) just stays known.
+//! above a mark, a thread asks it to forget what nobody has open, the oldest first; it answers with
+//! FORGETs, which free descriptors. What is in use all the same (by `O_PATH`, as a socket, or as the
+//! directory that a process works in) just stays known.
 //!
-//! The thread is nobody else's: a notification waits for the lock of the directory, which the
-//! kernel holds while a lookup or a creation in it is not answered.
+//! Before Linux 6.18 it can only be asked to drop names, and only those of files: a directory that
+//! a process works in would lose its path. The thread is nobody else's: such a notification waits
+//! for the lock of the directory, which the kernel holds while a lookup or a creation in it is not
+//! answered.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use gate_fuse::NodeId;
+use gate_fuse::{Errno, NodeId};
+use rustix::fs::FileType;
 
-use crate::directory::Population;
+use crate::directory::{Idle, Population};
 use crate::view::View;
 
 /// How often a lookup that found no descriptor is tried again. It holds the lock of its
@@ -135,15 +138,24 @@ impl Bell {
     }
 }
 
+/// How the kernel is asked to forget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// Nodes, of which it keeps those in use.
+    ByNode,
+    /// Names of files, in use or not.
+    ByName,
+}
+
 /// Starts the thread that makes room in a view.
 pub(crate) fn start(view: &Arc<View>) -> std::io::Result<()> {
     let (bell, view) = (view.room.bell.clone(), Arc::downgrade(view));
     let run = move || {
-        let mut swept = NodeId::ROOT;
+        let (mut swept, mut way) = (NodeId::ROOT, Way::ByNode);
         while bell.wait() {
             let Some(view) = view.upgrade() else { return };
             bell.sweeping.store(true, Ordering::Relaxed);
-            swept = sweep(&view, swept);
+            (swept, way) = sweep(&view, swept, way);
             bell.sweeping.store(false, Ordering::Relaxed);
         }
     };
@@ -151,13 +163,24 @@ pub(crate) fn start(view: &Arc<View>) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Asks the kernel to forget files, from the one after `swept` on, and returns the last of them:
-/// what it keeps is not asked for again before all others were.
-fn sweep(view: &View, mut swept: NodeId) -> NodeId {
+/// Asks the kernel to forget nodes, from the one after `swept` on, and returns the last of them:
+/// what it keeps is not asked for again before all others were. Returns the way that it knows, too.
+fn sweep(view: &View, swept: NodeId, way: Way) -> (NodeId, Way) {
     let excess = view.directory.population().known.saturating_sub(view.room.marks.ample);
     let busy = |node| view.handles.is_open(node);
-    for idle in view.directory.idle(swept, excess, busy) {
-        swept = idle.node;
+    let idle = view.directory.idle(swept, excess, busy);
+    let swept = idle.last().map_or(swept, |idle| idle.node);
+    if way == Way::ByNode {
+        match view.notifier().prune(&leaves_first(&idle)) {
+            Err(Errno::INVAL) => {}
+            Err(errno) => {
+                tracing::debug!(%errno, "the kernel does not forget");
+                return (swept, way);
+            }
+            Ok(()) => return (swept, way),
+        }
+    }
+    for idle in idle.iter().filter(|idle| idle.kind != FileType::Directory) {
         if busy(idle.node) {
             continue; // It was opened since.
         }
@@ -167,7 +190,17 @@ fn sweep(view: &View, mut swept: NodeId) -> NodeId {
             }
         }
     }
-    swept
+    (swept, Way::ByName)
+}
+
+/// A directory can be forgotten once all in it is; those that were found last are the deepest.
+fn leaves_first(idle: &[Idle]) -> Vec<NodeId> {
+    let of_kind = |is_directory| {
+        let nodes =
+            idle.iter().filter(move |idle| (idle.kind == FileType::Directory) == is_directory);
+        nodes.map(|idle| idle.node)
+    };
+    of_kind(false).chain(of_kind(true).rev()).collect()
 }
 
 #[cfg(test)]

@@ -74,6 +74,8 @@ pub struct Population {
 pub struct Idle {
     /// The node.
     pub node: NodeId,
+    /// What it is.
+    pub kind: FileType,
     /// Its names, each in its directory.
     pub places: Vec<(NodeId, Arc<[u8]>)>,
 }
@@ -212,14 +214,18 @@ impl Nodes {
         Population { known: known.by_id.len(), ever: known.newest.0 }
     }
 
-    /// At most so many of the nodes that have names and are no directories: the oldest that are
-    /// newer than `after`, and then, as on a ring, those that are not.
+    /// At most so many of the nodes that have names: the oldest that are newer than `after`, and
+    /// then, as on a ring, those that are not.
     pub fn idle(&self, after: NodeId, most: usize, busy: impl Fn(NodeId) -> bool) -> Vec<Idle> {
         let known = self.read();
-        let files = known.by_id.values().filter(|node| node.kind != FileType::Directory);
-        let mut ring: Vec<NodeId> = files.map(|node| node.id).filter(|id| !busy(*id)).collect();
-        ring.sort_unstable_by_key(|id| (*id <= after, *id));
-        let idle = ring.into_iter().map(|node| Idle { node, places: known.tree.places(node) });
+        let nodes = known.by_id.values().map(|node| (node.id, node.kind));
+        let mut ring: Vec<_> = nodes.filter(|(id, _)| !busy(*id)).collect();
+        ring.sort_unstable_by_key(|(id, _)| (*id <= after, *id));
+        let idle = ring.into_iter().map(|(node, kind)| Idle {
+            node,
+            kind,
+            places: known.tree.places(node),
+        });
         idle.filter(|idle| !idle.places.is_empty()).take(most).collect()
     }
 
