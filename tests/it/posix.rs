@@ -112,7 +112,7 @@ fn fio_reads_back_what_it_wrote() {
 #[test]
 fn what_stresses_file_systems_ends_well_in_a_view() {
     let world = World::new();
-    let seconds = gate_tests::scaled(1, 30).to_string();
+    let seconds = gate_tests::scaled(1, 15).to_string();
     let run = world
         .command("stress-ng".as_ref())
         .args(["--class", "filesystem", "--exclude", NOT_STRESSED, "--sequential", "1"])
