@@ -346,6 +346,18 @@ fn what_a_view_does_not_do_is_refused() {
     }
 }
 
+/// There the kernel writes by itself, and it cannot be told whose rights count.
+#[test]
+fn a_fast_view_takes_set_id_bits_even_from_what_root_writes() {
+    assert!(rustix::process::geteuid().is_root(), "needs root: run `cargo xtask test`");
+    for (mode, left) in [("default", "4755"), ("strict", "4755"), ("fast", "755")] {
+        let world = World::with_view(["--mode", mode]);
+        let script = "echo x > f && chmod 4755 f && echo y >> f && stat -c %a f";
+        let said = world.script(&world.view(), script).run().success();
+        assert_eq!(said.trim_end(), left, "{mode}");
+    }
+}
+
 #[track_caller]
 fn check(script: &str) {
     assert!(rustix::process::geteuid().is_root(), "needs root: run `cargo xtask test`");
