@@ -18,6 +18,8 @@ pub fn all(facts: &Facts) -> Vec<Finding> {
         machine::trial(&facts.trial),
         machine::allow_other(machine.user_allow_other, machine.may_mount),
         machine::open_files(&machine.descriptors),
+        machine::backing(&machine.kernel, machine.may_back),
+        machine::watches(machine.watches),
         machine::kin(machine.ptrace_scope, machine.may_trace),
         machine::surroundings(&machine.surroundings),
     ];

@@ -46,6 +46,10 @@ pub struct Machine {
     /// Whether /etc/fuse.conf lets ordinary users let others in.
     pub user_allow_other: bool,
     pub descriptors: Descriptors,
+    /// Whether this user may let the kernel read and write files for a view.
+    pub may_back: bool,
+    /// How many directories this user may watch.
+    pub watches: Option<u64>,
     /// Which processes may look into others of their user; `None` if all may.
     pub ptrace_scope: Option<u8>,
     /// Whether this user may look into all processes.
@@ -104,6 +108,7 @@ impl Machine {
         let capabilities = rustix::thread::capabilities(None).ok().map(|sets| sets.effective);
         let has = |capability| capabilities.is_some_and(|all| all.contains(capability));
         let limit = getrlimit(Resource::Nofile);
+        let surroundings = Surroundings::look();
         let fuse_conf = fs::read_to_string("/etc/fuse.conf").unwrap_or_default();
         Machine {
             kernel: line("/proc/sys/kernel/osrelease").unwrap_or_default(),
@@ -117,9 +122,11 @@ impl Machine {
                 most: number("/proc/sys/fs/nr_open").unwrap_or(u64::MAX),
                 may_raise: has(CapabilitySet::SYS_RESOURCE),
             },
+            may_back: has(CapabilitySet::SYS_ADMIN) && !surroundings.in_user_namespace,
+            watches: number("/proc/sys/fs/inotify/max_user_watches"),
             ptrace_scope: number("/proc/sys/kernel/yama/ptrace_scope"),
             may_trace: has(CapabilitySet::SYS_PTRACE),
-            surroundings: Surroundings::look(),
+            surroundings,
         }
     }
 

@@ -7,11 +7,15 @@ use crate::cli::doctor::Finding;
 use crate::cli::doctor::facts::trial::Trial;
 use crate::cli::doctor::facts::{Descriptors, Fusermount, Surroundings};
 
-/// The oldest kernel that will do, and the first that tells whose thread calls.
+/// The oldest kernel that will do, and the first that reads files for a view, and that tells whose
+/// thread calls.
 const KERNEL_MIN: (u32, u32) = (5, 15);
+const KERNEL_READS: (u32, u32) = (6, 9);
 const KERNEL_TELLS: (u32, u32) = (6, 13);
 /// The limit to which a view of root's raises that of its open files.
 const DESCRIPTORS_RAISED: u64 = 1 << 20;
+/// A source with more directories is looked up anew all the time.
+const WATCHES_FEW: u64 = 16_384;
 /// A view that knows fewer files is always looking things up anew.
 const FILES_FEW: usize = 8_192;
 
@@ -107,6 +111,29 @@ pub fn open_files(limits: &Descriptors) -> Finding {
             let mend = "raise `nofile` in /etc/security/limits.conf, or LimitNOFILE of its service";
             Finding::warn(CHECK, found, mend)
         }
+        false => Finding::ok(CHECK, found),
+    }
+}
+
+/// Whether the kernel reads and writes large files without asking the view.
+pub fn backing(release: &str, may_back: bool) -> Finding {
+    let found = match (version(release).is_some_and(|version| version >= KERNEL_READS), may_back) {
+        (true, true) => "the kernel reads large files itself, and writes in views with --mode fast",
+        (true, false) => "large files are read through the view: only root lets the kernel do it",
+        (false, _) => "large files are read through the view: before Linux 6.9 the kernel cannot",
+    };
+    Finding::ok("backing", found)
+}
+
+pub fn watches(most: Option<u64>) -> Finding {
+    const CHECK: &str = "watches";
+    let Some(most) = most else {
+        let mend = "use a kernel with inotify";
+        return Finding::warn(CHECK, "no directory can be watched: views ask for all anew", mend);
+    };
+    let found = format!("{most} directories of sources can be watched by this user");
+    match most < WATCHES_FEW {
+        true => Finding::warn(CHECK, found, "as root: `sysctl fs.inotify.max_user_watches=524288`"),
         false => Finding::ok(CHECK, found),
     }
 }
@@ -215,6 +242,20 @@ mod tests {
         check(open_files(&limits(4096, true)), Level::Ok, "524288 files");
         let low = Descriptors { most: 4096, ..limits(4096, true) };
         check(open_files(&low), Level::Warn, "2048 files");
+    }
+
+    #[test]
+    fn who_reads_large_files_depends_on_kernel_and_user() {
+        check(backing("6.9.0", true), Level::Ok, "the kernel reads");
+        check(backing("6.12.1", false), Level::Ok, "only root");
+        check(backing("6.8.12", true), Level::Ok, "before Linux 6.9");
+    }
+
+    #[test]
+    fn few_watches_make_views_of_large_trees_slow() {
+        check(watches(Some(524_288)), Level::Ok, "524288 directories");
+        check(watches(Some(8_192)), Level::Warn, "sysctl");
+        check(watches(None), Level::Warn, "inotify");
     }
 
     #[test]
