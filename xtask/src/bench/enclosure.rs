@@ -12,8 +12,11 @@ use crate::step::Failure;
 const INSIDE: &str = "GATE_BENCH_INSIDE";
 
 /// The shell is the first process of the namespace: the one that no Ctrl-C ends, so it is not
-/// this program.
-const FIRST: &str = "\"$@\"; exit $?";
+/// this program. Before, it lets go of the views that were mounted outside: a copy of a mount keeps it
+/// alive after it was unmounted there.
+const FIRST: &str = "sed -n 's/^[^ ]* \\([^ ]*\\) fuse\\.gate .*/\\1/p' /proc/self/mounts |
+    while read -r view; do umount -l \"$(printf '%b' \"$view\")\"; done
+\"$@\"; exit $?";
 
 /// Tells whether this process is inside.
 pub fn is_inside() -> bool {
@@ -36,7 +39,16 @@ pub fn run(words: &[&str], dir: &Path) -> Result<(), Failure> {
     command
         .args([format!("{INSIDE}=1"), format!("CARGO_TARGET_DIR={}", target.display())])
         .args(["setpriv", "--pdeathsig", "KILL"])
-        .args(["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"])
+        .args([
+            "unshare",
+            "--mount",
+            "--propagation",
+            "slave",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--mount-proc",
+        ])
         .args(["sh", "-c", FIRST, "sh"])
         .arg(target.join("release/xtask"))
         .arg("bench")
