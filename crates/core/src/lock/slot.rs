@@ -40,8 +40,6 @@ pub(super) struct Waiting {
     pub look_again: Option<Time>,
     /// That it may be part of a cycle.
     pub suspicion: Option<Suspicion>,
-    /// Set until its first look, which also looks for a cycle.
-    pub fresh: bool,
 }
 
 #[cfg_attr(test, derive(Clone))]

@@ -184,7 +184,6 @@ impl Table {
             watch: None,
             look_again,
             suspicion: None,
-            fresh: true,
         };
         self.enlist(ticket, claim).waiting = Some(waiting);
         self.lead(ticket, kin);

@@ -55,21 +55,12 @@ type Walked = FxHashMap<(QueueId, Mode), Ticket>;
 impl Table {
     /// Finds a cycle through a waiter, the surest there is.
     pub(super) fn find_cycle(&self, start: Ticket) -> Option<Cycle> {
-        if !self.may_be_waited_for(start) {
-            return None;
-        }
         [Certainty::Sure, Certainty::Likely, Certainty::Possible].into_iter().find_map(
             |certainty| {
                 let youngest = self.walk_waits(start, certainty)?;
                 Some(Cycle { youngest, certainty })
             },
         )
-    }
-
-    /// Returns whether anything could wait for this waiter or its party.
-    fn may_be_waited_for(&self, ticket: Ticket) -> bool {
-        let slot = self.slot(ticket);
-        !slot.kin.is_empty() || self.party_holds(&slot.asked().party, ticket)
     }
 
     fn walk_waits(&self, start: Ticket, certainty: Certainty) -> Option<Ticket> {

@@ -48,7 +48,7 @@ impl Table {
     fn look(&mut self, ticket: Ticket, now: Time) -> Option<Event> {
         let waiting = self.slots.get(&ticket)?.waiting.as_ref()?;
         let claim = waiting.claim.clone();
-        let (fresh, watched) = (waiting.fresh, waiting.watch);
+        let watched = waiting.watch;
         self.unwatch(ticket);
         if self.sessions[&claim.owner.session].presence != Presence::Here {
             if let Some(before) = watched {
@@ -69,7 +69,6 @@ impl Table {
                 self.queues[queue].watch(ticket, mode, may_be_kin);
                 let waiting = self.slot_mut(ticket).waiting.as_mut().expect("looked at above");
                 waiting.watch = Some((queue, mode));
-                waiting.fresh = false;
                 if let Some(before) = watched.filter(|before| *before != (queue, mode)) {
                     self.wake_first(before);
                 }
@@ -80,7 +79,8 @@ impl Table {
                 if claim.patience == Patience::Try {
                     return Some(self.refuse_waiter(ticket, Refusal::WouldBlock));
                 }
-                (fresh || may_be_kin).then(|| self.cut_cycle(ticket, now)).flatten()
+                // Who closes a cycle comes last: it is waited for as kin, or for what its party has.
+                may_be_kin.then(|| self.cut_cycle(ticket, now)).flatten()
             }
         }
     }
