@@ -2,6 +2,7 @@
 
 mod bounds;
 mod corners;
+mod cycles;
 mod lives;
 mod model;
 mod revoked;

@@ -240,6 +240,10 @@ mod tests {
     const SESSION: SessionId = SessionId(1);
 
     fn claim(number: u64, path: &str) -> Arc<Claim> {
+        claim_of(number, &[path])
+    }
+
+    fn claim_of(number: u64, paths: &[&str]) -> Arc<Claim> {
         let owner = OwnerId { session: SESSION, number };
         let terms = Terms {
             owner,
@@ -251,8 +255,11 @@ mod tests {
             max_hold: None,
             label: Label::default(),
         };
-        let path = ViewPath::parse(path.as_bytes()).unwrap();
-        let places = vec![Place { space: SPACE, path: Some(path), node: Node::None }];
+        let place = |path: &&str| {
+            let path = ViewPath::parse(path.as_bytes()).unwrap();
+            Place { space: SPACE, path: Some(path), node: Node::None }
+        };
+        let places = paths.iter().map(place).collect();
         Arc::new(Claim::new(terms, Want { op: Op::Hold(Access::Write), places }))
     }
 
@@ -290,5 +297,34 @@ mod tests {
             assert_eq!(all, [Ticket(6), Ticket(7)][..most.min(2)]);
         }
         assert_eq!(table.tickets_on(SPACE, &ViewPath::root(), Ticket(0), 9), []);
+        let path = ViewPath::parse(b"d/f").unwrap();
+        assert_eq!(table.tickets_on(SPACE, &path, Ticket(3), 2), [Ticket(5), Ticket(7)]);
+    }
+
+    #[test]
+    fn who_holds_is_named_first_however_many_stand_before() {
+        let mut table = Table::new(Epoch(1));
+        let lease = Duration::from_secs(10);
+        table.execute(Time::ZERO, Command::Open { session: SESSION, lease }).unwrap();
+        assert!(!table.has_claims(SESSION));
+        let mut ask = |number, paths: &[&str]| {
+            let command = Command::Acquire { claim: claim_of(number, paths), leaders: Vec::new() };
+            table.execute(Time::ZERO, command).unwrap();
+        };
+        let shown = BLOCKERS_SHOWN_MAX as u64;
+        // Twice as many as are shown wait for one name, and one more waits for another beside.
+        ask(0, &["f"]);
+        ask(1, &["g"]);
+        (2..2 + 2 * shown).for_each(|number| ask(number, &["f"]));
+        let last = 2 + 2 * shown;
+        ask(last, &["f", "g"]);
+        assert!(table.has_claims(SESSION));
+        let ticket = table.ticket_of(OwnerId { session: SESSION, number: last }).unwrap();
+        let standing = table.standings(vec![ticket]).next().unwrap();
+        let State::Waiting { place, behind } = standing.state else { panic!("{standing:?}") };
+        assert_eq!(place, 2 * BLOCKERS_SHOWN_MAX + 1);
+        // Tickets count from one.
+        let expected: Vec<Ticket> = (1..=shown).map(Ticket).collect();
+        assert_eq!(behind, expected);
     }
 }

@@ -155,3 +155,28 @@ fn a_line_is_bounded_for_each_session_and_for_all() {
     assert_eq!(wait(&mut table, GREEDY), Ok(()), "one has gone");
     assert_eq!(wait(&mut table, last), Err(Refusal::Limit(Limit::Waiters)));
 }
+
+/// Whoever drives the table by hand must know when it may stop.
+#[test]
+fn nothing_comes_between_the_steps_in_which_a_session_ends() {
+    let mut table = Table::new(Epoch(1));
+    for session in [GREEDY, OTHER] {
+        table.execute(Time::ZERO, Command::Open { session, lease: LEASE }).unwrap();
+    }
+    let now = Time::ZERO + LEASE * 2;
+    for number in 1..=2 {
+        ask(&mut table, GREEDY, number).unwrap();
+    }
+    table.execute(now, Command::Lose { session: GREEDY, heard: Time::ZERO }).unwrap();
+    let claim = claim_on(OTHER, 1, FileKey { volume: GREEDY.0, inode: 1, generation: 0 });
+    let asked = table.decide(now, Command::Acquire { claim, leaders: Vec::new() }).unwrap();
+    let mut next = asked.into_iter().next();
+    let mut ends = Vec::new();
+    while let Some(event) = next {
+        table.apply(&event);
+        ends.push(table.ends_a_session());
+        next = table.settle(now);
+    }
+    // It queued, ended both that the session had, closed that, and went in.
+    assert_eq!(ends, [false, true, true, false, false]);
+}

@@ -531,7 +531,10 @@ fn n1_of_listed_grants_that_conflict_the_first_is_taken_back() {
     let sessions = vec![(session, lease)];
     let restore = Restore { sessions, claims: Vec::new(), incomplete: true, grace: lease };
     let mut table = Table::restore(Epoch(2), Time::ZERO, restore);
-    let held = vec![lost(1), lost(1), lost(2)];
+    // Of this run nothing was lost.
+    let (of_this_run, _) = lost(3);
+    let liar = (of_this_run, Token { epoch: Epoch(2), counter: 1 });
+    let held = vec![liar, lost(1), lost(1), lost(2)];
     let waiting = [2, 3].map(|number| (lost(number).0, Vec::new())).to_vec();
     let reclaim = Command::Reclaim { session, held, waiting };
     let outcome = table.execute(Time::ZERO, reclaim).unwrap();

@@ -160,7 +160,7 @@ impl World {
         }
     }
 
-    /// Asks for `[try|wait MS|below WHO|patient|eager|threads|leashed|limited MS]… OP PATH…`.
+    /// Asks for `[try|wait MS|below WHO|patient|eager|threads|apart|leashed|limited MS]… OP PATH…`.
     fn ask(&mut self, session: SessionId, words: &[&str]) -> String {
         let mut terms = self.terms(session);
         let mut leaders = Vec::new();
@@ -180,6 +180,7 @@ impl World {
                 "patient" => terms.read_wait = Some(Duration::from_secs(30)),
                 "eager" => terms.read_wait = Some(Duration::ZERO),
                 "threads" => terms.caller = None,
+                "apart" => terms.party = Party::Owner(terms.owner),
                 "leashed" => {
                     terms.lease = Some(LEASE);
                     terms.max_hold = Some(Duration::from_secs(60));
@@ -227,9 +228,15 @@ impl World {
             let name = name_of(standing.claim.owner.session);
             let (since, age) = (self.table.since(standing.ticket), self.now.since(standing.since));
             match standing.state {
-                State::Held { .. } => {
+                State::Held { lease_ends_at, asked_until, .. } => {
                     assert_eq!(since.held, Some(standing.since));
-                    format!("{name} holds {}", age.as_millis())
+                    let left = |word: &str, until: Option<Time>| match until {
+                        Some(until) => format!(", {word} {}", until.since(self.now).as_millis()),
+                        None => String::new(),
+                    };
+                    let lease = left("leased", lease_ends_at);
+                    let asked = left("asked", asked_until);
+                    format!("{name} holds {}{lease}{asked}", age.as_millis())
                 }
                 State::Waiting { place, behind } => {
                     assert_eq!(since.waiting, Some(standing.since));

@@ -1,0 +1,96 @@
+//! Timelines of waits that go round: whether they are a cycle, since when, and who is refused.
+
+use super::script::check;
+
+#[test]
+fn what_a_process_has_is_no_reason_to_see_a_cycle() {
+    check(
+        "
+        A W d/z        granted 1
+        B W d/x        granted 2
+        C hold W d/    waits (for A and B)
+        B W d/z        waits (for A alone: what it has beneath d, C waits for)
+        tick 3000
+        A release      B granted 3
+        ",
+    );
+}
+
+#[test]
+fn a_cycle_stands_since_it_was_first_seen_whoever_is_in_it() {
+    check(
+        "
+        A W f          granted 1
+        B W g          granted 2
+        C threads W h  granted 3
+        A W g          waits
+        B W f          waits (a cycle, for 50 ms)
+        tick 10
+        A withdraw     EINTR
+        C threads W g  waits
+        A W h          waits (another one, for 2 s)
+        tick 40
+        tick 1949
+        tick 1         A EDEADLK
+        ",
+    );
+}
+
+#[test]
+fn a_cycle_that_leads_through_a_line_twice_is_found() {
+    check(
+        "
+        A hold W s     granted 1
+        B W q          granted 2
+        C hold W q m   waits
+        D hold W q s   waits
+        E hold W q n   waits
+        A hold W m n   EDEADLK (behind C, whom nobody in line stops, and E, who waits for D)
+        ",
+    );
+}
+
+/// What a hold leads works for somebody who may let go of it before that has ended.
+#[test]
+fn a_cycle_through_who_works_below_a_hold_must_stand_first() {
+    check(
+        "
+        A hold W f     granted 1
+        B hold W g     granted 2
+        K below A W g  waits
+        B W f          waits
+        tick 1999
+        tick 1         B EDEADLK
+        ",
+    );
+}
+
+#[test]
+fn a_process_with_several_threads_may_end_what_its_kin_waits_for() {
+    check(
+        "
+        A threads W f  granted 1
+        B W g          granted 2
+        K W g          waits
+        B W f          waits
+        K kin A
+        tick 1999
+        tick 1         B EDEADLK
+        ",
+    );
+}
+
+#[test]
+fn who_waits_for_kin_that_waits_is_part_of_no_cycle() {
+    check(
+        "
+        A W f          granted 1
+        B hold W g     granted 2
+        K W f g        waits
+        K kin A        (it waits for B)
+        A W h          granted 3
+        tick 3000
+        B release      K granted 4
+        ",
+    );
+}
