@@ -25,9 +25,9 @@ const BACKED_FROM_BYTES: u64 = 128 * 1024;
 pub enum Policy {
     /// Nothing.
     Nothing,
-    /// What is read.
+    /// What is read, and what is written without a turn.
     Reads,
-    /// What is written, too.
+    /// What is written in a turn, too.
     Everything,
 }
 
@@ -37,6 +37,16 @@ pub(crate) enum Use {
     Read,
     Write,
     ReadWrite,
+}
+
+/// A new handle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Opening {
+    pub to: Use,
+    /// Bytes of the file.
+    pub size: u64,
+    /// Whether it is opened in a turn, which may be taken away.
+    pub in_turn: bool,
 }
 
 /// The ways of the files that are open.
@@ -106,18 +116,18 @@ impl Ways {
         Ways { policy, backer, refused: AtomicBool::new(false), files: Mutex::default() }
     }
 
-    /// Chooses the way of a new handle of a file of that size, which is open as `file`.
+    /// Chooses the way of a new handle of a file, which is open as `file`.
     /// `read_write` opens it to be read and written.
     pub fn join(
         &self,
         node: NodeId,
-        (to, size): (Use, u64),
+        opening: Opening,
         file: &OpenFile,
         read_write: impl FnOnce() -> Result<OpenFile, Errno>,
     ) -> Told {
         let alone = !self.lock().contains_key(&node);
-        let how = self.wanted(to, size).filter(|_| alone);
-        let backing = how.and_then(|how| match (how, to) {
+        let how = self.wanted(opening).filter(|_| alone);
+        let backing = how.and_then(|how| match (how, opening.to) {
             (Backed::ToRead, _) | (Backed::ToWrite, Use::ReadWrite) => self.back(how, Ok(file)),
             (Backed::ToWrite, _) => self.back(how, read_write().as_ref().map_err(|errno| *errno)),
         });
@@ -125,14 +135,16 @@ impl Ways {
         let shared = match files.entry(node) {
             // Another handle was faster, or there were some: its way is this one's.
             Entry::Occupied(shared) => shared.into_mut(),
-            Entry::Vacant(_) if backing.is_none() && to == Use::Write => return Told::direct(),
+            Entry::Vacant(_) if backing.is_none() && opening.to == Use::Write => {
+                return Told::direct();
+            }
             Entry::Vacant(vacant) => {
                 let way =
                     backing.map_or(SharedWay::Cached, |(file, how)| SharedWay::Backed(file, how));
                 vacant.insert(Shared { way, handles: 0 })
             }
         };
-        let told = shared.way.told(to);
+        let told = shared.way.told(opening.to, self.must_see(opening));
         shared.handles += usize::from(told.way != Way::Direct);
         told
     }
@@ -159,13 +171,24 @@ impl Ways {
         shared.is_some_and(|shared| matches!(shared.way, SharedWay::Backed(_, Backed::ToWrite)))
     }
 
-    fn wanted(&self, to: Use, size: u64) -> Option<Backed> {
-        match (self.policy, to.writes()) {
-            (Policy::Reads | Policy::Everything, false) if size >= BACKED_FROM_BYTES => {
-                Some(Backed::ToRead)
+    fn wanted(&self, opening: Opening) -> Option<Backed> {
+        match self.policy {
+            Policy::Nothing => None,
+            Policy::Reads | Policy::Everything if opening.to.writes() => {
+                (!self.must_see(opening)).then_some(Backed::ToWrite)
             }
-            (Policy::Everything, true) => Some(Backed::ToWrite),
-            (Policy::Nothing | Policy::Reads | Policy::Everything, _) => None,
+            Policy::Reads | Policy::Everything => {
+                (opening.size >= BACKED_FROM_BYTES).then_some(Backed::ToRead)
+            }
+        }
+    }
+
+    /// Returns whether what is written must come to the view.
+    fn must_see(&self, opening: Opening) -> bool {
+        match self.policy {
+            Policy::Nothing => true,
+            Policy::Reads => opening.in_turn,
+            Policy::Everything => false,
         }
     }
 
@@ -189,7 +212,7 @@ impl Ways {
 }
 
 impl SharedWay {
-    fn told(&self, to: Use) -> Told {
+    fn told(&self, to: Use, must_be_seen: bool) -> Told {
         match (self, to) {
             (SharedWay::Cached, Use::Write) => Told::direct(),
             (SharedWay::Cached, Use::Read | Use::ReadWrite) => {
@@ -197,7 +220,7 @@ impl SharedWay {
             }
             (SharedWay::Backed(backing, how), to) => {
                 let mut flags = OpenFlags::PASSTHROUGH;
-                let seen = to.writes() && *how == Backed::ToRead;
+                let seen = to.writes() && (*how == Backed::ToRead || must_be_seen);
                 flags.set(OpenFlags::DIRECT_IO, seen);
                 let way = if to.writes() && !seen { Way::Unfenced } else { Way::Shared };
                 Told { way, flags, backing: Some(backing.id()) }

@@ -9,7 +9,7 @@ use gate_fuse::{Caller, CopyFileRange, Errno, HandleId, NodeId, OpenFlags, Opene
 
 use super::View;
 use crate::asker::Asker;
-use crate::backing::Use;
+use crate::backing::{self, Use};
 use crate::directory::{Found, Make, OpenFile};
 use crate::fence::InUse;
 use crate::guard::{Opens, Overwrite, Victim};
@@ -212,10 +212,11 @@ impl View {
         node: NodeId,
         user: User,
         turn: Turn,
-        (file, io): (OpenFile, (Use, u64)),
+        (file, (to, size)): (OpenFile, (Use, u64)),
     ) -> Opened {
         let (writes, may_fail_at_close) = (user.writes, user.writes && file.may_fail_at_close());
-        let told = self.ways.join(node, io, &file, || {
+        let opening = backing::Opening { to, size, in_turn: turn != Turn::Ungated };
+        let told = self.ways.join(node, opening, &file, || {
             self.directory.open(node, libc::O_RDWR.cast_unsigned(), false)
         });
         let handle = self.handles.insert(Handle::new(node, user, turn, (file, told.way)));
@@ -228,7 +229,7 @@ impl View {
         }
         // Without this each close costs a call that does nothing. Where nobody takes turns it does
         // something: what the closer has locked by fcntl(2) ends with it.
-        let nothing_late = !writes || (io.0 == Use::Write && !may_fail_at_close);
+        let nothing_late = !writes || (to == Use::Write && !may_fail_at_close);
         let in_turn = turn != Turn::Ungated && !self.settings.release_on_flush;
         let mut flags = told.flags;
         flags.set(OpenFlags::NOFLUSH, nothing_late && in_turn);
