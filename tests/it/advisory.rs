@@ -465,49 +465,6 @@ fn a_lock_that_goes_round_in_one_view_comes_to_others() {
 
 /// Eight processes, four in each of two directories, which are one on the bare directory.
 #[test]
-fn sqlite_in_two_views_of_one_source_loses_nothing() {
-    count_with_sqlite("delete");
-}
-
-/// Its index lies in memory that all users map: the kernel maps the source's file for each of them.
-#[test]
-fn sqlite_with_a_write_ahead_log_in_two_views_of_one_source_loses_nothing() {
-    count_with_sqlite("wal");
-}
-
-#[track_caller]
-fn count_with_sqlite(journal_mode: &str) {
-    const INCREMENTS: usize = 25;
-    let scene = Scene::new();
-    let twin = scene.world.twin();
-    let counted = [[&twin, &twin], [&scene.world.view(), &scene.second]].map(|places| {
-        let script = format!(
-            r#"
-            sqlite3 "$0/count.db" 'pragma journal_mode = {journal_mode}' \
-                'create table t (n); insert into t values (0)'
-            increment() {{
-                {{ printf '.timeout 60000\n'
-                   for i in $(seq {INCREMENTS}); do
-                       echo 'begin immediate; update t set n = n + 1; commit;'
-                   done
-                }} | sqlite3 -bail "$1/count.db"
-            }}
-            for i in 1 2 3 4; do
-                increment "$0" & pids="${{pids-}} $!"
-                increment "$1" & pids="$pids $!"
-            done
-            for pid in $pids; do wait $pid || echo "failed $?"; done
-            sqlite3 "$1/count.db" 'select n from t; pragma integrity_check'
-            "#
-        );
-        let run = scene.world.script(scene.world.home(), &script).args(places);
-        run.within(LONG).run().success()
-    });
-    let expected = format!("{journal_mode}\n{}\nok\n", 8 * INCREMENTS);
-    assert_eq!(counted, [expected.clone(), expected]);
-}
-
-#[test]
 fn locks_of_directories_end_at_the_view() {
     let scene = Scene::new();
     std::fs::create_dir(scene.world.source().join("d")).unwrap();

@@ -232,3 +232,47 @@ fn refused<S: AsRef<OsStr>>(
     let words = ["mount".as_ref(), "--foreground".as_ref(), source.as_os_str(), point.as_ref()];
     world.gate(words).args(args).run().refusal()
 }
+
+#[test]
+fn sqlite_in_two_views_of_one_source_loses_nothing() {
+    count_with_sqlite("delete");
+}
+
+/// Its index lies in memory that all users map: the kernel maps the source's file for each of them.
+#[test]
+fn sqlite_with_a_write_ahead_log_in_two_views_of_one_source_loses_nothing() {
+    count_with_sqlite("wal");
+}
+
+#[track_caller]
+fn count_with_sqlite(journal_mode: &str) {
+    const INCREMENTS: usize = 25;
+    let mut world = World::new();
+    let second = second_view(&mut world, [""; 0]);
+    let twin = world.twin();
+    let counted = [[&twin, &twin], [&world.view(), &second]].map(|places| {
+        let script = format!(
+            r#"
+            sqlite3 "$0/count.db" 'pragma journal_mode = {journal_mode}' \
+                'create table t (n); insert into t values (0)'
+            increment() {{
+                {{ printf '.timeout 60000\n'
+                   for i in $(seq {INCREMENTS}); do
+                       echo 'begin immediate; update t set n = n + 1; commit;'
+                   done
+                }} | sqlite3 -bail "$1/count.db"
+            }}
+            for i in 1 2 3 4; do
+                increment "$0" & pids="${{pids-}} $!"
+                increment "$1" & pids="$pids $!"
+            done
+            for pid in $pids; do wait $pid || echo "failed $?"; done
+            sqlite3 "$1/count.db" 'select n from t; pragma integrity_check'
+            "#
+        );
+        let run = world.script(world.home(), &script).args(places);
+        run.within(Duration::from_secs(120)).run().success()
+    });
+    let expected = format!("{journal_mode}\n{}\nok\n", 8 * INCREMENTS);
+    assert_eq!(counted, [expected.clone(), expected]);
+}

@@ -9,7 +9,7 @@ use gate_fuse::{Caller, CopyFileRange, Errno, HandleId, NodeId, OpenFlags, Opene
 
 use super::View;
 use crate::asker::Asker;
-use crate::backing::{self, Use};
+use crate::backing::{self, Use, Way};
 use crate::directory::{Found, Make, OpenFile};
 use crate::fence::InUse;
 use crate::guard::{Opens, Overwrite, Victim};
@@ -219,6 +219,10 @@ impl View {
         let told = self.ways.join(node, opening, &file, || {
             self.directory.open(node, libc::O_RDWR.cast_unsigned(), false)
         });
+        if told.way == Way::Unfenced {
+            // From here on nothing is trusted; what was told before is forgotten.
+            self.declare_stale(node);
+        }
         let handle = self.handles.insert(Handle::new(node, user, turn, (file, told.way)));
         // Taken away before there was a handle to fence.
         if let Turn::Granted { owner } = turn
