@@ -400,10 +400,10 @@ class Session:
             self._end(owner, refused(message.why))
         elif isinstance(message, m.Revoked):
             error = lost(message.why, message.reason)
-            told = owner.on_lost if owner.holds else None
+            is_told = owner.on_lost is not None and owner.holds
             self._end(owner, error if owner.holds else Interrupted(str(error)))
             # The next is let in once this one says that it is done, which it is once it was told.
-            if told:
+            if is_told:
                 self._calls.put(lambda: self._done_with(owner))
             else:
                 self._say(m.Release(owner.number, None))
