@@ -397,11 +397,18 @@ impl Oracle {
         }
     }
 
+    /// Whether both are of a session that is coming back. What it lists it had before, side by side;
+    /// of what the broker does not take, because names have moved since, it is told in a moment.
+    fn takes_back(&self, one: OwnerId, other: OwnerId) -> bool {
+        self.returning.is_some_and(|back| one.session == back && other.session == back)
+    }
+
     /// N1, among what clients believe to hold and may rely on.
     fn check_beliefs(&self, ticket: Ticket, seen: &Seen, footprint: Footprint, now: Time) {
         for (owner, belief) in &self.beliefs {
             assert!(
                 *owner == seen.claim.owner
+                    || self.takes_back(*owner, seen.claim.owner)
                     || !belief.footprint.conflicts(footprint)
                     || self.are_kin(&seen.claim.party, &belief.party)
                     || self.good_until.get(&belief.client).is_none_or(|until| *until <= now),
