@@ -215,6 +215,8 @@ fn events_over_http_go_on_where_they_were_without_gap_or_repeat() {
     let mut seen = vec![first.clone(), events.hear()];
     drop(events);
     turn();
+    // The kernel tells of the last close a moment later.
+    world.await_idle();
     world.stop_broker();
     world.start_broker([""; 0]);
     turn();
