@@ -240,9 +240,6 @@ impl File {
                 Served::NotYet(waiter) => self.waiters.push(waiter),
             }
         }
-        if self.waiters.is_empty() {
-            self.relay = Relay::default();
-        }
         any
     }
 

@@ -14,7 +14,8 @@ const REST: Duration = LOOK_EVERY.saturating_mul(3);
 /// How the locks of one file go round.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Relay {
-    /// Nobody waits here, or nobody has got any so far.
+    /// Nobody who waited here has got any so far. Between two of them nobody may wait for a moment:
+    /// that ends no relay.
     #[default]
     Fresh,
     /// Since then they went from one to the next.
