@@ -152,6 +152,13 @@ fn the_log_and_its_followers_go_on_over_a_restart() {
     assert_gap_free(&told);
     let runs: Vec<_> = told.iter().filter_map(|event| event["former"].as_str()).collect();
     assert_eq!(runs, ["none", "whole"]);
+    // What is told is written down a moment later.
+    let log = world.state().join("audit.sqlite");
+    wait_until(SOON, "the second run is written down", || {
+        let script = r#"sqlite3 "$0" 'select max(epoch) from block'"#;
+        let newest = world.script(world.home(), script).args([&log]).run().stdout;
+        newest.trim() == "2"
+    });
     // A killed one leaves a run without an end, which the next says.
     world.kill_broker();
     world.start_broker([""; 0]);
