@@ -73,7 +73,7 @@ impl View {
         match (self.directory.peek(parent, name), known) {
             (Ok((file, attr)), Some(node)) if self.directory.file_key(node) == Ok(file) => {
                 if !self.directory.was_told(node, &attr) {
-                    self.declare(node, Stale::Attributes);
+                    self.declare_stale(node, Stale::Attributes);
                 }
             }
             (Err(Errno::NOENT), None) => {}
@@ -83,9 +83,8 @@ impl View {
 
     /// Names may have changed within one tick of the clock by which the kernel judges a listing.
     fn pass_on_directory(&self, node: NodeId) {
-        let holds = |attr| self.directory.was_told(node, &attr);
-        if !self.directory.getattr(node).is_ok_and(holds) {
-            self.declare(node, Stale::Everything);
+        if self.directory.has_news(node) {
+            self.declare_stale(node, Stale::Everything);
         }
     }
 
@@ -93,15 +92,9 @@ impl View {
     fn pass_on_anything(&self) {
         for (parent, name, node) in self.directory.places() {
             self.look_up_again(parent, &name);
-            self.declare(node, Stale::Everything);
+            self.declare_stale(node, Stale::Everything);
         }
-        self.declare(NodeId::ROOT, Stale::Everything);
-    }
-
-    fn declare(&self, node: NodeId, stale: Stale) {
-        if let Err(errno) = self.notifier().inval_inode(node, stale) {
-            tracing::warn!(%errno, ?node, ?stale, "what is stale could not be declared so");
-        }
+        self.declare_stale(NodeId::ROOT, Stale::Everything);
     }
 
     fn look_up_again(&self, parent: NodeId, name: &[u8]) {

@@ -156,11 +156,18 @@ impl Directory {
         Ok(self.nodes.get(node)?.key.file)
     }
 
-    /// Notes that the kernel is told these attributes.
-    pub fn tell(&self, node: NodeId, attr: &Attr) {
-        if let Ok(node) = self.nodes.get(node) {
-            node.tell(attr);
-        }
+    /// Notes that the kernel is told these attributes, and returns which of the node's changes are
+    /// told from now on. What is done under other names of a file may be done where nobody looks.
+    pub fn tell(&self, node: NodeId, attr: &Attr) -> Told {
+        let Ok(node) = self.nodes.get(node) else { return Told { name: false, attributes: false } };
+        node.tell(attr);
+        let parent = self.nodes.parent_by_newest(node.id);
+        let name = parent.is_some_and(|parent| parent.is_watched());
+        let inside = match node.kind {
+            FileType::Directory => node.is_watched(),
+            _ => attr.nlink == 1,
+        };
+        Told { name, attributes: name && inside }
     }
 
     /// Whether a node's attributes are others than the kernel was last told.
@@ -189,18 +196,6 @@ impl Directory {
     /// Whether all changes of what is in a directory are told.
     pub fn is_watched(&self, directory: NodeId) -> bool {
         self.nodes.get(directory).is_ok_and(|node| node.is_watched())
-    }
-
-    /// Which changes of a node are told. What is done under other names of a file may be done where
-    /// nobody looks.
-    pub fn told_of(&self, node: NodeId, attr: &Attr) -> Told {
-        let parent = self.nodes.parent_by_newest(node);
-        let name = parent.is_some_and(|parent| parent.is_watched());
-        let attributes = self.nodes.get(node).is_ok_and(|node| match node.kind {
-            FileType::Directory => node.is_watched(),
-            _ => attr.nlink == 1,
-        });
-        Told { name, attributes: name && attributes }
     }
 
     /// Whether the kernel was told these attributes of a node.

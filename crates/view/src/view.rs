@@ -165,8 +165,8 @@ impl View {
     }
 
     fn answer_attr(&self, node: NodeId, attr: &Attr, reply: Reply) {
-        self.directory.tell(node, attr);
-        reply.attr(attr, self.attr_valid(node, &self.directory.told_of(node, attr)));
+        let told = self.directory.tell(node, attr);
+        reply.attr(attr, self.attr_valid(node, &told));
     }
 
     /// Lets an open see the file as it is: another view, or somebody beside this one, may have
@@ -174,7 +174,7 @@ impl View {
     fn refresh(&self, node: NodeId) -> Result<Review, Errno> {
         let review = self.directory.review(node)?;
         if !review.attributes_hold {
-            self.declare_stale(node);
+            self.declare_stale(node, Stale::Attributes);
         }
         Ok(review)
     }
@@ -183,20 +183,19 @@ impl View {
     /// have written before somebody got an advisory lock, say.
     pub fn refresh_changed(&self, node: NodeId) {
         if self.directory.has_news(node) {
-            self.declare_stale(node);
+            self.declare_stale(node, Stale::Attributes);
         }
     }
 
-    fn declare_stale(&self, node: NodeId) {
-        if let Err(errno) = self.notifier().inval_inode(node, Stale::Attributes) {
-            tracing::warn!(%errno, ?node, "attributes could not be declared stale");
+    pub fn declare_stale(&self, node: NodeId, stale: Stale) {
+        if let Err(errno) = self.notifier().inval_inode(node, stale) {
+            tracing::warn!(%errno, ?node, ?stale, "what is stale could not be declared so");
         }
     }
 
     fn entry(&self, found: &Found) -> Entry {
         self.room.mind(self.directory.population());
-        self.directory.tell(found.node, &found.attr);
-        let told = self.directory.told_of(found.node, &found.attr);
+        let told = self.directory.tell(found.node, &found.attr);
         Entry {
             node: found.node,
             generation: 0,

@@ -73,8 +73,7 @@ impl View {
             }
             Operation::Statx { .. } => match self.directory.statx(node) {
                 Ok((attr, stat)) => {
-                    self.directory.tell(node, &attr);
-                    let told = self.directory.told_of(node, &attr);
+                    let told = self.directory.tell(node, &attr);
                     reply.statx(&stat, self.attr_valid(node, &told));
                 }
                 Err(errno) => reply.error(errno),

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use gate_api::session::Quiet;
 use gate_core::lock::want::{Access, Node, Op, Want};
-use gate_fuse::{Caller, CopyFileRange, Errno, HandleId, NodeId, OpenFlags, Opened, Reply, Write};
+use gate_fuse::{
+    Caller, CopyFileRange, Errno, HandleId, NodeId, OpenFlags, Opened, Reply, Stale, Write,
+};
 
 use super::View;
 use crate::asker::Asker;
@@ -221,7 +223,7 @@ impl View {
         });
         if told.way == Way::Unfenced {
             // From here on nothing is trusted; what was told before is forgotten.
-            self.declare_stale(node);
+            self.declare_stale(node, Stale::Attributes);
         }
         let handle = self.handles.insert(Handle::new(node, user, turn, (file, told.way)));
         // Taken away before there was a handle to fence.
