@@ -26,7 +26,8 @@ mod tests;
 mod tree;
 mod watch;
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, c_int};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -37,7 +38,7 @@ use rustix::process::{Resource, Rlimit};
 
 pub use advisory::{Bytes, Kind};
 pub use apart::KeptName;
-pub use attributes::SetXattr;
+pub use attributes::{SetXattr, copy_attributes};
 pub use change::Make;
 pub use control::Control;
 pub use file::OpenFile;
@@ -331,6 +332,18 @@ impl Node {
     fn reopen_path(&self) -> String {
         descriptor_path(&self.descriptor)
     }
+}
+
+/// Reads what a call of libc returns that tells nothing but whether it failed.
+fn checked(returned: c_int) -> Result<(), Errno> {
+    match returned {
+        0 => Ok(()),
+        _ => Err(errno_of(&io::Error::last_os_error())),
+    }
+}
+
+fn errno_of(error: &io::Error) -> Errno {
+    Errno::from_io_error(error).unwrap_or(Errno::IO)
 }
 
 fn descriptor_path(descriptor: &OwnedFd) -> String {

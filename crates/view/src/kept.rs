@@ -30,7 +30,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rustix::fs::{FlockOperation, OFlags};
 use serde::{Deserialize, Serialize};
 
-pub use copy::copy_attributes;
 pub use record::{Facts, Outcome, Record};
 
 const LOCK: &str = "lock";

@@ -6,7 +6,8 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use gate_view::kept::{Facts, Outcome, Record, Store, Take, Version, copy_attributes};
+use gate_view::directory::copy_attributes;
+use gate_view::kept::{Facts, Outcome, Record, Store, Take, Version};
 use rustix::fs::{Mode, Timespec, Timestamps};
 use rustix::process::{Gid, Uid};
 use serde::Serialize;

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use gate_fuse::{Errno, FileLock};
 use rustix::fs::FlockOperation;
 
-use super::OpenFile;
+use super::{OpenFile, checked};
 
 /// What a lock leaves to others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,10 +96,7 @@ impl OpenFile {
 
     fn fcntl(&self, command: i32, lock: &mut libc::flock) -> Result<(), Errno> {
         // SAFETY: these commands take a pointer to such a struct, which outlives the call.
-        match unsafe { libc::fcntl(self.as_fd().as_raw_fd(), command, lock) } {
-            0 => Ok(()),
-            _ => Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)),
-        }
+        checked(unsafe { libc::fcntl(self.as_fd().as_raw_fd(), command, lock) })
     }
 }
 

@@ -1,19 +1,16 @@
 //! A file that somebody goes on writing, whatever the view says: its name is given to a copy.
 
-use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, OwnedFd};
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{self, Read};
 
 use gate_fuse::{Errno, NodeId};
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid};
 
-use super::Directory;
+use super::{Directory, copy_attributes, errno_of};
 
 /// The largest file that is copied while others wait for it.
 const COPIED_BYTES_MAX: u64 = 64 << 20;
-/// Bytes copied at once.
-const STEP_BYTES: usize = 1 << 20;
-/// Largest list of extended attributes, and largest attribute, of Linux.
-const XATTR_BYTES_MAX: usize = 65_536;
 
 /// Why a file keeps its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,8 +49,9 @@ impl Directory {
         let _ = rustix::fs::unlinkat(&directory.descriptor, &interim, AtFlags::empty());
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let copy = rustix::fs::openat(&directory.descriptor, &interim, flags, Mode::empty())?;
-        let from = file.reopen(OFlags::RDONLY)?;
-        let placed = fill(&from, &copy, &stat).and_then(|()| {
+        let from = File::from(file.reopen(OFlags::RDONLY)?);
+        let filled = fill(&from, &File::from(copy), &stat).map_err(|error| errno_of(&error));
+        let placed = filled.and_then(|()| {
             rustix::fs::renameat(&directory.descriptor, &interim, &directory.descriptor, &name)
         });
         if let Err(errno) = placed {
@@ -70,60 +68,17 @@ fn interim_name(node: NodeId) -> CString {
     CString::new(name).expect("digits have no NUL")
 }
 
-fn fill(from: &OwnedFd, to: &OwnedFd, stat: &Stat) -> Result<(), Errno> {
-    copy_bytes(from, to)?;
+fn fill(from: &File, mut to: &File, stat: &Stat) -> io::Result<()> {
+    // No more than that: whoever goes on writing may do so without end.
+    io::copy(&mut from.take(COPIED_BYTES_MAX), &mut to)?;
     let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
     rustix::fs::fchown(to, Some(uid), Some(gid))?;
     rustix::fs::fchmod(to, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
-    copy_xattrs(from, to)?;
+    copy_attributes(from, to)?;
     let time = |tv_sec, nsec: u64| Timespec { tv_sec, tv_nsec: nsec.cast_signed() };
     let times = Timestamps {
         last_access: time(stat.st_atime, stat.st_atime_nsec),
         last_modification: time(stat.st_mtime, stat.st_mtime_nsec),
     };
-    rustix::fs::futimens(to, &times)
-}
-
-/// Copies what was there at the beginning: whoever goes on writing may do so without end.
-fn copy_bytes(from: &OwnedFd, to: &OwnedFd) -> Result<(), Errno> {
-    let mut left = COPIED_BYTES_MAX;
-    while left > 0 {
-        let step = STEP_BYTES.min(usize::try_from(left).unwrap_or(STEP_BYTES));
-        let copied = match rustix::fs::copy_file_range(from, None, to, None, step) {
-            Err(Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
-                read_and_write(from, to, step)?
-            }
-            copied => copied?,
-        };
-        if copied == 0 {
-            return Ok(());
-        }
-        left -= copied as u64;
-    }
-    Ok(())
-}
-
-fn read_and_write(from: &OwnedFd, to: &OwnedFd, step: usize) -> Result<usize, Errno> {
-    let mut buffer = vec![0; step];
-    let count = rustix::io::read(from, &mut buffer)?;
-    let mut rest = &buffer[..count];
-    while !rest.is_empty() {
-        rest = &rest[rustix::io::write(to, rest)?..];
-    }
-    Ok(count)
-}
-
-fn copy_xattrs(from: impl AsFd, to: impl AsFd) -> Result<(), Errno> {
-    let mut list = vec![0; XATTR_BYTES_MAX];
-    let length = match rustix::fs::flistxattr(&from, &mut list) {
-        Err(Errno::OPNOTSUPP) => return Ok(()),
-        length => length?,
-    };
-    for name in list[..length].split_inclusive(|byte| *byte == 0) {
-        let Ok(name) = CStr::from_bytes_with_nul(name) else { continue };
-        let mut value = vec![0; XATTR_BYTES_MAX];
-        let length = rustix::fs::fgetxattr(&from, name, &mut value)?;
-        rustix::fs::fsetxattr(&to, name, &value[..length], XattrFlags::empty())?;
-    }
-    Ok(())
+    Ok(rustix::fs::futimens(to, &times)?)
 }

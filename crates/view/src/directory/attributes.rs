@@ -1,6 +1,8 @@
 //! Attributes: reading, changing, and the extended ones.
 
 use std::ffi::CStr;
+use std::io;
+use std::os::fd::AsFd;
 
 use gate_fuse::{Attr, Caller, Errno, NodeId, SetAttr, SetTime, StatFs, StatxTime};
 use rustix::fs::{
@@ -12,7 +14,7 @@ use rustix::process::{Gid, Uid};
 use super::caller::{self, Strip};
 use super::{Directory, OpenFile, STAT_FIELDS, stat};
 
-/// Largest extended attribute of Linux.
+/// Largest extended attribute, and largest list of their names, of Linux.
 const XATTR_BYTES_MAX: usize = 65_536;
 
 impl Directory {
@@ -110,6 +112,25 @@ impl Directory {
     pub fn removexattr(&self, node: NodeId, name: &CStr) -> Result<(), Errno> {
         rustix::fs::removexattr(self.nodes.get(node)?.reopen_path(), name)
     }
+}
+
+/// Gives one file the extended attributes of another, as far as this user may.
+pub fn copy_attributes(from: impl AsFd, to: impl AsFd) -> io::Result<()> {
+    let mut names = vec![0; XATTR_BYTES_MAX];
+    let length = match rustix::fs::flistxattr(&from, &mut names[..]) {
+        Err(Errno::OPNOTSUPP) => return Ok(()),
+        listed => listed?,
+    };
+    let mut value = vec![0; XATTR_BYTES_MAX];
+    for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+        let Ok(length) = rustix::fs::fgetxattr(&from, name, &mut value[..]) else { continue };
+        let value = &value[..length];
+        match rustix::fs::fsetxattr(&to, name, value, XattrFlags::empty()) {
+            Ok(()) | Err(Errno::PERM | Errno::ACCESS | Errno::OPNOTSUPP) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(())
 }
 
 /// An extended attribute to set.

@@ -7,7 +7,7 @@ use gate_fuse::{Caller, Errno, NodeId};
 use rustix::fs::OFlags;
 use rustix::ioctl::{Opcode, opcode};
 
-use super::{Directory, caller};
+use super::{Directory, caller, checked};
 
 /// What can be asked of a file, with the number and the size of its argument; whatever else there is
 /// is not done for others.
@@ -102,8 +102,5 @@ impl Directory {
 fn call(file: &OwnedFd, control: Control, argument: &mut Argument) -> Result<(), Errno> {
     let argument = argument.0.as_mut_ptr();
     // SAFETY: each of these reads or writes at most `len` bytes, which the argument has.
-    match unsafe { libc::ioctl(file.as_raw_fd(), control.opcode().into(), argument) } {
-        0 => Ok(()),
-        _ => Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)),
-    }
+    checked(unsafe { libc::ioctl(file.as_raw_fd(), control.opcode().into(), argument) })
 }

@@ -8,6 +8,7 @@ use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
 use rustix::io::ReadWriteFlags;
 
 use super::caller::{self, Strip};
+use super::checked;
 
 /// A file of the source, open.
 #[derive(Debug)]
@@ -73,10 +74,7 @@ impl OpenFile {
     pub fn flush(&self) -> Result<(), Errno> {
         let duplicate = rustix::io::fcntl_dupfd_cloexec(&self.0, 0)?.into_raw_fd();
         // SAFETY: the descriptor was made above and belongs to nobody else.
-        match unsafe { libc::close(duplicate) } {
-            0 => Ok(()),
-            _ => Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)),
-        }
+        checked(unsafe { libc::close(duplicate) })
     }
 
     /// Returns whether a close may bring errors that no earlier call did, as far as is known.

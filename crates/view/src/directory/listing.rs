@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use gate_fuse::{DirBuffer, DirEntry, DirPlusBuffer, Entry, Errno, NodeId};
 use rustix::fs::{Mode, OFlags, SeekFrom};
 
-use super::Directory;
+use super::{Directory, errno_of};
 
 /// How much of a directory is read at once.
 const CHUNK_BYTES: usize = 32 * 1024;
@@ -153,9 +153,7 @@ impl Stream {
         let len = unsafe {
             libc::syscall(libc::SYS_getdents64, directory, spare.as_mut_ptr(), spare.len())
         };
-        let len = usize::try_from(len).map_err(|_| {
-            Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
-        })?;
+        let len = usize::try_from(len).map_err(|_| errno_of(&std::io::Error::last_os_error()))?;
         // SAFETY: the kernel has written `len` bytes.
         unsafe { self.chunk.set_len(len) };
         Ok(())

@@ -2,17 +2,14 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read as _};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, XattrFlags};
-use rustix::io::Errno;
+use rustix::fs::{AtFlags, CWD};
 
 use super::{Facts, Take};
-
-/// Bytes of all names of extended attributes, and of one value, at most (Linux).
-const ATTRIBUTE_BYTES_MAX: usize = 65_536;
+use crate::directory::copy_attributes;
 
 /// Makes a file of what another one holds.
 pub(super) fn bring(file: &OwnedFd, take: Take, facts: &Facts, to: &Path) -> io::Result<()> {
@@ -36,23 +33,4 @@ pub(super) fn bring(file: &OwnedFd, take: Take, facts: &Facts, to: &Path) -> io:
         }
     }
     copy_attributes(&from, &to)
-}
-
-/// Gives one file the extended attributes of another, as far as this user may.
-pub fn copy_attributes(from: impl AsFd, to: impl AsFd) -> io::Result<()> {
-    let mut names = vec![0; ATTRIBUTE_BYTES_MAX];
-    let length = match rustix::fs::flistxattr(&from, &mut names[..]) {
-        Err(Errno::OPNOTSUPP) => return Ok(()),
-        listed => listed?,
-    };
-    let mut value = vec![0; ATTRIBUTE_BYTES_MAX];
-    for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
-        let Ok(length) = rustix::fs::fgetxattr(&from, name, &mut value[..]) else { continue };
-        let value = &value[..length];
-        match rustix::fs::fsetxattr(&to, name, value, XattrFlags::empty()) {
-            Ok(()) | Err(Errno::PERM | Errno::ACCESS | Errno::OPNOTSUPP) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-    }
-    Ok(())
 }
