@@ -13,12 +13,22 @@ pub fn build() -> Result<(), Failure> {
     step::run(machine::cargo(&["fuzz", "build"]).env("RUSTC_BOOTSTRAP", "1"))
 }
 
-/// Runs each target that a name matches for so long.
+/// Runs each target that a name matches for so long, as many side by side as there are cores.
 pub fn run(name: Option<&str>, time: Duration) -> Result<(), Failure> {
-    for target in targets() {
-        if name.is_none_or(|name| target.contains(name)) {
-            step(&format!("fuzz {target}"), || run_one(&target, time))?;
-        }
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut targets = targets();
+    targets.retain(|target| name.is_none_or(|name| target.contains(name)));
+    for targets in targets.chunks(cores) {
+        step(&format!("fuzz {}", targets.join(", ")), || {
+            std::thread::scope(|scope| {
+                let runs: Vec<_> = targets
+                    .iter()
+                    .map(|target| scope.spawn(move || run_one(target, time)))
+                    .collect();
+                // Each ends by itself, whatever another finds.
+                runs.into_iter().map(|run| run.join().expect("no panic")).fold(Ok(()), Result::and)
+            })
+        })?;
     }
     Ok(())
 }
