@@ -268,6 +268,9 @@ impl State {
     }
 
     /// Takes note of a message; returns whom to call.
+    ///
+    /// An owner that nobody here knows had its answer while the list that still named it was on
+    /// its way: the broker took it up again from there, and would keep its place for nobody.
     pub fn receive(&mut self, message: ServerMessage) -> Option<Call> {
         match message {
             ServerMessage::Waiting { owner, ticket } => self.tell_waiting(owner, Some(ticket)),
@@ -313,7 +316,14 @@ impl State {
     }
 
     fn tell_waiting(&mut self, owner: u64, ticket: Option<Ticket>) -> Option<Call> {
-        let Some(Owner::Asked(asked)) = self.owners.get_mut(&owner) else { return None };
+        let asked = match self.owners.get_mut(&owner) {
+            Some(Owner::Asked(asked)) => asked,
+            Some(_) => return None,
+            None => {
+                self.say(&ClientMessage::Withdraw { owner, why: Refusal::Interrupted });
+                return None;
+            }
+        };
         if asked.told_waiting || asked.withdrawn.is_some() {
             return None;
         }
@@ -340,7 +350,11 @@ impl State {
                 *known = token;
                 None
             }
-            Some(Owner::Revoked { .. } | Owner::Leaving { .. }) | None => None,
+            Some(Owner::Revoked { .. } | Owner::Leaving { .. }) => None,
+            None => {
+                self.say(&ClientMessage::Release { owner, change: None });
+                None
+            }
         }
     }
 

@@ -409,6 +409,22 @@ fn a_grant_that_was_taken_away_before_it_was_heard_of_is_let_go_of() {
 }
 
 #[test]
+fn who_had_an_answer_while_the_list_was_on_its_way_leaves_the_place_it_got_from_it() {
+    let mut stage = stage();
+    let (early, late) = (stage.ask(Patience::Endless), stage.ask(Patience::Endless));
+    stage.breaks();
+    stage.returns(Known::All);
+    let said = "acquire 1, acquire 2, waits 1, waits 2, listed";
+    stage.check("1 waits, 2 waits", said);
+    for owner in [early, late] {
+        stage.hears(ServerMessage::Refused { owner, why: Refusal::Interrupted });
+    }
+    stage.hears(ServerMessage::Waiting { owner: early, ticket: Ticket(9) });
+    stage.granted(late);
+    stage.check("1 interrupted, 2 interrupted", "withdraw 1, release 2");
+}
+
+#[test]
 fn what_was_attached_is_told_again_on_return() {
     let mut stage = stage();
     let source = Source {
