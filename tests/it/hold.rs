@@ -9,6 +9,7 @@ use gate_tests::run::Running;
 use gate_tests::terminal::Terminal;
 use gate_tests::wait::{SOON, wait_until};
 use gate_tests::{Actor, World};
+use rustix::io::Errno;
 use rustix::process::Signal;
 
 /// Runs a script that takes `f` by `lock`, with the options in `$O`, and says how that ended.
@@ -52,6 +53,35 @@ fn a_hold_ends_as_flock_does() {
     let flock = run(&world.twin(), "SHARED=-s; lock() { flock $O f \"$@\"; }\n");
     let hold = run(&world.view(), "SHARED=--read; lock() { \"$0\" hold $O f -- \"$@\"; }\n");
     assert_eq!(hold.replace("--read", "-s"), flock);
+}
+
+/// Nobody comes anew: S waits for H's file under another name by now, before X, for whom H waits.
+#[test]
+fn a_circle_that_a_rename_closes_is_told_to_the_youngest_who_waits_in_it() {
+    let world = World::new();
+    for name in ["d/f", "e/g", "q"] {
+        world.seed(name, "");
+    }
+    let view = world.view();
+    let mut b = world.actor_under_hold(&view, ["e"]);
+    let [mut h, mut s] = [world.actor(&view), world.actor(&view)];
+    let file = h.open("w", "d/f");
+    s.tell(["open", "w", "d/f"]);
+    world.await_waiting("d/f", 1);
+    let x = world.gate(["hold", "e", "q", "--", "true"]).dir(&view).start();
+    world.await_waiting("q", 1);
+    h.tell(["open", "w", "q"]);
+    world.await_waiting("q", 2);
+    b.ask(["rename", "d", "e/d"]).unwrap();
+    assert_eq!(h.answer(), Err(Errno::DEADLK));
+    let why = world.gate(["why", "q"]).dir(&view).run().success();
+    assert!(why.contains("EDEADLK"), "{why}");
+    assert!(s.is_busy());
+    h.close(file);
+    b.leave();
+    let file = s.opened();
+    s.close(file);
+    x.finish(SOON).success();
 }
 
 /// Where flock has one exit status for all, ours tell apart.

@@ -21,6 +21,9 @@ pub const TEXT_BYTES_MAX: usize = 256;
 /// Claims that end by one command: a client that has very many goes in steps, so that nobody else
 /// waits for all of it.
 pub const ENDED_AT_ONCE_MAX: usize = 64;
+/// How many cycles are looked for at once after names moved or somebody let go: each search looks at
+/// every waiter once at most. What is left is looked for a moment later.
+pub const CYCLE_SEARCHES_MAX: usize = 16;
 /// How long a cycle that may resolve itself must stand before it is refused.
 pub const DEADLOCK_PATIENCE: Duration = Duration::from_secs(2);
 /// How long one must stand that only a release which is under way could resolve: the kernel tells of

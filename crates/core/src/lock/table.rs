@@ -63,6 +63,10 @@ pub struct Table {
     grace: Option<Grace>,
     /// Waiters to look at.
     ripe: BTreeSet<Ticket>,
+    /// Waiters that wait for others than before, or others for them, though they did not come anew.
+    moved: BTreeSet<Ticket>,
+    /// Waiters that may close a cycle: to be looked for when nobody is ripe.
+    suspects: BTreeSet<Ticket>,
 }
 
 /// What one command led to.
@@ -138,6 +142,8 @@ impl Table {
             condemned: None,
             grace: None,
             ripe: BTreeSet::new(),
+            moved: BTreeSet::new(),
+            suspects: BTreeSet::new(),
         }
     }
 

@@ -275,6 +275,7 @@ impl Table {
     ) {
         let upgraded = self.slots.get_mut(&ticket).and_then(|slot| slot.held.take());
         if let Some(before) = &upgraded {
+            self.moved.extend(&before.leads);
             self.give_up(ticket, before);
         }
         let since = upgraded.as_ref().map_or(at, |before| before.since);
@@ -358,8 +359,11 @@ impl Table {
             let since = self.waiting_mut(ticket).since;
             self.leave_line(ticket);
             self.queue_up(ticket, claim, &Kin::new(), since);
+            // It may now stand before later ones that wait already.
+            self.moved.insert(ticket);
             return;
         }
+        self.move_kin_of(ticket);
         let keys = self.intern(claim);
         let held = self.held_mut(ticket);
         held.claim = claim.clone();
@@ -381,6 +385,7 @@ impl Table {
         if self.slot(ticket).waiting.is_some() {
             self.leave_line(ticket);
         }
+        self.move_kin_of(ticket);
         let is_told = self.slot(ticket).revoked().is_some();
         self.set_stay(ticket, Stay::Revoked { why, until });
         match is_told {
@@ -395,6 +400,7 @@ impl Table {
         if self.slot(ticket).waiting.is_some() {
             self.leave_line(ticket);
         }
+        self.move_kin_of(ticket);
         let mut slot = self.slots.remove(&ticket).expect("what ends was there");
         if let Some(held) = slot.held.take() {
             self.give_up(ticket, &held);

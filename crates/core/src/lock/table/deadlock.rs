@@ -4,19 +4,29 @@
 //! waits, nor while those it leads wait. An edge is likely if nothing else of the party could let go:
 //! it has one thread. It is sure if what is held is no open file, of whose close we may not have
 //! heard yet, or if it is the very claim that waits to become stronger.
+//!
+//! In a cycle somebody is waited for as kin, or for what its party has: a line alone leads to ever
+//! earlier ones. So a cycle is looked for from such a waiter, when it comes or learns of kin; and from
+//! each that is waited for, over others too, by one that moved: a line may be another after names
+//! moved, and who passed others by a holder's right no longer does when that holder is gone. Of each
+//! cycle that stands somebody is refused, or is looked at again when it stood long enough.
 
-use std::collections::VecDeque;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 
-use super::super::limits::{DEADLOCK_PATIENCE, RELEASE_PATIENCE};
+use super::super::event::{Event, Refusal};
+use super::super::limits::{
+    CYCLE_SEARCHES_MAX, DEADLOCK_PATIENCE, LOOK_PAUSE_MIN, RELEASE_PATIENCE,
+};
 use super::super::mode::Mode;
 use super::super::slot::QueueId;
 use super::super::want::Op;
 use super::Table;
 use crate::id::Ticket;
+use crate::time::Time;
 
 /// A cycle of waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +63,56 @@ impl Certainty {
 type Walked = FxHashMap<(QueueId, Mode), Ticket>;
 
 impl Table {
+    /// Notes that a holder goes or changes: its kin that waits may pass fewer than before, and may
+    /// be waited for by more.
+    pub(super) fn move_kin_of(&mut self, holder: Ticket) {
+        if let Some(held) = self.slots.get(&holder).and_then(|slot| slot.held.as_ref()) {
+            self.moved.extend(&held.leads);
+            self.moved.extend(&self.parties[&held.claim.party].waiting);
+        }
+    }
+
+    /// Suspects those through whom the moved may have closed a cycle.
+    pub(super) fn suspect_whom_the_moved_wait_for(&mut self, now: Time) {
+        if self.moved.is_empty() {
+            return;
+        }
+        let moved = std::mem::take(&mut self.moved);
+        let suspects = self.waited_for(moved).into_iter().filter(|t| self.may_be_kin(*t));
+        let suspects: Vec<Ticket> = suspects.collect();
+        let (at_once, later) = suspects.split_at(suspects.len().min(CYCLE_SEARCHES_MAX));
+        self.suspects.extend(at_once);
+        for ticket in later {
+            self.arm_recheck(*ticket, now, LOOK_PAUSE_MIN);
+        }
+    }
+
+    /// Returns all that any of these wait for, and those that they wait for in turn.
+    fn waited_for(&self, these: BTreeSet<Ticket>) -> BTreeSet<Ticket> {
+        let mut walked = Walked::default();
+        let mut found = BTreeSet::new();
+        let waits = |ticket: &Ticket| self.slots.get(ticket).is_some_and(|s| s.waiting.is_some());
+        let mut next: Vec<Ticket> = these.into_iter().filter(waits).collect();
+        while let Some(waiter) = next.pop() {
+            let successors = self.waits_for(waiter, &mut walked, Certainty::Possible);
+            next.extend(successors.into_iter().filter(|successor| found.insert(*successor)));
+        }
+        found
+    }
+
+    /// Refuses the youngest of a cycle through a waiter, or looks again when it stood long enough.
+    pub(super) fn cut_cycle(&mut self, ticket: Ticket, now: Time) -> Option<Event> {
+        self.slots.get(&ticket)?.waiting.as_ref()?;
+        let cycle = self.find_cycle(ticket)?;
+        if cycle.certainty != Certainty::Sure {
+            self.arm_recheck(ticket, now, cycle.certainty.patience());
+            return None;
+        }
+        // There may be another one.
+        self.suspects.insert(ticket);
+        Some(self.refuse_waiter(cycle.youngest, Refusal::Deadlock))
+    }
+
     /// Finds a cycle through a waiter, the surest there is.
     pub(super) fn find_cycle(&self, start: Ticket) -> Option<Cycle> {
         [Certainty::Sure, Certainty::Likely, Certainty::Possible].into_iter().find_map(

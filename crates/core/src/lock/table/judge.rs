@@ -5,7 +5,6 @@ use super::super::event::{End, Event, Kin, Passed, Refusal};
 use super::super::mode::Mode;
 use super::super::queue::Queue;
 use super::super::slot::QueueId;
-use super::deadlock::Certainty;
 use super::{Presence, Table};
 use crate::id::{SessionId, Ticket, Token};
 use crate::time::Time;
@@ -37,9 +36,17 @@ impl Table {
             if let Some(event) = self.next_of_condemned() {
                 return Some(event);
             }
-            let ticket = self.ripe.pop_first()?;
-            if let Some(event) = self.look(ticket, now) {
-                return Some(event);
+            let event = match self.ripe.pop_first() {
+                Some(ticket) => self.look(ticket, now),
+                // Who may go in is in no cycle, and lets its kin pass: that comes first.
+                None => {
+                    self.suspect_whom_the_moved_wait_for(now);
+                    let suspect = self.suspects.pop_first()?;
+                    self.cut_cycle(suspect, now)
+                }
+            };
+            if event.is_some() {
+                return event;
             }
         }
     }
@@ -65,7 +72,7 @@ impl Table {
                 Some(Event::Granted { ticket, claim, token, count, passed, kin, at: now })
             }
             Verdict::Stopped { queue, mode } => {
-                let may_be_kin = !slot.kin.is_empty() || self.party_holds(&claim.party, ticket);
+                let may_be_kin = self.may_be_kin(ticket);
                 self.queues[queue].watch(ticket, mode, may_be_kin);
                 let waiting = self.slot_mut(ticket).waiting.as_mut().expect("looked at above");
                 waiting.watch = Some((queue, mode));
@@ -79,8 +86,11 @@ impl Table {
                 if claim.patience == Patience::Try {
                     return Some(self.refuse_waiter(ticket, Refusal::WouldBlock));
                 }
-                // Who closes a cycle comes last: it is waited for as kin, or for what its party has.
-                may_be_kin.then(|| self.cut_cycle(ticket, now)).flatten()
+                // Who comes last and closes a cycle is waited for as kin, or for what its party has.
+                if may_be_kin {
+                    self.suspects.insert(ticket);
+                }
+                None
             }
         }
     }
@@ -88,15 +98,6 @@ impl Table {
     /// Who watched a key behind somebody that went elsewhere is now the first there.
     fn wake_first(&mut self, (queue, mode): (QueueId, Mode)) {
         self.ripe.extend(self.queues[queue].first_watcher(mode));
-    }
-
-    fn cut_cycle(&mut self, ticket: Ticket, now: Time) -> Option<Event> {
-        let cycle = self.find_cycle(ticket)?;
-        if cycle.certainty == Certainty::Sure {
-            return Some(self.refuse_waiter(cycle.youngest, Refusal::Deadlock));
-        }
-        self.arm_recheck(ticket, now, cycle.certainty.patience());
-        None
     }
 
     /// Returns the event that ends what a slot waits for.
@@ -285,10 +286,16 @@ impl Table {
         })
     }
 
-    pub(super) fn party_holds(&self, party: &Party, except: Ticket) -> bool {
+    fn party_holds(&self, party: &Party, except: Ticket) -> bool {
         let held = self.parties.get(party).map(|tickets| &tickets.held);
         held.is_some_and(|held| held.iter().any(|ticket| *ticket != except))
             || self.slots.get(&except).is_some_and(|slot| slot.held.is_some())
+    }
+
+    /// Returns whether a waiter may be kin of a holder: others may wait for it as they do for that.
+    pub(super) fn may_be_kin(&self, waiter: Ticket) -> bool {
+        let slot = self.slot(waiter);
+        !slot.kin.is_empty() || self.party_holds(&slot.asked().party, waiter)
     }
 
     /// Returns who is in the way of a waiter, oldest first per key; each may occur once per key.

@@ -94,3 +94,93 @@ fn who_waits_for_kin_that_waits_is_part_of_no_cycle() {
         ",
     );
 }
+
+/// S waits for H's file under another name by now, before X, for whom H waits.
+#[test]
+fn a_cycle_that_a_move_of_names_closes_is_found() {
+    check(
+        "
+        B hold W e/    granted 1
+        H W d/f        granted 2
+        S W d/f        waits
+        X hold W e/ q  waits
+        H W q          waits (behind X)
+        K below B mv d e/d  granted 3
+        tick 49
+        tick 1         H EDEADLK
+        ",
+    );
+}
+
+/// H has its file beneath e by now, for which X waits.
+#[test]
+fn a_cycle_that_a_move_of_what_is_held_closes_is_found() {
+    check(
+        "
+        Z hold W r     granted 1
+        H W d/f        granted 2
+        X W q          granted 3
+        X hold W e/ r  waits
+        H W q          waits
+        K below Z mv d e/d  granted 4
+        tick 49
+        tick 1         H EDEADLK
+        ",
+    );
+}
+
+/// A passed V by the right of H, which is gone.
+#[test]
+fn a_cycle_that_the_end_of_a_holder_closes_is_found() {
+    for end in ["release", "broken    revoked"] {
+        check(&format!(
+            "
+            H hold W a     granted 1
+            Y W y          granted 2
+            Z W z          granted 3
+            V hold W a y   waits
+            A below H hold W a z  waits (for Z alone)
+            Y W z          waits (behind A)
+            H {end}
+            tick 49
+            tick 1         Y EDEADLK
+            "
+        ));
+    }
+}
+
+/// X waits for H by now, which sleeps for K.
+#[test]
+fn a_cycle_that_an_upgrade_closes_when_it_is_granted_is_found() {
+    check(
+        "
+        Z R f          granted 1
+        Y W a          granted 2
+        H R f          granted 3
+        X W g          granted 4
+        K W g          waits
+        K kin H        (it waits for X)
+        H upgrade      waits
+        X hold R a f   waits
+        Z release      H granted 5 x2
+        tick 49
+        tick 1         X EDEADLK
+        ",
+    );
+}
+
+#[test]
+fn of_several_cycles_through_one_waiter_each_is_cut() {
+    check(
+        "
+        A R f g        granted 1
+        B R f          granted 2
+        C R g          granted 3
+        B upgrade      waits
+        C upgrade      waits
+        A upgrade      waits; B EDEADLK; C EDEADLK
+        B release
+        C release      A granted 4 x2
+        ",
+    );
+}
