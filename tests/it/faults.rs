@@ -1,10 +1,11 @@
 //! Bad input and faults: three lines that say what to do, and nothing lost.
 
 use std::fs;
-use std::io::{ErrorKind, Read as _};
+use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use gate_tests::dice::{Dice, seed};
@@ -145,6 +146,31 @@ fn a_journal_of_an_unknown_version_is_not_guessed_at() {
     world.script(world.home(), script).args([&journal]).run().success();
     let refusal = world.gate(["broker"]).run().refusal();
     assert!(refusal.contains("9999"), "{refusal}");
+}
+
+/// The broker reads and writes it as the only one: who looks into it meanwhile is named as the trouble,
+/// not the journal.
+#[test]
+fn a_journal_that_somebody_else_has_open_is_locked_not_damaged() {
+    let mut world = with_broker();
+    world.stop_broker();
+    let journal = world.state().join("journal.sqlite");
+    let mut other = Command::new("sqlite3")
+        .arg(&journal)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut asks = other.stdin.take().unwrap();
+    asks.write_all(b"begin; select count(*) from run;\n").unwrap();
+    let mut said = String::new();
+    BufReader::new(other.stdout.take().unwrap()).read_line(&mut said).unwrap();
+    assert_eq!(said, "1\n");
+    let refusal = world.gate(["broker"]).run().refusal();
+    assert!(refusal.contains("locked") && !refusal.contains("away"), "{refusal}");
+    drop(asks);
+    other.wait().unwrap();
+    world.start_broker([""; 0]);
 }
 
 /// A full disk refuses what is new and loses nothing of what stands.

@@ -8,6 +8,9 @@
 //! something who is elsewhere, and outlives the machine, is synced as well.
 //!
 //! Checkpoints are made by a thread of their own, so that no grant waits for a disk.
+//!
+//! The file is this process's alone as long as it is open: SQLite locks it once instead of with
+//! each commit, and keeps the index of the write-ahead log in memory.
 
 mod checkpoint;
 #[cfg(test)]
@@ -16,6 +19,7 @@ mod rows;
 #[cfg(test)]
 mod tests;
 
+use std::ffi::CStr;
 use std::fmt;
 use std::fs::OpenOptions;
 use std::io;
@@ -24,7 +28,7 @@ use std::path::{Path, PathBuf};
 
 use gate_core::id::{Epoch, SessionId, SpaceId, Ticket};
 use gate_core::lock::table::Record;
-use rusqlite::{Connection, OpenFlags, Transaction, params};
+use rusqlite::{Connection, OpenFlags, params};
 use rustc_hash::FxHashSet;
 
 use crate::sessions::Client;
@@ -37,6 +41,10 @@ pub(crate) const JOURNAL_NAME: &str = "journal.sqlite";
 const PRIVATE: u32 = 0o600;
 /// The version of what the rows hold.
 const FORMAT_VERSION: i64 = 3;
+/// SQLite's access to files that no other process is to open.
+const ALONE: &CStr = c"unix-excl";
+/// Bytes of a page: each commit writes at least one, and a row has some 200.
+const PAGE_BYTES: i64 = 1024;
 /// Transactions after which the write-ahead log is folded into the file.
 const CHECKPOINT_COMMITS: u32 = 1_000;
 
@@ -132,7 +140,7 @@ impl Journal {
     pub fn open(state_dir: &Path, boot: &str) -> Result<(Journal, Memory), JournalError> {
         let path = state_dir.join(JOURNAL_NAME);
         make_private(&path)?;
-        let connection = Connection::open(&path).map_err(|error| trouble(&path, &error))?;
+        let connection = open_alone(&path).map_err(|error| trouble(&path, &error))?;
         let mut journal = Journal {
             connection,
             boot: boot.to_owned(),
@@ -204,15 +212,16 @@ impl Journal {
         }
         // Everything until the epoch is written is synced.
         self.connection
-            .execute_batch(
-                "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
-                 PRAGMA wal_autocheckpoint = 0; PRAGMA busy_timeout = 200;",
-            )
+            .execute_batch(&format!(
+                "PRAGMA page_size = {PAGE_BYTES};
+                 PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
+                 PRAGMA wal_autocheckpoint = 0; PRAGMA busy_timeout = 200;"
+            ))
             .map_err(trouble)?;
         if tables == 0 {
-            let made = self.connection.transaction().and_then(|make| {
-                make.execute_batch(SCHEMA)?;
-                make.pragma_update(None, "user_version", FORMAT_VERSION)?;
+            let made = Transaction::begin(&self.connection).and_then(|make| {
+                self.connection.execute_batch(SCHEMA)?;
+                self.connection.pragma_update(None, "user_version", FORMAT_VERSION)?;
                 make.commit()
             });
             made.map_err(|e| JournalError::Unwritable(path.to_owned(), e.to_string()))?;
@@ -250,9 +259,9 @@ impl Journal {
     ) -> Result<(), rusqlite::Error> {
         let mut touched = Vec::new();
         let mut elsewhere = false;
-        let transaction = self.connection.transaction()?;
+        let transaction = Transaction::begin(&self.connection)?;
         for entry in entries {
-            write(&transaction, &entry, &self.stored, &self.boot)?;
+            write(&self.connection, &entry, &self.stored, &self.boot)?;
             elsewhere |= matches!(entry, Entry::Elsewhere);
             if let Entry::Claim(ticket, record) = entry {
                 touched.push((ticket, record.is_some()));
@@ -291,8 +300,38 @@ impl Journal {
     }
 }
 
+/// All or nothing of what is written meanwhile. It does what rusqlite's does, with statements that
+/// are parsed once.
+struct Transaction<'a>(&'a Connection);
+
+impl Transaction<'_> {
+    fn begin(connection: &Connection) -> Result<Transaction<'_>, rusqlite::Error> {
+        run(connection, "BEGIN")?;
+        Ok(Transaction(connection))
+    }
+
+    fn commit(self) -> Result<(), rusqlite::Error> {
+        run(self.0, "COMMIT")
+    }
+}
+
+impl Drop for Transaction<'_> {
+    fn drop(&mut self) {
+        // Where nothing is open any more there is nothing to undo.
+        if !self.0.is_autocommit()
+            && let Err(error) = run(self.0, "ROLLBACK")
+        {
+            tracing::error!(%error, "a batch of the journal could not be taken back");
+        }
+    }
+}
+
+fn run(connection: &Connection, statement: &str) -> Result<(), rusqlite::Error> {
+    connection.prepare_cached(statement)?.execute(()).map(drop)
+}
+
 fn write(
-    transaction: &Transaction<'_>,
+    connection: &Connection,
     entry: &Entry<'_>,
     stored: &FxHashSet<Ticket>,
     boot: &str,
@@ -303,14 +342,14 @@ fn write(
         Entry::Session(id, client) => (&SESSION, id.0, client.map(rows::encode_session)),
         Entry::Space(id, space) => (&SPACE, u64::from(id.0), space.map(rows::encode_space)),
         Entry::Complete => {
-            return transaction.execute("UPDATE run SET boot = ?1", [boot]).map(drop);
+            return connection.execute("UPDATE run SET boot = ?1", [boot]).map(drop);
         }
         Entry::Elsewhere => return Ok(()),
     };
     let id = i64::try_from(id).expect("ids rise from 1, one by one");
     match row {
-        Some(row) => transaction.prepare_cached(table.put)?.execute(params![id, row])?,
-        None => transaction.prepare_cached(table.delete)?.execute(params![id])?,
+        Some(row) => connection.prepare_cached(table.put)?.execute(params![id, row])?,
+        None => connection.prepare_cached(table.delete)?.execute(params![id])?,
     };
     Ok(())
 }
@@ -344,12 +383,14 @@ const SPACE: Table = Table {
 
 /// Tells a file that makes no sense from one that cannot be reached.
 fn trouble(path: &Path, error: &rusqlite::Error) -> JournalError {
-    use rusqlite::ErrorCode::{CannotOpen, DiskFull, PermissionDenied, ReadOnly, SystemIoFailure};
+    use rusqlite::ErrorCode::{
+        CannotOpen, DatabaseBusy, DiskFull, PermissionDenied, ReadOnly, SystemIoFailure,
+    };
     let path = path.to_owned();
     match error.sqlite_error_code() {
-        Some(CannotOpen | DiskFull | PermissionDenied | ReadOnly | SystemIoFailure) => {
-            JournalError::Unwritable(path, error.to_string())
-        }
+        Some(
+            CannotOpen | DatabaseBusy | DiskFull | PermissionDenied | ReadOnly | SystemIoFailure,
+        ) => JournalError::Unwritable(path, error.to_string()),
         _ => JournalError::Corrupt(path, error.to_string()),
     }
 }
@@ -365,9 +406,10 @@ fn make_private(path: &Path) -> Result<(), JournalError> {
     }
 }
 
-/// Opens the same file for checkpoints.
-fn open_beside(path: &Path) -> Result<Connection, rusqlite::Error> {
-    Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)
+/// Opens the file, which several connections of this process may.
+fn open_alone(path: &Path) -> Result<Connection, rusqlite::Error> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    Connection::open_with_flags_and_vfs(path, flags, ALONE)
 }
 
 /// Reads bytes as each kind of row; what makes sense is written as it was read.

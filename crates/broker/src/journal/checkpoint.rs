@@ -36,7 +36,7 @@ fn serve(path: PathBuf, asked: &Receiver<()>) {
     let mut connection = None;
     while asked.recv().is_ok() {
         if connection.is_none() {
-            connection = super::open_beside(&path).ok();
+            connection = super::open_alone(&path).ok();
         }
         let Some(connection) = &connection else { continue };
         // Passive: takes what nobody uses and waits for nobody.

@@ -193,7 +193,7 @@ fn a_log_cut_anywhere_yields_what_some_commit_left() {
 /// Every byte near the seams of a log's frames, and some of those between; all in the long tier.
 fn is_telling(cut: usize) -> bool {
     const HEADER: usize = 32;
-    const FRAME: usize = 24 + 4096;
+    const FRAME: usize = 24 + super::PAGE_BYTES as usize;
     let within = (cut - HEADER) % FRAME;
     let near_a_seam = !(64..FRAME - 64).contains(&within);
     near_a_seam || within.is_multiple_of(61) || std::env::var_os("GATE_SOAK").is_some()
