@@ -26,7 +26,10 @@ mod tests;
 pub use abi::{Attr, FileLock, InitFlags, OpenFlags, Statx, StatxTime};
 pub use backing::{Backer, Backing};
 pub use channel::Device;
-pub use mount::{MountError, MountOptions, UnmountError, detach, may_mount, mount, unmount};
+pub use mount::{
+    Detached, Made, MountError, MountOptions, Place, UnmountError, detach, make, may_mount, mount,
+    unmount,
+};
 pub use notify::{Notifier, Stale};
 pub use park::Parked;
 pub use reply::{BackingId, DirBuffer, DirEntry, DirPlusBuffer, Entry, Opened, Reply, StatFs};

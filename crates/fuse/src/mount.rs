@@ -1,10 +1,14 @@
 //! Making mounts and ending them.
 //!
-//! With CAP_SYS_ADMIN (root, or a user namespace's root) by mount(2), otherwise through the
-//! setuid helper `fusermount3`. A mount is never ended by itself: a dead one must not uncover
-//! the bare directory.
+//! With CAP_SYS_ADMIN (root, or a user namespace's root) a mount is made and then placed (see
+//! [`detached`]), or both at once by mount(2) where that is refused; otherwise the setuid helper
+//! `fusermount3` mounts. A mount is never ended by itself: a dead one must not uncover the bare
+//! directory.
 
+mod detached;
 pub(crate) mod fusermount;
+
+pub use detached::{Detached, Made, Place, make};
 
 use std::ffi::{CString, OsStr, OsString};
 use std::fmt;
@@ -56,6 +60,8 @@ pub enum MountError {
     AllowOther(io::Error),
     /// This user may not mount there.
     NotPermitted(io::Error),
+    /// This kernel does not make mounts in that way.
+    Unsupported(io::Error),
     /// Neither of these.
     Failed(io::Error),
 }
@@ -132,6 +138,17 @@ pub fn may_mount() -> bool {
 }
 
 fn mount_directly(mountpoint: &Path, options: &MountOptions) -> Result<Device, MountError> {
+    match make(options) {
+        Ok(Made { device, mount }) => mount.place(Place::On(mountpoint)).map(|()| device),
+        // Which is what a filter of system calls says, too, and of mount(2) it may think otherwise.
+        Err(MountError::Unsupported(_) | MountError::NotPermitted(_)) => {
+            mount_at_once(mountpoint, options)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn mount_at_once(mountpoint: &Path, options: &MountOptions) -> Result<Device, MountError> {
     let device = Device::open().map_err(|errno| MountError::NoDevice(errno.into()))?;
     let mut flags = MountFlags::empty();
     flags.set(MountFlags::RDONLY, options.read_only);
@@ -140,33 +157,59 @@ fn mount_directly(mountpoint: &Path, options: &MountOptions) -> Result<Device, M
     let kind = format!("fuse.{}", options.subtype);
     let data =
         CString::new(direct_options(&device, options)).expect("numbers and keywords hold no NUL");
-    rustix::mount::mount(options.fsname.as_os_str(), mountpoint, kind, flags, &*data).map_err(
-        |errno| match errno {
-            Errno::PERM | Errno::ACCESS => MountError::NotPermitted(errno.into()),
-            Errno::NODEV => MountError::NoDevice(errno.into()),
-            errno => MountError::Failed(errno.into()),
-        },
-    )?;
+    rustix::mount::mount(options.fsname.as_os_str(), mountpoint, kind, flags, &*data)
+        .map_err(refused)?;
     Ok(device)
 }
 
+/// Reads what the kernel says to a mount that it does not make.
+fn refused(errno: Errno) -> MountError {
+    match errno {
+        Errno::PERM | Errno::ACCESS => MountError::NotPermitted(errno.into()),
+        Errno::NODEV => MountError::NoDevice(errno.into()),
+        Errno::NOSYS => MountError::Unsupported(errno.into()),
+        errno => MountError::Failed(errno.into()),
+    }
+}
+
 fn direct_options(device: &Device, options: &MountOptions) -> String {
-    let fd = device.0.as_raw_fd();
-    let uid = rustix::process::geteuid().as_raw();
-    let gid = rustix::process::getegid().as_raw();
-    let mut data = format!("fd={fd},rootmode=40000,user_id={uid},group_id={gid}");
-    push_shared_options(&mut data, options);
+    let mut data = String::new();
+    for (key, value) in direct_settings(device).into_iter().chain(shared_settings(options)) {
+        data.push_str(if data.is_empty() { "" } else { "," });
+        push_setting(&mut data, key, value);
+    }
     data
 }
 
-/// Adds the options that the kernel and `fusermount3` both know.
-fn push_shared_options(data: &mut String, options: &MountOptions) {
-    data.push_str(",default_permissions");
-    if options.allow_other {
-        data.push_str(",allow_other");
-    }
-    if let Some(max_read) = options.max_read {
-        data.push_str(&format!(",max_read={max_read}"));
+/// What only the kernel is told.
+fn direct_settings(device: &Device) -> [Setting; 4] {
+    let fd = device.0.as_raw_fd().cast_unsigned();
+    let uid = rustix::process::geteuid().as_raw();
+    let gid = rustix::process::getegid().as_raw();
+    [
+        ("fd", Some(fd.to_string())),
+        ("rootmode", Some("40000".to_owned())),
+        ("user_id", Some(uid.to_string())),
+        ("group_id", Some(gid.to_string())),
+    ]
+}
+
+/// What the kernel and `fusermount3` both are told.
+fn shared_settings(options: &MountOptions) -> Vec<Setting> {
+    let mut settings = vec![("default_permissions", None)];
+    settings.extend(options.allow_other.then_some(("allow_other", None)));
+    settings.extend(options.max_read.map(|bytes| ("max_read", Some(bytes.to_string()))));
+    settings
+}
+
+/// A keyword, with or without a value.
+type Setting = (&'static str, Option<String>);
+
+fn push_setting(data: &mut String, key: &str, value: Option<String>) {
+    data.push_str(key);
+    if let Some(value) = value {
+        data.push('=');
+        data.push_str(&value);
     }
 }
 
@@ -180,6 +223,7 @@ impl MountError {
             MountError::NoFusermount(error) => ("fusermount3 cannot be run", error),
             MountError::AllowOther(error) => ("fuse.conf does not allow allow_other", error),
             MountError::NotPermitted(error) => ("mounting there is not permitted", error),
+            MountError::Unsupported(error) => ("this kernel does not mount so", error),
             MountError::Failed(error) => ("mounting failed", error),
         }
     }

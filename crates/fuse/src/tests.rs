@@ -139,6 +139,13 @@ fn options() -> MountOptions {
     }
 }
 
+/// The line of the mount table of what is mounted there.
+fn table_line(point: &Path) -> Option<String> {
+    let table = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    let line = table.lines().find(|line| line.split(' ').nth(1) == point.to_str());
+    line.map(str::to_owned)
+}
+
 #[test]
 fn reads_lists_and_stats() {
     let world = World::new();
@@ -163,9 +170,7 @@ fn negotiates_what_this_kernel_can() {
 #[test]
 fn is_in_the_mount_table_with_safe_options() {
     let world = World::new();
-    let table = std::fs::read_to_string("/proc/self/mounts").unwrap();
-    let mountpoint = world.directory.path().to_str().unwrap();
-    let line = table.lines().find(|line| line.split(' ').nth(1) == Some(mountpoint)).unwrap();
+    let line = table_line(world.directory.path()).unwrap();
     let fields: Vec<_> = line.split(' ').collect();
     assert_eq!(fields[..1], [r"a,\040name\134"]);
     assert_eq!(fields[2], "fuse.gate");
@@ -286,6 +291,32 @@ fn the_helper_mounts_and_unmounts_too() {
     world.server.take().unwrap().join().unwrap().unwrap();
     let refused = fusermount::unmount(world.directory.path(), &["-u"]);
     assert!(matches!(refused, Err(UnmountError::NotMounted(_))), "{refused:?}");
+}
+
+#[test]
+fn a_made_mount_lies_nowhere_until_it_is_placed() {
+    let directory = tempfile::tempdir().unwrap();
+    let is_mounted = || table_line(directory.path()).is_some();
+    let made = make(&options()).unwrap();
+    assert!(!is_mounted());
+    made.mount.place(Place::On(directory.path())).unwrap();
+    assert!(is_mounted());
+    detach(directory.path()).unwrap();
+    drop(make(&options()).unwrap().mount);
+    assert!(!is_mounted());
+}
+
+#[test]
+fn a_name_too_long_for_a_made_mount_is_mounted_all_the_same() {
+    let name = "n".repeat(300);
+    let options = MountOptions { fsname: name.clone().into(), ..options() };
+    assert!(matches!(make(&options), Err(MountError::Unsupported(_))));
+    let directory = tempfile::tempdir().unwrap();
+    let device = mount(directory.path(), &options).unwrap();
+    let line = table_line(directory.path());
+    drop(device);
+    detach(directory.path()).unwrap();
+    assert!(line.is_some_and(|line| line.starts_with(&name)));
 }
 
 #[test]

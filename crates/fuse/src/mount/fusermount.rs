@@ -16,7 +16,7 @@ use rustix::net::{
     recvmsg, socketpair,
 };
 
-use super::{MountError, MountOptions, UnmountError, escape_option, push_shared_options};
+use super::{MountError, MountOptions, UnmountError, escape_option, push_setting, shared_settings};
 use crate::channel::Device;
 
 const PROGRAM: &str = "fusermount3";
@@ -54,7 +54,10 @@ fn option_list(options: &MountOptions) -> OsString {
     list.push_str(if options.suid { ",suid" } else { ",nosuid" });
     list.push_str(if options.dev { ",dev" } else { ",nodev" });
     list.push_str(&format!(",subtype={}", options.subtype));
-    push_shared_options(&mut list, options);
+    for (key, value) in shared_settings(options) {
+        list.push(',');
+        push_setting(&mut list, key, value);
+    }
     list.push_str(",fsname=");
     let mut list = OsString::from(list);
     list.push(escape_option(&options.fsname));

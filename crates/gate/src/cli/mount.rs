@@ -358,7 +358,8 @@ fn not_mounted(site: &Site, error: &ServeError) -> Failure {
         ServeError::Mount(MountError::NotPermitted(_)) => {
             "choose a mount point that is yours, or mount as root"
         }
-        ServeError::Mount(MountError::Failed(_)) | ServeError::Io(_) => "see `dmesg`, or try again",
+        ServeError::Mount(MountError::Failed(_) | MountError::Unsupported(_))
+        | ServeError::Io(_) => "see `dmesg`, or try again",
         ServeError::Start(_) => "Gate needs Linux 5.15 or later",
         ServeError::Source(_) => "check that the source can be read",
     };
