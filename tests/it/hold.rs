@@ -7,8 +7,8 @@ use std::path::Path;
 
 use gate_tests::run::Running;
 use gate_tests::terminal::Terminal;
-use gate_tests::wait::{SOON, wait_until};
-use gate_tests::{Actor, World};
+use gate_tests::wait::{SOON, wait_for, wait_until};
+use gate_tests::{Actor, World, kernel};
 use rustix::io::Errno;
 use rustix::process::Signal;
 
@@ -403,6 +403,63 @@ fn n5_a_hold_that_is_stopped_beyond_its_lease_holds_up_nobody_over_tcp_either() 
     other.leave();
 }
 
+/// Both wait for it when it goes on, that its turn was taken away and that its command ended.
+#[test]
+fn a_hold_that_was_taken_away_while_it_was_stopped_says_so_though_its_command_has_ended() {
+    let world = World::new();
+    world.seed("f", "");
+    let (mut hold, command) = held_by(&world);
+    hold.stop();
+    let ticket = world.board().held("f").next().unwrap().ticket.to_string();
+    world.gate(["break", &ticket, "--reason", "stuck"]).run().success();
+    drop(hold.stdin());
+    wait_until(SOON, "the command ends", || kernel::is_dead(command));
+    hold.signal(Signal::CONT);
+    let outcome = hold.finish(SOON);
+    assert_eq!(outcome.code, Some(1), "{outcome}");
+    assert!(outcome.stderr.contains("the hold was taken away"), "{outcome}");
+    assert!(outcome.stderr.contains("somebody broke it: stuck"), "{outcome}");
+}
+
+#[test]
+fn a_hold_whose_command_ends_during_an_outage_says_what_is_known() {
+    let mut world = World::new();
+    world.seed("f", "");
+    let (mut hold, _) = held_by(&world);
+    signal_broker(&world, Signal::STOP);
+    drop(hold.stdin());
+    let outcome = hold.finish(SOON);
+    signal_broker(&world, Signal::CONT);
+    assert_eq!(outcome.code, Some(0), "{outcome}");
+    assert!(outcome.stderr.contains("the broker does not answer"), "{outcome}");
+    // Nobody is let in while none runs.
+    let (mut hold, _) = held_by(&world);
+    world.kill_broker();
+    drop(hold.stdin());
+    let outcome = hold.finish(SOON);
+    assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(0), ""), "{outcome}");
+    world.start_broker([""; 0]);
+}
+
+#[test]
+fn a_hold_that_was_stopped_beyond_its_lease_does_not_say_that_it_stood_before_it_knows() {
+    let world = World::new();
+    world.seed("f", "");
+    let (mut hold, command) = held_by(&world);
+    hold.stop();
+    drop(hold.stdin());
+    wait_until(SOON, "the command ends", || kernel::is_dead(command));
+    let mut other = world.actor(&world.view());
+    other.tell(["open", "w", "f"]);
+    other.answer_by(SOON * 3).unwrap();
+    signal_broker(&world, Signal::STOP);
+    hold.signal(Signal::CONT);
+    let outcome = hold.finish(SOON);
+    signal_broker(&world, Signal::CONT);
+    assert_eq!(outcome.code, Some(2), "{outcome}");
+    assert!(outcome.stderr.contains("may have been taken away"), "{outcome}");
+}
+
 #[test]
 fn why_names_who_is_in_the_way_of_a_hold_that_waits() {
     let world = World::new();
@@ -423,6 +480,20 @@ fn why_names_who_is_in_the_way_of_a_hold_that_waits() {
     }
     holder.leave();
     assert_eq!(waiting.finish(SOON).code, Some(0));
+}
+
+fn signal_broker(world: &World, signal: Signal) {
+    let broker = rustix::process::Pid::from_raw(world.broker_pid()).unwrap();
+    rustix::process::kill_process(broker, signal).unwrap();
+}
+
+/// Starts a hold of `f` whose command lives until its input ends; returns the command's process,
+/// too.
+fn held_by(world: &World) -> (Running, i32) {
+    let hold = held(world, &["f", "--", "sh", "-c", "echo ready $$; read _ || true"]);
+    let command = || hold.so_far().trim_end().strip_prefix("ready ")?.parse().ok();
+    let command = wait_for(SOON, "the command says who it is", command);
+    (hold, command)
 }
 
 /// Starts a hold whose command says that it is ready.

@@ -324,6 +324,15 @@ impl Session {
         standing.await_good(patience)
     }
 
+    /// Waits until the watcher was told all that the broker had to say when this was called, or, on
+    /// one machine, until no broker runs that could say anything; `false` if that takes longer than
+    /// `patience`. Not for the session's own thread.
+    pub fn hear_out(&self, patience: Duration) -> bool {
+        let asked = Moment::now();
+        self.state().ping(asked);
+        self.0.0.standing.await_proof(asked, patience)
+    }
+
     /// Returns who holds and who waits; with `newer_than`, once that changed, within `patience`.
     pub fn locks(
         &self,

@@ -17,6 +17,8 @@ use crate::staged::broker::Broker;
 use crate::staged::{clock, in_many_orders};
 use crate::wire::Party;
 
+const LONG: Duration = Duration::from_secs(3600);
+
 struct Deaf;
 
 impl Watcher for Deaf {
@@ -206,8 +208,24 @@ fn no_question_is_left_without_an_answer() {
 }
 
 #[test]
+fn who_hears_the_broker_out_knows_what_was_taken_away_before() {
+    in_many_orders(|| {
+        let broker = Broker::default();
+        let session = connect(&broker);
+        let held = session.acquire_blocking(ask(Patience::Endless)).unwrap();
+        broker.revoke();
+        let outage = thread::spawn(move || broker.cut());
+        // However the outage falls between them.
+        for _ in 0..2 {
+            assert!(session.hear_out(LONG));
+            assert!(!session.holds(held.owner));
+        }
+        outage.join().unwrap();
+    });
+}
+
+#[test]
 fn who_waits_for_proof_hears_of_it() {
-    const LONG: Duration = Duration::from_secs(3600);
     in_many_orders(|| {
         let old = Moment(Moment::now().0 - LONG);
         let standing = Arc::new(Standing::new(Some(old), LONG));

@@ -151,6 +151,8 @@ impl Shared {
         if known == Known::Nothing {
             self.standing.extend(greeted, lease);
         }
+        // Who asked while it was away is answered, too.
+        self.state().ping(Moment::now());
         self.watcher.back();
         Link { incoming, heard: greeted }
     }

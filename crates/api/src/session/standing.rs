@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::sync::{AtomicU64, Condvar, Mutex, Ordering};
+use crate::sync::{AtomicU64, Condvar, Mutex, MutexGuard, Ordering};
 
 /// An instant on the clock since boot, the time asleep included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,7 +35,8 @@ impl Moment {
 pub(super) struct Standing {
     /// In nanoseconds of the clock since boot.
     until: AtomicU64,
-    waiting: Mutex<()>,
+    /// The latest proof.
+    proven: Mutex<Moment>,
     extended: Condvar,
 }
 
@@ -43,7 +44,8 @@ impl Standing {
     /// Makes one that ends a lease after `proof`; without proof nothing can end it.
     pub fn new(proof: Option<Moment>, lease: Duration) -> Standing {
         let until = proof.map_or(u64::MAX, |proof| nanos(proof.0.saturating_add(lease)));
-        Standing { until: AtomicU64::new(until), waiting: Mutex::new(()), extended: Condvar::new() }
+        let proven = Mutex::new(proof.unwrap_or(Moment(Duration::ZERO)));
+        Standing { until: AtomicU64::new(until), proven, extended: Condvar::new() }
     }
 
     /// Returns whether it may act now.
@@ -55,7 +57,9 @@ impl Standing {
     /// Lets it act for a lease after `proof`.
     pub fn extend(&self, proof: Moment, lease: Duration) {
         self.until.fetch_max(nanos(proof.0.saturating_add(lease)), Ordering::AcqRel);
-        drop(self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut proven = self.proven();
+        *proven = proof.max(*proven);
+        drop(proven);
         self.extended.notify_all();
     }
 
@@ -69,10 +73,21 @@ impl Standing {
 
     /// Waits until it may act; `false` if that does not come within `patience`.
     pub fn await_good(&self, patience: Duration) -> bool {
-        let guard = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.extended.wait_timeout_while(guard, patience, |()| !self.is_good());
+        let is_late = |_: &mut Moment| !self.is_good();
+        let waited = self.extended.wait_timeout_while(self.proven(), patience, is_late);
         drop(waited.unwrap_or_else(PoisonError::into_inner));
         self.is_good()
+    }
+
+    /// Waits for a proof no older than `asked`; `false` if none comes within `patience`.
+    pub fn await_proof(&self, asked: Moment, patience: Duration) -> bool {
+        let is_older = |proven: &mut Moment| *proven < asked;
+        let waited = self.extended.wait_timeout_while(self.proven(), patience, is_older);
+        *waited.unwrap_or_else(PoisonError::into_inner).0 >= asked
+    }
+
+    fn proven(&self) -> MutexGuard<'_, Moment> {
+        self.proven.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -141,6 +156,19 @@ mod tests {
         let waiter = std::thread::spawn(move || waiting.await_good(LONG));
         standing.extend(Moment::now(), LONG);
         assert!(waiter.join().unwrap());
+    }
+
+    #[test]
+    fn only_proof_that_came_later_tells_of_the_time_before() {
+        for first in [None, Some(Moment::now())] {
+            let standing = Standing::new(first, LONG);
+            let asked = Moment(Moment::now().0 + LONG);
+            assert!(!standing.await_proof(asked, Duration::ZERO));
+            standing.extend(asked, LONG);
+            assert!(standing.await_proof(asked, Duration::ZERO));
+            standing.extend(Moment::now(), LONG);
+            assert!(standing.await_proof(asked, Duration::ZERO));
+        }
     }
 
     #[test]

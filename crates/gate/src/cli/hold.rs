@@ -38,7 +38,7 @@ const PASSED_ON: [Signal; 6] =
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Exit status: the command's; 1 if somebody else holds it (-n) or took it \
     away, 124 if the time ran out (CODE, for both, with -E), 126 or 127 if the command cannot be \
-    run, 130 if interrupted, 2 if there is no view or no broker")]
+    run, 130 if interrupted, 2 if there is no view, or no broker that could tell")]
 pub struct Args {
     /// Files or directories in a gated view; they need not exist
     #[arg(required = true, value_name = "PATH")]

@@ -2,14 +2,18 @@
 
 use std::ffi::OsString;
 use std::process::Child;
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 
-use super::said::{broker_gone, lost, recalled};
+use super::said::{broker_gone, lost, recalled, unproven};
 use super::{Event, Hold};
 use crate::cli::run::{cannot_run, prepare};
 use crate::failure::{Exit, Failure};
 use crate::signals::{Received, unmasked};
+
+/// How long the broker may take to say whether a turn stood until its command ended.
+const LAST_WORD_PATIENCE: Duration = Duration::from_secs(3);
 
 impl Hold {
     /// Runs the command to its end. What it starts stays below this process, and so may open
@@ -30,7 +34,7 @@ impl Hold {
                 Event::Revoked(why, reason) => outcome = Some(lost(why, &reason).report()),
                 Event::Signalled(Received { signal: Signal::CHILD, .. }) => {
                     if let Some(exit) = reap(&child) {
-                        return Ok(outcome.unwrap_or(exit));
+                        return outcome.map_or_else(|| self.hear_out(exit), Ok);
                     }
                 }
                 // The terminal has told the command already.
@@ -42,6 +46,24 @@ impl Hold {
             }
         }
         Err(broker_gone())
+    }
+
+    /// Says how this ends now that its command did: by that, unless the turn was taken away while
+    /// it ran. Who was stopped meanwhile may not have heard of it yet.
+    fn hear_out(&self, exit: Exit) -> Result<Exit, Failure> {
+        let has_heard = self.session.hear_out(LAST_WORD_PATIENCE);
+        for event in self.events.try_iter() {
+            if let Event::Revoked(why, reason) = event {
+                return Err(lost(why, &reason));
+            }
+        }
+        if !has_heard && !self.session.may_act(Duration::ZERO) {
+            return Err(unproven());
+        }
+        if !has_heard {
+            eprintln!("gate hold: the broker does not answer: nobody was let in, unless by force");
+        }
+        Ok(exit)
     }
 
     /// Says how this ends if it does before there is a command to be told.

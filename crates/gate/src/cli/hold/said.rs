@@ -48,6 +48,16 @@ pub fn lost(why: Revocation, reason: &str) -> Failure {
     Failure::new("the hold was taken away", with_reason(revocation(why), reason), hint)
 }
 
+/// Says that nobody knows whether it was held to the end.
+pub fn unproven() -> Failure {
+    Failure::new(
+        "the hold may have been taken away",
+        "the broker was not heard of for longer than a lease",
+        "`gate log` tells once it is back; until then take what the command did as done without a turn",
+    )
+    .exit(Exit::Unable)
+}
+
 /// Words a request to let go.
 pub fn recalled(recall: &Recall) -> String {
     let within = duration::rough(recall.within);
