@@ -43,12 +43,16 @@ const PEACE: Duration = Duration::from_secs(600);
 const FUNERAL: Duration = Duration::from_secs(60);
 
 /// Lives that failed once, and what was wrong.
-const FORMER_FAILURES: [(u64, &str); 5] = [
+const FORMER_FAILURES: [(u64, &str); 6] = [
     (5_444, "a grace ended before sessions were back that the journal had lost"),
     (7_159, "what a client lists was judged as if it were let in anew"),
     (7_676, "a client was taken back that had been ended, which the journal had lost"),
     (8_457, "a file was created while the connection broke, and locked by its former name alone"),
     (17_461, "who had its answer while a list was on its way was let in once more, for nobody"),
+    (
+        25_154,
+        "who was silent beyond its lease was judged as if it were there, and waited for itself",
+    ),
 ];
 
 /// Where the clients are, by the last digit of the seed.

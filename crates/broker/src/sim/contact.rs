@@ -176,9 +176,10 @@ impl Contacts {
     }
 
     /// Returns whether the session's client is there and at work.
-    pub fn is_present(&self, session: SessionId) -> bool {
-        let contact = self.sessions.get(&session);
-        contact.is_some_and(|contact| contact.line.is_some() && contact.away.is_none())
+    pub fn is_present(&self, session: SessionId, now: Time) -> bool {
+        self.sessions.get(&session).is_some_and(|contact| {
+            contact.line.is_some() && contact.away.is_none() && !self.is_silent(contact, now)
+        })
     }
 
     fn is_silent(&self, contact: &Contact, now: Time) -> bool {

@@ -261,7 +261,7 @@ impl Oracle {
         }
         let waiting = self.claims.iter().filter(|(_, seen)| seen.held.is_none());
         for (ticket, seen) in waiting {
-            if !self.contacts.is_present(seen.claim.owner.session) {
+            if !self.contacts.is_present(seen.claim.owner.session, now) {
                 continue;
             }
             // One that others stop as well is not looked at before these are gone.
