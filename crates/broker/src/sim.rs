@@ -35,6 +35,8 @@ use scene::{Scene, Wake};
 
 /// Lives of one run of the tests, if nothing else is said; `cargo xtask test` lives more.
 const LIVES: u64 = 1_000;
+/// After how many a long run says how far it is.
+const LIVES_TOLD: u64 = 10_000;
 /// How long things go wrong, in milliseconds.
 const TROUBLE_MS: std::ops::Range<usize> = 500..16_000;
 /// How long it may take after that until everybody got an answer and is gone.
@@ -201,6 +203,9 @@ fn n1_n2_n3_n4_n5_hold_in_every_life() {
                     let seed = former.unwrap_or(at);
                     if at >= lives || failed.lock().unwrap().is_some() {
                         return;
+                    }
+                    if at > 0 && at.is_multiple_of(LIVES_TOLD) {
+                        eprintln!("{at} lives");
                     }
                     match live(seed, start) {
                         Some(tally) => total.lock().unwrap().add(tally),
