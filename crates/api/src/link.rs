@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::address::{Address, Approach};
@@ -27,10 +28,34 @@ pub struct Connection {
     pub heartbeat: bool,
 }
 
+impl Connection {
+    /// Sends a message at once.
+    pub fn say(&mut self, message: &ClientMessage) {
+        self.outgoing.send(message);
+        if let Some(outbox) = self.outgoing.outbox() {
+            outbox.flush();
+        }
+    }
+}
+
 /// The way to the broker.
 pub trait Outgoing: Send {
-    /// Sends without ever blocking. That a connection is broken shows on the way back.
+    /// Sends without ever blocking, or leaves it in the outbox. That a connection is broken shows on
+    /// the way back.
     fn send(&mut self, message: &ClientMessage);
+
+    /// Returns where messages lie until it is flushed; `None` if none do.
+    fn outbox(&self) -> Option<Arc<dyn Outbox>> {
+        None
+    }
+}
+
+/// Messages on their way out. Sending takes a while, and the answer may be here before it returns:
+/// so it is done without what the answer needs, such as the lock of a session.
+pub trait Outbox: Send + Sync {
+    /// Sends what lies here, in the order in which it came, without ever blocking; or lets whoever
+    /// is at it do so.
+    fn flush(&self);
 }
 
 /// The way back.

@@ -19,6 +19,7 @@ mod tests;
 
 use std::collections::HashMap;
 use std::fmt;
+use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -417,15 +418,48 @@ impl Session {
         })
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> Speaking<'_> {
         self.0.0.state()
     }
 }
 
 impl Shared {
-    /// No callback runs under this lock, so a panic of one leaves the state whole.
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> Speaking<'_> {
+        Speaking(Some(self.silent_state()))
+    }
+
+    /// As above, for who says nothing. No callback runs under this lock, so a panic of one leaves the
+    /// state whole.
+    fn silent_state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The state, in the hands of somebody who may say something: it goes out once the lock is free, for
+/// the answer needs that.
+struct Speaking<'a>(Option<MutexGuard<'a, State>>);
+
+impl Deref for Speaking<'_> {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        self.0.as_ref().expect("taken by drop alone")
+    }
+}
+
+impl DerefMut for Speaking<'_> {
+    fn deref_mut(&mut self) -> &mut State {
+        self.0.as_mut().expect("taken by drop alone")
+    }
+}
+
+impl Drop for Speaking<'_> {
+    fn drop(&mut self) {
+        let outbox = self.outbox();
+        drop(self.0.take());
+        if let Some(outbox) = outbox {
+            outbox.flush();
+        }
     }
 }
 

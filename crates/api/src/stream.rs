@@ -4,9 +4,9 @@ use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 
 use crate::address::{Address, Approach, with_short_path};
 use crate::frame::{self, Decoder, PREAMBLE};
-use crate::link::{Broken, ConnectError, Connection, Incoming, Outgoing};
+use crate::link::{Broken, ConnectError, Connection, Incoming, Outbox, Outgoing};
 use crate::wire::{ClientMessage, ServerMessage};
 
 /// The name of the frames in an HTTP upgrade.
@@ -50,8 +50,7 @@ pub(crate) fn connect(approach: &Approach) -> Result<Connection, ConnectError> {
         }
     };
     let socket = Arc::new(socket);
-    let mut outgoing = Writer { socket: socket.clone(), buffer: Vec::new(), backlog: None };
-    outgoing.write(&PREAMBLE);
+    let outgoing = Writer::new(socket.clone());
     let buffer = vec![0; READ_BYTES].into_boxed_slice();
     let mut incoming = Reader { socket, decoder: Decoder::default(), buffer, greeted: false };
     incoming.decoder.push(&first_bytes);
@@ -107,9 +106,20 @@ fn upgrade(
     }
 }
 
-struct Writer {
+struct Writer(Arc<Letterbox>);
+
+/// What is sent over a socket.
+struct Letterbox {
     socket: Arc<OwnedFd>,
-    buffer: Vec<u8>,
+    /// Bytes that nobody has taken yet.
+    waiting: Mutex<Vec<u8>>,
+    /// Locked by whoever sends; it takes what waits only then, so bytes go out in order.
+    sending: Mutex<Sending>,
+}
+
+#[derive(Default)]
+struct Sending {
+    bytes: Vec<u8>,
     /// Set once the broker did not read fast enough.
     backlog: Option<Backlog>,
 }
@@ -120,28 +130,54 @@ struct Backlog {
     bytes: Arc<AtomicUsize>,
 }
 
-impl Outgoing for Writer {
-    fn send(&mut self, message: &ClientMessage) {
-        let mut buffer = std::mem::take(&mut self.buffer);
-        buffer.clear();
-        match frame::encode(message, &mut buffer) {
-            Ok(()) => self.write(&buffer),
-            // Bounded by what a view can ask for; if not, the broker must not miss a part.
-            Err(error) => {
-                tracing::error!(%error, "a message does not fit a frame");
-                self.give_up();
-            }
-        }
-        self.buffer = buffer;
+impl Writer {
+    fn new(socket: Arc<OwnedFd>) -> Writer {
+        let waiting = Mutex::new(PREAMBLE.to_vec());
+        Writer(Arc::new(Letterbox { socket, waiting, sending: Mutex::default() }))
     }
 }
 
-impl Writer {
-    fn write(&mut self, bytes: &[u8]) {
-        let queued = self.backlog.as_ref().map_or(0, |log| log.bytes.load(Ordering::Acquire));
-        let sent = if queued == 0 { self.try_write(bytes) } else { 0 };
-        if sent < bytes.len() {
-            self.queue(bytes[sent..].to_vec(), queued);
+impl Outgoing for Writer {
+    fn send(&mut self, message: &ClientMessage) {
+        if let Err(error) = frame::encode(message, &mut lock(&self.0.waiting)) {
+            // Bounded by what a view can ask for; if not, the broker must not miss a part.
+            tracing::error!(%error, "a message does not fit a frame");
+            self.0.give_up();
+        }
+    }
+
+    fn outbox(&self) -> Option<Arc<dyn Outbox>> {
+        Some(self.0.clone())
+    }
+}
+
+impl Drop for Writer {
+    /// Ends the reading side too, after what was said has gone out.
+    fn drop(&mut self) {
+        self.0.send(&mut lock(&self.0.sending));
+        let _ = rustix::net::shutdown(&*self.0.socket, Shutdown::Write);
+    }
+}
+
+impl Outbox for Letterbox {
+    fn flush(&self) {
+        // Who finds it locked leaves its bytes to whoever has the lock, who looks again after that.
+        while !lock(&self.waiting).is_empty() {
+            let Some(mut sending) = try_lock(&self.sending) else { return };
+            self.send(&mut sending);
+        }
+    }
+}
+
+impl Letterbox {
+    /// Sends what waits.
+    fn send(&self, sending: &mut Sending) {
+        sending.bytes.clear();
+        std::mem::swap(&mut *lock(&self.waiting), &mut sending.bytes);
+        let queued = sending.backlog.as_ref().map_or(0, |log| log.bytes.load(Ordering::Acquire));
+        let sent = if queued == 0 { self.try_write(&sending.bytes) } else { 0 };
+        if sent < sending.bytes.len() {
+            self.queue(sending, sent, queued);
         }
     }
 
@@ -158,15 +194,15 @@ impl Writer {
         }
     }
 
-    fn queue(&mut self, bytes: Vec<u8>, queued: usize) {
+    fn queue(&self, sending: &mut Sending, sent: usize, queued: usize) {
         if queued > BACKLOG_BYTES_MAX {
             return self.give_up();
         }
-        let socket = &self.socket;
-        let backlog = self.backlog.get_or_insert_with(|| Backlog::start(socket.clone()));
-        backlog.bytes.fetch_add(bytes.len(), Ordering::AcqRel);
+        let backlog = sending.backlog.get_or_insert_with(|| Backlog::start(self.socket.clone()));
+        let rest = sending.bytes[sent..].to_vec();
+        backlog.bytes.fetch_add(rest.len(), Ordering::AcqRel);
         // Fails only once the connection is broken, which shows on the way back.
-        let _ = backlog.chunks.send(bytes);
+        let _ = backlog.chunks.send(rest);
     }
 
     fn give_up(&self) {
@@ -174,10 +210,16 @@ impl Writer {
     }
 }
 
-impl Drop for Writer {
-    /// Ends the reading side too, after what was said has gone out.
-    fn drop(&mut self) {
-        let _ = rustix::net::shutdown(&*self.socket, Shutdown::Write);
+/// Nothing panics while one of these is held.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+    match mutex.try_lock() {
+        Ok(guard) => Some(guard),
+        Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
     }
 }
 
@@ -262,5 +304,50 @@ impl Reader {
             Err(Errno::INTR | Errno::AGAIN) => Ok(()),
             Err(error) => Err(Broken::Io(error.into())),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Who sends without the lock under which it was said could overtake, or be left behind.
+    #[test]
+    fn what_several_threads_say_goes_out_in_order_and_all_of_it() {
+        const THREADS: usize = 4;
+        const WORDS: usize = 2_000;
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let saying = Mutex::new((Writer::new(Arc::new(ours.into())), 0));
+        let said = std::thread::scope(|scope| {
+            for _ in 0..THREADS {
+                scope.spawn(|| {
+                    for _ in 0..WORDS {
+                        let outbox = {
+                            let (writer, owner) = &mut *saying.lock().unwrap();
+                            *owner += 1;
+                            writer.send(&ClientMessage::Active { owner: *owner });
+                            writer.outbox().unwrap()
+                        };
+                        outbox.flush();
+                    }
+                });
+            }
+            let mut decoder = Decoder::default();
+            let (mut said, mut bytes) = (Vec::new(), [0; 1024]);
+            while said.len() < THREADS * WORDS {
+                let length = rustix::io::read(&theirs, &mut bytes).unwrap();
+                assert!(length > 0, "the last words were left behind");
+                decoder.push(&bytes[..length]);
+                if said.is_empty() {
+                    decoder.preamble().unwrap();
+                }
+                while let Some(message) = decoder.message().unwrap() {
+                    let ClientMessage::Active { owner } = message else { panic!("{message:?}") };
+                    said.push(owner);
+                }
+            }
+            said
+        });
+        assert!(said.iter().copied().eq(1..=said.len() as u64), "{said:?}");
     }
 }

@@ -28,7 +28,7 @@ pub(super) fn greet(
     hello: &Hello,
 ) -> Result<(Connection, Welcome), ConnectError> {
     let mut connection = connector.connect()?;
-    connection.outgoing.send(&ClientMessage::Hello(hello.clone()));
+    connection.say(&ClientMessage::Hello(hello.clone()));
     match connection.incoming.receive(Some(GREETING_PATIENCE)) {
         Ok(Some(ServerMessage::Welcome(welcome))) => Ok((connection, welcome)),
         Ok(Some(ServerMessage::Unwelcome { why })) => Err(ConnectError::Refused(why)),
@@ -161,7 +161,7 @@ impl Shared {
     fn wait(&self, until: Instant) -> bool {
         loop {
             self.run_errands();
-            let mut state = self.state();
+            let mut state = self.silent_state();
             let now = sync::now();
             if state.is_closed() {
                 return false;

@@ -16,7 +16,7 @@ use gate_core::lock::key::FileKey;
 
 use super::standing::{Heartbeats, Moment};
 use super::{Answer, Ask, Grant, Waiters};
-use crate::link::Outgoing;
+use crate::link::{Outbox, Outgoing};
 use crate::sync::mpsc;
 use crate::wire::{
     Acquire, AttachRefusal, Attached, BrokerInfo, ClientMessage, Granted, Query, Recall, Reply,
@@ -172,6 +172,14 @@ impl State {
                 true
             }
             Link::Away { .. } | Link::Closed => false,
+        }
+    }
+
+    /// Returns where what was said may lie; it is flushed without the session's lock.
+    pub fn outbox(&self) -> Option<Arc<dyn Outbox>> {
+        match &self.link {
+            Link::Up { outgoing, .. } => outgoing.outbox(),
+            Link::Away { .. } | Link::Closed => None,
         }
     }
 

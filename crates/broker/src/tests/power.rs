@@ -33,7 +33,7 @@ fn lose_power(broker: Running, state: &Path) {
 /// Says hello, attaches what it has not, and goes away without a good-bye.
 fn greet(address: &Address, machine: u64, resume: Option<Resume>) -> Welcome {
     let mut connection = address.connect().unwrap();
-    connection.outgoing.send(&ClientMessage::Hello(Hello {
+    connection.say(&ClientMessage::Hello(Hello {
         client: "visitor".to_owned(),
         process: process::own(),
         machine,
@@ -46,7 +46,7 @@ fn greet(address: &Address, machine: u64, resume: Option<Resume>) -> Welcome {
     };
     if resume.is_none() {
         let attach = ClientMessage::Attach { space: SpaceId(1), source: bucket() };
-        connection.outgoing.send(&attach);
+        connection.say(&attach);
         let attached = connection.incoming.receive(Some(SOON));
         assert!(matches!(attached, Ok(Some(ServerMessage::Attached { .. }))));
     }

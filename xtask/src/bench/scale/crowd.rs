@@ -155,7 +155,7 @@ impl Member {
     }
 
     fn say(&mut self, message: &ClientMessage) {
-        self.connection.outgoing.send(message);
+        self.connection.say(message);
     }
 
     fn hear_granted(&mut self, owner: u64) -> io::Result<()> {
