@@ -100,8 +100,8 @@ pub(crate) struct Desk {
     reasons: FxHashMap<Ticket, String>,
     /// The grace ended, which is not yet in the journal.
     complete: bool,
-    /// Somebody who outlives the machine may hold something, which is not yet in the journal.
-    elsewhere: bool,
+    /// The lease of who outlives the machine and may hold something; not yet in the journal.
+    elsewhere: Option<Duration>,
     /// Rises with every batch that changed who holds or waits.
     version: u64,
     terms: Terms,
@@ -167,7 +167,7 @@ impl Desk {
     /// Begins a run with what the former one remembered.
     pub fn restore(memory: Memory, parts: Parts, now: Time) -> Desk {
         let Parts { terms, info, pen, log, inbox, metrics } = parts;
-        let Memory { epoch, loss, claims, sessions, spaces } = memory;
+        let Memory { epoch, loss, lease_lost, claims, sessions, spaces } = memory;
         let leases: Vec<_> = sessions.iter().map(|(id, client)| (*id, client.lease)).collect();
         let known = |session: SessionId| leases.iter().any(|(id, _)| *id == session);
         let (kept, forgotten): (Vec<_>, Vec<_>) =
@@ -180,8 +180,7 @@ impl Desk {
             });
         let usual = terms.lease_session;
         let longest = leases.iter().map(|(_, lease)| *lease).max().unwrap_or(usual);
-        // A session that was lost with the tail may have the usual lease.
-        let grace = if loss == Loss::Tail { longest.max(usual) } else { longest };
+        let grace = if loss == Loss::Tail { longest.max(lease_lost).max(usual) } else { longest };
         let stateless = Stateless::restore(epoch, &kept);
         let incomplete = loss == Loss::Tail;
         let restore = Restore { sessions: leases, claims: kept, incomplete, grace };
@@ -206,7 +205,7 @@ impl Desk {
             dirty_spaces: BTreeSet::new(),
             reasons: FxHashMap::default(),
             complete: false,
-            elsewhere: false,
+            elsewhere: None,
             version: 1,
             terms,
             info,
@@ -299,7 +298,7 @@ impl Desk {
             .chain(sessions.map(|id| Entry::Session(*id, self.sessions.get(*id))))
             .chain(spaces.map(|id| Entry::Space(*id, self.spaces.get(*id))))
             .chain(self.complete.then_some(Entry::Complete))
-            .chain(self.elsewhere.then_some(Entry::Elsewhere))
+            .chain(self.elsewhere.map(Entry::Elsewhere))
     }
 
     /// Returns whether anything changed since the last commit.
@@ -308,7 +307,7 @@ impl Desk {
             && self.dirty_sessions.is_empty()
             && self.dirty_spaces.is_empty()
             && !self.complete
-            && !self.elsewhere)
+            && self.elsewhere.is_none())
     }
 
     /// Lets the log have what happened, if the journal has all of it (N3).
@@ -335,7 +334,7 @@ impl Desk {
         self.dirty_sessions.clear();
         self.dirty_spaces.clear();
         self.complete = false;
-        self.elsewhere = false;
+        self.elsewhere = None;
     }
 
     /// Returns whether anybody is to be told anything.

@@ -5,7 +5,8 @@
 //! committed, that of the machine once it is synced. The run's epoch is synced before anything
 //! else is written (N4); if the machine went down since, the tail may be missing, and the boot id
 //! tells: it is that of the last run that knew all there was to know. That somebody may hold
-//! something who is elsewhere, and outlives the machine, is synced as well.
+//! something who is elsewhere, and outlives the machine, is synced as well, with the longest lease
+//! of such clients, in milliseconds; 0 is nobody.
 //!
 //! Checkpoints are made by a thread of their own, so that no grant waits for a disk.
 //!
@@ -25,6 +26,7 @@ use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use gate_core::id::{Epoch, SessionId, SpaceId, Ticket};
 use gate_core::lock::table::Record;
@@ -61,8 +63,9 @@ pub(crate) struct Journal {
     connection: Connection,
     /// The boot of this run.
     boot: String,
-    /// Whether a client that it may still have to do with outlives the machine, as is synced.
-    elsewhere: bool,
+    /// The longest lease, in milliseconds, of clients that it may still have to do with and that
+    /// outlive the machine, as is synced; 0 if there is none.
+    elsewhere_ms: i64,
     /// The tickets that have a row: most claims come and go between two commits.
     stored: FxHashSet<Ticket>,
     commits: u32,
@@ -74,6 +77,8 @@ pub(crate) struct Memory {
     /// The run that begins.
     pub epoch: Epoch,
     pub loss: Loss,
+    /// The longest lease of clients that the run may have lost and that may come back.
+    pub lease_lost: Duration,
     pub claims: Vec<(Ticket, Record)>,
     pub sessions: Vec<(SessionId, Client)>,
     pub spaces: Vec<(SpaceId, Space)>,
@@ -97,8 +102,8 @@ pub(crate) enum Entry<'a> {
     Space(SpaceId, Option<&'a Space>),
     /// What a former run may have lost is known by now, or nobody's any more.
     Complete,
-    /// A client may hold something that does not go down with this machine.
-    Elsewhere,
+    /// A client with this lease may hold something that does not go down with this machine.
+    Elsewhere(Duration),
 }
 
 /// Why a journal cannot be used.
@@ -144,7 +149,7 @@ impl Journal {
         let mut journal = Journal {
             connection,
             boot: boot.to_owned(),
-            elsewhere: false,
+            elsewhere_ms: 0,
             stored: FxHashSet::default(),
             commits: 0,
             checkpointer: Checkpointer::new(path.clone()),
@@ -157,10 +162,10 @@ impl Journal {
     fn begin(&mut self, path: &Path) -> Result<Memory, JournalError> {
         let trouble = |error: rusqlite::Error| trouble(path, &error);
         self.prepare(path)?;
-        let (former, former_boot, elsewhere) = self
+        let (former, former_boot, elsewhere_ms) = self
             .connection
             .query_row("SELECT epoch, boot, elsewhere FROM run", (), |row| {
-                Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, bool>(2)?))
+                Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, i64>(2)?))
             })
             .map_err(trouble)?;
         let epoch = former + 1;
@@ -169,9 +174,10 @@ impl Journal {
             epoch: Epoch(u64::try_from(epoch).map_err(|_| corrupt("a negative epoch"))?),
             loss: match former > 0 && former_boot != self.boot {
                 false => Loss::Nothing,
-                true if elsewhere => Loss::Tail,
+                true if elsewhere_ms > 0 => Loss::Tail,
                 true => Loss::Clients,
             },
+            lease_lost: Duration::from_millis(elsewhere_ms.unsigned_abs()),
             claims: self
                 .load(&CLAIM, path, |id, row| Some((Ticket(id), rows::decode_claim(row)?)))?,
             sessions: self.load(&SESSION, path, |id, row| {
@@ -184,12 +190,19 @@ impl Journal {
         let unwritable =
             |error: rusqlite::Error| JournalError::Unwritable(path.to_owned(), error.to_string());
         let boot = if memory.loss == Loss::Nothing { &self.boot } else { &former_boot };
-        // Where nobody is remembered, nobody is expected.
-        self.elsewhere = elsewhere && (memory.loss == Loss::Tail || !memory.sessions.is_empty());
+        // Where all are remembered, nobody else is expected.
+        self.elsewhere_ms = match memory.loss {
+            Loss::Tail => elsewhere_ms,
+            Loss::Nothing | Loss::Clients => {
+                let leases =
+                    memory.sessions.iter().filter_map(|(_, client)| client.lease_elsewhere());
+                leases.map(noted_ms).max().unwrap_or(0)
+            }
+        };
         self.connection
             .execute(
                 "UPDATE run SET epoch = ?1, boot = ?2, elsewhere = ?3",
-                params![epoch, boot, self.elsewhere],
+                params![epoch, boot, self.elsewhere_ms],
             )
             .map_err(unwritable)?;
         self.connection.pragma_update(None, "synchronous", "NORMAL").map_err(unwritable)?;
@@ -258,19 +271,18 @@ impl Journal {
         entries: impl Iterator<Item = Entry<'a>>,
     ) -> Result<(), rusqlite::Error> {
         let mut touched = Vec::new();
-        let mut elsewhere = false;
+        let mut elsewhere_ms = 0;
         let transaction = Transaction::begin(&self.connection)?;
         for entry in entries {
             write(&self.connection, &entry, &self.stored, &self.boot)?;
-            elsewhere |= matches!(entry, Entry::Elsewhere);
-            if let Entry::Claim(ticket, record) = entry {
-                touched.push((ticket, record.is_some()));
+            match entry {
+                Entry::Claim(ticket, record) => touched.push((ticket, record.is_some())),
+                Entry::Elsewhere(lease) => elsewhere_ms = elsewhere_ms.max(noted_ms(lease)),
+                Entry::Session(..) | Entry::Space(..) | Entry::Complete => {}
             }
         }
         transaction.commit()?;
-        if elsewhere {
-            self.note_elsewhere()?;
-        }
+        self.note_elsewhere(elsewhere_ms)?;
         for (ticket, stands) in touched {
             if stands {
                 self.stored.insert(ticket)
@@ -286,15 +298,16 @@ impl Journal {
         Ok(())
     }
 
-    /// Syncs, once, that somebody may hold something who outlives the machine: should its session
-    /// be lost with the tail, it is waited for all the same.
-    fn note_elsewhere(&mut self) -> Result<(), rusqlite::Error> {
-        if !self.elsewhere {
+    /// Syncs, once for each lease that is longer than all before, that somebody may hold something
+    /// who outlives the machine: should its session be lost with the tail, it is waited for all the
+    /// same.
+    fn note_elsewhere(&mut self, lease_ms: i64) -> Result<(), rusqlite::Error> {
+        if lease_ms > self.elsewhere_ms {
             self.connection.pragma_update(None, "synchronous", "FULL")?;
-            let noted = self.connection.execute("UPDATE run SET elsewhere = 1", ());
+            let noted = self.connection.execute("UPDATE run SET elsewhere = ?1", [lease_ms]);
             self.connection.pragma_update(None, "synchronous", "NORMAL")?;
             noted?;
-            self.elsewhere = true;
+            self.elsewhere_ms = lease_ms;
         }
         Ok(())
     }
@@ -330,6 +343,11 @@ fn run(connection: &Connection, statement: &str) -> Result<(), rusqlite::Error> 
     connection.prepare_cached(statement)?.execute(()).map(drop)
 }
 
+/// Returns a lease as it is noted: no shorter, and never nobody's.
+fn noted_ms(lease: Duration) -> i64 {
+    i64::try_from(lease.as_millis()).unwrap_or(i64::MAX).saturating_add(1)
+}
+
 fn write(
     connection: &Connection,
     entry: &Entry<'_>,
@@ -344,7 +362,7 @@ fn write(
         Entry::Complete => {
             return connection.execute("UPDATE run SET boot = ?1", [boot]).map(drop);
         }
-        Entry::Elsewhere => return Ok(()),
+        Entry::Elsewhere(_) => return Ok(()),
     };
     let id = i64::try_from(id).expect("ids rise from 1, one by one");
     match row {

@@ -121,6 +121,12 @@ impl Client {
         self.over_tcp || self.machine != process::machine()
     }
 
+    /// Returns its lease if it may outlive this machine with something that it holds: who attached
+    /// nothing holds nothing.
+    pub fn lease_elsewhere(&self) -> Option<Duration> {
+        (self.is_elsewhere() && !self.seats.is_empty()).then_some(self.lease)
+    }
+
     /// Returns whether its process runs where this broker can see it.
     pub fn is_visible(&self) -> bool {
         self.process.namespace == process::namespace()

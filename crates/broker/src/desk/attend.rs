@@ -424,9 +424,8 @@ impl Desk {
             Ok((seat, attached)) => {
                 self.dirty_spaces.insert(seat.space);
                 self.dirty_sessions.insert(session);
-                // Who attached nothing holds nothing.
-                self.elsewhere |= client.is_elsewhere();
                 client.seats.insert(spoken, seat);
+                self.elsewhere = self.elsewhere.max(client.lease_elsewhere());
                 ServerMessage::Attached { space: spoken, attached }
             }
             Err(refusal) => ServerMessage::AttachRefused { space: spoken, refusal },

@@ -8,9 +8,9 @@ use super::checkpoint::Checkpointer;
 use super::{Journal, rows};
 
 impl Journal {
-    /// Returns whether it is synced that somebody is elsewhere.
-    pub fn is_elsewhere(&self) -> bool {
-        self.elsewhere
+    /// Returns what is synced of those who are elsewhere: their longest lease.
+    pub fn elsewhere_ms(&self) -> i64 {
+        self.elsewhere_ms
     }
 
     /// Returns what is stored of a claim.

@@ -20,6 +20,7 @@ use super::rows;
 use super::{Entry, JOURNAL_NAME, Journal, JournalError, Loss};
 
 const BOOT: &str = "this boot";
+const ELSEWHERE: Entry<'static> = Entry::Elsewhere(Duration::ZERO);
 
 fn record(number: u64) -> Record {
     let owner = OwnerId { session: SessionId::STATELESS, number };
@@ -109,12 +110,35 @@ fn n1_another_boot_may_have_lost_the_tail_to_who_is_elsewhere() {
     assert_eq!(memory.loss, Loss::Clients, "nobody noted yet that they are gone");
     journal.commit([Entry::Complete].into_iter()).unwrap();
     let begun = fs::metadata(dir.path().join(format!("{JOURNAL_NAME}-wal"))).unwrap().len();
-    journal.commit([Entry::Elsewhere].into_iter()).unwrap();
+    journal.commit([ELSEWHERE].into_iter()).unwrap();
     let log = fs::metadata(dir.path().join(format!("{JOURNAL_NAME}-wal"))).unwrap().len();
     assert!(log > begun, "it is noted, and so synced");
-    journal.commit([Entry::Elsewhere].into_iter()).unwrap();
+    journal.commit([ELSEWHERE].into_iter()).unwrap();
     drop(journal);
     assert_eq!(loss(dir.path(), "third"), Loss::Tail);
+}
+
+/// A session that was lost with the tail is waited for as long as it may take to come back.
+#[test]
+fn n1_the_longest_lease_of_who_is_elsewhere_outlives_the_tail() {
+    let dir = tempfile::tempdir().unwrap();
+    let lost = || {
+        let (journal, memory) = Journal::open(dir.path(), "another").unwrap();
+        (journal, memory.lease_lost.as_secs())
+    };
+    let (mut journal, _) = Journal::open(dir.path(), BOOT).unwrap();
+    for seconds in [0, 60, 3_600, 1] {
+        let lease = Duration::from_secs(seconds);
+        journal.commit([Entry::Elsewhere(lease)].into_iter()).unwrap();
+    }
+    drop(journal);
+    assert_eq!(lost().1, 3_600);
+    let (mut journal, seconds) = lost();
+    assert_eq!(seconds, 3_600, "until it is complete");
+    journal.commit([Entry::Complete].into_iter()).unwrap();
+    drop(journal);
+    assert_eq!(loss(dir.path(), "another"), Loss::Nothing);
+    assert_eq!(lost().1, 0, "nobody is remembered");
 }
 
 /// Somebody who was granted what the tail held may still be on the way back when the broker dies
@@ -123,7 +147,7 @@ fn n1_another_boot_may_have_lost_the_tail_to_who_is_elsewhere() {
 fn n1_a_lost_tail_stays_lost_until_the_grace_is_over() {
     let dir = tempfile::tempdir().unwrap();
     let (mut journal, _) = Journal::open(dir.path(), BOOT).unwrap();
-    journal.commit([Entry::Elsewhere].into_iter()).unwrap();
+    journal.commit([ELSEWHERE].into_iter()).unwrap();
     drop(journal);
     assert_eq!(loss(dir.path(), "another"), Loss::Tail);
     let (mut journal, memory) = Journal::open(dir.path(), "another").unwrap();
@@ -138,7 +162,7 @@ fn n1_a_lost_tail_stays_lost_until_the_grace_is_over() {
 fn where_nobody_is_remembered_nobody_is_expected() {
     let dir = tempfile::tempdir().unwrap();
     let (mut journal, _) = Journal::open(dir.path(), BOOT).unwrap();
-    journal.commit([Entry::Elsewhere].into_iter()).unwrap();
+    journal.commit([ELSEWHERE].into_iter()).unwrap();
     drop(journal);
     assert_eq!(loss(dir.path(), BOOT), Loss::Nothing);
     assert_eq!(loss(dir.path(), "another"), Loss::Clients);

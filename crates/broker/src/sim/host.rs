@@ -55,8 +55,8 @@ pub struct Host {
     dead: Vec<(Time, SessionId)>,
     /// How long the log was after each commit of this run, from the last that was synced.
     log_lengths: Vec<u64>,
-    /// Whether it was synced that somebody is elsewhere.
-    elsewhere: bool,
+    /// What was synced of those who are elsewhere.
+    elsewhere_ms: i64,
 }
 
 struct Running {
@@ -89,7 +89,7 @@ impl Host {
             crash: None,
             dead: Vec::new(),
             log_lengths: Vec::new(),
-            elsewhere: false,
+            elsewhere_ms: 0,
         }
     }
 
@@ -262,14 +262,14 @@ impl Host {
         let (books, heard) = (Books::new(journal), BTreeMap::new());
         self.running = Some(Running { desk, books, now, heard, rounds_at: None, due: None });
         scene.open = true;
-        self.elsewhere = false;
+        self.elsewhere_ms = 0;
         self.log_lengths.clear();
         self.note_log_length();
     }
 
     fn note_log_length(&mut self) {
-        let elsewhere = self.running.as_ref().is_some_and(|r| r.books.journal().is_elsewhere());
-        if elsewhere && !std::mem::replace(&mut self.elsewhere, true) {
+        let synced_ms = self.running.as_ref().map_or(0, |r| r.books.journal().elsewhere_ms());
+        if std::mem::replace(&mut self.elsewhere_ms, synced_ms) < synced_ms {
             self.log_lengths.clear();
         }
         let length = fs::metadata(self.log()).map_or(0, |log| log.len());
