@@ -115,7 +115,7 @@ pub enum Event {
     /// A claim is held so many times.
     Counted { ticket: Ticket, count: u32 },
     /// A claim now has other names.
-    Reshaped { ticket: Ticket, claim: Arc<Claim> },
+    Reshaped { ticket: Ticket, part: Part, claim: Arc<Claim> },
     /// A grant is taken away. Something may still be under way under it: it stands in everybody's way
     /// until its owner lets go, or until then, when its owner knows by itself.
     Revoked { ticket: Ticket, why: Revocation, until: Time },
@@ -141,6 +141,15 @@ pub enum Event {
     Kin { waiter: Ticket, holder: Ticket },
     /// Former sessions no longer hold up anybody.
     GraceEnded,
+}
+
+/// Which claim of an owner: it may hold one while it waits for a stronger one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// What it holds.
+    Held,
+    /// What it waits for.
+    Waiting,
 }
 
 /// How a claim ends.

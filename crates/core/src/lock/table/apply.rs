@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::claim::Claim;
-use super::super::event::{End, Event, Kin, Notice, Passed, Revocation};
+use super::super::event::{End, Event, Kin, Notice, Part, Passed, Revocation};
 use super::super::key::Key;
 use super::super::mode::Mode;
 use super::super::queue::Queue;
@@ -46,7 +46,8 @@ impl Table {
                 return self.grant(Grant { ticket, claim, token, count, passed, kin, at });
             }
             Event::Counted { ticket, count } => return self.recount(*ticket, *count),
-            Event::Reshaped { ticket, claim } => self.reshape(*ticket, claim),
+            Event::Reshaped { ticket, part: Part::Held, claim } => self.reshape(*ticket, claim),
+            Event::Reshaped { ticket, part: Part::Waiting, claim } => self.requeue(*ticket, claim),
             Event::Revoked { ticket, why, until } => return self.revoke(*ticket, *why, *until),
             Event::Ended { ticket, end } => return self.end(*ticket, *end),
             Event::UpgradeEnded { ticket, why } => {
@@ -354,15 +355,15 @@ impl Table {
         }
     }
 
+    /// Gives a waiter its place in the lines of other keys, where later ones may wait already.
+    fn requeue(&mut self, ticket: Ticket, claim: &Arc<Claim>) {
+        let since = self.waiting_mut(ticket).since;
+        self.leave_line(ticket);
+        self.queue_up(ticket, claim, &Kin::new(), since);
+        self.moved.insert(ticket);
+    }
+
     fn reshape(&mut self, ticket: Ticket, claim: &Arc<Claim>) {
-        if self.slot(ticket).waiting.is_some() {
-            let since = self.waiting_mut(ticket).since;
-            self.leave_line(ticket);
-            self.queue_up(ticket, claim, &Kin::new(), since);
-            // It may now stand before later ones that wait already.
-            self.moved.insert(ticket);
-            return;
-        }
         self.move_kin_of(ticket);
         let keys = self.intern(claim);
         let held = self.held_mut(ticket);

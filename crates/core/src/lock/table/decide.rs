@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::super::claim::{Claim, Party, Patience};
 use super::super::event::{
-    Command, End, Event, Kin, Recall, RecallCause, RecallStage, Refusal, Revocation,
+    Command, End, Event, Kin, Part, Recall, RecallCause, RecallStage, Refusal, Revocation,
 };
 use super::super::key::FileKey;
 use super::super::limits::{
@@ -179,7 +179,7 @@ impl Table {
         if !self.fits(asker, &claim) {
             return Ok(Vec::new());
         }
-        Ok(vec![Event::Reshaped { ticket, claim }])
+        Ok(vec![Event::Reshaped { ticket, part: Part::Held, claim }])
     }
 
     fn decide_renew(

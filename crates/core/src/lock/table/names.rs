@@ -7,7 +7,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::super::event::{Change, Event};
+use super::super::claim::Claim;
+use super::super::event::{Change, Event, Part};
 use super::super::key::Key;
 use super::super::want::Place;
 use super::Table;
@@ -28,7 +29,7 @@ impl Table {
             touched.extend(self.users_of(space, top));
         }
         touched.remove(&by);
-        touched.into_iter().filter_map(|ticket| self.reshaped(ticket, change)).collect()
+        touched.into_iter().flat_map(|ticket| self.reshaped(ticket, change)).collect()
     }
 
     /// Returns the claims that announced a path or something beneath it.
@@ -39,22 +40,27 @@ impl Table {
         })
     }
 
-    fn reshaped(&self, ticket: Ticket, change: &Change) -> Option<Event> {
+    fn reshaped(&self, ticket: Ticket, change: &Change) -> impl Iterator<Item = Event> {
         let slot = self.slot(ticket);
-        let claim = slot.claim();
-        if !claim.want().op.follows_file() {
-            return None;
-        }
-        let claim = Arc::new(claim.renamed(|place| new_name(place, change))?);
-        let asker = Asker { ticket, party: &claim.party, kin: &slot.kin };
-        let claim = if slot.held.is_some() && !self.fits(asker, &claim) {
-            // The new name lies under another's hold: the handle keeps its file alone.
-            Arc::new(claim.nameless())
-        } else {
-            claim
-        };
-        Some(Event::Reshaped { ticket, claim })
+        let held = slot.held.as_ref().and_then(|held| moved(&held.claim, change)).map(|claim| {
+            let asker = Asker { ticket, party: &claim.party, kin: &slot.kin };
+            // Where the new name lies under another's hold the handle keeps its file alone.
+            let claim = if self.fits(asker, &claim) { claim } else { claim.nameless() };
+            Event::Reshaped { ticket, part: Part::Held, claim: Arc::new(claim) }
+        });
+        let waiting = slot.waiting.as_ref().and_then(|waiting| moved(&waiting.claim, change));
+        let waiting = waiting.map(|claim| {
+            let part = Part::Waiting;
+            Event::Reshaped { ticket, part, claim: Arc::new(claim) }
+        });
+        held.into_iter().chain(waiting)
     }
+}
+
+/// Returns the new shape of a claim, if a change moved its names.
+fn moved(claim: &Claim, change: &Change) -> Option<Claim> {
+    let claim = Some(claim).filter(|claim| claim.want().op.follows_file())?;
+    claim.renamed(|place| new_name(place, change))
 }
 
 /// Returns the new name of a place, `Some(None)` if it has none any more, `None` if it stays.

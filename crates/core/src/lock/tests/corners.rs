@@ -396,3 +396,20 @@ fn what_one_process_had_twice_it_takes_back_twice() {
         ",
     );
 }
+
+#[test]
+fn an_upgrade_stays_one_when_names_move() {
+    check(
+        "
+        A R d/f        granted 1
+        B R d/f        granted 2
+        A upgrade      waits
+        C mv d e       granted 3
+        B release      A granted 4 x2
+        E hold W e/    waits (for A, whose file is there)
+        D R d/f        waits (for A: it is the same file)
+        A withdraw
+        A release      E granted 5; D granted 6
+        ",
+    );
+}
