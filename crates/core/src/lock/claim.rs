@@ -88,6 +88,23 @@ pub struct Terms {
     pub label: Label,
 }
 
+#[cfg(test)]
+impl Terms {
+    /// Makes the terms of one that waits for as long as it takes, and of whom no more is known.
+    pub fn of(owner: OwnerId, party: Party) -> Terms {
+        Terms {
+            owner,
+            party,
+            caller: None,
+            patience: Patience::Endless,
+            read_wait: None,
+            lease: None,
+            max_hold: None,
+            label: Label::default(),
+        }
+    }
+}
+
 /// One owner's request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {

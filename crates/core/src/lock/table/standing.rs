@@ -231,7 +231,7 @@ fn oldest(mut tickets: Vec<Ticket>, most: usize) -> Vec<Ticket> {
 mod tests {
     use super::*;
     use crate::id::Epoch;
-    use crate::lock::claim::{Label, Party, Patience, Terms};
+    use crate::lock::claim::{Party, Terms};
     use crate::lock::event::Command;
     use crate::lock::want::{Access, Node, Op, Place, Want};
     use std::time::Duration;
@@ -245,16 +245,7 @@ mod tests {
 
     fn claim_of(number: u64, paths: &[&str]) -> Arc<Claim> {
         let owner = OwnerId { session: SESSION, number };
-        let terms = Terms {
-            owner,
-            party: Party::Owner(owner),
-            caller: None,
-            patience: Patience::Endless,
-            read_wait: None,
-            lease: None,
-            max_hold: None,
-            label: Label::default(),
-        };
+        let terms = Terms::of(owner, Party::Owner(owner));
         let place = |path: &&str| {
             let path = ViewPath::parse(path.as_bytes()).unwrap();
             Place { space: SPACE, path: Some(path), node: Node::None }

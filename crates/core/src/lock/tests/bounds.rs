@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::id::{Epoch, OwnerId, SessionId, SpaceId, Ticket, Token};
-use crate::lock::claim::{Claim, Label, Party, Patience, Terms};
+use crate::lock::claim::{Claim, Label, Party, Terms};
 use crate::lock::event::{Command, Refusal};
 use crate::lock::key::FileKey;
 use crate::lock::limits::{
@@ -30,16 +30,7 @@ fn claim_on(session: SessionId, number: u64, file: FileKey) -> Arc<Claim> {
 
 fn labelled_claim_on(session: SessionId, number: u64, file: FileKey, label: Label) -> Arc<Claim> {
     let owner = OwnerId { session, number };
-    let terms = Terms {
-        owner,
-        party: Party::Owner(owner),
-        caller: None,
-        patience: Patience::Endless,
-        read_wait: None,
-        lease: None,
-        max_hold: None,
-        label,
-    };
+    let terms = Terms { label, ..Terms::of(owner, Party::Owner(owner)) };
     let place = Place { space: SpaceId(1), path: None, node: Node::File(file) };
     Arc::new(Claim::new(terms, Want { op: Op::Open(Access::Write), places: vec![place] }))
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::id::{Epoch, OwnerId, SessionId, SpaceId, Token};
-use crate::lock::claim::{Claim, Label, Party, Patience, Terms};
+use crate::lock::claim::{Claim, Party, Terms};
 use crate::lock::event::{Command, Notice};
 use crate::lock::table::{Restore, Table};
 use crate::lock::want::{Access, Node, Op, Place, Want};
@@ -514,16 +514,7 @@ fn n1_of_listed_grants_that_conflict_the_first_is_taken_back() {
     let want = Want { op: Op::Hold(Access::Write), places: vec![place] };
     let lost = |number: u64| {
         let owner = OwnerId { session, number };
-        let terms = Terms {
-            owner,
-            party: Party::Owner(owner),
-            caller: None,
-            patience: Patience::Endless,
-            read_wait: None,
-            lease: None,
-            max_hold: None,
-            label: Label::default(),
-        };
+        let terms = Terms::of(owner, Party::Owner(owner));
         let token = Token { epoch: Epoch(1), counter: number };
         (Arc::new(Claim::new(terms, want.clone())), token)
     };

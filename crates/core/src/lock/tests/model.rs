@@ -10,7 +10,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use crate::id::{Epoch, OwnerId, SessionId, SpaceId, Ticket, Token};
-use crate::lock::claim::{Claim, Label, Party, Patience, Process, Terms};
+use crate::lock::claim::{Claim, Party, Process, Terms};
 use crate::lock::event::{Command, End, Event, Passed, Refusal};
 use crate::lock::key::FileKey;
 use crate::lock::table::{Restore, Table};
@@ -229,17 +229,9 @@ impl Pair {
         }
         self.next += 1;
         let owner = OwnerId { session: SessionId(who), number: self.next };
-        let terms = Terms {
-            owner,
-            party: Party::Process(Process { namespace: 1, pid: who as u32, start: 1 }),
-            // Cycles through processes with many threads are cut when time goes by.
-            caller: None,
-            patience: Patience::Endless,
-            read_wait: None,
-            lease: None,
-            max_hold: None,
-            label: Label::default(),
-        };
+        let process = Process { namespace: 1, pid: who as u32, start: 1 };
+        // Cycles through processes with many threads are cut when time goes by.
+        let terms = Terms::of(owner, Party::Process(process));
         Arc::new(Claim::new(terms, Want { op, places }))
     }
 

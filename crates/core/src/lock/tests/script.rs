@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::id::{Epoch, OwnerId, SessionId, SpaceId, Ticket};
-use crate::lock::claim::{Caller, Claim, Label, Party, Patience, Process, Terms};
+use crate::lock::claim::{Caller, Claim, Party, Patience, Process, Terms};
 use crate::lock::event::{Change, Command, Notice, RecallStage, Refusal};
 use crate::lock::key::FileKey;
 use crate::lock::table::{Record, Restore, Standing, State, Table};
@@ -255,16 +255,9 @@ impl World {
         self.next_owner += 1;
         let pid = u32::try_from(session.0).unwrap();
         let process = Process { namespace: 1, pid, start: 1 };
-        Terms {
-            owner: OwnerId { session, number },
-            party: Party::Process(process),
-            caller: Some(Caller { process, thread: pid, single_threaded: true }),
-            patience: Patience::Endless,
-            read_wait: None,
-            lease: None,
-            max_hold: None,
-            label: Label::default(),
-        }
+        let caller = Caller { process, thread: pid, single_threaded: true };
+        let owner = OwnerId { session, number };
+        Terms { caller: Some(caller), ..Terms::of(owner, Party::Process(process)) }
     }
 
     fn want(&mut self, words: &[&str]) -> (Want, Option<Option<Change>>) {

@@ -24,7 +24,7 @@ use stateright::{Checker, HasDiscoveries, Model, Property};
 
 use self::client::{Client, Link, State};
 use crate::id::{Epoch, OwnerId, SessionId, SpaceId, Ticket, Token};
-use crate::lock::claim::{Claim, Label, Party, Patience, Terms};
+use crate::lock::claim::{Claim, Party, Terms};
 use crate::lock::event::{Command, Event, Notice};
 use crate::lock::key::FileKey;
 use crate::lock::table::{self, Record, Restore, Table};
@@ -453,16 +453,7 @@ impl Job {
             Job::Hold => (Op::Hold(Access::Write), "d", Node::Directory),
         };
         let path = Some(ViewPath::parse(path.as_bytes()).unwrap());
-        let terms = Terms {
-            owner,
-            party: Party::Session(owner.session),
-            caller: None,
-            patience: Patience::Endless,
-            read_wait: None,
-            lease: None,
-            max_hold: None,
-            label: Label::default(),
-        };
+        let terms = Terms::of(owner, Party::Session(owner.session));
         let places = vec![Place { space: SpaceId(1), path, node }];
         Arc::new(Claim::new(terms, Want { op, places }))
     }
