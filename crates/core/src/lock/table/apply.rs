@@ -363,8 +363,10 @@ impl Table {
         self.moved.insert(ticket);
     }
 
+    /// What lets a holder's kin pass is elsewhere by now.
     fn reshape(&mut self, ticket: Ticket, claim: &Arc<Claim>) {
         self.move_kin_of(ticket);
+        self.ripe.extend(&self.moved);
         let keys = self.intern(claim);
         let held = self.held_mut(ticket);
         held.claim = claim.clone();

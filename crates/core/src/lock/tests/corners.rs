@@ -413,3 +413,17 @@ fn an_upgrade_stays_one_when_names_move() {
         ",
     );
 }
+
+/// A works beneath e/d by now, where V waits.
+#[test]
+fn who_holds_something_where_its_party_waits_lets_it_in_when_names_move() {
+    check(
+        "
+        Z hold W r     granted 1
+        A W d/f        granted 2
+        V hold W e/d/ r  waits
+        A W e/d/g      waits
+        K below Z mv d e/d  granted 3; A granted 4
+        ",
+    );
+}
