@@ -1,18 +1,23 @@
 //! The table against a naive model: random lives of a few processes on a few files.
 //!
-//! The model keeps a plain list of claims with their keys and grants by scanning it: no counts, no
-//! watches, no early ends. Whatever the table does must be what the list says.
+//! The model ([`naive`]) keeps a plain list of claims with their keys and grants by scanning it: no
+//! counts, no watches, no early ends. Whatever the table does must be what the list says, and nobody
+//! in the list may wait for itself.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod naive;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
 
+use self::naive::{Cycles, Entry, Model};
 use crate::id::{Epoch, OwnerId, SessionId, SpaceId, Ticket, Token};
-use crate::lock::claim::{Claim, Party, Process, Terms};
-use crate::lock::event::{Command, End, Event, Passed, Refusal};
+use crate::lock::claim::{Caller, Claim, Party, Process, Terms};
+use crate::lock::event::{Change, Command, End, Event, Refusal};
 use crate::lock::key::FileKey;
+use crate::lock::limits::DEADLOCK_PATIENCE;
 use crate::lock::table::{Restore, Table};
 use crate::lock::want::{Access, Node, Op, Place, Want};
 use crate::path::ViewPath;
@@ -69,143 +74,29 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// One claim of the model.
-#[derive(Clone, Debug)]
-struct Entry {
-    claim: Arc<Claim>,
-    held: bool,
-    passed: Passed,
-    /// Taken away, and its owner has not let go.
-    revoked: bool,
-    kin: Vec<u64>,
-}
-
-/// The naive model: claims by arrival, the sessions that have yet to come back, and those of them
-/// whose lease ran out.
-#[derive(Default)]
-struct Model {
-    entries: BTreeMap<u64, Entry>,
-    away: BTreeSet<SessionId>,
-    overdue: BTreeSet<SessionId>,
-}
-
-impl Model {
-    fn may_enter(&self, arrival: u64) -> Option<Passed> {
-        let asker = &self.entries[&arrival];
-        let mut passed = Passed::Nobody;
-        for (key, mode) in asker.claim.keys().iter() {
-            let at_key = |entry: &Entry| {
-                let mut keys = entry.claim.keys().iter();
-                keys.find(|(k, _)| *k == key).map(|(_, m)| m)
-            };
-            let same = |entry: &Entry| !entry.revoked && entry.claim.party == asker.claim.party;
-            let holders: Vec<_> = self
-                .entries
-                .iter()
-                .filter(|(at, entry)| entry.held && **at != arrival)
-                .filter_map(|(at, entry)| at_key(entry).map(|m| (*at, entry, m)))
-                .collect();
-            let stands_against = holders.iter().any(|(_, _, m)| m.conflicts(mode));
-            let waits_before = self
-                .entries
-                .range(..arrival)
-                .any(|(_, entry)| !entry.held && at_key(entry).is_some_and(|m| m.conflicts(mode)));
-            if !stands_against && !waits_before {
-                continue;
-            }
-            let own = holders.iter().filter(|(_, entry, m)| same(entry) && m.covers(mode));
-            if let Some(by_what) = own.map(|(_, entry, _)| entry.passed).min() {
-                passed = passed.max(by_what).max(Passed::ByOwn);
-                continue;
-            }
-            let leads =
-                |at, entry: &Entry| entry.passed != Passed::ByKin && asker.kin.contains(&at);
-            let kin = |at: u64, entry: &Entry| same(entry) || (!entry.revoked && leads(at, entry));
-            let blocked = holders.iter().any(|(at, e, m)| m.conflicts(mode) && !kin(*at, e));
-            let in_line = !holders.iter().any(|(at, e, _)| kin(*at, e))
-                && self.entries.range(..arrival).any(|(_, entry)| {
-                    !entry.held
-                        && at_key(entry).is_some_and(|m| m.conflicts(mode))
-                        && !self.waits_for_kin(asker, entry)
-                });
-            if blocked || in_line {
-                return None;
-            }
-            passed = Passed::ByKin;
-        }
-        Some(passed)
-    }
-
-    /// Whether kin of `asker` is in the way of `waiter`.
-    fn waits_for_kin(&self, asker: &Entry, waiter: &Entry) -> bool {
-        let is_kin = |of: &Entry, at: u64, holder: &Entry| {
-            let is_kin = holder.claim.party == of.claim.party
-                || (holder.passed != Passed::ByKin && of.kin.contains(&at));
-            is_kin && !holder.revoked
-        };
-        waiter.claim.keys().iter().any(|(key, mode)| {
-            self.entries.iter().any(|(at, holder)| {
-                let held = holder.claim.keys().iter().find(|(k, _)| *k == key);
-                holder.held
-                    && held.is_some_and(|(_, m)| m.conflicts(mode))
-                    && is_kin(asker, *at, holder)
-                    && !is_kin(waiter, *at, holder)
-            })
-        })
-    }
-
-    fn kin_of(&self, party: &Party) -> Vec<u64> {
-        let same = self.entries.values().filter(|entry| entry.claim.party == *party);
-        same.flat_map(|entry| entry.kin.clone()).collect()
-    }
-
-    fn is_here(&self, entry: &Entry) -> bool {
-        !self.away.contains(&entry.claim.owner.session)
-    }
-
-    /// Returns those who wait and could be told.
-    fn listeners(&self) -> impl Iterator<Item = (u64, &Entry)> {
-        let waiting = self.entries.iter().filter(|(_, entry)| !entry.held && self.is_here(entry));
-        waiting.map(|(at, entry)| (*at, entry))
-    }
-
-    fn enter(&mut self, arrival: u64, passed: Passed) {
-        let kin = self.kin_of(&self.entries[&arrival].claim.party);
-        let entry = self.entries.get_mut(&arrival).unwrap();
-        (entry.held, entry.passed) = (true, passed);
-        if passed.anybody() {
-            entry.kin.extend(kin);
-        }
-    }
-
-    /// Returns whether somebody waits that could go in, or further, were it not for a session.
-    fn is_wanted(&self, session: SessionId) -> bool {
-        let conflict = |one: &Entry, other: &Entry| {
-            one.claim.keys().iter().any(|(key, mode)| {
-                other.claim.keys().iter().any(|(k, m)| k == key && m.conflicts(mode))
-            })
-        };
-        self.listeners().any(|(at, asker)| {
-            self.entries.iter().any(|(other_at, other)| {
-                let before = other.held || *other_at < at;
-                other.claim.owner.session == session && before && conflict(asker, other)
-            })
-        })
-    }
-
-    /// Returns the model without the sessions whose lease ran out.
-    fn without_the_overdue(&self) -> Model {
-        let stays = |entry: &Entry| !self.overdue.contains(&entry.claim.owner.session);
-        let entries = self.entries.iter().filter(|(_, entry)| stays(entry));
-        let entries = entries.map(|(at, entry)| (*at, entry.clone())).collect();
-        Model { entries, away: self.away.clone(), overdue: BTreeSet::new() }
-    }
+/// Lives in which many hold something and wait for something else, of which names move.
+fn tangle() -> impl Strategy<Value = Step> {
+    let op = prop_oneof![
+        4 => Just(Op::Open(Access::Write)),
+        1 => Just(Op::Open(Access::Read)),
+        4 => Just(Op::Hold(Access::Write)),
+        3 => Just(Op::Rename),
+    ];
+    prop_oneof![
+        8 => (1u64..6, op, 0..PATHS.len()).prop_map(|(who, op, path)| Step::Ask { who, op, path }),
+        3 => (0usize..32).prop_map(Step::End),
+        3 => (0usize..8, 0usize..8).prop_map(|(waiter, holder)| Step::Kin(waiter, holder)),
+        1 => (0usize..8).prop_map(Step::Break),
+        1 => Just(Step::Wait),
+    ]
 }
 
 struct Pair {
     table: Table,
     model: Model,
     now: Time,
+    /// Which cycles are cut at this moment.
+    cut: Cycles,
     next: u64,
     tickets: BTreeMap<Ticket, u64>,
     tokens: BTreeMap<OwnerId, Token>,
@@ -224,14 +115,15 @@ impl Pair {
             node: node(path),
         };
         let mut places = vec![place(path)];
-        if op == Op::Rename {
+        if matches!(op, Op::Rename | Op::Hold(Access::Write)) {
             places.push(place((path + 1) % PATHS.len()));
         }
         self.next += 1;
         let owner = OwnerId { session: SessionId(who), number: self.next };
         let process = Process { namespace: 1, pid: who as u32, start: 1 };
-        // Cycles through processes with many threads are cut when time goes by.
-        let terms = Terms::of(owner, Party::Process(process));
+        // Every other process has more threads than one.
+        let caller = Caller { process, thread: 1, single_threaded: who.is_multiple_of(2) };
+        let terms = Terms { caller: Some(caller), ..Terms::of(owner, Party::Process(process)) };
         Arc::new(Claim::new(terms, Want { op, places }))
     }
 
@@ -246,14 +138,7 @@ impl Pair {
                 let claim = self.claim(who, op, path);
                 // Whom a process is kin of, all its later claims are.
                 let kin = self.model.kin_of(&claim.party);
-                let entry = Entry {
-                    claim: claim.clone(),
-                    held: false,
-                    passed: Passed::Nobody,
-                    revoked: false,
-                    kin,
-                };
-                self.model.entries.insert(claim.owner.number, entry);
+                self.model.entries.insert(claim.owner.number, Entry::waiting(&claim, kin));
                 self.execute(Command::Acquire { claim, leaders: Vec::new() });
             }
             Step::End(n) => self.end(n),
@@ -270,18 +155,35 @@ impl Pair {
                 self.execute(Command::Lose { session: SessionId(who), heard: self.now });
             }
             Step::Back(who) => self.bring_back(SessionId(who)),
-            Step::Wait => {
-                self.now = self.now + LEASE;
-                self.execute(Command::Tick);
-                let mut left = self.model.entries.values();
-                assert!(
-                    !left.any(|entry| entry.revoked),
-                    "N5: taken away, and there after a lease"
-                );
-            }
+            Step::Wait => self.wait(),
             Step::Restart => self.restart(),
             Step::Close(_) | Step::Lose(_) => {}
         }
+    }
+
+    fn wait(&mut self) {
+        self.cut = Cycles::Possible;
+        self.now = self.now + LEASE;
+        self.execute(Command::Tick);
+        let mut left = self.model.entries.values();
+        assert!(!left.any(|entry| entry.revoked), "N5: taken away, and there after a lease");
+        // Each refusal may close other cycles.
+        let mut before = usize::MAX;
+        while self.model.entries.len() < before {
+            before = self.model.entries.len();
+            self.now = self.now + DEADLOCK_PATIENCE;
+            self.execute(Command::Tick);
+        }
+        self.check_cycles(Cycles::Possible);
+        self.cut = Cycles::Sure;
+    }
+
+    /// Nobody waits for itself over others that are here.
+    fn check_cycles(&self, which: Cycles) {
+        let is_here = |at| self.model.is_here(&self.model.entries[&at]);
+        let mut waiting = self.model.listeners().map(|(at, _)| at);
+        let stuck = waiting.find(|at| self.model.is_in_cycle(*at, which, is_here));
+        assert_eq!(stuck, None, "waits for itself: {which:?}");
     }
 
     fn end(&mut self, n: usize) {
@@ -291,7 +193,7 @@ impl Pair {
         let entry = self.model.entries.remove(at).unwrap();
         let owner = entry.claim.owner;
         self.execute(match entry.held {
-            true => Command::Release { owner, change: None },
+            true => Command::Release { owner, change: change_of(&entry.claim) },
             false => Command::Withdraw { owner, why: Refusal::Interrupted },
         });
     }
@@ -384,6 +286,7 @@ impl Pair {
         assert_eq!(may_enter(&self.model), [0; 0], "left outside");
         // N5: nobody waits for those whose lease ran out alone.
         assert_eq!(may_enter(&self.model.without_the_overdue()), [0; 0], "held up by the dead");
+        self.check_cycles(Cycles::Sure);
     }
 
     fn follow(&mut self, event: &Event) {
@@ -400,6 +303,10 @@ impl Pair {
                 self.tickets.insert(*ticket, arrival);
                 self.model.enter(arrival, *passed);
             }
+            Event::Reshaped { ticket, claim, .. } => {
+                let entry = self.model.entries.get_mut(&self.tickets[ticket]).unwrap();
+                entry.claim = claim.clone();
+            }
             Event::Revoked { ticket, .. } => {
                 self.model.entries.get_mut(&self.tickets[ticket]).unwrap().revoked = true;
             }
@@ -413,6 +320,10 @@ impl Pair {
                 let session = entry.claim.owner.session;
                 // A cycle is cut whoever is in it.
                 let cut = *end == End::Refused(Refusal::Deadlock);
+                if cut {
+                    let is_youngest = self.model.is_in_cycle(arrival, self.cut, |at| at <= arrival);
+                    assert!(is_youngest, "refused for others: {arrival}");
+                }
                 if !cut && self.model.overdue.remove(&session) {
                     assert!(self.model.is_wanted(session), "courtesy ended for nobody");
                 }
@@ -427,15 +338,24 @@ impl Pair {
     }
 }
 
-proptest! {
-    #[test]
-    fn n1_n2_the_table_does_what_the_model_says(
-        steps in proptest::collection::vec(step(), 1..60)
-    ) {
+/// What an operation did to names.
+fn change_of(claim: &Claim) -> Option<Change> {
+    let space = SpaceId(1);
+    let mut paths = claim.want().places.iter().filter_map(|place| place.path.clone());
+    match claim.want().op {
+        Op::Unlink => Some(Change::Removed { space, path: paths.next()? }),
+        Op::Rename => Some(Change::Renamed { space, from: paths.next()?, to: paths.next()? }),
+        _ => None,
+    }
+}
+
+impl Pair {
+    fn live(steps: Vec<Step>) {
         let mut pair = Pair {
             table: Table::new(Epoch(1)),
             model: Model::default(),
             now: Time::ZERO,
+            cut: Cycles::Sure,
             next: 0,
             tickets: BTreeMap::new(),
             tokens: BTreeMap::new(),
@@ -446,5 +366,21 @@ proptest! {
         let left = pair.table.tickets_after(Ticket(0), usize::MAX);
         let left = pair.table.standings(left).count();
         assert_eq!(left, pair.model.entries.len());
+    }
+}
+
+proptest! {
+    #[test]
+    fn n1_n2_the_table_does_what_the_model_says(
+        steps in proptest::collection::vec(step(), 1..60)
+    ) {
+        Pair::live(steps);
+    }
+
+    #[test]
+    fn n1_n2_who_waits_for_who_waits_for_it_is_told_whoever_closes_the_circle(
+        steps in proptest::collection::vec(tangle(), 1..40)
+    ) {
+        Pair::live(steps);
     }
 }
