@@ -52,7 +52,10 @@ const QUERY_PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub struct Session(Arc<Life>);
 
-/// Says good-bye when it is dropped.
+/// Says good-bye when it is dropped, if the broker is there. One that is away when the session ends
+/// hears of that by silence: who is next in line is let in once the lease is over, or at once if the
+/// process ends on the broker's machine. To come back only to say good-bye would take a thread that
+/// outlives its session, which most processes do not, either.
 struct Life(Arc<Shared>);
 
 struct Shared {
