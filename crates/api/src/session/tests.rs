@@ -355,9 +355,8 @@ fn what_was_taken_away_is_held_no_more_and_let_go_of_once() {
     stage.check("", "release+ 1");
 }
 
-/// N7: what is slow is not let go of because nobody speaks of it.
-#[test]
-fn n7_who_is_not_done_with_what_was_taken_away_says_so_with_each_heartbeat() {
+/// A session with two owners whose turns were taken away, and that are not done with them.
+fn two_taken_away() -> (Stage, [u64; 2]) {
     let mut stage = stage();
     let [busy, done] = [(); 2].map(|()| stage.ask(Patience::Endless));
     for owner in [busy, done] {
@@ -365,6 +364,13 @@ fn n7_who_is_not_done_with_what_was_taken_away_says_so_with_each_heartbeat() {
         stage.hears(ServerMessage::Revoked { owner, why: Revocation::Broken, reason: "".into() });
     }
     stage.check("1 granted, 1 revoked, 2 granted, 2 revoked", "acquire 1, acquire 2");
+    (stage, [busy, done])
+}
+
+/// N7: what is slow is not let go of because nobody speaks of it.
+#[test]
+fn n7_who_is_not_done_with_what_was_taken_away_says_so_with_each_heartbeat() {
+    let (mut stage, [busy, done]) = two_taken_away();
     stage.state.release(done, None);
     stage.check("", "release 2");
     for _ in 0..2 {
@@ -379,13 +385,7 @@ fn n7_who_is_not_done_with_what_was_taken_away_says_so_with_each_heartbeat() {
 /// N7: else the broker would count it as let go of.
 #[test]
 fn n7_what_was_taken_away_is_listed_on_return_until_it_is_done_with() {
-    let mut stage = stage();
-    let [busy, done] = [(); 2].map(|()| stage.ask(Patience::Endless));
-    for owner in [busy, done] {
-        stage.granted(owner);
-        stage.hears(ServerMessage::Revoked { owner, why: Revocation::Broken, reason: "".into() });
-    }
-    stage.check("1 granted, 1 revoked, 2 granted, 2 revoked", "acquire 1, acquire 2");
+    let (mut stage, [busy, done]) = two_taken_away();
     stage.breaks();
     stage.state.release(done, None);
     stage.returns(Known::All);
