@@ -3,11 +3,17 @@
 //! [`Turn`] is the broker's yes in the hands of one call or one handle; [`refusal_errno`] is its
 //! no as a caller sees it.
 
+use std::time::Duration;
+
 use gate_api::{Answer, Ask};
+use gate_core::lock::claim::Patience;
 use gate_core::lock::event::{Change, Refusal};
 use gate_fuse::{Errno, Reply};
 
 use crate::view::View;
+
+/// How long a call may wait with the directory locked by the kernel: nobody else gets at it.
+const UNDER_LOCK_WAITS_MAX: Duration = Duration::from_millis(50);
 
 /// The right to go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -68,6 +74,12 @@ impl View {
             Turn::Granted { owner } => self.broker.holds(owner),
             Turn::Ungated => true,
         }
+    }
+
+    /// Asks with the directory locked by the kernel, for a call that would not be issued again.
+    pub fn ask_under_lock(&self, ask: Ask, reply: Reply, run: Run) {
+        let ask = Ask { patience: Patience::Limited(UNDER_LOCK_WAITS_MAX), ..ask };
+        self.ask_briefly(ask, reply, Round::Last, run);
     }
 
     /// Asks without a caller that can wait: the reply is held until the final answer, which is not

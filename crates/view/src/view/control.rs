@@ -6,19 +6,12 @@
 //! directory takes none; to change one takes a turn of its own, within a moment or not at all, for
 //! nobody would issue the call again.
 
-use std::time::Duration;
-
-use gate_api::Ask;
-use gate_core::lock::claim::Patience;
 use gate_core::lock::want::Op;
 use gate_fuse::{Caller, Errno, HandleId, NodeId, Reply};
 
 use super::View;
 use crate::directory::Control;
 use crate::turn::{Round, Turn};
-
-/// How long the change of a directory may wait, with the directory locked by the kernel.
-const CHANGE_WAITS_MAX: Duration = Duration::from_millis(50);
 
 /// What IOCTL asks for.
 pub(super) struct Asked<'a> {
@@ -67,9 +60,7 @@ impl View {
             return run(self, reply, Turn::Ungated, Round::Last);
         };
         let asker = self.asker(caller.tid);
-        let patience = Patience::Limited(CHANGE_WAITS_MAX);
-        let ask = Ask { patience, ..self.ask(&asker, want) };
-        self.ask_briefly(ask, reply, Round::Last, Box::new(run));
+        self.ask_under_lock(self.ask(&asker, want), reply, Box::new(run));
     }
 }
 

@@ -1,10 +1,7 @@
 //! Changes of names, each in its turn.
 
 use std::ffi::{CStr, CString};
-use std::time::Duration;
 
-use gate_api::Ask;
-use gate_core::lock::claim::Patience;
 use gate_core::lock::event::Change;
 use gate_core::lock::want::{Node, Op, Place};
 use gate_core::path::ViewPath;
@@ -18,9 +15,6 @@ use crate::guard::{Overwrite, Victim};
 use crate::park::Check;
 use crate::room;
 use crate::turn::{Round, Run, Turn};
-
-/// How long a socket may wait for its name, with the directory locked by the kernel.
-const SOCKET_WAITS_MAX: Duration = Duration::from_millis(50);
 
 /// A node to be made, with its name.
 #[derive(Clone, Debug)]
@@ -88,9 +82,7 @@ impl View {
         match want {
             // bind(2) is not issued again after ESTALE.
             Some(want) if is_socket => {
-                let patience = Patience::Limited(SOCKET_WAITS_MAX);
-                let ask = Ask { patience, ..self.ask(&asker, want) };
-                self.ask_briefly(ask, reply, Round::Last, Box::new(run));
+                self.ask_under_lock(self.ask(&asker, want), reply, Box::new(run));
             }
             want => {
                 let (name, check) = (name.to_owned(), absent(parent, name));
