@@ -89,7 +89,7 @@ pub(crate) enum Way {
 
 /// What the kernel is told of a handle's way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Told {
+pub(crate) struct Chosen {
     pub way: Way,
     pub flags: OpenFlags,
     pub backing: Option<BackingId>,
@@ -124,7 +124,7 @@ impl Ways {
         opening: Opening,
         file: &OpenFile,
         read_write: impl FnOnce() -> Result<OpenFile, Errno>,
-    ) -> Told {
+    ) -> Chosen {
         let alone = !self.lock().contains_key(&node);
         let how = self.wanted(opening).filter(|_| alone);
         let backing = how.and_then(|how| match (how, opening.to) {
@@ -136,7 +136,7 @@ impl Ways {
             // Another handle was faster, or there were some: its way is this one's.
             Entry::Occupied(shared) => shared.into_mut(),
             Entry::Vacant(_) if backing.is_none() && opening.to == Use::Write => {
-                return Told::direct();
+                return Chosen::direct();
             }
             Entry::Vacant(vacant) => {
                 let way =
@@ -212,25 +212,25 @@ impl Ways {
 }
 
 impl SharedWay {
-    fn told(&self, to: Use, must_be_seen: bool) -> Told {
+    fn told(&self, to: Use, must_be_seen: bool) -> Chosen {
         match (self, to) {
-            (SharedWay::Cached, Use::Write) => Told::direct(),
+            (SharedWay::Cached, Use::Write) => Chosen::direct(),
             (SharedWay::Cached, Use::Read | Use::ReadWrite) => {
-                Told { way: Way::Shared, flags: OpenFlags::empty(), backing: None }
+                Chosen { way: Way::Shared, flags: OpenFlags::empty(), backing: None }
             }
             (SharedWay::Backed(backing, how), to) => {
                 let mut flags = OpenFlags::PASSTHROUGH;
                 let seen = to.writes() && (*how == Backed::ToRead || must_be_seen);
                 flags.set(OpenFlags::DIRECT_IO, seen);
                 let way = if to.writes() && !seen { Way::Unfenced } else { Way::Shared };
-                Told { way, flags, backing: Some(backing.id()) }
+                Chosen { way, flags, backing: Some(backing.id()) }
             }
         }
     }
 }
 
-impl Told {
-    fn direct() -> Told {
-        Told { way: Way::Direct, flags: OpenFlags::DIRECT_IO, backing: None }
+impl Chosen {
+    fn direct() -> Chosen {
+        Chosen { way: Way::Direct, flags: OpenFlags::DIRECT_IO, backing: None }
     }
 }

@@ -140,7 +140,7 @@ impl Bell {
 
 /// How the kernel is asked to forget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
+enum Forget {
     /// Nodes, of which it keeps those in use.
     ByNode,
     /// Names of files, in use or not.
@@ -151,11 +151,11 @@ enum Way {
 pub(crate) fn start(view: &Arc<View>) -> std::io::Result<()> {
     let (bell, view) = (view.room.bell.clone(), Arc::downgrade(view));
     let run = move || {
-        let (mut swept, mut way) = (NodeId::ROOT, Way::ByNode);
+        let (mut swept, mut how) = (NodeId::ROOT, Forget::ByNode);
         while bell.wait() {
             let Some(view) = view.upgrade() else { return };
             bell.sweeping.store(true, Ordering::Relaxed);
-            (swept, way) = sweep(&view, swept, way);
+            (swept, how) = sweep(&view, swept, how);
             bell.sweeping.store(false, Ordering::Relaxed);
         }
     };
@@ -164,20 +164,21 @@ pub(crate) fn start(view: &Arc<View>) -> std::io::Result<()> {
 }
 
 /// Asks the kernel to forget nodes, from the one after `swept` on, and returns the last of them:
-/// what it keeps is not asked for again before all others were. Returns the way that it knows, too.
-fn sweep(view: &View, swept: NodeId, way: Way) -> (NodeId, Way) {
+/// what it keeps is not asked for again before all others were. Returns how it is asked from now
+/// on, too.
+fn sweep(view: &View, swept: NodeId, how: Forget) -> (NodeId, Forget) {
     let excess = view.directory.population().known.saturating_sub(view.room.marks.ample);
     let busy = |node| view.handles.is_open(node);
     let idle = view.directory.idle(swept, excess, busy);
     let swept = idle.last().map_or(swept, |idle| idle.node);
-    if way == Way::ByNode {
+    if how == Forget::ByNode {
         match view.notifier().prune(&leaves_first(&idle)) {
             Err(Errno::INVAL) => {}
             Err(errno) => {
                 tracing::debug!(%errno, "the kernel does not forget");
-                return (swept, way);
+                return (swept, how);
             }
-            Ok(()) => return (swept, way),
+            Ok(()) => return (swept, how),
         }
     }
     for idle in idle.iter().filter(|idle| idle.kind != FileType::Directory) {
@@ -190,7 +191,7 @@ fn sweep(view: &View, swept: NodeId, way: Way) -> (NodeId, Way) {
             }
         }
     }
-    (swept, Way::ByName)
+    (swept, Forget::ByName)
 }
 
 /// A directory can be forgotten once all in it is; those that were found last are the deepest.
