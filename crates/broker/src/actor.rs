@@ -32,6 +32,7 @@ use crate::doors::{Arrival, Doors, Read};
 use crate::journal::Journal;
 use crate::kin::ToProber;
 use crate::mail::{ConnectionId, Mail};
+use crate::rounds::Rounds;
 use crate::stateless::{Outcome, Reply};
 
 pub(crate) const WAKER: Token = Token(0);
@@ -44,8 +45,6 @@ const PROCESS_BIT: usize = 1 << 62;
 const RETRY_MIN: Duration = Duration::from_millis(50);
 /// The longest such pause.
 const RETRY_MAX: Duration = Duration::from_secs(2);
-/// How often silent clients are looked for, and clients let in that could not be before.
-const ROUNDS_PAUSE: Duration = Duration::from_secs(1);
 /// Letters from other threads that are opened in one turn.
 const MAIL_PER_TURN_MAX: usize = 128;
 /// Messages of one client heard in one turn.
@@ -77,7 +76,7 @@ pub(crate) struct Actor {
     /// Whether somebody may stand before the door.
     unaccepted: bool,
     /// When to look after what no event tells of, if there is such a thing.
-    rounds_at: Option<Time>,
+    rounds: Rounds,
 }
 
 /// What the thread begins with.
@@ -112,7 +111,7 @@ impl Actor {
             backlog: Backlog::default(),
             unopened: true,
             unaccepted: true,
-            rounds_at: None,
+            rounds: Rounds::default(),
         })
     }
 
@@ -150,7 +149,7 @@ impl Actor {
 
     /// Returns when something is to be done by the clock.
     fn due(&self) -> Option<Time> {
-        let due = [self.desk.deadline(), self.books.deadline(), self.rounds_at];
+        let due = [self.desk.deadline(), self.books.deadline(), self.rounds.deadline()];
         due.into_iter().flatten().min()
     }
 
@@ -193,7 +192,7 @@ impl Actor {
                     self.unaccepted = false;
                     if error.kind() != io::ErrorKind::WouldBlock {
                         tracing::warn!(%error, "a client could not be let in");
-                        self.make_rounds_by(now + ROUNDS_PAUSE);
+                        self.rounds.soon(now);
                     }
                     return;
                 }
@@ -216,7 +215,7 @@ impl Actor {
         match self.doors.admit(arrival, now) {
             Ok(id) => {
                 self.desk.enter(id, guest);
-                self.make_rounds_by(now + ROUNDS_PAUSE);
+                self.rounds.soon(now);
                 self.unread.insert(id);
             }
             Err(error) => tracing::warn!(%error, "a client could not be let in"),
@@ -326,26 +325,17 @@ impl Actor {
 
     /// Parts from clients that were silent for a lease: it ran out.
     fn make_rounds(&mut self, now: Time) {
-        if self.rounds_at.is_none_or(|at| now < at) {
+        if !self.rounds.begin(now) {
             return;
         }
-        self.rounds_at = None;
         self.unaccepted = true;
-        for (id, heard) in self.doors.last_heard() {
-            let until = heard + self.desk.silence_allowed(id);
-            if until <= now {
-                tracing::info!(connection = id.0, "a client was silent for its lease");
-                self.doors.close(id);
-                self.desk.leave(now, id, heard);
-            } else {
-                self.make_rounds_by(until);
-            }
+        let heard = self.doors.last_heard().into_iter();
+        let clients = heard.map(|(id, heard)| (id, heard, self.desk.silence_allowed(id)));
+        for (id, heard) in self.rounds.silent(now, clients) {
+            tracing::info!(connection = id.0, "a client was silent for its lease");
+            self.doors.close(id);
+            self.desk.leave(now, id, heard);
         }
-    }
-
-    /// A round may be due before the one that was planned: a newcomer's lease may be shorter.
-    fn make_rounds_by(&mut self, at: Time) {
-        self.rounds_at = Some(self.rounds_at.map_or(at, |planned| planned.min(at)));
     }
 
     /// Journals what changed, and tells whoever is to be told; until nothing is left to tell.
@@ -390,9 +380,13 @@ impl Actor {
             match letter {
                 Letter::Client(id, message) => {
                     self.doors.send(id, &message);
-                    if let ServerMessage::Reply { .. } = message {
+                    match message {
+                        ServerMessage::Welcome(welcome) => {
+                            self.rounds.lease_begins(now, welcome.lease);
+                        }
                         // It was not heard while it waited for that.
-                        self.unread.insert(id);
+                        ServerMessage::Reply { .. } => drop(self.unread.insert(id)),
+                        _ => {}
                     }
                 }
                 Letter::HangUp(id) => self.part(id, now),

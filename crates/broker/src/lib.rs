@@ -21,6 +21,7 @@ mod journal;
 mod kin;
 mod mail;
 mod metrics;
+mod rounds;
 mod sessions;
 #[cfg(test)]
 mod sim;

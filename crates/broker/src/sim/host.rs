@@ -28,9 +28,7 @@ use crate::desk::{Desk, Guest, Letter, Parts, Terms, Way};
 use crate::journal::{JOURNAL_NAME, Journal};
 use crate::mail::{ConnectionId, Inbox};
 use crate::metrics::Metrics;
-
-/// How soon after somebody came the broker looks round.
-const ROUNDS_PAUSE: Duration = Duration::from_secs(1);
+use crate::rounds::Rounds;
 
 /// Where in its next turn the broker's process dies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +63,7 @@ struct Running {
     now: Now,
     /// When each connection was last heard.
     heard: BTreeMap<ConnectionId, Time>,
-    rounds_at: Option<Time>,
+    rounds: Rounds,
     /// When it is to wake up.
     due: Option<Time>,
 }
@@ -260,7 +258,8 @@ impl Host {
         let desk = Desk::restore(memory, parts, scene.now);
         scene.oracle.after_restart(desk.table(), loss, scene.now);
         let (books, heard) = (Books::new(journal), BTreeMap::new());
-        self.running = Some(Running { desk, books, now, heard, rounds_at: None, due: None });
+        self.running =
+            Some(Running { desk, books, now, heard, rounds: Rounds::default(), due: None });
         scene.open = true;
         self.elsewhere_ms = 0;
         self.log_lengths.clear();
@@ -322,7 +321,7 @@ impl Running {
         };
         self.desk.enter(id, Guest { way: Way::Local(None), rights });
         self.heard.insert(id, self.now.at_broker);
-        self.make_rounds_by(self.now.at_broker + ROUNDS_PAUSE);
+        self.rounds.soon(self.now.at_broker);
     }
 
     fn hear(&mut self, id: ConnectionId, message: ClientMessage, scene: &mut Scene) {
@@ -344,10 +343,6 @@ impl Running {
         self.desk.hear(now, id, message);
     }
 
-    fn make_rounds_by(&mut self, at: Time) {
-        self.rounds_at = Some(self.rounds_at.map_or(at, |planned| planned.min(at)));
-    }
-
     fn part(&mut self, id: ConnectionId, heard: Time, scene: &mut Scene) {
         scene.note(|| format!("broker: parts with {}", id.0));
         self.heard.remove(&id);
@@ -367,19 +362,15 @@ impl Running {
 
     fn make_rounds(&mut self, scene: &mut Scene) {
         let now = self.now.at_broker;
-        if self.rounds_at.is_none_or(|at| now < at) {
+        if !self.rounds.begin(now) {
             return;
         }
-        self.rounds_at = None;
-        for (id, heard) in self.heard.clone() {
-            let until = heard + self.desk.silence_allowed(id);
-            if until <= now {
-                scene.note(|| format!("broker: {} was silent for too long", id.0));
-                self.part(id, heard, scene);
-                self.look(scene);
-            } else {
-                self.make_rounds_by(until);
-            }
+        let allowed = |id| self.desk.silence_allowed(id);
+        let clients = self.heard.iter().map(|(id, heard)| (*id, *heard, allowed(*id)));
+        for (id, heard) in self.rounds.silent(now, clients) {
+            scene.note(|| format!("broker: {} was silent for too long", id.0));
+            self.part(id, heard, scene);
+            self.look(scene);
         }
     }
 
@@ -420,6 +411,9 @@ impl Running {
                 assert!(stored || !stands, "N3: the place {ticket} is not in the journal");
             }
             ServerMessage::Refused { .. } => scene.oracle.tally.refused += 1,
+            ServerMessage::Welcome(welcome) => {
+                self.rounds.lease_begins(self.now.at_broker, welcome.lease);
+            }
             _ => {}
         }
         if !matches!(message, ServerMessage::Pong) {
@@ -430,7 +424,10 @@ impl Running {
     }
 
     fn next_turn(&self) -> Option<Time> {
-        [self.desk.deadline(), self.books.deadline(), self.rounds_at].into_iter().flatten().min()
+        [self.desk.deadline(), self.books.deadline(), self.rounds.deadline()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 }
 
