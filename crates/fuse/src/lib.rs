@@ -27,8 +27,8 @@ pub use abi::{Attr, FileLock, InitFlags, OpenFlags, Statx, StatxTime};
 pub use backing::{Backer, Backing};
 pub use channel::Device;
 pub use mount::{
-    Detached, Made, MountError, MountOptions, Place, UnmountError, detach, make, may_mount, mount,
-    unmount,
+    Cover, Detached, Made, MountError, MountOptions, Place, UnmountError, detach, make, may_mount,
+    mount, unmount,
 };
 pub use notify::{Notifier, Stale};
 pub use park::Parked;

@@ -5,9 +5,11 @@
 //! `fusermount3` mounts. A mount is never ended by itself: a dead one must not uncover the bare
 //! directory.
 
+mod cover;
 mod detached;
 pub(crate) mod fusermount;
 
+pub use cover::Cover;
 pub use detached::{Detached, Made, Place, make};
 
 use std::ffi::{CString, OsStr, OsString};

@@ -306,6 +306,25 @@ fn a_made_mount_lies_nowhere_until_it_is_placed() {
     assert!(!is_mounted());
 }
 
+/// What lies over a directory is replaced, and never is the directory bare.
+#[test]
+fn a_dead_mount_is_replaced_from_beneath() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("bare"), "").unwrap();
+    drop(mount(directory.path(), &options()).unwrap());
+    let cover = Cover::at(directory.path()).unwrap();
+    let beneath = cover.beneath().unwrap();
+    assert!(rustix::fs::statat(&beneath, "bare", rustix::fs::AtFlags::empty()).is_ok());
+    let made = make(&MountOptions { fsname: "new".into(), ..options() }).unwrap();
+    made.mount.place(Place::Beneath(&cover)).unwrap();
+    assert_eq!(std::fs::metadata(directory.path()).unwrap_err().raw_os_error(), Some(107));
+    cover.remove().unwrap();
+    let line = table_line(directory.path());
+    detach(directory.path()).unwrap();
+    assert!(line.is_some_and(|line| line.starts_with("new ")));
+    assert!(directory.path().join("bare").exists(), "nothing else lay there");
+}
+
 #[test]
 fn a_name_too_long_for_a_made_mount_is_mounted_all_the_same() {
     let name = "n".repeat(300);

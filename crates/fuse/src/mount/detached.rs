@@ -16,7 +16,7 @@ use rustix::mount::{
     fsconfig_set_string, fsmount, fsopen, move_mount,
 };
 
-use super::{MountError, MountOptions, direct_settings, refused, shared_settings};
+use super::{Cover, MountError, MountOptions, direct_settings, refused, shared_settings};
 use crate::channel::Device;
 
 /// The kernel takes no longer text as a setting.
@@ -40,6 +40,8 @@ pub struct Detached(OwnedFd);
 pub enum Place<'a> {
     /// Over a directory, and over whatever is mounted there.
     On(&'a Path),
+    /// Under what is mounted there, which goes on hiding the directory; Linux 6.5.
+    Beneath(&'a Cover),
 }
 
 /// Makes a mount that lies nowhere.
@@ -77,8 +79,18 @@ fn configure(device: &Device, options: &MountOptions) -> Result<OwnedFd, Errno> 
 impl Detached {
     /// Puts it into the tree of the caller's mount namespace.
     pub fn place(self, at: Place<'_>) -> Result<(), MountError> {
-        let Place::On(directory) = at;
-        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_SYMLINKS;
-        move_mount(&self.0, c"", CWD, directory, flags).map_err(refused)
+        let from = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+        let moved = match at {
+            Place::On(directory) => {
+                let flags = from | MoveMountFlags::MOVE_MOUNT_T_SYMLINKS;
+                move_mount(&self.0, c"", CWD, directory, flags)
+            }
+            Place::Beneath(cover) => {
+                let beneath =
+                    MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_BENEATH;
+                move_mount(&self.0, c"", &cover.top, c"", from | beneath)
+            }
+        };
+        moved.map_err(refused)
     }
 }
