@@ -20,6 +20,7 @@ mod guard;
 mod histories;
 mod hold;
 mod house;
+mod in_place;
 mod interrupt;
 mod likeness;
 mod log;

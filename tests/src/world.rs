@@ -261,6 +261,25 @@ impl World {
         self.views.push(View { point: point.to_owned(), server });
     }
 
+    /// Mounts a view over its own source in the place of the one that lies there; returns the
+    /// server of that one.
+    #[track_caller]
+    pub fn mount_anew<S: AsRef<OsStr>>(
+        &mut self,
+        point: &Path,
+        args: impl IntoIterator<Item = S>,
+    ) -> Running {
+        let server =
+            self.gate(["mount", "--foreground"]).args([point.as_os_str()]).args(args).start();
+        wait_until(SOON, "the new view is ready", || {
+            assert!(server.is_running(), "the mount ended: {}", server.so_far());
+            server.so_far().contains("view ready")
+        });
+        let at = self.views.iter().position(|view| view.point == point);
+        let view = &mut self.views[at.expect("a view is mounted there")];
+        std::mem::replace(&mut view.server, server)
+    }
+
     /// Unmounts the view at `point` and waits for the end of its server.
     #[track_caller]
     pub fn umount(&mut self, point: &Path) {

@@ -1,7 +1,7 @@
 //! How directories and files are described to a broker.
 
 use std::io;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -15,13 +15,19 @@ use crate::wire::{Directory, Inode};
 pub fn directory(path: &Path) -> io::Result<Directory> {
     let path = path.canonicalize()?;
     let root = inode(&path)?;
+    directory_known(&path, root)
+}
+
+/// Describes a directory that cannot be looked at by its path, absolute and free of links, for a
+/// view may lie over it.
+pub fn directory_known(path: &Path, root: Inode) -> io::Result<Directory> {
     let mut above = Vec::new();
-    let mut below = path.as_path();
+    let mut below = path;
     while let (Some(parent), Some(name)) = (below.parent(), below.file_name()) {
         above.push((inode(parent)?, name.as_bytes().to_vec()));
         below = parent;
     }
-    let path = path.into_os_string().into_vec();
+    let path = path.as_os_str().as_bytes().to_vec();
     Ok(Directory { machine: process::machine(), path, root, above })
 }
 

@@ -75,6 +75,12 @@ impl Settings {
         }
     }
 
+    /// Returns where these files are, or would be.
+    pub fn paths() -> impl Iterator<Item = PathBuf> {
+        let dirs = std::iter::once(PathBuf::from(SYSTEM_DIR)).chain(user_dir());
+        dirs.map(|dir| dir.join(NAME))
+    }
+
     fn overlaid(mut self, over: Settings) -> Settings {
         self.policy.extend(over.policy);
         Settings {
@@ -98,9 +104,9 @@ impl Settings {
 }
 
 impl SourceSettings {
-    /// Reads the file at a source's root.
-    pub fn load(source: &Path) -> Result<SourceSettings, Failure> {
-        read(&source.join(NAME))
+    /// Reads the file at a source's root, by a path that leads there.
+    pub fn load(root: &Path) -> Result<SourceSettings, Failure> {
+        read(&root.join(NAME))
     }
 }
 

@@ -11,8 +11,18 @@ const KIND: &[u8] = b"fuse.gate";
 /// One mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mount {
+    /// Which it is, as long as it is mounted.
+    pub id: u64,
+    /// Its file system: major and minor number.
+    pub device: (u32, u32),
+    /// What of its file system it shows.
+    pub root: PathBuf,
     /// Where.
     pub point: PathBuf,
+    /// The groups of mounts from which it learns what is mounted in it.
+    pub peers: Vec<u64>,
+    /// The type of its file system.
+    pub kind: OsString,
     /// What: of a gated view its source.
     pub source: PathBuf,
     /// Whether it is a gated view.
@@ -33,26 +43,44 @@ pub fn at(point: &Path) -> io::Result<Option<Mount>> {
 
 /// Returns the mount that a path, absolute and free of links, lies in.
 pub fn of(path: &Path) -> io::Result<Option<Mount>> {
-    let above = all()?.into_iter().filter(|mount| path.starts_with(&mount.point));
-    // Of several at one place the last is uppermost, and that is the one which is found.
-    Ok(above.max_by_key(|mount| mount.point.components().count()))
+    Ok(innermost(&all()?, path).cloned())
 }
 
-fn parse(table: &[u8]) -> Vec<Mount> {
+/// Returns the mount of a table that a path lies in.
+pub fn innermost<'a>(table: &'a [Mount], path: &Path) -> Option<&'a Mount> {
+    let above = table.iter().filter(|mount| path.starts_with(&mount.point));
+    // Of several at one place the last is uppermost, and that is the one which is found.
+    above.max_by_key(|mount| mount.point.components().count())
+}
+
+/// Reads a table of mounts.
+pub fn parse(table: &[u8]) -> Vec<Mount> {
     table.split(|byte| *byte == b'\n').filter_map(parse_line).collect()
 }
 
-/// `36 35 98:0 /root /point options optional… - type source options`
+/// `36 35 98:0 /root /point options shared:1 master:2 - type source options`
 fn parse_line(line: &[u8]) -> Option<Mount> {
     let mut fields = line.split(|byte| *byte == b' ');
-    let point = unescape(fields.nth(4)?);
-    fields.find(|field| *field == b"-")?;
-    let is_gated = fields.next()? == KIND;
+    let id = number(fields.next()?)?;
+    let (major, minor) = str::from_utf8(fields.nth(1)?).ok()?.split_once(':')?;
+    let device = (major.parse().ok()?, minor.parse().ok()?);
+    let (root, point) = (unescape(fields.next()?), unescape(fields.next()?));
+    let tags = fields.by_ref().skip(1).take_while(|field| *field != b"-");
+    let peers = tags
+        .filter_map(|tag| tag.strip_prefix(b"shared:").or_else(|| tag.strip_prefix(b"master:")))
+        .filter_map(number)
+        .collect();
+    let kind = fields.next()?;
     let source = unescape(fields.next()?);
     let mut options = fields.next()?.split(|byte| *byte == b',');
     let user = options.find_map(|option| option.strip_prefix(b"user_id="));
     let user = user.and_then(|user| str::from_utf8(user).ok()?.parse().ok());
-    Some(Mount { point, source, is_gated, user })
+    let (is_gated, kind) = (kind == KIND, OsString::from_vec(kind.to_owned()));
+    Some(Mount { id, device, root, point, peers, kind, source, is_gated, user })
+}
+
+fn number(field: &[u8]) -> Option<u64> {
+    str::from_utf8(field).ok()?.parse().ok()
 }
 
 /// The kernel writes what would part fields as `\` and three octal digits.
@@ -82,12 +110,22 @@ mod tests {
     #[test]
     fn a_line_with_blanks_in_its_names() {
         let table = br"22 1 8:1 / / rw - ext4 /dev/sda1 rw
-36 22 0:98 / /tmp/a\040b rw,nosuid shared:1 - fuse.gate /s\134x rw,user_id=7,group_id=0
+36 22 0:98 / /tmp/a\040b rw,nosuid shared:1 master:7 - fuse.gate /s\134x rw,user_id=7,group_id=0
 ";
         let mounts = parse(table);
         assert_eq!(mounts.len(), 2);
         assert!(!mounts[0].is_gated);
-        let (point, source) = ("/tmp/a b".into(), r"/s\x".into());
-        assert_eq!(mounts[1], Mount { point, source, is_gated: true, user: Some(7) });
+        let gated = Mount {
+            id: 36,
+            device: (0, 98),
+            root: "/".into(),
+            point: "/tmp/a b".into(),
+            peers: vec![1, 7],
+            kind: "fuse.gate".into(),
+            source: r"/s\x".into(),
+            is_gated: true,
+            user: Some(7),
+        };
+        assert_eq!(mounts[1], gated);
     }
 }

@@ -7,11 +7,17 @@ use std::path::{Path, PathBuf};
 
 use gate_api::process;
 use gate_core::lock::claim::Process;
+use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+
+use crate::mounts::Mount;
 
 /// The variables in which a process tree carries the name of its agent, and which tree it is.
 pub use gate_view::agent::{AGENT_VARIABLE, RUN_VARIABLE};
 
-/// Somebody who keeps a mount busy.
+/// How many of those who use something are named.
+const USERS_NAMED_MAX: usize = 5;
+
+/// Somebody who uses something.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
     /// The process.
@@ -68,11 +74,62 @@ pub fn agent(of: Process) -> Option<String> {
     Some(String::from_utf8_lossy(value).into_owned())
 }
 
-/// Returns who has something at or beneath `top`, once per process, as far as may be known.
-pub fn users_of(top: &Path) -> Vec<User> {
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
-    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    pids.filter(|pid| *pid != std::process::id()).filter_map(|pid| use_of(pid, top)).collect()
+/// Something that a process has of a file system.
+#[derive(Debug)]
+pub struct Grip {
+    /// The process.
+    pub pid: u32,
+    has: Use,
+    /// Where it is, as the process' mounts have it.
+    pub path: PathBuf,
+    /// By what it is told apart from others of that path.
+    mark: Mark,
+}
+
+#[derive(Debug)]
+enum Mark {
+    /// A link in /proc that leads there.
+    Link(PathBuf),
+    /// The file system of something that is mapped.
+    Device((u32, u32)),
+}
+
+impl Grip {
+    /// Returns whether it is of this very mount; that asks no server of a file system.
+    pub fn is_of(&self, mount: &Mount) -> bool {
+        match &self.mark {
+            Mark::Device(device) => *device == mount.device,
+            Mark::Link(link) => {
+                let found = statx(CWD, link, AtFlags::STATX_DONT_SYNC, StatxFlags::MNT_ID);
+                found.is_ok_and(|found| found.stx_mnt_id == mount.id)
+            }
+        }
+    }
+}
+
+/// Returns who has something of a mount, once per process, as far as may be known.
+pub fn users_of(mount: &Mount) -> Vec<User> {
+    users_where(|grip| grip.path.starts_with(&mount.point) && grip.is_of(mount))
+}
+
+/// Returns who has something of a kind, once per process, as far as may be known.
+pub fn users_where(is_meant: impl Fn(&Grip) -> bool) -> Vec<User> {
+    let pids = all().filter(|pid| *pid != std::process::id());
+    let users = pids.filter_map(|pid| grips_of(pid).find(&is_meant));
+    users.filter_map(Grip::into_user).collect()
+}
+
+/// Returns the words for some of those who have something, and how many there are beyond.
+pub fn named(users: &[User]) -> String {
+    let name = |user: &User| {
+        let User { pid, command, has, path } = user;
+        format!("{command} (process {pid}: {} {})", has.as_str(), path.display())
+    };
+    let mut names: Vec<String> = users.iter().take(USERS_NAMED_MAX).map(name).collect();
+    if users.len() > USERS_NAMED_MAX {
+        names.push(format!("{} more", users.len() - USERS_NAMED_MAX));
+    }
+    names.join(", ")
 }
 
 /// The process that serves a view.
@@ -88,9 +145,7 @@ pub struct Server {
 /// the device open and was told to mount at such a name; `None` if there are several, or if this
 /// user may not know.
 pub fn server_of(point: &Path) -> Option<Server> {
-    let entries = fs::read_dir("/proc").ok()?.flatten();
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    let mut servers = pids.filter(|pid| serves(*pid, point));
+    let mut servers = all().filter(|pid| serves(*pid, point));
     let pid = servers.next()?;
     let is_stopped = process::Stat::read(pid)?.state == b'T';
     servers.next().is_none().then_some(Server { pid, is_stopped })
@@ -109,6 +164,17 @@ fn serves(pid: u32, point: &Path) -> bool {
     is_told && first_link_below(&of.join("fd"), Path::new("/dev/fuse")).is_some()
 }
 
+/// Returns whether a process runs a program of this one's name: it is of Gate.
+pub fn runs_own_program(pid: u32) -> bool {
+    let program = |of: &str| {
+        let path = fs::read_link(format!("/proc/{of}/exe")).ok()?;
+        // The kernel says so of a program that was replaced since.
+        let name = path.file_name()?.as_bytes();
+        Some(name.strip_suffix(b" (deleted)").unwrap_or(name).to_owned())
+    };
+    program(&pid.to_string()).is_some_and(|name| program("self") == Some(name))
+}
+
 fn is_here(of: Process) -> bool {
     of.namespace == process::namespace() && process::is_alive(of)
 }
@@ -117,17 +183,30 @@ fn command_of_pid(pid: u32) -> Option<String> {
     Some(fs::read_to_string(format!("/proc/{pid}/comm")).ok()?.trim_end().to_owned())
 }
 
-fn use_of(pid: u32, top: &Path) -> Option<User> {
+fn all() -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+/// The plainest use first: where a process is tells people more than what it has open.
+fn grips_of(pid: u32) -> impl Iterator<Item = Grip> {
     let of = PathBuf::from(format!("/proc/{pid}"));
-    let target =
-        |name: &str| fs::read_link(of.join(name)).ok().filter(|path| path.starts_with(top));
-    let (has, path) = None
-        .or_else(|| Some((Use::WorkingDirectory, target("cwd")?)))
-        .or_else(|| Some((Use::Root, target("root")?)))
-        .or_else(|| Some((Use::OpenFile, first_link_below(&of.join("fd"), top)?)))
-        .or_else(|| Some((Use::Mapping, first_mapping_below(&of, top)?)))?;
-    let command = command_of_pid(pid)?;
-    Some(User { pid, command, has, path })
+    let by_link = move |has, link: PathBuf| {
+        let path = fs::read_link(&link).ok()?;
+        Some(Grip { pid, has, path, mark: Mark::Link(link) })
+    };
+    let places = [(Use::WorkingDirectory, of.join("cwd")), (Use::Root, of.join("root"))];
+    let places = places.into_iter().filter_map(move |(has, link)| by_link(has, link));
+    let fds = fs::read_dir(of.join("fd")).into_iter().flatten().flatten();
+    let open = fds.filter_map(move |fd| by_link(Use::OpenFile, fd.path()));
+    places.chain(open).chain(mappings_of(pid))
+}
+
+impl Grip {
+    fn into_user(self) -> Option<User> {
+        let Grip { pid, has, path, .. } = self;
+        Some(User { pid, command: command_of_pid(pid)?, has, path })
+    }
 }
 
 fn first_link_below(dir: &Path, top: &Path) -> Option<PathBuf> {
@@ -135,14 +214,29 @@ fn first_link_below(dir: &Path, top: &Path) -> Option<PathBuf> {
     links.filter_map(|link| fs::read_link(link.path()).ok()).find(|path| path.starts_with(top))
 }
 
+fn mappings_of(pid: u32) -> impl Iterator<Item = Grip> {
+    // Read when it is come to, for most who have something are found by less.
+    std::iter::once(pid).flat_map(|pid| {
+        let maps = fs::read(format!("/proc/{pid}/maps")).unwrap_or_default();
+        let lines = maps.split(|byte| *byte == b'\n');
+        lines.filter_map(|line| mapping(pid, line)).collect::<Vec<_>>()
+    })
+}
+
 /// `7f00-7f10 r-xp 00000000 08:01 17   /usr/bin/true`
-fn first_mapping_below(of: &Path, top: &Path) -> Option<PathBuf> {
-    let maps = fs::read(of.join("maps")).ok()?;
-    let path = |line: &[u8]| {
-        let slash = line.iter().position(|byte| *byte == b'/')?;
-        Some(PathBuf::from(OsStr::from_bytes(&line[slash..])))
-    };
-    maps.split(|byte| *byte == b'\n').filter_map(path).find(|path| path.starts_with(top))
+fn mapping(pid: u32, line: &[u8]) -> Option<Grip> {
+    let slash = line.iter().position(|byte| *byte == b'/')?;
+    let path = PathBuf::from(OsStr::from_bytes(&line[slash..]));
+    let device = str::from_utf8(line[..slash].split(|byte| *byte == b' ').nth(3)?).ok()?;
+    let (major, minor) = device.split_once(':')?;
+    let number = |digits| u32::from_str_radix(digits, 16).ok();
+    let mark = Mark::Device((number(major)?, number(minor)?));
+    Some(Grip { pid, has: Use::Mapping, path, mark })
+}
+
+/// Returns the files from which this process runs.
+pub fn own_mappings() -> impl Iterator<Item = PathBuf> {
+    mappings_of(std::process::id()).map(|grip| grip.path)
 }
 
 #[cfg(test)]
@@ -150,6 +244,7 @@ mod tests {
     use std::io::{Read as _, Write as _};
 
     use super::*;
+    use crate::mounts;
 
     #[test]
     fn this_process_has_a_name_and_keeps_its_program_busy() {
@@ -157,8 +252,7 @@ mod tests {
         assert!(command(own).is_some_and(|name| !name.is_empty()));
         assert_eq!(command(Process { start: own.start + 1, ..own }), None);
         let program = std::env::current_exe().unwrap();
-        let found = first_mapping_below(Path::new("/proc/self"), &program);
-        assert_eq!(found, Some(program));
+        assert!(own_mappings().any(|path| path == program));
     }
 
     #[test]
@@ -174,7 +268,11 @@ mod tests {
         // Once it answers it is the program that was started, with its environment.
         child.stdin.as_mut().unwrap().write_all(b"x").unwrap();
         child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
-        let user = use_of(child.id(), &dir).unwrap();
+        let grip = grips_of(child.id()).find(|grip| grip.path == dir).unwrap();
+        let all = mounts::all().unwrap();
+        let (of, others): (Vec<_>, Vec<_>) = all.iter().partition(|mount| grip.is_of(mount));
+        assert_eq!((of.len(), others.len()), (1, all.len() - 1));
+        let user = grip.into_user().unwrap();
         assert_eq!((user.has, user.path), (Use::WorkingDirectory, dir));
         let process = process::of_pid(child.id()).unwrap();
         assert_eq!(agent(process).as_deref(), Some("ada"));

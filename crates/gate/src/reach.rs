@@ -155,6 +155,14 @@ impl Wanted {
     }
 
     /// Returns the way to an address. Only who is wanted by host and port is shown the token:
+    /// Returns the file with the token for the broker that was named.
+    pub fn token_file(&self) -> Option<&Path> {
+        match self {
+            Wanted::Tcp { token_file, .. } => token_file.as_deref(),
+            Wanted::StateDir(_) | Wanted::Any => None,
+        }
+    }
+
     /// a view, or whoever listens at a usual port, may be anybody's.
     pub fn approach(&self, address: Address) -> Approach {
         let token_file = match (self, &address) {

@@ -10,7 +10,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use gate_api::wire::{Origin, Scope, Source};
+use gate_api::wire::{Inode, Origin, Scope, Source};
 use gate_api::{Address, Attachment, Session};
 use gate_core::lock::key::FileKey;
 use gate_core::lock::want::Node;
@@ -37,6 +37,10 @@ pub struct About {
     /// The directory behind it.
     #[serde(with = "written")]
     pub source: PathBuf,
+    /// Which directory that is: by its path it may not be seen.
+    pub root: Inode,
+    /// Its descriptor in the process that serves the view.
+    root_descriptor: u32,
     /// Where it is.
     #[serde(with = "written")]
     pub mountpoint: PathBuf,
@@ -115,7 +119,8 @@ impl About {
             let what = format!("cannot take turns in {}", self.mountpoint.display());
             Failure::new(what, cause, "`gate status` tells how the broker is").exit(Exit::Unable)
         };
-        let directory = gate_api::source::directory(&self.source).map_err(|e| cannot(&e))?;
+        let directory = gate_api::source::directory_known(&self.source, self.root)
+            .map_err(|error| cannot(&error))?;
         let source = Source {
             origin: Origin::Directory(directory),
             space: Some(self.space.clone()),
@@ -123,6 +128,15 @@ impl About {
             rules: None,
         };
         session.attach(source).map_err(|error| cannot(&error))
+    }
+
+    /// Returns a path that leads behind the view: where it lies over its own source, by way of who
+    /// serves it.
+    pub fn bare(&self) -> PathBuf {
+        match self.source == self.mountpoint {
+            true => PathBuf::from(format!("/proc/{}/fd/{}", self.pid, self.root_descriptor)),
+            false => self.source.clone(),
+        }
     }
 
     /// Returns what the broker calls an absolute path of this view; `path` is what the user wrote.
@@ -243,6 +257,8 @@ mod tests {
         About {
             version: VERSION,
             source: "/s".into(),
+            root: Inode { device: 1, number: 2 },
+            root_descriptor: 3,
             mountpoint: "/m".into(),
             broker: broker.into(),
             space: "default".into(),

@@ -7,16 +7,15 @@
 use std::fmt;
 use std::io;
 use std::num::NonZeroUsize;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, Weak};
 
 use gate_api::session::{Attachment, Quiet, Recall, Session, Watcher};
 use gate_api::{process, wire};
 use gate_core::lock::event::Revocation;
-use gate_fuse::{MountError, MountOptions, StartError, Wishes};
+use gate_fuse::{Cover, Detached, Device, MountError, MountOptions, Place, StartError, Wishes};
 use rustix::fs::{Mode, OFlags};
 
 use crate::agent::Agents;
@@ -109,24 +108,25 @@ impl Source {
         Ok(Source { path, root })
     }
 
-    /// Returns where it is.
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// Takes a directory that its caller has opened; the path, absolute and free of links, may
+    /// lead to something that lies over it.
+    pub fn of(path: PathBuf, root: OwnedFd) -> Source {
+        Source { path, root }
+    }
+
+    /// Returns a path by which this process reaches it, whatever lies over it.
+    pub fn bare(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}", self.root.as_raw_fd()))
     }
 
     /// Returns what a broker must know of it to see overlaps, however it was reached.
     pub fn describe(&self) -> io::Result<wire::Directory> {
+        gate_api::source::directory_known(&self.path, self.inode()?)
+    }
+
+    fn inode(&self) -> io::Result<wire::Inode> {
         let stat = rustix::fs::fstat(&self.root)?;
-        let root = wire::Inode { device: stat.st_dev, number: stat.st_ino };
-        let mut above = Vec::new();
-        for path in self.path.ancestors() {
-            let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { break };
-            let metadata = parent.metadata()?;
-            let inode = wire::Inode { device: metadata.dev(), number: metadata.ino() };
-            above.push((inode, name.as_bytes().to_vec()));
-        }
-        let path = self.path.as_os_str().as_bytes().to_vec();
-        Ok(wire::Directory { machine: process::machine(), path, root, above })
+        Ok(wire::Inode { device: stat.st_dev, number: stat.st_ino })
     }
 }
 
@@ -135,6 +135,9 @@ impl Source {
 pub struct Options {
     /// Where.
     pub mountpoint: PathBuf,
+    /// What lies there and makes way once the new view lies beneath it, so that the directory is
+    /// not bare for a moment; `None` if nothing does.
+    pub replaces: Option<Cover>,
     /// Which names are gated, and how long readers wait.
     pub policies: Policies,
     /// How callers are told apart.
@@ -169,6 +172,8 @@ pub struct About {
 pub struct Ready {
     view: Arc<View>,
     session: gate_fuse::Session,
+    /// What the view tells others of is open for as long as it is served.
+    _source: Source,
 }
 
 /// Why a view could not be mounted.
@@ -198,7 +203,7 @@ impl Ready {
             tracing::debug!(%errno, "the limit of open files stays");
             DESCRIPTORS_USUAL
         });
-        let about = about(&source, &broker, attachment, &options);
+        let about = about(&source, &broker, attachment, &options).map_err(ServeError::Source)?;
         let mount_options = MountOptions {
             fsname: source.path.clone().into_os_string(),
             subtype: "gate".into(),
@@ -208,8 +213,8 @@ impl Ready {
             dev: false,
             max_read: None,
         };
-        let device =
-            gate_fuse::mount(&options.mountpoint, &mount_options).map_err(ServeError::Mount)?;
+        let (device, next) = Next::make(&options.mountpoint, options.replaces, &mount_options)
+            .map_err(ServeError::Mount)?;
         // The kernel can only enforce ACLs of the source for a server that acts for everybody.
         let wishes = Wishes {
             posix_acl: rustix::process::geteuid().is_root(),
@@ -217,7 +222,9 @@ impl Ready {
             locks: true,
         };
         let session = gate_fuse::Session::start(device, wishes).map_err(|error| {
-            let _ = gate_fuse::detach(&options.mountpoint);
+            if next.is_none() {
+                let _ = gate_fuse::detach(&options.mountpoint);
+            }
             ServeError::Start(error)
         })?;
         let settings = Settings {
@@ -242,12 +249,42 @@ impl Ready {
         let _ = ears.view.set(Arc::downgrade(&view));
         room::start(&view).map_err(ServeError::Io)?;
         beside::start(&view).map_err(ServeError::Io)?;
-        Ok(Ready { view, session })
+        if let Some(next) = next {
+            next.take_over()?;
+        }
+        Ok(Ready { view, session, _source: source })
     }
 
     /// Serves the view until it is unmounted.
     pub fn serve(self) -> Result<(), ServeError> {
         self.session.serve(WORKERS, &Arc::new(Served(self.view))).map_err(ServeError::Io)
+    }
+}
+
+/// A mount on its way to the place of another.
+struct Next {
+    mount: Detached,
+    former: Cover,
+}
+
+impl Next {
+    /// Mounts at once, or makes a mount that takes over later.
+    fn make(
+        point: &Path,
+        replaces: Option<Cover>,
+        options: &MountOptions,
+    ) -> Result<(Device, Option<Next>), MountError> {
+        let Some(former) = replaces else {
+            return gate_fuse::mount(point, options).map(|device| (device, None));
+        };
+        let made = gate_fuse::make(options)?;
+        Ok((made.device, Some(Next { mount: made.mount, former })))
+    }
+
+    /// From the one to the other without a moment in which the directory is bare.
+    fn take_over(self) -> Result<(), ServeError> {
+        self.mount.place(Place::Beneath(&self.former)).map_err(ServeError::Mount)?;
+        self.former.remove().map_err(ServeError::Io)
     }
 }
 
@@ -257,15 +294,17 @@ fn about(
     broker: &Session,
     attachment: &Attachment,
     options: &Options,
-) -> serde_json::Map<String, serde_json::Value> {
+) -> io::Result<serde_json::Map<String, serde_json::Value>> {
     // JSON has no bytes but numbers; where a path is text it reads better so.
     let path = |bytes: &[u8]| match str::from_utf8(bytes) {
         Ok(text) => serde_json::Value::from(text),
         Err(_) => bytes.to_vec().into(),
     };
-    serde_json::Map::from_iter([
+    Ok(serde_json::Map::from_iter([
         ("version".to_owned(), 1.into()),
         ("source".to_owned(), path(source.path.as_os_str().as_bytes())),
+        ("root".to_owned(), serde_json::json!(source.inode()?)),
+        ("root_descriptor".to_owned(), source.root.as_raw_fd().into()),
         ("mountpoint".to_owned(), path(options.mountpoint.as_os_str().as_bytes())),
         ("broker".to_owned(), options.about.broker.clone().into()),
         ("space".to_owned(), attachment.name.clone().into()),
@@ -274,7 +313,7 @@ fn about(
         ("pid".to_owned(), std::process::id().into()),
         ("pid_namespace".to_owned(), process::namespace().into()),
         ("epoch".to_owned(), broker.broker().epoch.into()),
-    ])
+    ]))
 }
 
 impl fmt::Display for ServeError {

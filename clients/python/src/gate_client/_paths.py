@@ -43,6 +43,8 @@ class View:
     prefix: str
     #: The file system of the node that was asked, as keys of files have it.
     volume: int
+    #: The source's root: by its path it may not be seen, for the view may lie over it.
+    root: m.Inode
 
     @classmethod
     def of(cls, path: str) -> Optional[View]:
@@ -67,8 +69,9 @@ class View:
         if about["version"] != _VERSION:
             raise WrongVersion(f"the view speaks version {about['version']}, not {_VERSION}")
         source, mountpoint = _written(about["source"]), _written(about["mountpoint"])
-        prefix = _written(about["prefix"])
-        return cls(source, mountpoint, about["broker"], about["space"], prefix, about["volume"])
+        prefix, broker, space = _written(about["prefix"]), about["broker"], about["space"]
+        root = m.Inode(about["root"]["device"], about["root"]["number"])
+        return cls(source, mountpoint, broker, space, prefix, about["volume"], root)
 
 
 @dataclass
@@ -101,7 +104,7 @@ def resolve(path: AnyPath) -> str:
 def see(absolute: str, view: Optional[View], space: str, inner: str) -> Seen:
     """Finds out what is at a path, which need not exist."""
     root = absolute[: len(absolute) - len(inner)] if inner else absolute
-    origin = directory(view.source if view else root)
+    origin = directory(view.source, view.root) if view else directory(root)
     # Only a reference: that takes no turn.
     try:
         pin = os.open(absolute, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -111,11 +114,11 @@ def see(absolute: str, view: Optional[View], space: str, inner: str) -> Seen:
     return Seen(m.Source(origin, space, False, None), inner, node, pin)
 
 
-def directory(path: str) -> m.Directory:
+def directory(path: str, root: Optional[m.Inode] = None) -> m.Directory:
     """Describes a directory of this machine and all that lies above it."""
     here = Path(path).resolve(strict=True)
     above = tuple((_inode(below.parent), below.name) for below in (here, *here.parents[:-1]))
-    return m.Directory(_process.machine(), str(here), _inode(here), above)
+    return m.Directory(_process.machine(), str(here), root or _inode(here), above)
 
 
 def scope_of(view: View, inner: str) -> m.Scope:

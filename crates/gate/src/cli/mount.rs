@@ -1,6 +1,7 @@
 //! `gate mount`
 
 mod guard;
+mod in_place;
 mod site;
 
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ use clap::builder::FalseyValueParser;
 use gate_api::session::MaxHold;
 use gate_api::wire::{Origin, Rules, Source as Served};
 use gate_api::{Address, AttachError, Attachment, ClientInfo, Session};
-use gate_fuse::MountError;
+use gate_fuse::{Cover, MountError};
 use gate_view::backing;
 use gate_view::kept::Place;
 use gate_view::mount::{About, Ears, Source};
@@ -25,8 +26,10 @@ use crate::background;
 use crate::config::{Settings, SourceSettings};
 use crate::duration;
 use crate::failure::{Exit, Failure};
+use crate::mounts;
 use crate::reach::{BrokerFlags, DaemonFlags, Reached, Wanted};
 use crate::signals::Signals;
+use in_place::{Ground, Insistence};
 use site::Site;
 
 /// Show a directory as a gated view, in which every open takes its turn
@@ -35,7 +38,7 @@ pub struct Args {
     /// The directory behind the view
     #[arg(value_name = "SOURCE", required_unless_present = "root", conflicts_with = "root")]
     source: Option<PathBuf>,
-    /// Where the view is shown: an empty directory outside the source
+    /// Where the view is shown: an empty directory outside the source [default: over SOURCE]
     #[arg(value_name = "MOUNTPOINT", conflicts_with = "mount")]
     mountpoint: Option<PathBuf>,
     /// The same as SOURCE
@@ -53,6 +56,13 @@ pub struct Args {
     /// Let other users in
     #[arg(long)]
     allow_other: bool,
+    /// Mount over SOURCE although others work there already, who then take no turns, or although it
+    /// is bare for a moment when a dead view is replaced
+    #[arg(long)]
+    force: bool,
+    /// Mount over SOURCE in the place of its view: who has files open goes on with the old one
+    #[arg(long)]
+    replace: bool,
     #[command(flatten)]
     turns: Turns,
     #[command(flatten)]
@@ -139,6 +149,8 @@ enum Scope {
 struct Plan {
     source: Source,
     site: Site,
+    /// What lies over the source and makes way for the view.
+    replaces: Option<Cover>,
     /// Where this user's logs go.
     state_dir: PathBuf,
     policies: Policies,
@@ -165,6 +177,9 @@ impl Args {
             .map_err(|error| Failure::new("cannot listen to signals", error, "try again"))?;
         let plan = self.plan()?;
         let wanted = Wanted::find(&self.broker, &plan.settings)?;
+        if plan.site.is_in_place() {
+            in_place::check_needs(&plan.site, wanted.token_file())?;
+        }
         let reached = self.reach(&wanted, &plan)?;
         if let Some(theirs) = reached.state_dir_here() {
             plan.site.check_state(&theirs)?;
@@ -174,6 +189,9 @@ impl Args {
             eprintln!("{notice}");
         }
         let (site, state_dir) = (plan.site.clone(), plan.state_dir.clone());
+        if site.is_in_place() && plan.replaces.is_none() {
+            in_place::check_users(&site, self.insistence())?;
+        }
         let ready = self.mount(reached, &attachment, plan)?;
         site.unmount_on(signals);
         self.tell_ready(&site, &state_dir)?;
@@ -197,13 +215,20 @@ impl Args {
         let settings = Settings::load()?;
         let state_dir = self.broker.state_dir(&settings)?;
         site.check_state(&state_dir)?;
-        site.check()?;
-        let source = Source::open(&site.source).map_err(|error| {
-            let what = format!("cannot show {}", site.source.display());
-            Failure::new(what, error, "check the directory's mode")
-        })?;
-        let policies = self.turns.policies(&settings, SourceSettings::load(&site.source)?)?;
-        Ok(Plan { source, site, state_dir, policies, settings, ears: Ears::new() })
+        site.check_gated()?;
+        let Ground { source, replaces } = match site.is_in_place() {
+            true => Ground::over(&site, self.insistence())?,
+            false => {
+                site.check()?;
+                Ground::bare(&site)?
+            }
+        };
+        let policies = self.turns.policies(&settings, SourceSettings::load(&source.bare())?)?;
+        Ok(Plan { source, site, replaces, state_dir, policies, settings, ears: Ears::new() })
+    }
+
+    fn insistence(&self) -> Insistence {
+        Insistence { force: self.force, replace: self.replace }
     }
 
     fn reach(&self, wanted: &Wanted, plan: &Plan) -> Result<Reached, Failure> {
@@ -252,11 +277,12 @@ impl Args {
         attachment: &Attachment,
         plan: Plan,
     ) -> Result<Ready, Failure> {
-        let Plan { source, site, state_dir, policies, settings, ears } = plan;
+        let Plan { source, site, replaces, state_dir, policies, settings, ears } = plan;
         let acquire_timeout_ms = self.turns.acquire_timeout_ms.or(settings.acquire_timeout_ms);
         let kept = Place::of(&state_dir, &site.source, self.guard.limits(&settings));
         let options = Options {
             mountpoint: site.mountpoint.clone(),
+            replaces,
             policies,
             identity: Identity {
                 scope: self.turns.owner_scope.into(),
@@ -379,8 +405,14 @@ impl Site {
     /// view stays.
     fn unmount_on(&self, signals: Signals) {
         let point = self.mountpoint.clone();
+        let uppermost = |point: &Path| mounts::at(point).ok().flatten().map(|mount| mount.id);
+        let own = uppermost(&point);
         std::thread::spawn(move || {
             while signals.next().is_ok() {
+                if uppermost(&point) != own {
+                    tracing::warn!(?point, "the view was replaced, and ends with its last user");
+                    continue;
+                }
                 match gate_fuse::unmount(&point) {
                     Ok(()) => return,
                     Err(error) => drop(umount::refused(&point, &error).report()),

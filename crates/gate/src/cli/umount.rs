@@ -19,8 +19,6 @@ use crate::seen::{About, Unseen};
 const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 /// How long its process may take to end once it is unmounted.
 const END_PATIENCE: Timespec = Timespec { tv_sec: 30, tv_nsec: 0 };
-/// How many of those who keep a mount busy are named.
-const USERS_SHOWN_MAX: usize = 5;
 
 /// Unmount a gated view, unless somebody uses it
 #[derive(Debug, clap::Args)]
@@ -55,7 +53,10 @@ impl Args {
 pub fn refused(point: &Path, error: &UnmountError) -> Failure {
     let cause = || io_cause(error);
     match error {
-        UnmountError::Busy(_) => busy(point, &processes::users_of(point)),
+        UnmountError::Busy(_) => {
+            let mount = mounts::at(point).ok().flatten();
+            busy(point, &mount.map(|mount| processes::users_of(&mount)).unwrap_or_default())
+        }
         UnmountError::NotMounted(_) => not_mounted(point),
         UnmountError::NotPermitted(_) => {
             cannot(point, cause(), "do it as the user who mounted it, or as root")
@@ -70,15 +71,7 @@ fn busy(point: &Path, users: &[User]) -> Failure {
         let cause = "it is busy, and who uses it may not be seen by this user";
         return cannot(point, cause, "look as root: `gate umount` then names them");
     }
-    let name = |user: &User| {
-        let User { pid, command, has, path } = user;
-        format!("{command} (process {pid}: {} {})", has.as_str(), path.display())
-    };
-    let mut names: Vec<String> = users.iter().take(USERS_SHOWN_MAX).map(name).collect();
-    if users.len() > USERS_SHOWN_MAX {
-        names.push(format!("{} more", users.len() - USERS_SHOWN_MAX));
-    }
-    let cause = format!("it is in use by {}", names.join(", "));
+    let cause = format!("it is in use by {}", processes::named(users));
     cannot(point, cause, "close these files, leave the directory, then try again")
 }
 

@@ -72,9 +72,9 @@ impl Places {
         let Ok(inner) = view.strip_prefix(&about.mountpoint) else {
             return Err(Unseen::NotGated.failure(dir));
         };
-        let source = about.source.join(inner);
-        check_room(&source)?;
-        let (scratch, dirs) = make(&source, &view, interruption)?;
+        let (source, bare) = (about.source.join(inner), about.bare().join(inner));
+        check_room(&bare)?;
+        let (scratch, dirs) = make(&bare, &view, interruption)?;
         Ok(Places { source, view: Some(view), dirs, _scratch: scratch, _own: None })
     }
 

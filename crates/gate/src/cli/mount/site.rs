@@ -16,11 +16,32 @@ pub struct Site {
 }
 
 impl Site {
-    /// Finds both.
+    /// Finds both; without a mount point the view lies over its source.
     pub fn find(source: &Path, mountpoint: Option<&Path>) -> Result<Site, Failure> {
-        let source = check_source(source)?;
-        let Some(mountpoint) = mountpoint else { return Err(in_place(&source)) };
-        Ok(Site { source, mountpoint: check_mountpoint(mountpoint)? })
+        let unusable = |error: io::Error| unreachable_source(source, &error);
+        let absolute = source.canonicalize().map_err(unusable)?;
+        let Some(point) = mountpoint else { return Ok(Site::in_place(absolute)) };
+        let mountpoint = point.canonicalize().map_err(|e| unreachable_mountpoint(point, &e))?;
+        if mountpoint == absolute {
+            return Ok(Site::in_place(absolute));
+        }
+        if !absolute.metadata().map_err(unusable)?.is_dir() {
+            return Err(cannot_show(source, "it is no directory", "give a directory"));
+        }
+        let found = mountpoint.metadata().map_err(|e| unreachable_mountpoint(point, &e))?;
+        match found.is_dir() {
+            true => Ok(Site { source: absolute, mountpoint }),
+            false => Err(cannot_mount_at(point, "it is no directory", "give an empty directory")),
+        }
+    }
+
+    fn in_place(source: PathBuf) -> Site {
+        Site { mountpoint: source.clone(), source }
+    }
+
+    /// Returns whether the view is to lie over its own source.
+    pub fn is_in_place(&self) -> bool {
+        self.source == self.mountpoint
     }
 
     /// Checks that the one does not lie in the other and that nothing is there yet.
@@ -29,11 +50,32 @@ impl Site {
         self.check_vacant()
     }
 
+    /// Checks that the source is not what a view shows, nor has one in it: a call would take two
+    /// turns then, and wait for itself.
+    pub fn check_gated(&self) -> Result<(), Failure> {
+        let source = &self.source;
+        let table =
+            mounts::all().map_err(|error| cannot_show(source, error, "is /proc mounted?"))?;
+        let views = || table.iter().filter(|mount| mount.is_gated);
+        if let Some(inner) = views().find(|view| is_beneath(&view.point, source)) {
+            let point = inner.point.display();
+            let cause = format!("there is a view in it, {point}");
+            return Err(cannot_show(source, cause, format!("`gate umount {point}` first")));
+        }
+        match mounts::innermost(&table, source).filter(|mount| mount.is_gated) {
+            Some(outer) if outer.point != *source || !self.is_in_place() => {
+                let cause = format!("it is in the view {}", outer.point.display());
+                Err(cannot_show(source, cause, "work there: turns are taken in it already"))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// Checks that the view would not show what Gate itself writes.
     pub fn check_state(&self, state_dir: &Path) -> Result<(), Failure> {
         // A directory that does not exist yet lies where its parent says.
         let state_dir = crate::seen::resolve(state_dir).unwrap_or_else(|_| state_dir.to_owned());
-        if state_dir.starts_with(&self.mountpoint) {
+        if state_dir.starts_with(&self.mountpoint) && !self.is_in_place() {
             let cause = format!("Gate's own state, {}, would lie in it", state_dir.display());
             let hint = "choose another mount point, or keep the state elsewhere: --state-dir";
             return Err(cannot_mount_at(&self.mountpoint, cause, hint));
@@ -52,8 +94,7 @@ impl Site {
         let Site { source, mountpoint } = self;
         let cause = match (mountpoint.starts_with(source), source.starts_with(mountpoint)) {
             (false, false) => return Ok(()),
-            (true, true) => return Err(in_place(source)),
-            (true, false) => format!("it lies in the source, {}", source.display()),
+            (true, _) => format!("it lies in the source, {}", source.display()),
             (false, true) => format!("the source, {}, lies in it", source.display()),
         };
         Err(cannot_mount_at(mountpoint, cause, "choose a mount point beside the source"))
@@ -82,29 +123,17 @@ impl Site {
     }
 }
 
-fn check_source(source: &Path) -> Result<PathBuf, Failure> {
-    let (absolute, is_dir) =
-        find(source).map_err(|error| cannot_show(source, error, "give an existing directory"))?;
-    match is_dir {
-        true => Ok(absolute),
-        false => Err(cannot_show(source, "it is no directory", "give a directory")),
-    }
+fn is_beneath(path: &Path, top: &Path) -> bool {
+    path != top && path.starts_with(top)
 }
 
-fn check_mountpoint(point: &Path) -> Result<PathBuf, Failure> {
-    let (absolute, is_dir) = find(point).map_err(|error| unreachable_mountpoint(point, &error))?;
-    match is_dir {
-        true => Ok(absolute),
-        false => Err(cannot_mount_at(point, "it is no directory", "give an empty directory")),
-    }
-}
-
-/// Returns the absolute path, free of links, and whether a directory is there. A view that is
-/// dead or of somebody else has a path, but does not say what it is.
-fn find(path: &Path) -> io::Result<(PathBuf, bool)> {
-    let absolute = path.canonicalize()?;
-    let is_dir = absolute.metadata()?.is_dir();
-    Ok((absolute, is_dir))
+/// A view that is dead or of somebody else has a path, but does not say what it is.
+fn unreachable_source(source: &Path, error: &io::Error) -> Failure {
+    let hint = match error.kind() {
+        io::ErrorKind::NotConnected => format!("`gate mount {0}` mends it", source.display()),
+        _ => "give an existing directory".to_owned(),
+    };
+    cannot_show(source, error, hint)
 }
 
 fn unreachable_mountpoint(point: &Path, error: &io::Error) -> Failure {
@@ -133,13 +162,7 @@ fn unreachable_mountpoint(point: &Path, error: &io::Error) -> Failure {
     }
 }
 
-fn in_place(source: &Path) -> Failure {
-    let cause = "a view cannot yet be mounted over its own source";
-    let hint = format!("choose another mount point: `gate mount {} DIR`", source.display());
-    cannot_show(source, cause, hint)
-}
-
-fn cannot_show(source: &Path, cause: impl Display, hint: impl Display) -> Failure {
+pub fn cannot_show(source: &Path, cause: impl Display, hint: impl Display) -> Failure {
     Failure::new(format!("cannot mount {}", source.display()), cause, hint).exit(Exit::Unable)
 }
 
@@ -188,7 +211,6 @@ mod tests {
             ("file", "view", "no directory"),
             ("source", "none", "mkdir -p"),
             ("source", "file", "no directory"),
-            ("source", "source", "its own source"),
             ("source", "source/inner", "lies in the source"),
             ("source/inner", "source", "lies in it"),
             ("view", "source", "not empty"),
@@ -197,6 +219,9 @@ mod tests {
             assert!(text.contains(cause), "{source} at {point}: {text}");
         }
         assert!(home.site("source", "view").unwrap().check().is_ok());
+        let site = home.site("source", "source").unwrap();
+        assert!(site.is_in_place());
+        assert_eq!(site, Site::find(&home.0.join("view/../source"), None).unwrap());
     }
 
     #[test]

@@ -19,13 +19,13 @@ pub fn one(view: &View) -> Finding {
         Outcome::Unasked(why) => {
             Finding::warn(CHECK, format!("it could not be asked: {why}"), "try again")
         }
-        Outcome::Answer(answer) => answered(answer, &view.point),
+        Outcome::Answer(answer) => answered(answer, view),
     };
     finding.about(point)
 }
 
-fn answered(answer: &Answer, point: &Path) -> Finding {
-    let point = point.display();
+fn answered(answer: &Answer, view: &View) -> Finding {
+    let point = view.point.display();
     match answer {
         Answer::Serves(Served { broker_gone: Some((why, mend)), .. }) => {
             let found = format!("it answers, but what needs a turn waits: {why}");
@@ -38,8 +38,11 @@ fn answered(answer: &Answer, point: &Path) -> Finding {
             Finding::ok(CHECK, "it answers, served from another pid namespace")
         }
         Answer::Dead => {
-            let found = "its server has died, and every call there fails";
-            Finding::fail(CHECK, found, format!("`gate umount {point}`, then mount it again"))
+            let mend = match view.is_in_place {
+                true => format!("`gate mount {point}` puts a new one in its place"),
+                false => format!("`gate umount {point}`, then mount it again"),
+            };
+            Finding::fail(CHECK, "its server has died, and every call there fails", mend)
         }
         Answer::Closed => Finding::skip(CHECK, "it is another user's, who alone may look at it"),
         Answer::Version(theirs) => {
@@ -85,7 +88,7 @@ mod tests {
 
     #[track_caller]
     fn check(outcome: Outcome, level: Level, said: &str) {
-        let finding = one(&View { point: "/m".into(), outcome });
+        let finding = one(&View { point: "/m".into(), is_in_place: false, outcome });
         assert_eq!(finding.level, level, "{finding:?}");
         assert_eq!(finding.subject.as_deref(), Some("/m"));
         let text = format!("{} {}", finding.found, finding.mend.unwrap_or_default());
@@ -111,6 +114,13 @@ mod tests {
         check(Outcome::Hangs(None), Level::Fail, "`gate umount /m`");
         check(Outcome::NotMounted, Level::Fail, "`gate mount SOURCE /m`");
         check(Outcome::Answer(Answer::Failed("EIO".into())), Level::Fail, "EIO");
+    }
+
+    #[test]
+    fn a_dead_view_over_its_own_source_is_not_unmounted_first() {
+        let outcome = Outcome::Answer(Answer::Dead);
+        let finding = one(&View { point: "/m".into(), is_in_place: true, outcome });
+        assert!(finding.mend.is_some_and(|mend| mend.starts_with("`gate mount /m`")));
     }
 
     #[test]

@@ -26,6 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct View {
     pub point: PathBuf,
+    /// Whether it lies over its own source.
+    pub is_in_place: bool,
     pub outcome: Outcome,
 }
 
@@ -103,7 +105,9 @@ pub fn ask_all(points: &[PathBuf]) -> Vec<View> {
             Some(Err(error)) => Outcome::Unasked(error.to_string()),
             Some(Ok(asking)) => asking.end(&point, deadline),
         };
-        View { point, outcome }
+        let uppermost = table.iter().rfind(|mount| mount.point == point);
+        let is_in_place = uppermost.is_some_and(|mount| mount.source == point);
+        View { point, is_in_place, outcome }
     };
     asked.into_iter().map(hear).collect()
 }

@@ -7,12 +7,11 @@ use ratatui::backend::TestBackend;
 use super::super::lines::{held, status, waits};
 use super::super::picture::{Details, Order, OrderKind, Picture, Rates, Sheet};
 use super::{Palette, draw};
-use crate::mounts::Mount;
+use crate::mounts;
 
 fn picture(lines: Vec<Line>) -> Picture {
     let mut picture = Picture::new("/state/gate.sock".into(), 61_000);
-    let (point, source) = ("/mnt".into(), "/src".into());
-    picture.views = vec![Mount { point, source, is_gated: true, user: Some(0) }];
+    picture.views = mounts::parse(b"36 22 0:98 / /mnt rw - fuse.gate /src rw,user_id=0");
     picture.learn_status(status(1), 1_000);
     picture.rates = Rates { grants: Some(12.34), waits: Some(0.5) };
     picture.learn_locks(1, Locks { version: 1, lines, more: false });

@@ -1,0 +1,191 @@
+//! A view over its own source: what stands against it, and what lies there already.
+
+use std::path::{Path, PathBuf};
+
+use gate_fuse::Cover;
+use gate_view::mount::Source;
+
+use super::site::{Site, cannot_show};
+use crate::background;
+use crate::config::Settings;
+use crate::failure::Failure;
+use crate::mounts;
+use crate::processes::{self, Grip};
+
+/// What the kernel mounts to show itself. A view would show it as its own server sees it.
+const KINDS_OF_THE_KERNEL: [&str; 6] = ["proc", "sysfs", "devtmpfs", "devpts", "cgroup", "cgroup2"];
+
+/// How much the user insists on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Insistence {
+    /// Whoever works there already may go on, and a dead view may lay the directory bare.
+    pub force: bool,
+    /// A view that works makes way.
+    pub replace: bool,
+}
+
+/// The source of a view over itself, and what lies over it by now.
+pub struct Ground {
+    pub source: Source,
+    pub replaces: Option<Cover>,
+}
+
+/// A view that lies over the source already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Former {
+    Dead,
+    Alive,
+}
+
+impl Ground {
+    /// Opens the source of a view over itself, whatever lies there by now.
+    pub fn over(site: &Site, insistence: Insistence) -> Result<Ground, Failure> {
+        check_mounts_inside(site)?;
+        match (former(site)?, insistence) {
+            (None, _) => Ground::bare(site),
+            (Some(Former::Alive), Insistence { replace: true, .. }) => Ground::covered(site)
+                .map_err(|error| {
+                    let hint = format!("`gate umount {}`, then mount again", shown(site));
+                    cannot(site, format!("its view cannot make way: {error}"), hint)
+                }),
+            (Some(Former::Alive), _) => {
+                let hint =
+                    format!("use it, `gate umount {}`, or mount anew with --replace", shown(site));
+                Err(cannot(site, "it is gated already", hint))
+            }
+            (Some(Former::Dead), Insistence { force, .. }) => match Ground::covered(site) {
+                Ok(ground) => Ok(ground),
+                Err(_) if force => Ground::laid_bare(site),
+                Err(error) => {
+                    let cause = format!(
+                        "the view over it has died, and between it and the next the directory \
+                         would be bare for a moment ({error})"
+                    );
+                    let hint = "stop who writes there, then use --force; or mount as root of \
+                                Linux 6.5 or later, which leaves no such moment";
+                    Err(cannot(site, cause, hint))
+                }
+            },
+        }
+    }
+
+    /// Opens the source by its path.
+    pub fn bare(site: &Site) -> Result<Ground, Failure> {
+        let source = Source::open(&site.source).map_err(|error| unopened(site, error))?;
+        Ok(Ground { source, replaces: None })
+    }
+
+    fn covered(site: &Site) -> std::io::Result<Ground> {
+        let cover = Cover::at(&site.source)?;
+        let source = Source::of(site.source.clone(), cover.beneath()?);
+        Ok(Ground { source, replaces: Some(cover) })
+    }
+
+    fn laid_bare(site: &Site) -> Result<Ground, Failure> {
+        let hint = "do it as the user who mounted it, or as root";
+        gate_fuse::detach(&site.source)
+            .map_err(|error| cannot(site, format!("the view over it has died: {error}"), hint))?;
+        eprintln!("{} is bare until its new view is mounted", shown(site));
+        Ground::bare(site)
+    }
+}
+
+/// Checks that nothing of Gate would have to be read through the view, which might wait for it.
+pub fn check_needs(site: &Site, token_file: Option<&Path>) -> Result<(), Failure> {
+    let of_kernel = ["/proc", "/dev/fuse"].map(|path| (PathBuf::from(path), "which Gate needs"));
+    let settings = Settings::paths().filter(|path| path.exists());
+    let settings = settings.map(|path| (path, "Gate's own settings"));
+    let programs = processes::own_mappings().map(|path| (path, "which Gate itself runs from"));
+    let tokens = token_file.into_iter().map(|path| (path.to_owned(), "the token for its broker"));
+    let mut needs = of_kernel.into_iter().chain(settings).chain(tokens).chain(programs);
+    let inside = |path: &PathBuf| {
+        path.starts_with(&site.source)
+            || path.canonicalize().is_ok_and(|path| path.starts_with(&site.source))
+    };
+    match needs.find(|(path, _)| inside(path)) {
+        None => Ok(()),
+        Some((path, what)) => {
+            let hint =
+                format!("keep that elsewhere, or show a part: `gate mount {}/…`", shown(site));
+            Err(cannot(site, format!("it holds {}, {what}", path.display()), hint))
+        }
+    }
+}
+
+/// Finds who works in the bare directory already and would go on to, past the view.
+pub fn check_users(site: &Site, insistence: Insistence) -> Result<(), Failure> {
+    // The command that waits for this one may have been called there.
+    let waits = background::is_background().then(rustix::process::getppid).flatten();
+    let waits = waits.map(|pid| pid.as_raw_nonzero().get().unsigned_abs());
+    let is_meant = |grip: &Grip| {
+        grip.path.starts_with(&site.source)
+            && Some(grip.pid) != waits
+            // Brokers and views of the same source have directories open, and take turns.
+            && !processes::runs_own_program(grip.pid)
+    };
+    let users = processes::users_where(is_meant);
+    if users.is_empty() {
+        return Ok(());
+    }
+    let named = processes::named(&users);
+    if insistence.force {
+        eprintln!("these take no turns until they have left {}: {named}", shown(site));
+        return Ok(());
+    }
+    let cause = format!("who works there already would take no turns: {named}");
+    let hint = "let them end, or leave it and close their files; or go on all the same: --force";
+    Err(cannot(site, cause, hint))
+}
+
+/// What is mounted in the directory shows in its view, but for what only the kernel can show.
+fn check_mounts_inside(site: &Site) -> Result<(), Failure> {
+    let table =
+        mounts::all().map_err(|error| cannot(site, error.to_string(), "is /proc mounted?"))?;
+    let inside = table.iter().find(|mount| {
+        mount.point.starts_with(&site.source)
+            && KINDS_OF_THE_KERNEL.iter().any(|kind| mount.kind == *kind)
+    });
+    match inside {
+        None => Ok(()),
+        Some(mount) => {
+            let kind = mount.kind.display();
+            let cause = format!("{} shows the kernel itself ({kind})", mount.point.display());
+            let hint = "unmount that first, or show another directory";
+            Err(cannot(site, cause, hint))
+        }
+    }
+}
+
+fn former(site: &Site) -> Result<Option<Former>, Failure> {
+    let mounted = mounts::at(&site.source)
+        .map_err(|error| cannot(site, error.to_string(), "is /proc mounted?"))?;
+    match mounted {
+        Some(mount) if mount.is_gated && mount.source != site.source => {
+            let cause = format!("a view of {} is mounted there", mount.source.display());
+            let hint = format!("use it, or `gate umount {}`", shown(site));
+            Err(cannot(site, cause, hint))
+        }
+        Some(mount) if mount.is_gated => match site.source.metadata() {
+            Err(error) if error.kind() == std::io::ErrorKind::NotConnected => {
+                Ok(Some(Former::Dead))
+            }
+            Ok(_) | Err(_) => Ok(Some(Former::Alive)),
+        },
+        Some(_) | None => match site.source.is_dir() {
+            true => Ok(None),
+            false => Err(cannot(site, "it is no directory", "give a directory")),
+        },
+    }
+}
+
+fn unopened(site: &Site, error: std::io::Error) -> Failure {
+    cannot(site, error, "check the directory's mode")
+}
+
+fn cannot(site: &Site, cause: impl std::fmt::Display, hint: impl std::fmt::Display) -> Failure {
+    cannot_show(&site.source, cause, hint)
+}
+
+fn shown(site: &Site) -> std::path::Display<'_> {
+    site.source.display()
+}
