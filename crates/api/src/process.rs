@@ -1,14 +1,17 @@
 //! Who a caller is: its machine, its process, its threads.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt as _, MetadataExt};
 use std::sync::OnceLock;
 
 use gate_core::lock::claim::{Caller, Process};
+
+/// More than `/proc/PID/stat` ever has.
+const STAT_BYTES_MAX: usize = 1024;
 
 /// What `/proc/PID/stat` tells of a process, or of a thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +72,7 @@ pub fn of_pid(pid: u32) -> Option<Process> {
 /// Returns the process of a thread and what it runs, or `None` if it is gone or beyond this pid
 /// namespace.
 pub fn of_thread(thread: u32) -> Option<(Caller, Image)> {
-    let stat = Stat::read(thread)?;
+    let stat = Stat::read_again(thread)?;
     if stat.threads <= 1 {
         let process = Process { namespace: namespace(), pid: thread, start: stat.start };
         return Some((Caller { process, thread, single_threaded: true }, stat.image));
@@ -122,9 +125,36 @@ impl Stat {
         if pid == 0 {
             return None;
         }
-        let mut buffer = [0; 1024];
+        let mut buffer = [0; STAT_BYTES_MAX];
         let length = read_once(&format!("/proc/{pid}/stat"), &mut buffer).ok()?;
         Stat::parse(&buffer[..length])
+    }
+
+    /// Reads that of a thread which is likely to have been read before, by a descriptor kept from
+    /// then: of another thread that has come by the same number, that tells nothing.
+    fn read_again(thread: u32) -> Option<Stat> {
+        /// Descriptors that one thread of ours keeps.
+        const KEPT_MAX: usize = 4;
+        thread_local! {
+            static KEPT: RefCell<VecDeque<(u32, File)>> = RefCell::default();
+        }
+        if thread == 0 {
+            return None;
+        }
+        let mut buffer = [0; STAT_BYTES_MAX];
+        KEPT.with_borrow_mut(|kept| {
+            if let Some(at) = kept.iter().position(|(of, _)| *of == thread) {
+                if let Ok(length) = kept[at].1.read_at(&mut buffer, 0) {
+                    return Stat::parse(&buffer[..length]);
+                }
+                kept.remove(at);
+            }
+            let file = File::open(format!("/proc/{thread}/stat")).ok()?;
+            let length = file.read_at(&mut buffer, 0).ok()?;
+            kept.truncate(KEPT_MAX - 1);
+            kept.push_front((thread, file));
+            Stat::parse(&buffer[..length])
+        })
     }
 
     /// Parses it. The command's name comes second and may hold anything, so fields are counted
@@ -264,6 +294,27 @@ mod tests {
         assert_eq!(before.start, after.start);
         drop(shell.stdin.take());
         shell.wait().unwrap();
+    }
+
+    /// What is kept from the first look must show exec, and be of no use once the process is gone.
+    #[test]
+    fn who_is_seen_again_is_seen_as_it_is_by_now() {
+        let mut shell = std::process::Command::new("sh")
+            .args(["-c", "read go; exec cat"])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (caller, before) = of_thread(shell.id()).unwrap();
+        assert_eq!(of_thread(shell.id()), Some((caller, before)));
+        let mut asks = shell.stdin.take().unwrap();
+        asks.write_all(b"go\nx").unwrap();
+        shell.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+        let (again, after) = of_thread(shell.id()).unwrap();
+        assert!(again == caller && after != before);
+        drop(asks);
+        shell.wait().unwrap();
+        assert_eq!(of_thread(shell.id()), None);
     }
 
     #[test]

@@ -28,12 +28,13 @@ mod watch;
 
 use std::ffi::{CStr, CString, c_int};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::sync::Arc;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use gate_fuse::{Attr, Errno, NodeId, StatFs};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Statx, StatxFlags};
+use rustix::path::DecInt;
 use rustix::process::{Resource, Rlimit};
 
 pub use advisory::{Bytes, Kind};
@@ -324,7 +325,8 @@ pub fn raise_descriptor_limit() -> Result<u64, Errno> {
 impl Node {
     /// Opens the node anew, for reading or writing.
     fn reopen(&self, flags: OFlags) -> Result<OwnedFd, Errno> {
-        rustix::fs::open(self.reopen_path(), flags | OFlags::CLOEXEC, Mode::empty())
+        let number = DecInt::from_fd(&self.descriptor);
+        rustix::fs::openat(descriptors()?, number, flags | OFlags::CLOEXEC, Mode::empty())
     }
 
     /// A path that leads to this very inode, for calls that take nothing but paths. It is not
@@ -344,6 +346,17 @@ fn checked(returned: c_int) -> Result<(), Errno> {
 
 fn errno_of(error: &io::Error) -> Errno {
     Errno::from_io_error(error).unwrap_or(Errno::IO)
+}
+
+/// Returns the directory of this process's descriptors, which is walked to once.
+fn descriptors() -> Result<BorrowedFd<'static>, Errno> {
+    static OPEN: OnceLock<OwnedFd> = OnceLock::new();
+    if OPEN.get().is_none() {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        // Another thread may be faster: either will do.
+        let _ = OPEN.set(rustix::fs::open("/proc/self/fd", flags, Mode::empty())?);
+    }
+    Ok(OPEN.get().expect("set above").as_fd())
 }
 
 fn descriptor_path(descriptor: &OwnedFd) -> String {
