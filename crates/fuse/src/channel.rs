@@ -3,12 +3,17 @@
 //! An answer goes back through the channel its request came from; the kernel looks for it
 //! nowhere else.
 
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::ioctl::{Setter, ioctl};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+};
 use zerocopy::IntoBytes;
 
 use crate::abi;
@@ -28,6 +33,31 @@ impl Device {
     pub(crate) fn open() -> Result<Device, Errno> {
         let flags = OFlags::RDWR | OFlags::CLOEXEC;
         Ok(Device(rustix::fs::open(DEVICE, flags, Mode::empty())?))
+    }
+
+    /// Hands it to the process at the other end of a Unix socket, which is to serve the mount.
+    pub fn hand_over(self, to: impl AsFd) -> io::Result<()> {
+        let descriptors = [self.0.as_fd()];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
+        sendmsg(to, &[IoSlice::new(&[0])], &mut ancillary, SendFlags::NOSIGNAL)?;
+        Ok(())
+    }
+
+    /// Waits until the process at the other end of a Unix socket hands one over; `None` if it hangs
+    /// up.
+    pub fn taken_over(from: impl AsFd) -> io::Result<Option<Device>> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let mut byte = [0];
+        let mut parts = [IoSliceMut::new(&mut byte)];
+        recvmsg(from, &mut parts, &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
+        let device = ancillary.drain().find_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
+            _ => None,
+        });
+        Ok(device.map(Device))
     }
 }
 

@@ -28,7 +28,7 @@ pub use backing::{Backer, Backing};
 pub use channel::Device;
 pub use mount::{
     Cover, Detached, Made, MountError, MountOptions, Place, UnmountError, detach, make, may_mount,
-    mount, unmount,
+    mount, mount_directly, unmount,
 };
 pub use notify::{Notifier, Stale};
 pub use park::Parked;

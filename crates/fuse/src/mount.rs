@@ -139,7 +139,8 @@ pub fn may_mount() -> bool {
         .is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN))
 }
 
-fn mount_directly(mountpoint: &Path, options: &MountOptions) -> Result<Device, MountError> {
+/// Mounts on a directory without `fusermount3`: takes CAP_SYS_ADMIN over the mount namespace.
+pub fn mount_directly(mountpoint: &Path, options: &MountOptions) -> Result<Device, MountError> {
     match make(options) {
         Ok(Made { device, mount }) => mount.place(Place::On(mountpoint)).map(|()| device),
         // Which is what a filter of system calls says, too, and of mount(2) it may think otherwise.

@@ -5,16 +5,11 @@
 //! made inheritable where another thread could fork at the same time.
 
 use std::ffi::OsString;
-use std::io::{self, IoSliceMut};
-use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
+use std::io;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketFlags, SocketType,
-    recvmsg, socketpair,
-};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use super::{MountError, MountOptions, UnmountError, escape_option, push_setting, shared_settings};
 use crate::channel::Device;
@@ -32,7 +27,10 @@ pub(crate) fn mount(mountpoint: &Path, options: &MountOptions) -> Result<Device,
     if !output.status.success() {
         return Err(mount_refusal(&output));
     }
-    receive_descriptor(&ours).map(Device).map_err(MountError::Failed)
+    let device = Device::taken_over(&ours).and_then(|device| {
+        device.ok_or_else(|| io::Error::other("fusermount3 passed no descriptor"))
+    });
+    device.map_err(MountError::Failed)
 }
 
 pub(crate) fn unmount(mountpoint: &Path, arguments: &[&str]) -> Result<(), UnmountError> {
@@ -62,20 +60,6 @@ fn option_list(options: &MountOptions) -> OsString {
     let mut list = OsString::from(list);
     list.push(escape_option(&options.fsname));
     list
-}
-
-fn receive_descriptor(socket: &OwnedFd) -> io::Result<OwnedFd> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let mut byte = [0];
-    recvmsg(socket, &mut [IoSliceMut::new(&mut byte)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
-    ancillary
-        .drain()
-        .find_map(|message| match message {
-            RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
-            _ => None,
-        })
-        .ok_or_else(|| io::Error::other("fusermount3 passed no descriptor"))
 }
 
 fn mount_refusal(output: &Output) -> MountError {
