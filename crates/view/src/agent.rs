@@ -53,14 +53,14 @@ pub(crate) struct Known {
 impl Agents {
     /// Says how agents are found in a view.
     pub fn new(identity: &Identity, policy: guard::Policy) -> Agents {
+        let whole =
+            |name: &str| Agents::Whole(Arc::new(Agent { name: name.to_owned(), run: None }));
+        if let Some(agent) = &identity.agent {
+            return whole(agent);
+        }
         match (identity.scope, policy) {
-            (OwnerScope::Mount, _) => {
-                let name = match identity.owner.as_str() {
-                    "" => "the view".to_owned(),
-                    owner => owner.to_owned(),
-                };
-                Agents::Whole(Arc::new(Agent { name, run: None }))
-            }
+            (OwnerScope::Mount, _) if identity.owner.is_empty() => whole("the view"),
+            (OwnerScope::Mount, _) => whole(&identity.owner),
             (OwnerScope::Handle | OwnerScope::Process, guard::Policy::Allow) => Agents::Unasked,
             (OwnerScope::Handle | OwnerScope::Process | OwnerScope::Agent, _) => {
                 Agents::Processes(Mutex::new(Recent::of_at_most(PROCESSES_MAX)))
@@ -130,8 +130,12 @@ mod tests {
     /// A shell that becomes `gate run`'s command keeps its number and its start.
     #[test]
     fn who_becomes_an_agent_by_exec_is_one() {
-        let identity =
-            Identity { scope: OwnerScope::Process, owner: String::new(), acquire_timeout: None };
+        let identity = Identity {
+            scope: OwnerScope::Process,
+            owner: String::new(),
+            agent: None,
+            acquire_timeout: None,
+        };
         let agents = Agents::new(&identity, guard::Policy::Keep);
         let mut shell = Command::new("sh")
             .args(["-c", "echo x; read go; GATE_AGENT=ada exec cat"])

@@ -54,6 +54,8 @@ pub struct Identity {
     pub scope: OwnerScope,
     /// What all owners are called; empty: by their process.
     pub owner: String,
+    /// The agent that all callers speak for, whoever they are; `None`: each its own.
+    pub agent: Option<String>,
     /// How long calls wait; `None`: until they are interrupted.
     pub acquire_timeout: Option<Duration>,
 }

@@ -15,7 +15,9 @@ use std::sync::{Arc, OnceLock, Weak};
 use gate_api::session::{Attachment, Quiet, Recall, Session, Watcher};
 use gate_api::{process, wire};
 use gate_core::lock::event::Revocation;
-use gate_fuse::{Cover, Detached, Device, MountError, MountOptions, Place, StartError, Wishes};
+use gate_fuse::{
+    Cover, Detached, Device, Made, MountError, MountOptions, Place, StartError, Wishes,
+};
 use rustix::fs::{Mode, OFlags};
 
 use crate::agent::Agents;
@@ -103,8 +105,13 @@ impl Source {
     /// Opens a directory as a source. Its path is made absolute, without symbolic links.
     pub fn open(path: &Path) -> io::Result<Source> {
         let path = path.canonicalize()?;
+        Source::open_at(path.clone(), &path)
+    }
+
+    /// Opens a directory that is reached by another way than its path, absolute and free of links.
+    pub fn open_at(path: PathBuf, way: &Path) -> io::Result<Source> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = rustix::fs::open(&path, flags, Mode::empty())?;
+        let root = rustix::fs::open(way, flags, Mode::empty())?;
         Ok(Source { path, root })
     }
 
@@ -124,7 +131,8 @@ impl Source {
         gate_api::source::directory_known(&self.path, self.inode()?)
     }
 
-    fn inode(&self) -> io::Result<wire::Inode> {
+    /// Returns which directory it is.
+    pub fn inode(&self) -> io::Result<wire::Inode> {
         let stat = rustix::fs::fstat(&self.root)?;
         Ok(wire::Inode { device: stat.st_dev, number: stat.st_ino })
     }
@@ -135,9 +143,8 @@ impl Source {
 pub struct Options {
     /// Where.
     pub mountpoint: PathBuf,
-    /// What lies there and makes way once the new view lies beneath it, so that the directory is
-    /// not bare for a moment; `None` if nothing does.
-    pub replaces: Option<Cover>,
+    /// How it comes to be there.
+    pub berth: Berth,
     /// Which names are gated, and how long readers wait.
     pub policies: Policies,
     /// How callers are told apart.
@@ -159,6 +166,18 @@ pub struct Options {
     pub kept: kept::Place,
     /// What `user.gate.view` tells, in addition to what the view knows: pairs of JSON text.
     pub about: About,
+}
+
+/// How a view comes to be where it is seen.
+#[derive(Debug)]
+pub enum Berth {
+    /// It is mounted there.
+    Free,
+    /// It is mounted there beneath what makes way then, so that the directory is not bare for a
+    /// moment.
+    Taken(Cover),
+    /// Another process has mounted it, in a mount namespace that this one does not see.
+    Elsewhere(Device),
 }
 
 /// What a view tells of its broker.
@@ -205,16 +224,12 @@ impl Ready {
         });
         let about = about(&source, &broker, attachment, &options).map_err(ServeError::Source)?;
         let mount_options = MountOptions {
-            fsname: source.path.clone().into_os_string(),
-            subtype: "gate".into(),
             read_only: options.read_only,
             allow_other: options.allow_other,
-            suid: false,
-            dev: false,
-            max_read: None,
+            ..mount_options(&source.path)
         };
-        let (device, next) = Next::make(&options.mountpoint, options.replaces, &mount_options)
-            .map_err(ServeError::Mount)?;
+        let moor = options.berth.moor(&options.mountpoint, &mount_options);
+        let (device, mooring) = moor.map_err(ServeError::Mount)?;
         // The kernel can only enforce ACLs of the source for a server that acts for everybody.
         let wishes = Wishes {
             posix_acl: rustix::process::geteuid().is_root(),
@@ -222,7 +237,7 @@ impl Ready {
             locks: true,
         };
         let session = gate_fuse::Session::start(device, wishes).map_err(|error| {
-            if next.is_none() {
+            if let Mooring::Mounted = mooring {
                 let _ = gate_fuse::detach(&options.mountpoint);
             }
             ServeError::Start(error)
@@ -249,8 +264,10 @@ impl Ready {
         let _ = ears.view.set(Arc::downgrade(&view));
         room::start(&view).map_err(ServeError::Io)?;
         beside::start(&view).map_err(ServeError::Io)?;
-        if let Some(next) = next {
-            next.take_over()?;
+        if let Mooring::Waiting { mount, former } = mooring {
+            // From the one to the other without a moment in which the directory is bare.
+            mount.place(Place::Beneath(&former)).map_err(ServeError::Mount)?;
+            former.remove().map_err(ServeError::Io)?;
         }
         Ok(Ready { view, session, _source: source })
     }
@@ -261,30 +278,41 @@ impl Ready {
     }
 }
 
-/// A mount on its way to the place of another.
-struct Next {
-    mount: Detached,
-    former: Cover,
+/// How far a mount has come before it can be served.
+enum Mooring {
+    Mounted,
+    /// It is made, and takes the place of another.
+    Waiting {
+        mount: Detached,
+        former: Cover,
+    },
+    /// Nothing of it is this process's.
+    Elsewhere,
 }
 
-impl Next {
-    /// Mounts at once, or makes a mount that takes over later.
-    fn make(
-        point: &Path,
-        replaces: Option<Cover>,
-        options: &MountOptions,
-    ) -> Result<(Device, Option<Next>), MountError> {
-        let Some(former) = replaces else {
-            return gate_fuse::mount(point, options).map(|device| (device, None));
-        };
-        let made = gate_fuse::make(options)?;
-        Ok((made.device, Some(Next { mount: made.mount, former })))
+impl Berth {
+    fn moor(self, point: &Path, options: &MountOptions) -> Result<(Device, Mooring), MountError> {
+        match self {
+            Berth::Free => Ok((gate_fuse::mount(point, options)?, Mooring::Mounted)),
+            Berth::Taken(former) => {
+                let Made { device, mount } = gate_fuse::make(options)?;
+                Ok((device, Mooring::Waiting { mount, former }))
+            }
+            Berth::Elsewhere(device) => Ok((device, Mooring::Elsewhere)),
+        }
     }
+}
 
-    /// From the one to the other without a moment in which the directory is bare.
-    fn take_over(self) -> Result<(), ServeError> {
-        self.mount.place(Place::Beneath(&self.former)).map_err(ServeError::Mount)?;
-        self.former.remove().map_err(ServeError::Io)
+/// Returns how a view of a source is mounted for the user who mounts it.
+pub fn mount_options(source: &Path) -> MountOptions {
+    MountOptions {
+        fsname: source.as_os_str().to_owned(),
+        subtype: "gate".into(),
+        read_only: false,
+        allow_other: false,
+        suid: false,
+        dev: false,
+        max_read: None,
     }
 }
 
@@ -309,6 +337,8 @@ fn about(
         ("broker".to_owned(), options.about.broker.clone().into()),
         ("space".to_owned(), attachment.name.clone().into()),
         ("prefix".to_owned(), path(attachment.prefix.as_bytes())),
+        ("agent".to_owned(), options.identity.agent.clone().into()),
+        ("rules".to_owned(), serde_json::json!(options.policies.rules())),
         ("kept".to_owned(), serde_json::json!(options.kept)),
         ("pid".to_owned(), std::process::id().into()),
         ("pid_namespace".to_owned(), process::namespace().into()),

@@ -5,10 +5,10 @@
 //! they match a name in any directory, with a slash at the end a directory and all beneath it,
 //! with a slash elsewhere a path from the source's root.
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use globset::{Candidate, GlobBuilder, GlobSet, GlobSetBuilder};
+use serde::{Deserialize, Serialize};
 
 /// What happens to an open of a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +33,15 @@ pub struct Rule {
 pub struct Policies {
     rules: Vec<Rule>,
     globs: GlobSet,
+    read_wait: Option<Duration>,
+}
+
+/// The rules of a view as it tells them to others.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rules {
+    /// Weakest first, as [`Rule::parse`] reads them.
+    policies: Vec<String>,
+    /// After how long a reader passes idle handles.
     read_wait: Option<Duration>,
 }
 
@@ -93,6 +102,14 @@ impl Rule {
     }
 }
 
+impl Rules {
+    /// Compiles them.
+    pub fn policies(&self) -> Result<Policies, BadGlob> {
+        let rules = self.policies.iter().map(|text| Rule::parse(text));
+        Policies::new(rules.collect::<Result<_, _>>()?, self.read_wait)
+    }
+}
+
 impl Policies {
     /// Compiles rules, weakest first. `read_wait` is `None` where readers wait for ever.
     pub fn new(rules: Vec<Rule>, read_wait: Option<Duration>) -> Result<Policies, BadGlob> {
@@ -128,15 +145,19 @@ impl Policies {
 
     /// Returns the rules in a form that is equal when they are.
     pub fn canonical(&self) -> String {
-        let mut text = String::new();
-        for rule in &self.rules {
-            let gating = match rule.gating {
-                Gating::Gated => "gated",
-                Gating::None => "none",
-            };
-            let _ = write!(text, "{}={gating} ", rule.glob);
-        }
-        text.trim_end().to_owned()
+        self.written().collect::<Vec<_>>().join(" ")
+    }
+
+    /// Returns all that they were made of.
+    pub fn rules(&self) -> Rules {
+        Rules { policies: self.written().collect(), read_wait: self.read_wait }
+    }
+
+    fn written(&self) -> impl Iterator<Item = String> {
+        self.rules.iter().map(|rule| match rule.gating {
+            Gating::Gated => format!("{}=gated", rule.glob),
+            Gating::None => format!("{}=none", rule.glob),
+        })
     }
 }
 

@@ -57,8 +57,12 @@ impl Stage {
         let ears = Ears::new();
         let watcher = Arc::new(ears.clone());
         let session = Session::connect(broker.clone(), ClientInfo::named("races"), watcher);
-        let identity =
-            Identity { scope: OwnerScope::Process, owner: String::new(), acquire_timeout: None };
+        let identity = Identity {
+            scope: OwnerScope::Process,
+            owner: String::new(),
+            agent: None,
+            acquire_timeout: None,
+        };
         let view = View::new(Parts {
             directory: Directory::new(fs::File::open(source.path()).unwrap()).unwrap(),
             broker: session.unwrap(),
