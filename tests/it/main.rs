@@ -29,6 +29,7 @@ mod owners;
 mod perms;
 mod policies;
 mod posix;
+mod private;
 mod recall;
 mod restart;
 mod spaces;

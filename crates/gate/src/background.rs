@@ -21,7 +21,10 @@ const MARK: &str = "_GATE_IN_BACKGROUND";
 const READY: &[u8] = b"ready\n";
 
 /// Starts this program in the background with these arguments, and waits until it is ready.
-pub fn start<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Result<(), Failure> {
+pub fn start<S: AsRef<OsStr>>(
+    arguments: impl IntoIterator<Item = S>,
+    stdin: Stdio,
+) -> Result<(), Failure> {
     let cannot = |error: io::Error| {
         Failure::new("cannot go to the background", error, "try again with --foreground")
     };
@@ -29,7 +32,7 @@ pub fn start<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Result<
     let mut child = Command::new(program)
         .args(arguments)
         .env(MARK, "1")
-        .stdin(Stdio::null())
+        .stdin(stdin)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()

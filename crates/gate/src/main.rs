@@ -1,7 +1,7 @@
 //! `gate`: the program that people, scripts and agents run.
 //!
 //! [`cli`] has one file per command. Beside it lies what several commands need: [`reach`] finds
-//! the broker, [`seen`] tells which view shows a path, [`board`] words what the broker says of
+//! the broker, [`seen`] tells which view shows a path, [`footing`] where another can stand, [`board`] words what the broker says of
 //! locks, [`background`] makes processes that stay, [`temporary`] a view that goes with its command,
 //! [`failure`] is how every command fails.
 
@@ -11,6 +11,7 @@ mod cli;
 mod config;
 mod duration;
 mod failure;
+mod footing;
 mod interruption;
 mod log;
 mod mounts;
@@ -24,6 +25,7 @@ mod target;
 mod temporary;
 mod tokens;
 mod told;
+mod userns;
 
 use std::process::ExitCode;
 

@@ -8,6 +8,7 @@ use std::ffi::OsString;
 use std::net::IpAddr;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf, absolute};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -321,7 +322,7 @@ pub fn start_daemon(state_dir: &Path, flags: &DaemonFlags) -> Result<(), Failure
     for (flag, number) in &flags.numbers {
         words.extend([flag.into(), number.to_string().into()]);
     }
-    background::start(words)
+    background::start(words, Stdio::null())
 }
 
 impl From<Unreached> for Failure {

@@ -16,6 +16,7 @@ use gate_core::lock::key::FileKey;
 use gate_core::lock::want::Node;
 use gate_core::path::ViewPath;
 use gate_view::kept::Place;
+use gate_view::policy::Rules;
 use gate_view::written;
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -48,6 +49,10 @@ pub struct About {
     pub broker: String,
     /// The name of its space.
     pub space: String,
+    /// The one agent it speaks for and is shown to: of a private view.
+    pub agent: Option<String>,
+    /// Which names it gates.
+    pub rules: Rules,
     /// Where it keeps what agents overwrite unseen.
     pub kept: Place,
     /// Where the source's root lies in that.
@@ -250,6 +255,7 @@ fn attribute(path: &Path) -> Result<Vec<u8>, Errno> {
 #[cfg(test)]
 mod tests {
     use gate_view::kept::Limits;
+    use gate_view::policy::Policies;
 
     use super::*;
 
@@ -262,6 +268,8 @@ mod tests {
             mountpoint: "/m".into(),
             broker: broker.into(),
             space: "default".into(),
+            agent: None,
+            rules: Policies::new(Vec::new(), None).unwrap().rules(),
             kept: Place::of("/s".as_ref(), "/r".as_ref(), Limits::default()),
             prefix: ".".into(),
             volume: 7,

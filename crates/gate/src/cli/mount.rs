@@ -2,9 +2,11 @@
 
 mod guard;
 mod in_place;
+mod private;
 mod site;
 
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,10 +15,10 @@ use clap::builder::FalseyValueParser;
 use gate_api::session::MaxHold;
 use gate_api::wire::{Origin, Rules, Source as Served};
 use gate_api::{Address, AttachError, Attachment, ClientInfo, Session};
-use gate_fuse::{Cover, MountError};
+use gate_fuse::MountError;
 use gate_view::backing;
 use gate_view::kept::Place;
-use gate_view::mount::{About, Ears, Source};
+use gate_view::mount::{About, Berth, Ears, Source};
 use gate_view::policy::{BadGlob, Policies, READ_WAIT_DEFAULT, Rule};
 use gate_view::{Identity, Options, OwnerScope, Ready, ServeError};
 use rustix::process::Signal;
@@ -63,6 +65,9 @@ pub struct Args {
     /// Mount over SOURCE in the place of its view: who has files open goes on with the old one
     #[arg(long)]
     replace: bool,
+    /// Serve the view of one agent, mounted by whoever is at the other end of the standard input
+    #[arg(long, value_name = "AGENT", hide = true)]
+    private: Option<String>,
     #[command(flatten)]
     turns: Turns,
     #[command(flatten)]
@@ -149,8 +154,7 @@ enum Scope {
 struct Plan {
     source: Source,
     site: Site,
-    /// What lies over the source and makes way for the view.
-    replaces: Option<Cover>,
+    berth: Berth,
     /// Where this user's logs go.
     state_dir: PathBuf,
     policies: Policies,
@@ -164,10 +168,14 @@ impl Args {
             (true, _) => self.serve(),
             (false, true) => {
                 background::leave_terminal()?;
-                self.serve()
+                match self.private.clone() {
+                    None => self.serve(),
+                    Some(agent) => self.serve_privately(agent),
+                }
             }
             (false, false) => {
-                background::start(std::env::args_os().skip(1)).map(|()| Exit::Success)
+                let stdin = self.private.as_ref().map_or_else(Stdio::null, |_| Stdio::inherit());
+                background::start(std::env::args_os().skip(1), stdin).map(|()| Exit::Success)
             }
         }
     }
@@ -189,7 +197,7 @@ impl Args {
             eprintln!("{notice}");
         }
         let (site, state_dir) = (plan.site.clone(), plan.state_dir.clone());
-        if site.is_in_place() && plan.replaces.is_none() {
+        if site.is_in_place() && matches!(plan.berth, Berth::Free) {
             in_place::check_users(&site, self.insistence())?;
         }
         let ready = self.mount(reached, &attachment, plan)?;
@@ -216,7 +224,7 @@ impl Args {
         let state_dir = self.broker.state_dir(&settings)?;
         site.check_state(&state_dir)?;
         site.check_gated()?;
-        let Ground { source, replaces } = match site.is_in_place() {
+        let Ground { source, berth } = match site.is_in_place() {
             true => Ground::over(&site, self.insistence())?,
             false => {
                 site.check()?;
@@ -224,7 +232,7 @@ impl Args {
             }
         };
         let policies = self.turns.policies(&settings, SourceSettings::load(&source.bare())?)?;
-        Ok(Plan { source, site, replaces, state_dir, policies, settings, ears: Ears::new() })
+        Ok(Plan { source, site, berth, state_dir, policies, settings, ears: Ears::new() })
     }
 
     fn insistence(&self) -> Insistence {
@@ -232,20 +240,22 @@ impl Args {
     }
 
     fn reach(&self, wanted: &Wanted, plan: &Plan) -> Result<Reached, Failure> {
-        let lease_ms = self.turns.lease_ms.or(plan.settings.lease_ms);
+        let name = format!("gate mount {}", plan.site.mountpoint.display());
+        let client = self.client(name, &plan.settings);
         let max_hold_ms = self.turns.max_hold_ms.or(plan.settings.max_hold_ms);
+        let numbers = max_hold_ms.map(|ms| ("--max-hold-ms", ms)).into_iter().collect();
+        let daemon = DaemonFlags { numbers };
+        wanted.reach_or_start(&client, &(Arc::new(plan.ears.clone()) as _), &daemon)
+    }
+
+    fn client(&self, name: String, settings: &Settings) -> ClientInfo {
+        let lease_ms = self.turns.lease_ms.or(settings.lease_ms);
+        let max_hold_ms = self.turns.max_hold_ms.or(settings.max_hold_ms);
         let max_hold = max_hold_ms.map(|ms| match ms {
             0 => MaxHold::Never,
             ms => MaxHold::After(Duration::from_millis(ms)),
         });
-        let client = ClientInfo {
-            name: format!("gate mount {}", plan.site.mountpoint.display()),
-            lease: lease_ms.map(Duration::from_millis),
-            max_hold,
-        };
-        let numbers = max_hold_ms.map(|ms| ("--max-hold-ms", ms)).into_iter().collect();
-        let daemon = DaemonFlags { numbers };
-        wanted.reach_or_start(&client, &(Arc::new(plan.ears.clone()) as _), &daemon)
+        ClientInfo { name, lease: lease_ms.map(Duration::from_millis), max_hold }
     }
 
     fn attach(&self, reached: &Reached, plan: &Plan) -> Result<Attachment, Failure> {
@@ -277,16 +287,17 @@ impl Args {
         attachment: &Attachment,
         plan: Plan,
     ) -> Result<Ready, Failure> {
-        let Plan { source, site, replaces, state_dir, policies, settings, ears } = plan;
+        let Plan { source, site, berth, state_dir, policies, settings, ears } = plan;
         let acquire_timeout_ms = self.turns.acquire_timeout_ms.or(settings.acquire_timeout_ms);
         let kept = Place::of(&state_dir, &site.source, self.guard.limits(&settings));
         let options = Options {
             mountpoint: site.mountpoint.clone(),
-            replaces,
+            berth,
             policies,
             identity: Identity {
                 scope: self.turns.owner_scope.into(),
-                owner: self.turns.owner.clone(),
+                owner: self.private.as_ref().unwrap_or(&self.turns.owner).clone(),
+                agent: self.private.clone(),
                 acquire_timeout: limit(acquire_timeout_ms),
             },
             release_on_flush: self.turns.release_on_flush

@@ -1,11 +1,14 @@
 //! `gate run`
 
+mod private;
+
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use clap::ValueEnum;
 use gate_core::lock::limits::TEXT_BYTES_MAX;
 
 use crate::failure::{Exit, Failure};
@@ -20,6 +23,9 @@ pub struct Args {
     /// Directory to run it in
     #[arg(long = "in", value_name = "DIR")]
     dir: Option<PathBuf>,
+    /// Which view of the directory it sees: the one that all see, or one of its own at the same place
+    #[arg(long, value_enum, default_value_t = View::Shared)]
+    view: View,
     /// The command and its arguments
     #[arg(
         required = true,
@@ -30,19 +36,35 @@ pub struct Args {
     command: Vec<OsString>,
 }
 
+/// Which view a command sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum View {
+    /// What everybody sees there
+    Shared,
+    /// A view of its own, which lives as long as what was run; all in it are this agent
+    Private,
+}
+
 impl Args {
     pub fn run(self) -> Result<Exit, Failure> {
         let agent = self.agent.unwrap_or_else(|| name_of(&self.command[0]));
+        if let Some(dir) = &self.dir {
+            std::env::set_current_dir(dir).map_err(|error| cannot_run_in(dir, error))?;
+        }
+        if self.view == View::Private {
+            let dir =
+                std::env::current_dir().map_err(|error| cannot_run_in(".".as_ref(), error))?;
+            private::enter(&dir, &agent)?;
+        }
         let mut command = prepare(&self.command);
         command.env(RUN_VARIABLE, run_of(&agent)).env(AGENT_VARIABLE, agent);
-        if let Some(dir) = &self.dir {
-            std::env::set_current_dir(dir).map_err(|error| {
-                let what = format!("cannot run in {}", dir.display());
-                Failure::new(what, error, "give a directory to --in").exit(Exit::Unable)
-            })?;
-        }
         Err(cannot_run(&self.command, &command.exec()))
     }
+}
+
+fn cannot_run_in(dir: &Path, error: io::Error) -> Failure {
+    let what = format!("cannot run in {}", dir.display());
+    Failure::new(what, error, "give a directory to --in").exit(Exit::Unable)
 }
 
 /// Returns what tells this run from others of an agent of the same name: the process that the

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use gate_fuse::Cover;
-use gate_view::mount::Source;
+use gate_view::mount::{Berth, Source};
 
 use super::site::{Site, cannot_show};
 use crate::background;
@@ -27,7 +27,7 @@ pub struct Insistence {
 /// The source of a view over itself, and what lies over it by now.
 pub struct Ground {
     pub source: Source,
-    pub replaces: Option<Cover>,
+    pub berth: Berth,
 }
 
 /// A view that lies over the source already.
@@ -72,13 +72,13 @@ impl Ground {
     /// Opens the source by its path.
     pub fn bare(site: &Site) -> Result<Ground, Failure> {
         let source = Source::open(&site.source).map_err(|error| unopened(site, error))?;
-        Ok(Ground { source, replaces: None })
+        Ok(Ground { source, berth: Berth::Free })
     }
 
     fn covered(site: &Site) -> std::io::Result<Ground> {
         let cover = Cover::at(&site.source)?;
         let source = Source::of(site.source.clone(), cover.beneath()?);
-        Ok(Ground { source, replaces: Some(cover) })
+        Ok(Ground { source, berth: Berth::Taken(cover) })
     }
 
     fn laid_bare(site: &Site) -> Result<Ground, Failure> {

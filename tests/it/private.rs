@@ -1,0 +1,393 @@
+//! Views of one run's own: at the same place, seen by nobody else, gone with their last process.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::os::fd::AsRawFd as _;
+use std::path::Path;
+use std::time::Duration;
+
+use gate_tests::run::Run;
+use gate_tests::wait::{SOON, wait_until};
+use gate_tests::{Actor, World, kernel, scaled};
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, kill_process};
+
+const LONG: Duration = Duration::from_secs(60);
+
+#[test]
+fn a_private_view_is_at_the_same_place_and_nobody_else_sees_it() {
+    for world in worlds() {
+        seed(&world, "d/f", "text");
+        let dir = world.source().join("d");
+        let mut ada = actor(&world, &dir, "ada");
+        assert_eq!(ada.ask(["capture", "pwd", "-P"]), Ok(format!("{}\\n", dir.display())));
+        assert_eq!(ada.ask(["capture", "cat", "f"]), Ok("text".to_owned()));
+        let kind = ["capture", "stat", "-f", "-c", "%T", "."];
+        assert_eq!(ada.ask(kind), Ok("fuseblk\\n".to_owned()));
+        let fd = ada.open("w+", "new");
+        world.await_held("new", 1);
+        ada.write(fd, "new").unwrap();
+        assert!(kernel::mounts_below(world.home()).is_empty());
+        assert_eq!(world.source_text("d/new"), "new");
+        ada.leave();
+        ada.end(SOON);
+        await_no_server(&world);
+    }
+}
+
+#[test]
+fn who_runs_in_private_views_and_who_does_not_take_turns_in_one_line() {
+    for mut world in worlds() {
+        seed(&world, "f", "");
+        let source = world.source();
+        world.mount(&source, &source, [""; 0]);
+        let mut ada = actor(&world, &source, "ada");
+        let mut bob = actor(&world, &source, "bob");
+        let mut shared = world.actor(&source);
+        let held = ada.open("w", "f");
+        shared.tell(["open", "r", "f"]);
+        world.await_waiting("f", 1);
+        bob.tell(["open", "w", "f"]);
+        world.await_waiting("f", 2);
+        ada.close(held);
+        let read = shared.opened();
+        assert!(bob.is_busy(), "first come, first granted");
+        shared.close(read);
+        bob.opened();
+    }
+}
+
+#[test]
+fn nothing_is_lost_between_private_views_and_the_shared_one() {
+    for mut world in worlds() {
+        seed(&world, "f", "");
+        let source = world.source();
+        world.mount(&source, &source, [""; 0]);
+        let times = scaled(100, 2000);
+        let mut all =
+            [actor(&world, &source, "ada"), actor(&world, &source, "bob"), world.actor(&source)];
+        for actor in &mut all {
+            actor.tell(["repeat", &times.to_string(), "append", "f", "x"]);
+        }
+        for actor in &mut all {
+            actor.answer_by(LONG).unwrap();
+        }
+        let length = all[2].ask(["stat", "f"]);
+        assert_eq!(length, Ok((3 * times).to_string()));
+    }
+}
+
+/// It stands over what its source's other view shows, wherever that is, and goes by its rules.
+#[test]
+fn a_private_view_of_a_view_has_its_source_and_its_rules() {
+    for mut world in worlds() {
+        let [source, view] = [world.source(), world.view()];
+        world.mount(&source, &view, ["--policy", "*.free=none", "--read-wait", "7s"]);
+        for name in ["d/f", "d/x.free"] {
+            seed(&world, name, "");
+        }
+        let dir = view.join("d");
+        let mut ada = actor(&world, &dir, "ada");
+        assert_eq!(ada.ask(["capture", "pwd", "-P"]), Ok(format!("{}\\n", dir.display())));
+        let mut other = world.actor(&dir);
+        let [held, free] = ["f", "x.free"].map(|name| ada.open("w", name));
+        let fd = other.open("w", "x.free");
+        other.close(fd);
+        other.tell(["open", "r", "f"]);
+        world.await_waiting("d/f", 1);
+        ada.close(held);
+        ada.close(free);
+        other.opened();
+    }
+}
+
+#[test]
+fn a_hold_in_a_private_view_excludes_everybody_else() {
+    for mut world in worlds() {
+        seed(&world, "f", "");
+        let source = world.source();
+        world.mount(&source, &source, [""; 0]);
+        let gate = world.program("gate");
+        let script = r#""$0" hold f -- sh -c 'echo held; read -r go'"#;
+        let command = ["bash".into(), "-euc".into(), script.into(), gate.into_os_string()];
+        let mut ada = run(&world, &source, "ada", command).start_with_input();
+        wait_until(SOON, "it is held", || ada.so_far().contains("held"));
+        let mut other = world.actor(&source);
+        other.tell(["open", "r", "f"]);
+        world.await_waiting("f", 1);
+        drop(ada.stdin());
+        other.opened();
+        assert_eq!(ada.finish(SOON).code, Some(1), "read met the end of its input");
+    }
+}
+
+#[test]
+fn what_looks_around_works_in_a_private_view() {
+    for world in worlds() {
+        seed(&world, "f", "");
+        let script = r#"
+            exec 3>>f
+            "$0" why f; "$0" locks f; "$0" status; "$0" log f; "$0" restore --list f"#;
+        let gate = world.program("gate").into_os_string();
+        let command = ["bash".into(), "-euc".into(), script.into(), gate];
+        let said = run(&world, &world.source(), "ada", command).run().success();
+        assert!(said.contains("ada (bash)") && said.contains("holds f to write"), "{said}");
+    }
+}
+
+/// Whatever the environment says by then.
+#[test]
+fn all_in_a_private_view_are_its_agent() {
+    for world in worlds() {
+        seed(&world, "f", "bob's");
+        let mut other = world.actor(&world.source());
+        let script = r#"cat f; read -r go || :; env -i sh -c 'echo mine > f'"#;
+        let mut ada =
+            run(&world, &world.source(), "ada", ["bash", "-euc", script]).start_with_input();
+        wait_until(SOON, "it has read", || ada.so_far().contains("bob's"));
+        let fd = other.open("w0", "f");
+        other.write(fd, "bob's again").unwrap();
+        other.close(fd);
+        drop(ada.stdin());
+        let _ = ada.finish(SOON);
+        let list = world.gate(["restore", "--list", "source/f"]).run().success();
+        assert!(list.contains("ada"), "{list}");
+    }
+}
+
+#[test]
+fn its_exit_status_and_its_signals_are_those_of_its_command() {
+    for world in worlds() {
+        let source = world.source();
+        let outcome = run(&world, &source, "ada", ["sh", "-c", "exit 7"]).run();
+        assert_eq!(outcome.code, Some(7), "{outcome}");
+        let outcome = run(&world, &source, "ada", ["sh", "-c", "kill -TERM $$"]).run();
+        assert_eq!(outcome.signal, Some(libc::SIGTERM), "{outcome}");
+        let outcome = run(&world, &source, "ada", ["/no/such/program"]).run();
+        assert_eq!(outcome.code, Some(127), "{outcome}");
+        // It has no child that it did not start.
+        let script = "wait -n; echo $?; cat /proc/$$/task/$$/children";
+        let said = run(&world, &source, "ada", ["bash", "-c", script]).run().success();
+        assert_eq!(said.trim(), "127");
+        await_no_server(&world);
+    }
+}
+
+#[test]
+fn a_private_view_lives_as_long_as_the_last_process_in_it() {
+    for world in worlds() {
+        seed(&world, "f", "");
+        world.script(world.home(), "mkfifo go").run().success();
+        let script = "{ read -r line < ../go; echo late >> f; } > /dev/null 2>&1 &";
+        run(&world, &world.source(), "ada", ["bash", "-c", script]).run().success();
+        assert_eq!(servers(&world).len(), 1, "who was left behind still sees it");
+        world.script(world.home(), "echo on > go").run().success();
+        await_no_server(&world);
+        assert_eq!(world.source_text("f"), "late\n");
+    }
+}
+
+/// N15: who has lost its view meets an error, and nothing reaches the bare directory.
+#[test]
+fn n15_a_private_view_whose_server_died_lets_nothing_through() {
+    for mut world in worlds() {
+        seed(&world, "f", "");
+        let source = world.source();
+        let bare = Bare::of(&world);
+        for covered in [false, true] {
+            if covered {
+                world.mount(&source, &source, ["--force"]);
+            }
+            let mut ada = actor(&world, &source, "ada");
+            let fd = ada.open("w", "f");
+            signal(servers(&world)[0], Signal::KILL);
+            wait_until(SOON, "it is dead", || ada.write(fd, "late") == Err(Errno::NOTCONN));
+            for path in ["f", source.join("f").to_str().unwrap()] {
+                assert_eq!(ada.ask(["open", "w+", path]), Err(Errno::NOTCONN));
+            }
+            assert_eq!(bare.text("f"), "");
+            // Nobody waits for the dead.
+            world.gate(["status"]).run().success();
+        }
+    }
+}
+
+#[test]
+fn who_is_killed_takes_its_private_view_along() {
+    for world in worlds() {
+        seed(&world, "f", "");
+        let mut ada = actor(&world, &world.source(), "ada");
+        ada.open("w", "f");
+        let mut bob = actor(&world, &world.source(), "bob");
+        bob.tell(["open", "w", "f"]);
+        world.await_waiting("f", 1);
+        ada.signal(Signal::KILL);
+        bob.opened();
+        drop((ada, bob));
+        await_no_server(&world);
+    }
+}
+
+#[test]
+fn private_views_outlive_their_broker() {
+    for mut world in worlds() {
+        seed(&world, "f", "");
+        let [mut ada, mut bob] = ["ada", "bob"].map(|name| actor(&world, &world.source(), name));
+        let fd = ada.open("w", "f");
+        world.kill_broker();
+        bob.tell(["open", "w", "f"]);
+        ada.write(fd, "ada's").unwrap();
+        world.start_broker([""; 0]);
+        world.await_waiting("f", 1);
+        ada.close(fd);
+        bob.opened();
+    }
+}
+
+/// N7: who was stopped with its view for longer than a lease writes nothing when it goes on.
+#[test]
+fn n7_a_private_view_that_was_stopped_too_long_wakes_up_fenced() {
+    for mut world in worlds() {
+        world.set_env("GATE_LEASE_MS", "500");
+        seed(&world, "f", "old");
+        let [mut ada, mut bob] = ["ada", "bob"].map(|name| actor(&world, &world.source(), name));
+        let fd = ada.open("rw", "f");
+        let server = server(&world, "ada");
+        for pid in [ada.pid(), server] {
+            signal(pid, Signal::STOP);
+        }
+        bob.tell(["open", "w0", "f"]);
+        let theirs = bob.opened();
+        bob.write(theirs, "bob's").unwrap();
+        for pid in [server, ada.pid()] {
+            signal(pid, Signal::CONT);
+        }
+        assert_eq!(ada.write(fd, "ada's"), Err(Errno::IO));
+        assert_eq!(world.source_text("f"), "bob's");
+        bob.close(theirs);
+    }
+}
+
+#[test]
+fn a_private_view_in_a_private_view_is_refused() {
+    for world in worlds() {
+        let gate = world.program("gate").into_os_string();
+        let script = r#"exec "$0" run --agent bob --view private -- true"#;
+        let command = ["sh".into(), "-c".into(), script.into(), gate];
+        let outcome = run(&world, &world.source(), "ada", command).run();
+        assert_eq!(outcome.code, Some(2), "{outcome}");
+        let refusal = outcome.refusal();
+        assert!(refusal.contains("the agent ada"), "{refusal}");
+    }
+}
+
+/// Never does it run in the shared view instead.
+#[test]
+fn where_user_namespaces_are_forbidden_that_is_said_and_nothing_is_run() {
+    let mut world = World::bare_of_ordinary_user();
+    world.start_broker([""; 0]);
+    // Inside of the first of these there may be one more, which is the second.
+    let script = r#"
+        cd ..
+        unshare --user --map-root-user bash -euc '
+            echo 1 > /proc/sys/user/max_user_namespaces
+            exec unshare --user --map-user=5 --map-group=60 "$@"' "$0" \
+            "$0" run --in source --view private -- touch ran"#;
+    let gate = world.program("gate");
+    let outcome = world.script(&world.source(), script).args([gate]).run();
+    assert_eq!(outcome.code, Some(2), "{outcome}");
+    let refusal = outcome.refusal();
+    assert!(refusal.contains("user namespace"), "{refusal}");
+    assert!(!world.source().join("ran").exists());
+    await_no_server(&world);
+}
+
+#[test]
+fn many_private_views_of_one_source_stand_side_by_side() {
+    let world = &worlds()[1];
+    seed(world, "f", "0");
+    let count = scaled(8, 50);
+    let mut all: Vec<Actor> =
+        (0..count).map(|n| actor(world, &world.source(), &format!("agent-{n}"))).collect();
+    for actor in &mut all {
+        actor.tell(["append", "f", "x"]);
+    }
+    for actor in &mut all {
+        actor.answer_by(LONG).unwrap();
+    }
+    assert_eq!(world.source_text("f").len(), 1 + count);
+    drop(all);
+    await_no_server(world);
+}
+
+/// Worlds in which root acts and in which somebody does who may not mount.
+fn worlds() -> [World; 2] {
+    [World::bare(), World::bare_of_ordinary_user()].map(|mut world| {
+        world.start_broker([""; 0]);
+        world
+    })
+}
+
+/// The bare directory, opened before anything lies over it.
+struct Bare(File);
+
+impl Bare {
+    fn of(world: &World) -> Bare {
+        Bare(File::open(world.source()).unwrap())
+    }
+
+    fn text(&self, name: &str) -> String {
+        fs::read_to_string(format!("/proc/self/fd/{}/{name}", self.0.as_raw_fd())).unwrap()
+    }
+}
+
+fn words(world: &World, dir: &Path, agent: &str) -> impl Iterator<Item = OsString> {
+    let gate = world.program("gate").into_os_string();
+    let flags = ["run", "--view", "private", "--agent", agent, "--in"].map(OsString::from);
+    [gate].into_iter().chain(flags).chain([dir.into(), "--".into()])
+}
+
+/// Writes a file into the source, as whoever acts.
+fn seed(world: &World, name: &str, text: &str) {
+    let script = r#"mkdir -p "${0%/*}" && printf %s "$1" > "$0""#;
+    let path = world.source().join(name);
+    world.script(world.home(), script).args([path.as_os_str(), text.as_ref()]).run().success();
+}
+
+/// Prepares a command in a private view.
+fn run<S: Into<OsString>>(
+    world: &World,
+    dir: &Path,
+    agent: &str,
+    command: impl IntoIterator<Item = S>,
+) -> Run {
+    let command: Vec<OsString> = command.into_iter().map(Into::into).collect();
+    world.gate(words(world, dir, agent).skip(1).chain(command)).dir(world.home())
+}
+
+/// Starts an actor in a private view.
+fn actor(world: &World, dir: &Path, agent: &str) -> Actor {
+    let mut actor = world.actor_by(words(world, dir, agent), world.home());
+    actor.ask(["stat", "/"]).unwrap();
+    actor
+}
+
+/// Returns the processes that serve private views.
+fn servers(world: &World) -> Vec<i32> {
+    let all = kernel::processes_of(world.home()).into_iter();
+    all.filter(|(_, line)| line.contains("mount --private")).map(|(pid, _)| pid).collect()
+}
+
+fn server(world: &World, agent: &str) -> i32 {
+    let all = kernel::processes_of(world.home());
+    let mark = format!("mount --private {agent} ");
+    all.into_iter().find(|(_, line)| line.contains(&mark)).map(|(pid, _)| pid).unwrap()
+}
+
+fn await_no_server(world: &World) {
+    wait_until(SOON, "who served the view has ended", || servers(world).is_empty());
+}
+
+fn signal(pid: i32, signal: Signal) {
+    kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
+}
