@@ -272,6 +272,7 @@ impl Journal {
     ) -> Result<(), rusqlite::Error> {
         let mut touched = Vec::new();
         let mut elsewhere_ms = 0;
+        self.checkpointer.catch_up(&self.connection);
         let transaction = Transaction::begin(&self.connection)?;
         for entry in entries {
             write(&self.connection, &entry, &self.stored, &self.boot)?;

@@ -28,6 +28,11 @@ impl Journal {
         self.connection.query_row(count, (), |row| row.get(0)).unwrap()
     }
 
+    /// The log counts as too long, and is to be folded.
+    pub fn falls_behind(&mut self) {
+        self.checkpointer.fall_behind();
+    }
+
     /// From now on to drop it is to crash: what is in the log stays there.
     pub fn forgo_order(&mut self) {
         self.checkpointer = Checkpointer::idle();

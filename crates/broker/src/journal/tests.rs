@@ -271,6 +271,25 @@ fn a_batch_that_fails_leaves_nothing_and_may_be_tried_again() {
 
 /// A row of format 1. If this fails, the format changed: raise its version.
 #[test]
+fn a_log_that_grew_too_long_is_folded_by_the_next_commit_and_begins_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut journal, _) = Journal::open(dir.path(), BOOT).unwrap();
+    let log = || fs::metadata(dir.path().join(format!("{JOURNAL_NAME}-wal"))).unwrap().len();
+    let mut commit = |tickets: std::ops::Range<u64>| {
+        for ticket in tickets {
+            journal.commit([held(ticket)].into_iter()).unwrap();
+        }
+        journal.falls_behind();
+    };
+    commit(0..200);
+    let grown = log();
+    commit(200..300);
+    assert_eq!(log(), grown, "what follows is written over what was folded");
+    drop(journal);
+    assert_eq!(tickets(dir.path()).unwrap().len(), 300);
+}
+
+#[test]
 fn the_format_of_a_row_is_fixed() {
     let expected = "010007000102030101020304010100c096b10201060001070000016f0172080001\
                     0100010266370109070b01070101010101016b";
