@@ -190,6 +190,27 @@ fn with_kill_who_cannot_be_stopped_otherwise_is_killed() {
     assert_eq!(holder.end(SOON), Some(Signal::KILL.as_raw()));
 }
 
+/// Over its own source the view's file and the bare one bear the same path.
+#[test]
+fn with_kill_in_place_who_has_the_bare_file_is_spared() {
+    let mut world = World::bare();
+    world.start_broker([""; 0]);
+    world.seed("f", "old");
+    let source = world.source();
+    fs::hard_link(source.join("f"), source.join("g")).unwrap();
+    let mut bare = world.actor(&source);
+    bare.open("r", "f");
+    world.mount(&source, &source, ["--force", "--mode", "fast", "--kill"]);
+    let [mut holder, mut waiter] = [(); 2].map(|()| world.actor(&source));
+    holder.open("rw", "f");
+    waiter.tell(["open", "rw", "f"]);
+    wait_until(SOON, "the other waits", || world.board().waiting("f").count() == 1);
+    break_turn_of_holder(&world);
+    waiter.opened();
+    assert_eq!(holder.end(SOON), Some(Signal::KILL.as_raw()));
+    bare.ask(["stat", "f"]).unwrap();
+}
+
 /// Programs that rebuild what was written would rebuild what was read.
 #[test]
 fn what_is_read_through_a_view_is_not_seen_as_written() {

@@ -18,7 +18,7 @@ use gate_core::lock::event::Revocation;
 use gate_fuse::{
     Cover, Detached, Device, Made, MountError, MountOptions, Place, StartError, Wishes,
 };
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags, statx};
 
 use crate::agent::Agents;
 use crate::asker::Identity;
@@ -31,7 +31,7 @@ use crate::kept;
 use crate::policy::Policies;
 use crate::room;
 use crate::timer::Timer;
-use crate::view::{Parts, Served, Settings, View};
+use crate::view::{FileSystemNumber, Parts, Served, Settings, View};
 
 /// How many requests of one mount are worked on at once.
 const WORKERS: NonZeroUsize = NonZeroUsize::new(4).expect("4 is not 0");
@@ -214,6 +214,33 @@ impl Ready {
         source: Source,
         (broker, attachment): (Session, &Attachment),
         ears: &Ears,
+        mut options: Options,
+    ) -> Result<Ready, ServeError> {
+        let mount_options = MountOptions {
+            read_only: options.read_only,
+            allow_other: options.allow_other,
+            ..mount_options(&source.path)
+        };
+        let berth = std::mem::replace(&mut options.berth, Berth::Free);
+        let moor = berth.moor(&options.mountpoint, &mount_options);
+        let (device, mooring) = moor.map_err(ServeError::Mount)?;
+        let ready = mooring.file_system().map_err(ServeError::Io).and_then(|file_system| {
+            Ready::assemble(source, (device, file_system), (broker, attachment), ears, options)
+        });
+        match ready {
+            Ok(ready) => mooring.finish().map(|()| ready),
+            Err(error) => {
+                mooring.undo();
+                Err(error)
+            }
+        }
+    }
+
+    fn assemble(
+        source: Source,
+        (device, file_system): (Device, Option<FileSystemNumber>),
+        (broker, attachment): (Session, &Attachment),
+        ears: &Ears,
         options: Options,
     ) -> Result<Ready, ServeError> {
         let directory = Directory::new(&source.root)
@@ -223,25 +250,13 @@ impl Ready {
             DESCRIPTORS_USUAL
         });
         let about = about(&source, &broker, attachment, &options).map_err(ServeError::Source)?;
-        let mount_options = MountOptions {
-            read_only: options.read_only,
-            allow_other: options.allow_other,
-            ..mount_options(&source.path)
-        };
-        let moor = options.berth.moor(&options.mountpoint, &mount_options);
-        let (device, mooring) = moor.map_err(ServeError::Mount)?;
         // The kernel can only enforce ACLs of the source for a server that acts for everybody.
         let wishes = Wishes {
             posix_acl: rustix::process::geteuid().is_root(),
             passthrough: options.backing != backing::Policy::Nothing,
             locks: true,
         };
-        let session = gate_fuse::Session::start(device, wishes).map_err(|error| {
-            if let Mooring::Mounted = mooring {
-                let _ = gate_fuse::detach(&options.mountpoint);
-            }
-            ServeError::Start(error)
-        })?;
+        let session = gate_fuse::Session::start(device, wishes).map_err(ServeError::Start)?;
         let settings = Settings {
             space: attachment.space,
             machine: process::machine(),
@@ -250,6 +265,7 @@ impl Ready {
             release_on_flush: options.release_on_flush,
             kill: options.kill,
             mountpoint: options.mountpoint,
+            file_system,
             descriptors,
             about,
         };
@@ -264,11 +280,6 @@ impl Ready {
         let _ = ears.view.set(Arc::downgrade(&view));
         room::start(&view).map_err(ServeError::Io)?;
         beside::start(&view).map_err(ServeError::Io)?;
-        if let Mooring::Waiting { mount, former } = mooring {
-            // From the one to the other without a moment in which the directory is bare.
-            mount.place(Place::Beneath(&former)).map_err(ServeError::Mount)?;
-            former.remove().map_err(ServeError::Io)?;
-        }
         Ok(Ready { view, session, _source: source })
     }
 
@@ -280,12 +291,10 @@ impl Ready {
 
 /// How far a mount has come before it can be served.
 enum Mooring {
-    Mounted,
+    /// It is there, and callers wait.
+    Mounted(PathBuf),
     /// It is made, and takes the place of another.
-    Waiting {
-        mount: Detached,
-        former: Cover,
-    },
+    Waiting { mount: Detached, former: Cover },
     /// Nothing of it is this process's.
     Elsewhere,
 }
@@ -293,12 +302,42 @@ enum Mooring {
 impl Berth {
     fn moor(self, point: &Path, options: &MountOptions) -> Result<(Device, Mooring), MountError> {
         match self {
-            Berth::Free => Ok((gate_fuse::mount(point, options)?, Mooring::Mounted)),
+            Berth::Free => {
+                let device = gate_fuse::mount(point, options)?;
+                Ok((device, Mooring::Mounted(point.to_owned())))
+            }
             Berth::Taken(former) => {
                 let Made { device, mount } = gate_fuse::make(options)?;
                 Ok((device, Mooring::Waiting { mount, former }))
             }
             Berth::Elsewhere(device) => Ok((device, Mooring::Elsewhere)),
+        }
+    }
+}
+
+impl Mooring {
+    /// By which number the kernel knows the file system, where that is seen; asks no server.
+    fn file_system(&self) -> io::Result<Option<FileSystemNumber>> {
+        let flags = AtFlags::STATX_DONT_SYNC | AtFlags::EMPTY_PATH;
+        let found = match self {
+            Mooring::Mounted(point) => statx(CWD, point, flags, StatxFlags::empty()),
+            Mooring::Waiting { mount, .. } => statx(mount, c"", flags, StatxFlags::empty()),
+            Mooring::Elsewhere => return Ok(None),
+        }?;
+        Ok(Some((found.stx_dev_major, found.stx_dev_minor)))
+    }
+
+    /// From the one to the other without a moment in which the directory is bare.
+    fn finish(self) -> Result<(), ServeError> {
+        let Mooring::Waiting { mount, former } = self else { return Ok(()) };
+        mount.place(Place::Beneath(&former)).map_err(ServeError::Mount)?;
+        former.remove().map_err(ServeError::Io)
+    }
+
+    /// Leaves nothing of this process's where nobody will serve.
+    fn undo(self) {
+        if let Mooring::Mounted(point) = self {
+            let _ = gate_fuse::detach(&point);
         }
     }
 }

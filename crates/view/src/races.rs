@@ -79,6 +79,7 @@ impl Stage {
                 release_on_flush: false,
                 kill: false,
                 mountpoint: source.path().to_owned(),
+                file_system: None,
                 descriptors: 1024,
                 about: serde_json::Map::new(),
             },

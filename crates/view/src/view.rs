@@ -65,6 +65,9 @@ pub(crate) struct View {
     notifier: OnceLock<Notifier>,
 }
 
+/// The number of a file system: major and minor.
+pub(crate) type FileSystemNumber = (u32, u32);
+
 /// What a view is told about itself.
 pub(crate) struct Settings {
     /// What stands for the source in this session's wants.
@@ -77,6 +80,9 @@ pub(crate) struct Settings {
     /// Whether who cannot be fenced is killed.
     pub kill: bool,
     pub mountpoint: PathBuf,
+    /// By which the view is told from its source, where it lies over it; `None` if it is not seen
+    /// from here.
+    pub file_system: Option<FileSystemNumber>,
     /// How many descriptors this process may have.
     pub descriptors: u64,
     /// What `user.gate.view` tells of the view, so that commands find its broker.

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
-    MountPropagationFlags, OpenTreeFlags, UnmountFlags, mount_change, open_tree, unmount,
+    MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount_change, move_mount,
+    open_tree, unmount,
 };
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
@@ -29,7 +30,10 @@ impl Cover {
 
     /// Opens the directory under it, with whatever is mounted in there. It is uncovered in a mount
     /// namespace that nobody else sees and that ends with this call, so not for a moment to others.
+    ///
+    /// Fails where nothing can be placed beneath it, so that who opens one can go on.
     pub fn beneath(&self) -> io::Result<OwnedFd> {
+        check_kernel()?;
         // The mounts that a thread sees are its own once it has a namespace of its own.
         let opened = std::thread::scope(|scope| scope.spawn(|| uncovered(&self.point)).join());
         Ok(opened.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?)
@@ -39,6 +43,16 @@ impl Cover {
     pub fn remove(self) -> io::Result<()> {
         let itself = format!("/proc/self/fd/{}", self.top.as_raw_fd());
         Ok(unmount(itself, UnmountFlags::DETACH)?)
+    }
+}
+
+/// Checks that this kernel places mounts beneath others: it looks for the path, which is none, only
+/// if it knows the flag.
+fn check_kernel() -> Result<(), Errno> {
+    match move_mount(CWD, c"", CWD, c"", MoveMountFlags::MOVE_MOUNT_BENEATH) {
+        Err(Errno::NOENT) | Ok(()) => Ok(()),
+        Err(Errno::INVAL) => Err(Errno::OPNOTSUPP),
+        Err(errno) => Err(errno),
     }
 }
 

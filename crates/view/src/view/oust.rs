@@ -13,9 +13,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gate_fuse::{Attr, NodeId};
+use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use super::View;
+use super::{FileSystemNumber, View};
 use crate::directory::KeptName;
 use crate::handles::Handle;
 
@@ -80,7 +81,7 @@ impl View {
     fn kill_users(&self, node: NodeId, reason: KeptName) {
         let Some(path) = self.directory.path_of(node) else { return };
         let path = self.settings.mountpoint.join(OsStr::from_bytes(&path));
-        for pid in users_of(&path) {
+        for pid in users_of(&path, self.settings.file_system) {
             tracing::warn!(?reason, %pid, path = %path.display(), "killed: it writes past the view");
             // Who is gone by now has closed it, too.
             let _ = pidfd_open(pid, PidfdFlags::empty())
@@ -94,20 +95,29 @@ fn written(attr: Attr) -> (u64, u64, u32) {
     (attr.size, attr.mtime, attr.mtime_nsec)
 }
 
-/// Returns the processes that have a file open or mapped, by the path that the kernel shows of
-/// it: asking the file itself would be a call to this view.
-fn users_of(path: &Path) -> Vec<Pid> {
+/// Returns the processes that have a file of the view open or mapped, by what the kernel knows of it:
+/// asking the file itself would be a call to this view. Where the view lies over its source a file
+/// of that bears the same path.
+fn users_of(path: &Path, view: Option<FileSystemNumber>) -> Vec<Pid> {
     let own = std::process::id();
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     let others = pids.filter(|pid| pid.unsigned_abs() != own);
-    others.filter(|pid| uses(*pid, path)).filter_map(Pid::from_raw).collect()
+    others.filter(|pid| uses(*pid, path, view)).filter_map(Pid::from_raw).collect()
 }
 
-fn uses(pid: i32, path: &Path) -> bool {
+fn uses(pid: i32, path: &Path, view: Option<FileSystemNumber>) -> bool {
     let proc = PathBuf::from(format!("/proc/{pid}"));
     ["fd", "map_files"].iter().any(|list| {
         let links = fs::read_dir(proc.join(list)).into_iter().flatten().flatten();
-        links.filter_map(|link| fs::read_link(link.path()).ok()).any(|target| target == path)
+        links.map(|link| link.path()).any(|link| {
+            fs::read_link(&link).is_ok_and(|target| target == path) && lies_in(&link, view)
+        })
     })
+}
+
+fn lies_in(link: &Path, view: Option<FileSystemNumber>) -> bool {
+    let Some(view) = view else { return true };
+    let found = statx(CWD, link, AtFlags::STATX_DONT_SYNC, StatxFlags::empty());
+    found.is_ok_and(|found| (found.stx_dev_major, found.stx_dev_minor) == view)
 }
