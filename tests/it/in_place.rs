@@ -9,7 +9,6 @@ use gate_tests::wait::{SOON, wait_until};
 use gate_tests::{World, kernel, tree};
 use rustix::process::Signal;
 
-/// Tells, as well as it can, which names of the kernel's tables lie in a directory.
 #[test]
 fn a_directory_is_gated_in_place_and_all_commands_work_there() {
     let world = with_broker();
@@ -126,6 +125,85 @@ fn who_works_there_already_is_named_and_refused_without_force() {
     assert!(run.refusal().contains("bash"));
 }
 
+/// The same directory has another path, and is gated at none but its own.
+#[test]
+fn who_gets_past_by_other_mounts_is_named() {
+    assert!(rustix::process::geteuid().is_root(), "needs root: run `cargo xtask test`");
+    let mut world = with_broker();
+    let source = world.source();
+    world.seed("d/f", "");
+    let script = "mount --bind source twin; mount --make-private twin; cd twin/d; read -r line";
+    let unshare = ["--mount", "--propagation", "private", "bash", "-euc", script];
+    let mut inside = world.command("unshare".as_ref()).args(unshare).start_with_input();
+    let input = inside.stdin();
+    let named = || mount(&world, &source, &[]).contains("working directory");
+    wait_until(SOON, "the shell is there", named);
+    let refusal = mount(&world, &source, &[]);
+    let user = format!("(process {}: working directory {}", inside.pid(), world.twin().display());
+    assert!(refusal.contains(&user), "{refusal}");
+    world.script(world.home(), "mount --bind source view").run().success();
+    world.mount(&source, &source, ["--force"]);
+    let said = world.server_of(&source).so_far();
+    let told = said.lines().find(|line| line.contains("not where else")).unwrap();
+    assert!(told.contains(&format!("(process {})", inside.pid())), "{said}");
+    assert!(told.contains(world.view().to_str().unwrap()), "{said}");
+    world.umount(&source);
+    world.script(world.home(), "umount view").run().success();
+    drop(input);
+    let _ = inside.finish(SOON);
+}
+
+/// A server that hangs may be replaced, too.
+#[test]
+fn a_view_that_hangs_is_replaced() {
+    assert!(rustix::process::geteuid().is_root(), "needs root: run `cargo xtask test`");
+    if !kernel::is_at_least(6, 5) {
+        return; // The kernel cannot mount beneath.
+    }
+    let mut world = with_broker();
+    let source = world.source();
+    world.seed("f", "text");
+    world.mount(&source, &source, [""; 0]);
+    world.server_of(&source).stop();
+    let refusal = mount(&world, &source, &[]);
+    assert!(refusal.contains("does not answer") && refusal.contains("--replace"), "{refusal}");
+    let former = world.mount_anew(&source, ["--replace"]);
+    assert_eq!(world.script(&source, "cat f").run().success(), "text");
+    former.signal(Signal::CONT);
+    assert_eq!(former.finish(SOON).code, Some(0));
+}
+
+/// What is mounted in a directory that others share is mounted for them, too, and so is what
+/// comes from beneath.
+#[test]
+fn a_dead_view_is_replaced_where_mounts_are_shared() {
+    assert!(rustix::process::geteuid().is_root(), "needs root: run `cargo xtask test`");
+    if !kernel::is_at_least(6, 5) {
+        return; // The kernel cannot mount beneath.
+    }
+    let world = with_broker();
+    world.seed("f", "text");
+    let script = r#"
+        mount --bind . . && mount --make-shared . && cd "$PWD"
+        exec 4> ready
+        unshare --mount --propagation unchanged bash -euc 'echo >&4; read -r line
+            cat source/f; grep -c "$PWD/source " /proc/self/mountinfo' < <(
+                until [ -s ready ]; do :; done
+                for round in 1 2; do
+                    "$0" mount source
+                    kill -KILL $("$0" doctor --json source | grep -o 'process [0-9]*' | tail -1 | tr -dc 0-9)
+                    while stat source > /dev/null 2>&1; do :; done
+                done >&2
+                "$0" mount source
+                echo
+            )
+        "$0" umount source
+        grep -c "$PWD/source " /proc/self/mountinfo || true"#;
+    let run = world.command("unshare".as_ref()).args(["--mount", "bash", "-euc", script]);
+    let said = run.args([world.program("gate")]).within(SOON).run().success();
+    assert_eq!(said, "text1\n0\n");
+}
+
 #[test]
 fn what_gate_itself_needs_is_not_gated_in_place() {
     let world = with_broker();
@@ -153,7 +231,11 @@ fn what_gate_itself_needs_is_not_gated_in_place() {
     fs::write(&token, "").unwrap();
     let args = ["--broker-port", "1", "--token-file", token.to_str().unwrap()];
     assert!(mount(&world, &world.source(), &args).contains("token"));
-    assert!(kernel::mounts_below(&world.source()).is_empty());
+    for flag in ["--force", "--replace"] {
+        let refusal = world.gate(["mount", "source", "view", flag]).run().refusal();
+        assert!(refusal.contains(flag), "{refusal}");
+    }
+    assert!(kernel::mounts_below(world.home()).is_empty());
 }
 
 #[test]
@@ -214,7 +296,7 @@ fn an_in_place_view_uncovers_its_directory_only_when_nobody_is_inside() {
 /// N15: the bare directory is looked at by a descriptor of before. Nothing may be written through
 /// these views, so what is found in it has gone past them.
 #[test]
-fn n15_a_dead_in_place_view_lets_nothing_through_and_is_replaced_without_a_gap() {
+fn n15_in_place_views_let_nothing_through_dead_or_while_they_are_replaced() {
     assert!(rustix::process::geteuid().is_root(), "needs root: run `cargo xtask test`");
     if !kernel::is_at_least(6, 5) {
         return; // The kernel cannot mount beneath.
@@ -229,7 +311,9 @@ fn n15_a_dead_in_place_view_lets_nothing_through_and_is_replaced_without_a_gap()
         kill_server(&world, &source);
         let former = world.mount_anew(&source, ["--read-only"]);
         assert_ne!(former.finish(SOON).code, Some(0));
-        assert_eq!(kernel::mounts_below(&source).len(), 1, "the dead one is gone");
+        let living = world.mount_anew(&source, ["--read-only", "--replace"]);
+        assert_eq!(living.finish(SOON).code, Some(0));
+        assert_eq!(kernel::mounts_below(&source).len(), 1, "the former two are gone");
         assert_eq!(bare.names(), ["f"]);
     }
     kill_server(&world, &source);

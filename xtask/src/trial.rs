@@ -39,7 +39,8 @@ fn tell_what_next(gate: &Path, source: &Path, view: &Path) {
   cd {view}                      work here with any tool: every open takes its turn
   {gate} locks --watch           in another terminal: who holds, who waits
   {gate} hold README.md -- vi README.md
-  {gate} umount {view}           when you are done"
+  {gate} umount {view}           when you are done
+  {gate} mount DIR               gates a directory of yours where it is, under its own path"
     );
 }
 

@@ -19,8 +19,10 @@ pub struct Mount {
     pub root: PathBuf,
     /// Where.
     pub point: PathBuf,
-    /// The groups of mounts from which it learns what is mounted in it.
-    pub peers: Vec<u64>,
+    /// The group of mounts with which it shares what is mounted in it …
+    pub shared: Option<u64>,
+    /// … and the one from which it learns that.
+    pub master: Option<u64>,
     /// The type of its file system.
     pub kind: OsString,
     /// What: of a gated view its source.
@@ -65,18 +67,18 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
     let (major, minor) = str::from_utf8(fields.nth(1)?).ok()?.split_once(':')?;
     let device = (major.parse().ok()?, minor.parse().ok()?);
     let (root, point) = (unescape(fields.next()?), unescape(fields.next()?));
-    let tags = fields.by_ref().skip(1).take_while(|field| *field != b"-");
-    let peers = tags
-        .filter_map(|tag| tag.strip_prefix(b"shared:").or_else(|| tag.strip_prefix(b"master:")))
-        .filter_map(number)
-        .collect();
+    let (mut shared, mut master) = (None, None);
+    for tag in fields.by_ref().skip(1).take_while(|field| *field != b"-") {
+        shared = shared.or_else(|| number(tag.strip_prefix(b"shared:")?));
+        master = master.or_else(|| number(tag.strip_prefix(b"master:")?));
+    }
     let kind = fields.next()?;
     let source = unescape(fields.next()?);
     let mut options = fields.next()?.split(|byte| *byte == b',');
     let user = options.find_map(|option| option.strip_prefix(b"user_id="));
     let user = user.and_then(|user| str::from_utf8(user).ok()?.parse().ok());
     let (is_gated, kind) = (kind == KIND, OsString::from_vec(kind.to_owned()));
-    Some(Mount { id, device, root, point, peers, kind, source, is_gated, user })
+    Some(Mount { id, device, root, point, shared, master, kind, source, is_gated, user })
 }
 
 fn number(field: &[u8]) -> Option<u64> {
@@ -120,7 +122,8 @@ mod tests {
             device: (0, 98),
             root: "/".into(),
             point: "/tmp/a b".into(),
-            peers: vec![1, 7],
+            shared: Some(1),
+            master: Some(7),
             kind: "fuse.gate".into(),
             source: r"/s\x".into(),
             is_gated: true,

@@ -113,9 +113,9 @@ pub fn users_of(mount: &Mount) -> Vec<User> {
 }
 
 /// Returns who has something of a kind, once per process, as far as may be known.
-pub fn users_where(is_meant: impl Fn(&Grip) -> bool) -> Vec<User> {
+pub fn users_where(mut is_meant: impl FnMut(&Grip) -> bool) -> Vec<User> {
     let pids = all().filter(|pid| *pid != std::process::id());
-    let users = pids.filter_map(|pid| grips_of(pid).find(&is_meant));
+    let users = pids.filter_map(|pid| grips_of(pid).find(&mut is_meant));
     users.filter_map(Grip::into_user).collect()
 }
 
@@ -179,11 +179,13 @@ fn is_here(of: Process) -> bool {
     of.namespace == process::namespace() && process::is_alive(of)
 }
 
-fn command_of_pid(pid: u32) -> Option<String> {
+/// Returns the command's name of a process of this pid namespace.
+pub fn command_of_pid(pid: u32) -> Option<String> {
     Some(fs::read_to_string(format!("/proc/{pid}/comm")).ok()?.trim_end().to_owned())
 }
 
-fn all() -> impl Iterator<Item = u32> {
+/// Returns all processes that may be seen.
+pub fn all() -> impl Iterator<Item = u32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }

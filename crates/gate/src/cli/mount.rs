@@ -2,6 +2,7 @@
 
 mod guard;
 mod in_place;
+mod past;
 mod private;
 mod site;
 
@@ -198,7 +199,7 @@ impl Args {
         }
         let (site, state_dir) = (plan.site.clone(), plan.state_dir.clone());
         if site.is_in_place() && matches!(plan.berth, Berth::Free) {
-            in_place::check_users(&site, self.insistence())?;
+            past::check(&site, self.insistence())?;
         }
         let ready = self.mount(reached, &attachment, plan)?;
         site.unmount_on(signals);
@@ -226,10 +227,7 @@ impl Args {
         site.check_gated()?;
         let Ground { source, berth } = match site.is_in_place() {
             true => Ground::over(&site, self.insistence())?,
-            false => {
-                site.check()?;
-                Ground::bare(&site)?
-            }
+            false => Ground::beside(&site, self.insistence())?,
         };
         let policies = self.turns.policies(&settings, SourceSettings::load(&source.bare())?)?;
         Ok(Plan { source, site, berth, state_dir, policies, settings, ears: Ears::new() })

@@ -1,19 +1,24 @@
 //! A view over its own source: what stands against it, and what lies there already.
 
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use gate_fuse::Cover;
 use gate_view::mount::{Berth, Source};
 
 use super::site::{Site, cannot_show};
-use crate::background;
 use crate::config::Settings;
 use crate::failure::Failure;
 use crate::mounts;
-use crate::processes::{self, Grip};
+use crate::processes;
 
 /// What the kernel mounts to show itself. A view would show it as its own server sees it.
 const KINDS_OF_THE_KERNEL: [&str; 6] = ["proc", "sysfs", "devtmpfs", "devpts", "cgroup", "cgroup2"];
+
+/// How long a view may take to show whether it lives.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How much the user insists on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,47 +40,70 @@ pub struct Ground {
 enum Former {
     Dead,
     Alive,
+    Hangs,
 }
 
 impl Ground {
     /// Opens the source of a view over itself, whatever lies there by now.
     pub fn over(site: &Site, insistence: Insistence) -> Result<Ground, Failure> {
         check_mounts_inside(site)?;
-        match (former(site)?, insistence) {
-            (None, _) => Ground::bare(site),
-            (Some(Former::Alive), Insistence { replace: true, .. }) => Ground::covered(site)
-                .map_err(|error| {
-                    let hint = format!("`gate umount {}`, then mount again", shown(site));
-                    cannot(site, format!("its view cannot make way: {error}"), hint)
-                }),
-            (Some(Former::Alive), _) => {
+        if !is_covered(site)? {
+            return Ground::bare(site);
+        }
+        if insistence.replace {
+            return Ground::covered(site).map_err(|error| {
+                let hint = format!("`gate umount {}`, then mount again", shown(site));
+                cannot(site, format!("its view cannot make way: {error}"), hint)
+            });
+        }
+        match ask(&site.source) {
+            Former::Dead => Ground::after_dead(site, insistence),
+            Former::Alive => {
                 let hint =
                     format!("use it, `gate umount {}`, or mount anew with --replace", shown(site));
                 Err(cannot(site, "it is gated already", hint))
             }
-            (Some(Former::Dead), Insistence { force, .. }) => match Ground::covered(site) {
-                Ok(ground) => Ok(ground),
-                Err(_) if force => Ground::laid_bare(site),
-                Err(error) => {
-                    let cause = format!(
-                        "the view over it has died, and between it and the next the directory \
-                         would be bare for a moment ({error})"
-                    );
-                    let hint = "stop who writes there, then use --force; or mount as root of \
-                                Linux 6.5 or later, which leaves no such moment";
-                    Err(cannot(site, cause, hint))
-                }
-            },
+            Former::Hangs => {
+                let hint = format!("`gate doctor {}`, or mount anew with --replace", shown(site));
+                Err(cannot(site, "it is gated already, by a view that does not answer", hint))
+            }
         }
     }
 
-    /// Opens the source by its path.
-    pub fn bare(site: &Site) -> Result<Ground, Failure> {
+    fn after_dead(site: &Site, insistence: Insistence) -> Result<Ground, Failure> {
+        match Ground::covered(site) {
+            Ok(ground) => Ok(ground),
+            Err(_) if insistence.force => Ground::laid_bare(site),
+            Err(error) => {
+                let cause = format!(
+                    "the view over it has died, and between it and the next the directory would be \
+                     bare for a moment ({error})"
+                );
+                let hint = "stop who writes there, then use --force; or mount as root of Linux \
+                            6.5 or later, which leaves no such moment";
+                Err(cannot(site, cause, hint))
+            }
+        }
+    }
+
+    /// Opens the source of a view that is shown elsewhere.
+    pub fn beside(site: &Site, insistence: Insistence) -> Result<Ground, Failure> {
+        site.check()?;
+        let (flag, mends) = match insistence {
+            Insistence { force: false, replace: false } => return Ground::bare(site),
+            Insistence { replace: true, .. } => ("--replace", "`gate umount` it, then mount again"),
+            Insistence { force: true, .. } => ("--force", "leave it out"),
+        };
+        let cause = format!("{flag} is for views over their own source");
+        Err(cannot(site, cause, mends))
+    }
+
+    fn bare(site: &Site) -> Result<Ground, Failure> {
         let source = Source::open(&site.source).map_err(|error| unopened(site, error))?;
         Ok(Ground { source, berth: Berth::Free })
     }
 
-    fn covered(site: &Site) -> std::io::Result<Ground> {
+    fn covered(site: &Site) -> io::Result<Ground> {
         let cover = Cover::at(&site.source)?;
         let source = Source::of(site.source.clone(), cover.beneath()?);
         Ok(Ground { source, berth: Berth::Taken(cover) })
@@ -112,35 +140,9 @@ pub fn check_needs(site: &Site, token_file: Option<&Path>) -> Result<(), Failure
     }
 }
 
-/// Finds who works in the bare directory already and would go on to, past the view.
-pub fn check_users(site: &Site, insistence: Insistence) -> Result<(), Failure> {
-    // The command that waits for this one may have been called there.
-    let waits = background::is_background().then(rustix::process::getppid).flatten();
-    let waits = waits.map(|pid| pid.as_raw_nonzero().get().unsigned_abs());
-    let is_meant = |grip: &Grip| {
-        grip.path.starts_with(&site.source)
-            && Some(grip.pid) != waits
-            // Brokers and views of the same source have directories open, and take turns.
-            && !processes::runs_own_program(grip.pid)
-    };
-    let users = processes::users_where(is_meant);
-    if users.is_empty() {
-        return Ok(());
-    }
-    let named = processes::named(&users);
-    if insistence.force {
-        eprintln!("these take no turns until they have left {}: {named}", shown(site));
-        return Ok(());
-    }
-    let cause = format!("who works there already would take no turns: {named}");
-    let hint = "let them end, or leave it and close their files; or go on all the same: --force";
-    Err(cannot(site, cause, hint))
-}
-
 /// What is mounted in the directory shows in its view, but for what only the kernel can show.
 fn check_mounts_inside(site: &Site) -> Result<(), Failure> {
-    let table =
-        mounts::all().map_err(|error| cannot(site, error.to_string(), "is /proc mounted?"))?;
+    let table = mounts::all().map_err(|error| cannot(site, error, "is /proc mounted?"))?;
     let inside = table.iter().find(|mount| {
         mount.point.starts_with(&site.source)
             && KINDS_OF_THE_KERNEL.iter().any(|kind| mount.kind == *kind)
@@ -156,33 +158,40 @@ fn check_mounts_inside(site: &Site) -> Result<(), Failure> {
     }
 }
 
-fn former(site: &Site) -> Result<Option<Former>, Failure> {
-    let mounted = mounts::at(&site.source)
-        .map_err(|error| cannot(site, error.to_string(), "is /proc mounted?"))?;
+/// Returns whether a view lies over the source already.
+fn is_covered(site: &Site) -> Result<bool, Failure> {
+    let mounted =
+        mounts::at(&site.source).map_err(|error| cannot(site, error, "is /proc mounted?"))?;
     match mounted {
         Some(mount) if mount.is_gated && mount.source != site.source => {
             let cause = format!("a view of {} is mounted there", mount.source.display());
             let hint = format!("use it, or `gate umount {}`", shown(site));
             Err(cannot(site, cause, hint))
         }
-        Some(mount) if mount.is_gated => match site.source.metadata() {
-            Err(error) if error.kind() == std::io::ErrorKind::NotConnected => {
-                Ok(Some(Former::Dead))
-            }
-            Ok(_) | Err(_) => Ok(Some(Former::Alive)),
-        },
-        Some(_) | None => match site.source.is_dir() {
-            true => Ok(None),
-            false => Err(cannot(site, "it is no directory", "give a directory")),
-        },
+        Some(mount) if mount.is_gated => Ok(true),
+        Some(_) | None if site.source.is_dir() => Ok(false),
+        Some(_) | None => Err(cannot(site, "it is no directory", "give a directory")),
     }
 }
 
-fn unopened(site: &Site, error: std::io::Error) -> Failure {
+/// Asks a view for a sign of life; one that hangs must not hang this command without a word.
+fn ask(point: &Path) -> Former {
+    let (tell, heard) = mpsc::channel();
+    let asked = point.to_owned();
+    // Who no longer listens has given up.
+    std::thread::spawn(move || drop(tell.send(asked.metadata())));
+    match heard.recv_timeout(ANSWER_PATIENCE) {
+        Ok(Err(error)) if error.kind() == io::ErrorKind::NotConnected => Former::Dead,
+        Ok(Ok(_) | Err(_)) => Former::Alive,
+        Err(_) => Former::Hangs,
+    }
+}
+
+fn unopened(site: &Site, error: io::Error) -> Failure {
     cannot(site, error, "check the directory's mode")
 }
 
-fn cannot(site: &Site, cause: impl std::fmt::Display, hint: impl std::fmt::Display) -> Failure {
+pub fn cannot(site: &Site, cause: impl std::fmt::Display, hint: impl std::fmt::Display) -> Failure {
     cannot_show(&site.source, cause, hint)
 }
 
