@@ -20,12 +20,22 @@ use rustix::fs::FileType;
 use crate::directory::{Idle, Population};
 use crate::view::View;
 
-/// How often a lookup that found no descriptor is tried again. It holds the lock of its
-/// directory meanwhile: if what could be forgotten is all in there, it fails.
-pub(crate) const TRIES: u32 = 10;
+/// How often a lookup that found no descriptor is tried again: for seconds in all, because on a
+/// busy machine the kernel's FORGETs come late. It holds the lock of its directory meanwhile: if
+/// what could be forgotten is all in there, it fails.
+pub(crate) const TRIES: u32 = 70;
 
-/// How long such a lookup waits before each try.
-pub(crate) const PAUSE: Duration = Duration::from_millis(2);
+/// How long such a lookup waits before the first of these tries, and then twice as long each time.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// How long it waits before a try at most.
+const PAUSE_MAX: Duration = Duration::from_millis(64);
+
+/// Returns how long a lookup waits that has so many tries left.
+pub(crate) fn pause(tries: u32) -> Duration {
+    let doubled = 2_u32.saturating_pow(TRIES.saturating_sub(tries));
+    PAUSE.saturating_mul(doubled).min(PAUSE_MAX)
+}
 
 /// The room of a view. Dropping it ends the thread.
 pub(crate) struct Room {
@@ -60,6 +70,8 @@ struct Bell {
     wanted: Mutex<Wanted>,
     rung: Condvar,
     sweeping: AtomicBool,
+    /// The last sweep that was asked for found nothing that the kernel could forget.
+    barren: AtomicBool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -87,7 +99,13 @@ impl Room {
 
     /// Has room made.
     pub fn make(&self) {
+        self.bell.barren.store(false, Ordering::Relaxed);
         self.bell.ring(Wanted::Sweep);
+    }
+
+    /// Returns whether no room could be made: all that is known is open.
+    pub fn is_barren(&self) -> bool {
+        self.bell.barren.load(Ordering::Relaxed)
     }
 
     /// Returns whether what is left is for what must be.
@@ -155,7 +173,10 @@ pub(crate) fn start(view: &Arc<View>) -> std::io::Result<()> {
         while bell.wait() {
             let Some(view) = view.upgrade() else { return };
             bell.sweeping.store(true, Ordering::Relaxed);
-            (swept, how) = sweep(&view, swept, how);
+            let idle = idle(&view, swept);
+            bell.barren.store(idle.is_empty(), Ordering::Relaxed);
+            swept = idle.last().map_or(swept, |idle| idle.node);
+            how = sweep(&view, &idle, how);
             bell.sweeping.store(false, Ordering::Relaxed);
         }
     };
@@ -163,26 +184,29 @@ pub(crate) fn start(view: &Arc<View>) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Asks the kernel to forget nodes, from the one after `swept` on, and returns the last of them:
-/// what it keeps is not asked for again before all others were. Returns how it is asked from now
-/// on, too.
-fn sweep(view: &View, swept: NodeId, how: Forget) -> (NodeId, Forget) {
-    let excess = view.directory.population().known.saturating_sub(view.room.marks.ample);
-    let busy = |node| view.handles.is_open(node);
-    let idle = view.directory.idle(swept, excess, busy);
-    let swept = idle.last().map_or(swept, |idle| idle.node);
+/// Finds what the kernel is to forget, from the node after `swept` on: what it keeps is not asked
+/// for again before all others were. If few are known and descriptors are short all the same, it
+/// is half of them.
+fn idle(view: &View, swept: NodeId) -> Vec<Idle> {
+    let known = view.directory.population().known;
+    let excess = known.saturating_sub(view.room.marks.ample).max(known.div_ceil(2));
+    view.directory.idle(swept, excess, |node| view.handles.is_open(node))
+}
+
+/// Asks the kernel to forget nodes, and returns how it is asked from now on.
+fn sweep(view: &View, idle: &[Idle], how: Forget) -> Forget {
     if how == Forget::ByNode {
-        match view.notifier().prune(&leaves_first(&idle)) {
+        match view.notifier().prune(&leaves_first(idle)) {
             Err(Errno::INVAL) => {}
             Err(errno) => {
                 tracing::debug!(%errno, "the kernel does not forget");
-                return (swept, how);
+                return how;
             }
-            Ok(()) => return (swept, how),
+            Ok(()) => return how,
         }
     }
     for idle in idle.iter().filter(|idle| idle.kind != FileType::Directory) {
-        if busy(idle.node) {
+        if view.handles.is_open(idle.node) {
             continue; // It was opened since.
         }
         for (parent, name) in &idle.places {
@@ -191,7 +215,7 @@ fn sweep(view: &View, swept: NodeId, how: Forget) -> (NodeId, Forget) {
             }
         }
     }
-    (swept, Forget::ByName)
+    Forget::ByName
 }
 
 /// A directory can be forgotten once all in it is; those that were found last are the deepest.
@@ -219,6 +243,14 @@ mod tests {
         assert!(rings(513, 601) && !rings(514, 602) && !rings(576, 664));
         assert!(rings(577, 665));
         assert!(!rings(400, 5_000) && rings(600, 5_200));
+    }
+
+    /// A busy machine is slow, and not out of descriptors; a full one is not to hang.
+    #[test]
+    fn a_lookup_waits_for_seconds_and_not_for_minutes() {
+        let waited: Duration = (1..=TRIES).map(pause).sum();
+        assert!((Duration::from_secs(3)..Duration::from_secs(10)).contains(&waited), "{waited:?}");
+        assert_eq!(pause(TRIES), PAUSE);
     }
 
     #[test]

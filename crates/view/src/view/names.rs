@@ -41,7 +41,7 @@ impl View {
         match self.directory.lookup(parent, name) {
             Ok(found) => reply.entry(&self.entry(&found)),
             Err(Errno::NOENT) => reply.no_entry(valid(self.directory.is_watched(parent))),
-            Err(Errno::MFILE) if tries > 0 => {
+            Err(Errno::MFILE) if tries > 0 && !self.room.is_barren() => {
                 self.room.make();
                 self.lookup_later(parent, name, tries, reply);
             }
@@ -52,7 +52,8 @@ impl View {
     /// Not in this thread: it is needed for what the kernel forgets.
     fn lookup_later(&self, parent: NodeId, name: &CStr, tries: u32, reply: Reply) {
         let (view, name) = (self.itself(), name.to_owned());
-        self.timer.after(room::PAUSE, move || view.lookup(parent, &name, tries - 1, reply));
+        let again = move || view.lookup(parent, &name, tries - 1, reply);
+        self.timer.after(room::pause(tries), again);
     }
 
     /// Finds a name that is listed, while there is room.
