@@ -255,15 +255,22 @@ fn views_of_views_are_refused() {
     assert!(refusal.contains("there is a view in it"), "{refusal}");
 }
 
-/// What is mounted in the directory shows in its view; but for the kernel's own.
+/// What is mounted in the directory shows in its view; but for the kernel's own. The directory may
+/// itself be the root of a mount.
 #[test]
 fn mounts_in_the_directory_show_and_take_turns() {
     assert!(rustix::process::geteuid().is_root(), "needs root: run `cargo xtask test`");
     let mut world = with_broker();
     let source = world.source();
+    world.script(world.home(), "mount -t tmpfs source source").run().success();
     let script = "mkdir disk proc; mount -t tmpfs disk disk; echo text > disk/f";
     world.script(&source, script).run().success();
     world.mount(&source, &source, [""; 0]);
+    if kernel::is_at_least(6, 5) {
+        kill_server(&world, &source);
+        let _ = world.mount_anew(&source, [""; 0]).finish(SOON);
+    }
+    assert_eq!(world.source_text("disk/f"), "text\n");
     let [mut first, mut second] = [world.actor(&source), world.actor(&source)];
     let fd = first.open("w", "disk/f");
     second.tell(["open", "w", "disk/f"]);
@@ -275,7 +282,31 @@ fn mounts_in_the_directory_show_and_take_turns() {
     world.script(&source, "mount -t proc proc proc").run().success();
     let refusal = mount(&world, &source, &[]);
     assert!(refusal.contains("source/proc"), "{refusal}");
-    world.script(&source, "umount proc disk").run().success();
+    world.script(world.home(), "umount source/proc source/disk source").run().success();
+}
+
+/// A broker that starts again knows the directory by what the view tells of it; another broker
+/// does not come past the view to it.
+#[test]
+fn an_in_place_view_outlives_its_broker() {
+    let mut world = with_broker();
+    let source = world.source();
+    world.seed("f", "");
+    world.mount(&source, &source, [""; 0]);
+    world.kill_broker();
+    world.start_broker([""; 0]);
+    let mut holder = world.actor_under_hold(&source, ["f"]);
+    let mut other = world.actor(&source);
+    other.tell(["open", "w", "f"]);
+    world.await_waiting("f", 1);
+    holder.leave();
+    other.opened();
+    let mut second = World::bare();
+    second.start_broker([""; 0]);
+    assert!(mount(&second, &source, &[]).contains("gated already"));
+    let words = ["mount".as_ref(), "--foreground".as_ref(), source.as_os_str()];
+    let refusal = second.gate(words).args([second.view()]).run().refusal();
+    assert!(refusal.contains("is in the view"), "{refusal}");
 }
 
 #[test]
@@ -380,15 +411,20 @@ fn a_living_view_is_replaced_under_writers_who_lose_nothing() {
     }
 }
 
-/// Who may not mount beneath is told that the directory would be bare for a moment.
+/// N15: who may not mount beneath is told that the directory would be bare for a moment.
 #[test]
 fn an_ordinary_user_replaces_a_dead_view_only_by_force() {
     let mut world = World::bare_of_ordinary_user();
     world.start_broker([""; 0]);
     let source = world.source();
-    world.mount(&source, &source, [""; 0]);
+    let bare = Bare::open(&source);
+    world.mount(&source, &source, ["--force"]);
     world.script(&source, "echo text > f").run().success();
     kill_server(&world, &source);
+    let tries =
+        "for i in {1..100}; do ! echo x > source/w$i; ! mkdir source/d$i; done 2> /dev/null";
+    world.script(world.home(), tries).run().success();
+    assert_eq!(bare.names(), ["f"]);
     let refusal = mount(&world, &source, &[]);
     assert!(refusal.contains("bare for a moment") && refusal.contains("--force"), "{refusal}");
     let former = world.mount_anew(&source, ["--force"]);

@@ -59,8 +59,8 @@ pub struct Args {
     /// Let other users in
     #[arg(long)]
     allow_other: bool,
-    /// Mount over SOURCE although others work there already, who then take no turns, or although it
-    /// is bare for a moment when a dead view is replaced
+    /// Mount over SOURCE although others work in it, or although it is bare for a moment when a dead
+    /// view is replaced
     #[arg(long)]
     force: bool,
     /// Mount over SOURCE in the place of its view: who has files open goes on with the old one

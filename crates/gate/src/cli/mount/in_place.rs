@@ -79,8 +79,8 @@ impl Ground {
                     "the view over it has died, and between it and the next the directory would be \
                      bare for a moment ({error})"
                 );
-                let hint = "stop who writes there, then use --force; or mount as root of Linux \
-                            6.5 or later, which leaves no such moment";
+                let hint = "stop who writes there, then use --force; root of Linux 6.5 or later \
+                            leaves no such moment (`--allow-other` lets you in)";
                 Err(cannot(site, cause, hint))
             }
         }

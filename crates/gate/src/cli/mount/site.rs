@@ -127,13 +127,14 @@ fn is_beneath(path: &Path, top: &Path) -> bool {
     path != top && path.starts_with(top)
 }
 
-/// A view that is dead or of somebody else has a path, but does not say what it is.
 fn unreachable_source(source: &Path, error: &io::Error) -> Failure {
-    let hint = match error.kind() {
-        io::ErrorKind::NotConnected => format!("`gate mount {0}` mends it", source.display()),
-        _ => "give an existing directory".to_owned(),
-    };
-    cannot_show(source, error, hint)
+    match error.kind() {
+        io::ErrorKind::NotConnected => {
+            let cause = "a view that lies over it, or above, has died";
+            cannot_show(source, cause, "`gate doctor` tells which, and what to type")
+        }
+        _ => cannot_show(source, error, "give an existing directory"),
+    }
 }
 
 fn unreachable_mountpoint(point: &Path, error: &io::Error) -> Failure {
