@@ -436,6 +436,20 @@ fn an_ordinary_user_replaces_a_dead_view_only_by_force() {
     assert!(refusal.contains("cannot make way"), "{refusal}");
 }
 
+/// The kernel does not make mounts with longer names; they cannot be placed beneath others then.
+#[test]
+fn a_dead_view_of_a_very_long_path_is_replaced_only_by_force() {
+    let mut world = with_broker();
+    let deep = world.source().join("d".repeat(200)).join("e".repeat(200));
+    fs::create_dir_all(&deep).unwrap();
+    world.mount(&deep, &deep, [""; 0]);
+    kill_server(&world, &deep);
+    let refusal = mount(&world, &deep, &[]);
+    assert!(refusal.contains("bare for a moment"), "{refusal}");
+    assert_ne!(world.mount_anew(&deep, ["--force"]).finish(SOON).code, Some(0));
+    assert_eq!(kernel::mounts_below(&deep).len(), 1);
+}
+
 #[test]
 fn an_ordinary_user_gates_a_directory_in_place() {
     let mut world = World::bare_of_ordinary_user();

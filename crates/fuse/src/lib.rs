@@ -27,8 +27,8 @@ pub use abi::{Attr, FileLock, InitFlags, OpenFlags, Statx, StatxTime};
 pub use backing::{Backer, Backing};
 pub use channel::Device;
 pub use mount::{
-    Cover, Detached, Made, MountError, MountOptions, Place, UnmountError, detach, make, may_mount,
-    mount, mount_directly, unmount,
+    Cover, Detached, MADE_NAME_BYTES_MAX, Made, MountError, MountOptions, Place, UnmountError,
+    detach, make, may_mount, mount, mount_directly, unmount,
 };
 pub use notify::{Notifier, Stale};
 pub use park::Parked;

@@ -10,7 +10,7 @@ mod detached;
 pub(crate) mod fusermount;
 
 pub use cover::Cover;
-pub use detached::{Detached, Made, Place, make};
+pub use detached::{Detached, MADE_NAME_BYTES_MAX, Made, Place, make};
 
 use std::ffi::{CString, OsStr, OsString};
 use std::fmt;

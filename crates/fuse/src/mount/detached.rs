@@ -19,8 +19,8 @@ use rustix::mount::{
 use super::{Cover, MountError, MountOptions, direct_settings, refused, shared_settings};
 use crate::channel::Device;
 
-/// The kernel takes no longer text as a setting.
-const SETTING_BYTES_MAX: usize = 255;
+/// Bytes of the name of what a made mount shows, at most: the kernel takes no longer settings.
+pub const MADE_NAME_BYTES_MAX: usize = 255;
 
 /// A file system, and a mount of it that lies nowhere yet.
 #[derive(Debug)]
@@ -46,7 +46,7 @@ pub enum Place<'a> {
 
 /// Makes a mount that lies nowhere.
 pub fn make(options: &MountOptions) -> Result<Made, MountError> {
-    if options.fsname.len() > SETTING_BYTES_MAX {
+    if options.fsname.len() > MADE_NAME_BYTES_MAX {
         return Err(MountError::Unsupported(Errno::NAMETOOLONG.into()));
     }
     let device = Device::open().map_err(|errno| MountError::NoDevice(errno.into()))?;

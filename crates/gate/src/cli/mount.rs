@@ -16,6 +16,7 @@ use clap::builder::FalseyValueParser;
 use gate_api::session::MaxHold;
 use gate_api::wire::{Origin, Rules, Source as Served};
 use gate_api::{Address, AttachError, Attachment, ClientInfo, Session};
+use gate_core::lock::limits::TEXT_BYTES_MAX;
 use gate_fuse::MountError;
 use gate_view::backing;
 use gate_view::kept::Place;
@@ -246,13 +247,15 @@ impl Args {
         wanted.reach_or_start(&client, &(Arc::new(plan.ears.clone()) as _), &daemon)
     }
 
-    fn client(&self, name: String, settings: &Settings) -> ClientInfo {
+    fn client(&self, mut name: String, settings: &Settings) -> ClientInfo {
         let lease_ms = self.turns.lease_ms.or(settings.lease_ms);
         let max_hold_ms = self.turns.max_hold_ms.or(settings.max_hold_ms);
         let max_hold = max_hold_ms.map(|ms| match ms {
             0 => MaxHold::Never,
             ms => MaxHold::After(Duration::from_millis(ms)),
         });
+        // A path may be longer than a name.
+        name.truncate(name.floor_char_boundary(TEXT_BYTES_MAX));
         ClientInfo { name, lease: lease_ms.map(Duration::from_millis), max_hold }
     }
 

@@ -104,6 +104,9 @@ impl Ground {
     }
 
     fn covered(site: &Site) -> io::Result<Ground> {
+        if site.source.as_os_str().len() > gate_fuse::MADE_NAME_BYTES_MAX {
+            return Err(io::ErrorKind::InvalidFilename.into());
+        }
         let cover = Cover::at(&site.source)?;
         let source = Source::of(site.source.clone(), cover.beneath()?);
         Ok(Ground { source, berth: Berth::Taken(cover) })
