@@ -101,11 +101,13 @@ impl Files {
         }
     }
 
-    /// Does what was granted; returns what it did to names, if it still could be done.
+    /// Does what was granted; returns what it did to names, if it still could be done. A view does
+    /// nothing in a turn for something else than what is there now.
     pub fn perform(&mut self, want: &Want) -> Option<Change> {
         let at = name_of(&want.places[0]);
         let space = want.places[0].space;
-        if !self.makes_sense(want.op, at) {
+        let is_there = |place: &Place| self.nodes[name_of(place)] == place.node;
+        if !want.places.iter().all(is_there) || !self.makes_sense(want.op, at) {
             return None;
         }
         match want.op {
