@@ -6,11 +6,12 @@ use std::os::fd::AsRawFd as _;
 use std::path::Path;
 use std::time::Duration;
 
-use gate_tests::run::Run;
+use gate_tests::run::{Outcome, Run};
 use gate_tests::wait::{SOON, wait_until};
 use gate_tests::{Actor, World, kernel, scaled};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -286,20 +287,56 @@ fn a_private_view_in_a_private_view_is_refused() {
 fn where_user_namespaces_are_forbidden_that_is_said_and_nothing_is_run() {
     let mut world = World::bare_of_ordinary_user();
     world.start_broker([""; 0]);
-    // Inside of the first of these there may be one more, which is the second.
-    let script = r#"
-        cd ..
-        unshare --user --map-root-user bash -euc '
-            echo 1 > /proc/sys/user/max_user_namespaces
-            exec unshare --user --map-user=5 --map-group=60 "$@"' "$0" \
-            "$0" run --in source --view private -- touch ran"#;
-    let gate = world.program("gate");
-    let outcome = world.script(&world.source(), script).args([gate]).run();
+    let outcome = without_namespaces(&world, &["run", "--view", "private", "--", "touch", "ran"]);
     assert_eq!(outcome.code, Some(2), "{outcome}");
     let refusal = outcome.refusal();
     assert!(refusal.contains("user namespace"), "{refusal}");
     assert!(!world.source().join("ran").exists());
     await_no_server(&world);
+    let doctor = without_namespaces(&world, &["doctor", "--json"]).stdout;
+    let doctor: Value = serde_json::from_str(&doctor).unwrap();
+    let checks = doctor["checks"].as_array().unwrap().iter();
+    let mut checks = checks.filter(|check| check["check"] == "private-views");
+    assert_eq!(checks.next().unwrap()["level"], "warn", "{doctor}");
+}
+
+/// Runs `gate` where this user may make no user namespace.
+fn without_namespaces(world: &World, args: &[&str]) -> Outcome {
+    // Inside of the first of these there may be one more, which is the second.
+    let script = r#"
+        unshare --user --map-root-user bash -euc '
+            echo 1 > /proc/sys/user/max_user_namespaces
+            exec unshare --user --map-user=5 --map-group=60 "$@"' "$0" "$0" "$@""#;
+    let gate = world.program("gate").into_os_string();
+    let args = args.iter().map(OsString::from);
+    world.script(&world.source(), script).args([gate].into_iter().chain(args)).run()
+}
+
+#[test]
+fn status_tells_of_private_views_wherever_it_is_asked() {
+    for mut world in worlds() {
+        let source = world.source();
+        let ada = actor(&world, &source, "ada");
+        let expected = serde_json::json!([{
+            "agent": "ada", "mountpoint": source, "pid": server(&world, "ada"),
+        }]);
+        let status = |run: Run| {
+            let status: Value = serde_json::from_str(&run.run().success()).unwrap();
+            status["private"].clone()
+        };
+        assert_eq!(status(world.gate(["status", "--json"])), expected);
+        world.kill_broker();
+        world.start_broker([""; 0]);
+        wait_until(SOON, "the view is back", || {
+            status(world.gate(["status", "--json"])) == expected
+        });
+        let text = world.gate(["status"]).run().success();
+        assert!(text.contains("PRIVATE VIEW"), "{text}");
+        drop(ada);
+        wait_until(SOON, "it is gone", || {
+            status(world.gate(["status", "--json"])) == serde_json::json!([])
+        });
+    }
 }
 
 #[test]

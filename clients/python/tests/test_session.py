@@ -73,7 +73,7 @@ class Peer:
 
 
 def hello() -> m.Hello:
-    return m.Hello("test", terms.Process(1, 2, 3), 4, None, None, None)
+    return m.Hello("test", terms.Process(1, 2, 3), 4, None, None, None, None)
 
 
 def request(number: int, patience: m.Patience = m.Endless()) -> Owner:

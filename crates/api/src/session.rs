@@ -39,7 +39,7 @@ use crate::wire::{
 };
 
 pub use crate::link::ConnectError;
-pub use crate::wire::{MaxHold, Party, Recall};
+pub use crate::wire::{MaxHold, Party, PrivateView, Recall};
 pub use hold::Hold;
 pub use standing::Moment;
 use standing::Standing;
@@ -101,12 +101,14 @@ pub struct ClientInfo {
     pub lease: Option<Duration>,
     /// How long its owners may hold while others wait; `None` for the broker's default.
     pub max_hold: Option<MaxHold>,
+    /// The view it serves, if that is not for everybody to see.
+    pub private: Option<PrivateView>,
 }
 
 impl ClientInfo {
     /// Returns a client of that name which takes the broker's defaults.
     pub fn named(name: impl Into<String>) -> ClientInfo {
-        ClientInfo { name: name.into(), lease: None, max_hold: None }
+        ClientInfo { name: name.into(), lease: None, max_hold: None, private: None }
     }
 }
 
@@ -218,6 +220,7 @@ impl Session {
             lease: client.lease,
             max_hold: client.max_hold,
             resume: None,
+            private: client.private,
         };
         let greeted = Moment::now();
         let (connection, welcome) = reader::greet(&connector, &hello)?;

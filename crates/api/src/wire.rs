@@ -33,7 +33,9 @@ pub use log::{
     Cursor, Entry, Fate, Former, Happening, LogPage, LogQuery, Named, NoCursor, Pass, Presence,
     Record, Stretch, Subject,
 };
-pub use report::{Line, LinePlace, LineState, Locks, Query, Reply, Scope, SpaceLine, Status, Why};
+pub use report::{
+    Line, LinePlace, LineState, Locks, PrivateLine, Query, Reply, Scope, SpaceLine, Status, Why,
+};
 
 /// What a client says.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -157,6 +159,17 @@ pub struct Hello {
     pub max_hold: Option<MaxHold>,
     /// The session it comes back to.
     pub resume: Option<Resume>,
+    /// The view it serves, if that is not for everybody to see.
+    pub private: Option<PrivateView>,
+}
+
+/// A view that only one agent sees.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PrivateView {
+    /// The agent.
+    pub agent: String,
+    /// Where it sees the view, as bytes of a path.
+    pub mountpoint: Vec<u8>,
 }
 
 /// How long an owner may hold while others wait.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use gate_api::process;
-use gate_api::wire::{Hello, Resume};
+use gate_api::wire::{Hello, PrivateView, Resume};
 use gate_core::id::{Epoch, SessionId, SpaceId};
 use gate_core::lock::claim::Process;
 use rustc_hash::FxHashMap;
@@ -27,6 +27,9 @@ pub(crate) struct Client {
     pub lease: Duration,
     /// How long its owners may hold while others wait.
     pub max_hold: Option<Duration>,
+    /// The view it serves that is not for everybody to see, once it was heard of in this run of the
+    /// broker.
+    pub private: Option<PrivateView>,
     /// Whether it came over TCP, in this run of the broker.
     pub over_tcp: bool,
     /// What it attached, by the numbers it speaks of.
@@ -75,6 +78,7 @@ impl Sessions {
             machine: hello.machine,
             lease: limits.lease,
             max_hold: limits.max_hold,
+            private: hello.private,
             over_tcp: way == Way::Tcp,
             seats: BTreeMap::new(),
             connection: None,

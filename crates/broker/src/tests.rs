@@ -462,6 +462,7 @@ fn n5_a_client_that_falls_silent_on_tcp_loses_its_session_with_its_lease() {
         lease: Some(Duration::from_millis(100)),
         max_hold: None,
         resume: None,
+        private: None,
     };
     let hello = gate_api::wire::ClientMessage::Hello(hello);
     gate_api::frame::encode(&hello, &mut said).unwrap();

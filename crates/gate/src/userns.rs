@@ -2,6 +2,16 @@
 
 use std::fmt;
 use std::fs;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Stdio};
+
+use rustix::io::Errno;
+use rustix::mount::{MountPropagationFlags, mount_change};
+use rustix::thread::UnshareFlags;
+
+/// What may help where no such setting is found.
+pub const REMEDY_UNKNOWN: &str =
+    "allow user namespaces (in a container: its seccomp profile), or be root";
 
 /// A setting that forbids them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +27,22 @@ pub enum Bar {
 const MOST: &str = "/proc/sys/user/max_user_namespaces";
 const CLONE: &str = "/proc/sys/kernel/unprivileged_userns_clone";
 const APPARMOR: &str = "/proc/sys/kernel/apparmor_restrict_unprivileged_userns";
+
+/// Tries, in a process of its own, whether this user gets one with the right to mount.
+pub fn attempt() -> Result<(), Errno> {
+    let enter = || {
+        // SAFETY: this process is about to become another program, and has one thread.
+        unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWUSER | UnshareFlags::NEWNS) }?;
+        mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?;
+        Ok(())
+    };
+    let mut command = Command::new("/proc/self/exe");
+    command.arg("version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    // SAFETY: the closure makes two system calls; it allocates nothing and takes no lock.
+    let child = unsafe { command.pre_exec(enter) }.spawn();
+    let outcome = child.and_then(|mut child| child.wait());
+    outcome.map(drop).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+}
 
 impl Bar {
     /// Returns what forbids them here, if one of these does.

@@ -72,6 +72,7 @@ class Client:
             lease=None if lease is None else Duration.of(lease),
             max_hold=_max_hold(max_hold),
             resume=None,
+            private=None,
         )
         candidates = _candidates(state_dir, socket)
         for path in candidates:

@@ -14,8 +14,8 @@ from ._postcard import U32, U64, U128, PathText, Sum
 from .log import Cursor
 from .report import Answer
 from .terms import (
-    BrokerInfo, Duration, FileKey, Op, Process, Recall, Refusal, Revocation,
-    Token,
+    BrokerInfo, Duration, FileKey, Op, PrivateView, Process, Recall, Refusal,
+    Revocation, Token,
 )
 
 
@@ -285,6 +285,7 @@ class Hello(ClientMessage):
     lease: Optional[Duration]
     max_hold: Optional[MaxHold]
     resume: Optional[Resume]
+    private: Optional[PrivateView]
 
 
 @dataclass(frozen=True)

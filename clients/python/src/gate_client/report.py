@@ -11,7 +11,7 @@ from typing import Optional, Tuple
 
 from ._postcard import U32, U64, PathText, Sum
 from .log import Cursor, Entry
-from .terms import Access, BrokerInfo, Op, Process, Token
+from .terms import Access, BrokerInfo, Op, PrivateView, Process, Token
 
 
 class LineState(Sum):
@@ -86,6 +86,14 @@ class SpaceLine:
     views: U64
 
 
+@dataclass(frozen=True)
+class PrivateLine:
+    """A view that is not for everybody to see, and the process that serves it."""
+
+    view: PrivateView
+    pid: U32
+
+
 class Answer(Sum):
     """What the broker says to a question."""
 
@@ -127,6 +135,8 @@ class Status(Answer):
     held: U64
     waiting: U64
     spaces: Tuple[SpaceLine, ...]
+    #: Views that are not for everybody to see.
+    private: Tuple[PrivateLine, ...]
     #: Bounds, by name.
     limits: Tuple[Tuple[str, U64], ...]
     #: What was counted since the start, by name.

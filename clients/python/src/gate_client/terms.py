@@ -218,6 +218,14 @@ class Recall:
 
 
 @dataclass(frozen=True)
+class PrivateView:
+    """A view that only one agent sees, and where."""
+
+    agent: str
+    mountpoint: PathText
+
+
+@dataclass(frozen=True)
 class BrokerInfo:
     """A broker: its run, its release, its process, and where it keeps its journal."""
 

@@ -8,7 +8,7 @@ use gate_core::lock::want::{Access, Op};
 use gate_core::path::ViewPath;
 use serde::{Deserialize, Serialize};
 
-use super::{BrokerInfo, Entry, LogPage, LogQuery};
+use super::{BrokerInfo, Entry, LogPage, LogQuery, PrivateView};
 use crate::mirror::{AccessDef, OpDef, TokenDef, maybe_path, maybe_process, path};
 
 /// A question.
@@ -176,10 +176,21 @@ pub struct Status {
     pub waiting: u64,
     /// Sources served.
     pub spaces: Vec<SpaceLine>,
+    /// Views that are not for everybody to see.
+    pub private: Vec<PrivateLine>,
     /// Bounds, by name.
     pub limits: Vec<(String, u64)>,
     /// What was counted since the start, by name.
     pub counts: Vec<(String, u64)>,
+}
+
+/// A private view, for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PrivateLine {
+    /// Whose and where.
+    pub view: PrivateView,
+    /// The process that serves it, where it runs.
+    pub pid: u32,
 }
 
 /// A space, for people.

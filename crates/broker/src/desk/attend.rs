@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use gate_api::bearer::Rights;
 use gate_api::wire::{
-    self, Acquire, ClientMessage, Granted, Hello, Known, MaxHold, Query, Reply, Resume,
-    ServerMessage, Source, Welcome,
+    self, Acquire, ClientMessage, Granted, Hello, Known, MaxHold, PrivateView, Query, Reply,
+    Resume, ServerMessage, Source, Welcome,
 };
 use gate_core::id::{OwnerId, SessionId, SpaceId, Ticket};
 use gate_core::lock::claim::{Claim, Party, Patience, Terms};
 use gate_core::lock::event::{Change, Command, Refusal, Revocation};
 use gate_core::lock::limits::{GRANTS_PER_SESSION_MAX, Limit, SESSIONS_MAX, TEXT_BYTES_MAX};
 use gate_core::lock::table::Record;
-use gate_core::path::ViewPath;
+use gate_core::path::{PATH_BYTES_MAX, ViewPath};
 use gate_core::time::Time;
 
 use super::questions::{About, Asked};
@@ -100,7 +100,11 @@ impl Desk {
         let resume = hello.resume.filter(|_| self.may(connection, Rights::Lock));
         let resumed = resume.and_then(|resume| self.sessions.claimed_by(resume));
         let session = match resumed {
-            Some(session) => session,
+            Some(session) => {
+                let client = self.sessions.get_mut(session).expect("just claimed");
+                client.private = hello.private;
+                session
+            }
             None => match self.admit(now, connection, hello) {
                 Ok(session) => session,
                 Err(why) => {
@@ -141,7 +145,10 @@ impl Desk {
         connection: ConnectionId,
         hello: Hello,
     ) -> Result<SessionId, String> {
-        if hello.client.len() > NAME_BYTES_MAX {
+        let is_long = |view: &PrivateView| {
+            view.agent.len() > TEXT_BYTES_MAX || view.mountpoint.len() > PATH_BYTES_MAX
+        };
+        if hello.client.len() > NAME_BYTES_MAX || hello.private.as_ref().is_some_and(is_long) {
             return Err(format!("limit: {}", Limit::TextBytes));
         }
         let lease = hello.lease.unwrap_or(self.terms.lease_session).min(LEASE_MAX);

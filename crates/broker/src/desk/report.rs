@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gate_api::wire::{
-    Line, LinePlace, LineState, Locks, LogQuery, Reply, Scope, SpaceLine, Status, Stretch, Why,
+    Line, LinePlace, LineState, Locks, LogQuery, PrivateLine, Reply, Scope, SpaceLine, Status,
+    Stretch, Why,
 };
-use gate_core::id::{SpaceId, Ticket};
+use gate_core::id::{SessionId, SpaceId, Ticket};
 use gate_core::lock::table::{Standing, State, Table};
 use gate_core::path::ViewPath;
 
@@ -16,6 +17,7 @@ use crate::bounds;
 use crate::clock::Reading;
 use crate::mail::{ConnectionId, Mail};
 use crate::metrics::Metrics;
+use crate::sessions::Client;
 use crate::spaces;
 use crate::stateless;
 
@@ -163,9 +165,25 @@ impl Desk {
             held: count(held),
             waiting: count(waiting),
             spaces: spaces.take(LINES_MAX).collect(),
+            private: self.private_views(),
             limits: bounds::all().into_iter().map(|(name, most)| (name, count(most))).collect(),
             counts: self.metrics.counts(),
         }
+    }
+
+    fn private_views(&self) -> Vec<PrivateLine> {
+        let mut bytes = 0;
+        let line = |(_, client): (SessionId, &Client)| {
+            let view = client.private.clone()?;
+            Some(PrivateLine { view, pid: client.process.pid })
+        };
+        let lines = self.sessions.iter().filter_map(line).take_while(|line| {
+            bytes += line.view.agent.len() + line.view.mountpoint.len() + 16;
+            bytes < LINES_BYTES_MAX
+        });
+        let mut lines: Vec<PrivateLine> = lines.collect();
+        lines.sort_by(|a, b| (&a.view.mountpoint, a.pid).cmp(&(&b.view.mountpoint, b.pid)));
+        lines
     }
 
     fn resolve(&self, scope: &Scope) -> Option<(SpaceId, ViewPath)> {

@@ -170,6 +170,7 @@ pub(super) fn decode_session(bytes: &[u8]) -> Option<Client> {
         machine: row.machine,
         lease: row.lease,
         max_hold: row.max_hold,
+        private: None,
         over_tcp: false,
         seats: seats
             .map(|seat| (seat.spoken, Seat { space: seat.space, prefix: seat.prefix }))

@@ -322,6 +322,7 @@ impl Client {
             max_hold: (self.number == 0).then_some(MaxHold::After(MAX_HOLD)),
             lease,
             resume: self.state.as_ref().map(State::resume),
+            private: None,
         }
     }
 

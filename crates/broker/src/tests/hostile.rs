@@ -37,6 +37,7 @@ impl Raw {
             lease: Some(SOON * 10),
             max_hold: None,
             resume,
+            private: None,
         })]);
         raw.await_bytes();
         while raw.decoder.preamble().unwrap().is_none() {

@@ -40,6 +40,7 @@ fn greet(address: &Address, machine: u64, resume: Option<Resume>) -> Welcome {
         lease: None,
         max_hold: None,
         resume,
+        private: None,
     }));
     let Ok(Some(ServerMessage::Welcome(welcome))) = connection.incoming.receive(Some(SOON)) else {
         panic!("it is welcome")

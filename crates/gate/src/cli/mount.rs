@@ -6,6 +6,7 @@ mod past;
 mod private;
 mod site;
 
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use clap::builder::FalseyValueParser;
-use gate_api::session::MaxHold;
+use gate_api::session::{MaxHold, PrivateView};
 use gate_api::wire::{Origin, Rules, Source as Served};
 use gate_api::{Address, AttachError, Attachment, ClientInfo, Session};
 use gate_core::lock::limits::TEXT_BYTES_MAX;
@@ -240,14 +241,19 @@ impl Args {
 
     fn reach(&self, wanted: &Wanted, plan: &Plan) -> Result<Reached, Failure> {
         let name = format!("gate mount {}", plan.site.mountpoint.display());
-        let client = self.client(name, &plan.settings);
+        let client = self.client(name, plan);
         let max_hold_ms = self.turns.max_hold_ms.or(plan.settings.max_hold_ms);
         let numbers = max_hold_ms.map(|ms| ("--max-hold-ms", ms)).into_iter().collect();
         let daemon = DaemonFlags { numbers };
         wanted.reach_or_start(&client, &(Arc::new(plan.ears.clone()) as _), &daemon)
     }
 
-    fn client(&self, mut name: String, settings: &Settings) -> ClientInfo {
+    fn client(&self, mut name: String, plan: &Plan) -> ClientInfo {
+        let Plan { settings, site, .. } = plan;
+        let private = self.private.clone().map(|agent| {
+            let mountpoint = site.mountpoint.as_os_str().as_bytes().to_vec();
+            PrivateView { agent, mountpoint }
+        });
         let lease_ms = self.turns.lease_ms.or(settings.lease_ms);
         let max_hold_ms = self.turns.max_hold_ms.or(settings.max_hold_ms);
         let max_hold = max_hold_ms.map(|ms| match ms {
@@ -256,7 +262,7 @@ impl Args {
         });
         // A path may be longer than a name.
         name.truncate(name.floor_char_boundary(TEXT_BYTES_MAX));
-        ClientInfo { name, lease: lease_ms.map(Duration::from_millis), max_hold }
+        ClientInfo { name, lease: lease_ms.map(Duration::from_millis), max_hold, private }
     }
 
     fn attach(&self, reached: &Reached, plan: &Plan) -> Result<Attachment, Failure> {

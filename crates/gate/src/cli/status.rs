@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use gate_api::wire::Status;
+use gate_api::wire::{PrivateLine, Status};
 use gate_api::{ClientInfo, QueryError, Watcher};
 use gate_core::lock::limits::Limit;
 use serde::Serialize;
@@ -41,6 +41,7 @@ struct Report {
     /// Why there is no broker, if that is not as it should be.
     trouble: Option<String>,
     mounts: Vec<View>,
+    private: Vec<Private>,
     limits: BTreeMap<String, u64>,
     sudo: String,
 }
@@ -76,6 +77,15 @@ struct View {
     source: String,
 }
 
+/// A view that only one agent sees.
+#[derive(Debug, Serialize)]
+struct Private {
+    agent: String,
+    mountpoint: String,
+    /// Who serves it.
+    pid: u32,
+}
+
 impl Args {
     pub fn run(self) -> Result<Exit, Failure> {
         let report = Report::make(&self.broker)?;
@@ -94,6 +104,7 @@ impl Report {
         let client = ClientInfo::named("gate status");
         let deaf: Arc<dyn Watcher> = Arc::new(Deaf);
         let mut limits = Limit::ALL.map(|(limit, most)| (limit.to_string(), most as u64)).to_vec();
+        let mut private = Vec::new();
         let (broker, trouble) = match wanted.reach(&client, &deaf) {
             Ok(None) => (None, None),
             Err(unreached) => (None, Some(unreached.error.to_string())),
@@ -101,6 +112,7 @@ impl Report {
                 Ok(status) => {
                     // It has bounds of its own beside those of locks.
                     limits.clone_from(&status.limits);
+                    private.extend(status.private.iter().map(Private::new));
                     (Some(Broker::new(reached.address.to_string(), status)), None)
                 }
                 Err(error) => (None, Some(QueryError::to_string(&error))),
@@ -114,6 +126,7 @@ impl Report {
         Ok(Report {
             version: 1,
             mounts: mounts.iter().filter(|mount| is_ours(mount)).map(View::new).collect(),
+            private,
             broker,
             trouble,
             limits: limits.into_iter().collect(),
@@ -134,6 +147,13 @@ impl Report {
         match table.is_empty() {
             true => text.push_str("views    none\n"),
             false => text.push_str(&table.text()),
+        }
+        let mut table = Table::new(["PRIVATE VIEW", "AGENT", "SERVED BY"]);
+        for Private { agent, mountpoint, pid } in &self.private {
+            table.row([mountpoint.clone(), agent.clone(), pid.to_string()]);
+        }
+        if !table.is_empty() {
+            text.push_str(&table.text());
         }
         text
     }
@@ -193,6 +213,14 @@ impl Broker {
             text.push_str("grace    former sessions may still come back\n");
         }
         text
+    }
+}
+
+impl Private {
+    fn new(line: &PrivateLine) -> Private {
+        let PrivateLine { view, pid } = line;
+        let mountpoint = String::from_utf8_lossy(&view.mountpoint).into_owned();
+        Private { agent: view.agent.clone(), mountpoint, pid: *pid }
     }
 }
 

@@ -118,6 +118,7 @@ impl Member {
             lease: Some(lease),
             max_hold: None,
             resume: None,
+            private: None,
         };
         member.say(&ClientMessage::Hello(hello));
         member.say(&ClientMessage::Attach { space: SPACE, source: source() });

@@ -14,8 +14,9 @@ use gate_core::path::ViewPath;
 use crate::wire::{
     Acquire, AttachRefusal, Attached, BrokerInfo, ClientMessage, Cursor, Directory, Entry, Fate,
     Former, Granted, Happening, Hello, Inode, Known, Line, LinePlace, LineState, Locks, LogPage,
-    LogQuery, MaxHold, Named, Origin, Party, Pass, Presence, Query, Recall, Record, Reply, Resume,
-    Rules, Scope, ServerMessage, Source, SpaceLine, Status, Stretch, Subject, Welcome, Why,
+    LogQuery, MaxHold, Named, Origin, Party, Pass, Presence, PrivateLine, PrivateView, Query,
+    Recall, Record, Reply, Resume, Rules, Scope, ServerMessage, Source, SpaceLine, Status, Stretch,
+    Subject, Welcome, Why,
 };
 
 const PROCESS: Process = Process { namespace: 6, pid: 7, start: 8 };
@@ -121,6 +122,7 @@ fn hellos() -> Vec<ClientMessage> {
         lease: None,
         max_hold: None,
         resume: None,
+        private: None,
     };
     let full = Hello {
         lease: Some(Duration::from_secs(10)),
@@ -129,7 +131,9 @@ fn hellos() -> Vec<ClientMessage> {
         ..plain.clone()
     };
     let endless = Hello { max_hold: Some(MaxHold::Never), ..plain.clone() };
-    [plain, full, endless].map(ClientMessage::Hello).into()
+    let private = PrivateView { agent: "ada".into(), mountpoint: b"/srv".into() };
+    let private = Hello { private: Some(private), ..plain.clone() };
+    [plain, full, endless, private].map(ClientMessage::Hello).into()
 }
 
 fn acquire(op: Op) -> Acquire {
@@ -238,6 +242,10 @@ fn replies(broker: BrokerInfo) -> Vec<Reply> {
         held: 2,
         waiting: 3,
         spaces: vec![SpaceLine { name: "s".into(), source: "/srv".into(), views: 4 }],
+        private: vec![PrivateLine {
+            view: PrivateView { agent: "ada".into(), mountpoint: b"/srv".into() },
+            pid: 300,
+        }],
         limits: vec![("sessions".into(), 4_096)],
         counts: vec![("granted".into(), 5)],
     };

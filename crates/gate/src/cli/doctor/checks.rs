@@ -16,6 +16,7 @@ pub fn all(facts: &Facts) -> Vec<Finding> {
         machine::device(&machine.device, &machine.surroundings),
         machine::fusermount(machine.fusermount.as_ref(), machine.may_mount),
         machine::trial(&facts.trial),
+        machine::private_views(machine.may_mount, &machine.namespaces),
         machine::allow_other(machine.user_allow_other, machine.may_mount),
         machine::open_files(&machine.descriptors),
         machine::backing(&machine.kernel, machine.may_back),

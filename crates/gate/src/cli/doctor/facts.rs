@@ -18,6 +18,7 @@ use rustix::thread::CapabilitySet;
 use crate::failure::Failure;
 use crate::interruption::Interruption;
 use crate::reach::BrokerFlags;
+use crate::userns::{self, Bar};
 
 /// The numbers that the kernel gives to the namespaces it starts with.
 const FIRST_USER_NAMESPACE: u64 = 0xEFFF_FFFD;
@@ -43,6 +44,8 @@ pub struct Machine {
     /// Whether this user mounts without `fusermount3`.
     pub may_mount: bool,
     pub fusermount: Option<Fusermount>,
+    /// Whether this user gets a user namespace to mount in, if only there they may.
+    pub namespaces: Result<(), (Errno, Option<Bar>)>,
     /// Whether /etc/fuse.conf lets ordinary users let others in.
     pub user_allow_other: bool,
     pub descriptors: Descriptors,
@@ -115,6 +118,10 @@ impl Machine {
             device: rustix::fs::open("/dev/fuse", flags, Mode::empty()).map(drop),
             may_mount: may_mount(),
             fusermount: Fusermount::find(),
+            namespaces: match may_mount() {
+                true => Ok(()),
+                false => userns::attempt().map_err(|errno| (errno, Bar::find())),
+            },
             user_allow_other: fuse_conf.lines().any(|line| line.trim() == "user_allow_other"),
             descriptors: Descriptors {
                 soft: limit.current.unwrap_or(u64::MAX),

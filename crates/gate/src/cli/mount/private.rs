@@ -59,7 +59,7 @@ impl Args {
     fn reach_behind(&self, footing: &Footing, plan: &Plan) -> Result<Reached, Failure> {
         let wanted = Wanted::find(&self.broker, &plan.settings)?;
         let Some(address) = footing.broker() else { return self.reach(&wanted, plan) };
-        let client = self.client("gate run".to_owned(), &plan.settings);
+        let client = self.client("gate run".to_owned(), plan);
         let watcher = Arc::new(plan.ears.clone()) as _;
         match connect(&wanted.approach(address.clone()), &client, &watcher) {
             Ok(session) => Ok(Reached { session, address }),

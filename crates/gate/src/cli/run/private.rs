@@ -120,8 +120,8 @@ fn forbidden(error: io::Error) -> Failure {
     match userns::Bar::find() {
         Some(bar) => cannot(&format!("{bar} ({error})"), &bar.remedy()),
         None => {
-            let hint = "allow user namespaces (in a container: its seccomp profile), or be root";
-            cannot(&format!("this user may not make a user namespace: {error}"), hint)
+            let cause = format!("this user may not make a user namespace: {error}");
+            cannot(&cause, userns::REMEDY_UNKNOWN)
         }
     }
 }

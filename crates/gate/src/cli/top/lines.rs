@@ -59,6 +59,7 @@ pub fn status(epoch: u64) -> Status {
         held: 3,
         waiting: 2,
         spaces: vec![SpaceLine { name: "default".into(), source: "/src".into(), views: 1 }],
+        private: vec![],
         limits: vec![],
         counts: vec![("granted".into(), 9), ("refused".into(), 1), ("revoked".into(), 0)],
     }

@@ -6,6 +6,7 @@ use rustix::io::Errno;
 use crate::cli::doctor::Finding;
 use crate::cli::doctor::facts::trial::Trial;
 use crate::cli::doctor::facts::{Descriptors, Fusermount, Surroundings};
+use crate::userns::{Bar, REMEDY_UNKNOWN};
 
 /// The oldest kernel that will do, and the first that reads files for a view, and that tells whose
 /// thread calls.
@@ -81,6 +82,22 @@ pub fn trial(trial: &Trial) -> Finding {
         Trial::Failed(failure) => {
             let line = |name| failure.line(name).unwrap_or_default();
             Finding::fail(CHECK, format!("{}: {}", line("error"), line("cause")), line("hint"))
+        }
+    }
+}
+
+/// Whether `gate run --view private` works.
+pub fn private_views(may_mount: bool, namespaces: &Result<(), (Errno, Option<Bar>)>) -> Finding {
+    const CHECK: &str = "private-views";
+    match namespaces {
+        _ if may_mount => {
+            Finding::ok(CHECK, "this user may mount: `gate run --view private` works")
+        }
+        Ok(()) => Finding::ok(CHECK, "`gate run --view private` works, in a user namespace"),
+        Err((_, Some(bar))) => Finding::warn(CHECK, bar.to_string(), bar.remedy()),
+        Err((errno, None)) => {
+            let found = format!("this user may not make a user namespace: {errno}");
+            Finding::warn(CHECK, found, REMEDY_UNKNOWN)
         }
     }
 }
@@ -225,6 +242,15 @@ mod tests {
         let failure = Failure::new("cannot mount", "no room", "make some");
         let finding = trial(&Trial::Failed(failure));
         assert_eq!(finding, Finding::fail("trial-view", "cannot mount: no room", "make some"));
+    }
+
+    #[test]
+    fn what_forbids_private_views_is_told_with_its_remedy() {
+        check(private_views(true, &Ok(())), Level::Ok, "this user may mount");
+        check(private_views(false, &Ok(())), Level::Ok, "in a user namespace");
+        let forbidden = |bar| private_views(false, &Err((Errno::PERM, bar)));
+        check(forbidden(Some(Bar::Clone)), Level::Warn, "unprivileged_userns_clone=1");
+        check(forbidden(None), Level::Warn, "allow user namespaces");
     }
 
     #[test]
