@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::os::fd::OwnedFd;
-use std::path::Path;
-use std::time::{Duration, Instant};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use gate_tests::World;
 use gate_tests::wait::{SOON, wait_until};
@@ -48,6 +49,35 @@ fn the_kernel_reads_large_files_itself_where_it_may() {
         seed_large(&world, "large");
         let [read, _] = moved_by(&world, || read_all(&world.view().join("large")));
         assert_eq!(read >= large, through_the_view, "{args:?}: {read}");
+    }
+}
+
+/// Returns a large file that has not changed for long: nobody can make one at once, but every
+/// machine has some.
+fn large_file_at_rest() -> PathBuf {
+    let long_ago = SystemTime::now() - Duration::from_secs(90);
+    let at_rest = |path: &PathBuf| {
+        let Ok(metadata) = fs::symlink_metadata(path) else { return false };
+        let changed = UNIX_EPOCH + Duration::from_secs(metadata.ctime().unsigned_abs());
+        metadata.is_file() && metadata.len() >= LARGE as u64 && changed < long_ago
+    };
+    let mut programs = fs::read_dir("/usr/bin").unwrap().map(|entry| entry.unwrap().path());
+    programs.find(at_rest).expect("a machine with programs that were there before")
+}
+
+#[test]
+fn what_is_at_rest_can_be_opened_as_often_as_one_likes() {
+    let file = large_file_at_rest();
+    let bytes = fs::read(&file).unwrap();
+    for mode in ["default", "strict", "fast"] {
+        let mut world = World::bare();
+        world.start_broker([""; 0]);
+        world.mount(file.parent().unwrap(), &world.view(), ["--mode", mode]);
+        let seen = world.view().join(file.file_name().unwrap());
+        for time in 1..=3 {
+            let read = fs::read(&seen).unwrap_or_else(|error| panic!("{mode}, {time}: {error}"));
+            assert!(read == bytes, "{mode}, {time}");
+        }
     }
 }
 

@@ -67,9 +67,14 @@ pub struct Opened {
 
 impl Opened {
     fn wire(&self) -> abi::OpenOut {
+        let mut flags = self.flags;
+        if flags.contains(OpenFlags::PASSTHROUGH) {
+            // Of a backed file nothing is cached here, and the kernel fails an open that says so.
+            flags.remove(OpenFlags::KEEP_CACHE);
+        }
         abi::OpenOut {
             handle: self.handle.0,
-            open_flags: self.flags.bits(),
+            open_flags: flags.bits(),
             backing: self.backing.map_or(0, |backing| backing.0),
         }
     }

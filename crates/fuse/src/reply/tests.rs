@@ -68,6 +68,16 @@ fn entry_and_handle_follow_each_other() {
 }
 
 #[test]
+fn the_kernel_is_never_told_to_keep_what_it_has_of_a_backed_file() {
+    let kernel = Kernel::new();
+    let flags = OpenFlags::KEEP_CACHE | OpenFlags::PASSTHROUGH | OpenFlags::NOFLUSH;
+    kernel.reply().opened(&Opened { handle: HandleId(9), flags, backing: Some(BackingId(4)) });
+    let (_, body) = kernel.answer().unwrap();
+    let expected = OpenFlags::PASSTHROUGH | OpenFlags::NOFLUSH;
+    assert_eq!(body[8..12], expected.bits().to_ne_bytes());
+}
+
+#[test]
 fn errors_are_negative_and_never_the_kernels_own() {
     let kernel = Kernel::new();
     kernel.reply().error(Errno::DEADLK);
