@@ -6,6 +6,7 @@ mod advisory;
 mod attributes;
 mod bench;
 mod beside;
+mod bypass;
 mod bytes;
 mod client;
 mod doctor;

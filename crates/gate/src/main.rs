@@ -2,11 +2,12 @@
 //!
 //! [`cli`] has one file per command. Beside it lies what several commands need: [`reach`] finds
 //! the broker, [`seen`] tells which view shows a path, [`footing`] where another can stand, [`board`] words what the broker says of
-//! locks, [`background`] makes processes that stay, [`temporary`] a view that goes with its command,
+//! locks, [`bypass`] how one comes past a view, [`background`] makes processes that stay, [`temporary`] a view that goes with its command,
 //! [`failure`] is how every command fails.
 
 mod background;
 mod board;
+mod bypass;
 mod cli;
 mod config;
 mod duration;

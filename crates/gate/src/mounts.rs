@@ -13,6 +13,8 @@ const KIND: &[u8] = b"fuse.gate";
 pub struct Mount {
     /// Which it is, as long as it is mounted.
     pub id: u64,
+    /// Which mount it is mounted on.
+    pub parent: u64,
     /// Its file system: major and minor number.
     pub device: (u32, u32),
     /// What of its file system it shows.
@@ -50,9 +52,21 @@ pub fn of(path: &Path) -> io::Result<Option<Mount>> {
 
 /// Returns the mount of a table that a path lies in.
 pub fn innermost<'a>(table: &'a [Mount], path: &Path) -> Option<&'a Mount> {
-    let above = table.iter().filter(|mount| path.starts_with(&mount.point));
-    // Of several at one place the last is uppermost, and that is the one which is found.
-    above.max_by_key(|mount| mount.point.components().count())
+    let on_the_way = |mount: &&Mount| path.starts_with(&mount.point);
+    let is_first = |mount: &Mount| table.iter().all(|other| other.id != mount.parent);
+    let is_on = |mount: &Mount, on: Option<&Mount>| match on {
+        Some(on) => mount.parent == on.id && mount.id != on.id,
+        None => is_first(mount) || mount.parent == mount.id,
+    };
+    // From mount to mount, as the kernel walks: what lies under another mount is not on the way.
+    let mut found = None;
+    loop {
+        let next = table.iter().filter(on_the_way).filter(|mount| is_on(mount, found));
+        match next.min_by_key(|mount| mount.point.components().count()) {
+            Some(next) => found = Some(next),
+            None => return found,
+        }
+    }
 }
 
 /// Reads a table of mounts.
@@ -64,7 +78,8 @@ pub fn parse(table: &[u8]) -> Vec<Mount> {
 fn parse_line(line: &[u8]) -> Option<Mount> {
     let mut fields = line.split(|byte| *byte == b' ');
     let id = number(fields.next()?)?;
-    let (major, minor) = str::from_utf8(fields.nth(1)?).ok()?.split_once(':')?;
+    let parent = number(fields.next()?)?;
+    let (major, minor) = str::from_utf8(fields.next()?).ok()?.split_once(':')?;
     let device = (major.parse().ok()?, minor.parse().ok()?);
     let (root, point) = (unescape(fields.next()?), unescape(fields.next()?));
     let (mut shared, mut master) = (None, None);
@@ -78,7 +93,7 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
     let user = options.find_map(|option| option.strip_prefix(b"user_id="));
     let user = user.and_then(|user| str::from_utf8(user).ok()?.parse().ok());
     let (is_gated, kind) = (kind == KIND, OsString::from_vec(kind.to_owned()));
-    Some(Mount { id, device, root, point, shared, master, kind, source, is_gated, user })
+    Some(Mount { id, parent, device, root, point, shared, master, kind, source, is_gated, user })
 }
 
 fn number(field: &[u8]) -> Option<u64> {
@@ -119,6 +134,7 @@ mod tests {
         assert!(!mounts[0].is_gated);
         let gated = Mount {
             id: 36,
+            parent: 22,
             device: (0, 98),
             root: "/".into(),
             point: "/tmp/a b".into(),
@@ -130,5 +146,20 @@ mod tests {
             user: Some(7),
         };
         assert_eq!(mounts[1], gated);
+    }
+
+    #[test]
+    fn a_path_lies_in_what_was_mounted_over_it_last() {
+        let table = parse(
+            br"1 0 8:1 / / rw - ext4 a rw
+2 1 8:2 / /a/b rw - ext4 b rw
+3 1 0:3 / /a rw - tmpfs c rw
+4 3 0:4 / /a rw - tmpfs d rw
+5 4 0:5 / /a/d rw - tmpfs e rw
+",
+        );
+        let found = |path: &str| innermost(&table, Path::new(path)).unwrap().id;
+        let found = ["/", "/c", "/a", "/a/b", "/a/b/c", "/a/d", "/ab"].map(found);
+        assert_eq!(found, [1, 1, 4, 4, 4, 5, 1]);
     }
 }

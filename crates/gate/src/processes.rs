@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 
 use gate_api::process;
 use gate_core::lock::claim::Process;
+use gate_view::written;
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+use serde::Serialize;
 
 use crate::mounts::Mount;
 
@@ -18,7 +20,7 @@ pub use gate_view::agent::{AGENT_VARIABLE, RUN_VARIABLE};
 const USERS_NAMED_MAX: usize = 5;
 
 /// Somebody who uses something.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct User {
     /// The process.
     pub pid: u32,
@@ -27,11 +29,13 @@ pub struct User {
     /// What it has there.
     pub has: Use,
     /// Where.
+    #[serde(with = "written")]
     pub path: PathBuf,
 }
 
 /// What a process has beneath a directory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Use {
     /// Its working directory.
     WorkingDirectory,
@@ -82,26 +86,44 @@ pub struct Grip {
     has: Use,
     /// Where it is, as the process' mounts have it.
     pub path: PathBuf,
-    /// By what it is told apart from others of that path.
-    mark: Mark,
+    way: Way,
 }
 
+/// How it was come to.
 #[derive(Debug)]
-enum Mark {
-    /// A link in /proc that leads there.
+enum Way {
+    /// By a link in /proc.
     Link(PathBuf),
-    /// The file system of something that is mapped.
+    /// As a mapping, of which the file system is told.
+    Mapping((u32, u32)),
+}
+
+/// By what something is told apart from others of its path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mark {
+    /// The mount it was opened by.
+    Mount(u64),
+    /// Its file system.
     Device((u32, u32)),
 }
 
 impl Grip {
-    /// Returns whether it is of this very mount; that asks no server of a file system.
+    /// Returns whether it is of this very mount.
     pub fn is_of(&self, mount: &Mount) -> bool {
-        match &self.mark {
-            Mark::Device(device) => *device == mount.device,
-            Mark::Link(link) => {
+        match self.mark() {
+            Some(Mark::Mount(id)) => id == mount.id,
+            Some(Mark::Device(device)) => device == mount.device,
+            None => false,
+        }
+    }
+
+    /// Returns by what it is told apart; that asks no server of a file system.
+    pub fn mark(&self) -> Option<Mark> {
+        match &self.way {
+            Way::Mapping(device) => Some(Mark::Device(*device)),
+            Way::Link(link) => {
                 let found = statx(CWD, link, AtFlags::STATX_DONT_SYNC, StatxFlags::MNT_ID);
-                found.is_ok_and(|found| found.stx_mnt_id == mount.id)
+                found.ok().map(|found| Mark::Mount(found.stx_mnt_id))
             }
         }
     }
@@ -195,7 +217,7 @@ fn grips_of(pid: u32) -> impl Iterator<Item = Grip> {
     let of = PathBuf::from(format!("/proc/{pid}"));
     let by_link = move |has, link: PathBuf| {
         let path = fs::read_link(&link).ok()?;
-        Some(Grip { pid, has, path, mark: Mark::Link(link) })
+        Some(Grip { pid, has, path, way: Way::Link(link) })
     };
     let places = [(Use::WorkingDirectory, of.join("cwd")), (Use::Root, of.join("root"))];
     let places = places.into_iter().filter_map(move |(has, link)| by_link(has, link));
@@ -232,8 +254,8 @@ fn mapping(pid: u32, line: &[u8]) -> Option<Grip> {
     let device = str::from_utf8(line[..slash].split(|byte| *byte == b' ').nth(3)?).ok()?;
     let (major, minor) = device.split_once(':')?;
     let number = |digits| u32::from_str_radix(digits, 16).ok();
-    let mark = Mark::Device((number(major)?, number(minor)?));
-    Some(Grip { pid, has: Use::Mapping, path, mark })
+    let way = Way::Mapping((number(major)?, number(minor)?));
+    Some(Grip { pid, has: Use::Mapping, path, way })
 }
 
 /// Returns the files from which this process runs.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use gate_core::lock::limits::Limit;
 use serde::Serialize;
 
 use crate::board;
+use crate::bypass::{self, Bypasses, Shown};
 use crate::config::Settings;
 use crate::failure::{Exit, Failure};
 use crate::mounts::{self, Mount};
@@ -42,6 +44,7 @@ struct Report {
     trouble: Option<String>,
     mounts: Vec<View>,
     private: Vec<Private>,
+    bypasses: Vec<Bypasses>,
     limits: BTreeMap<String, u64>,
     sudo: String,
 }
@@ -123,9 +126,11 @@ impl Report {
         let is_ours = |mount: &Mount| {
             mount.is_gated && broker.as_ref().is_none_or(|broker| broker.serves(&mount.source))
         };
+        let ours = || mounts.iter().filter(|mount| is_ours(mount));
         Ok(Report {
             version: 1,
-            mounts: mounts.iter().filter(|mount| is_ours(mount)).map(View::new).collect(),
+            bypasses: bypass::find(ours().map(Shown::from).chain(private.iter().map(Shown::from))),
+            mounts: ours().map(View::new).collect(),
             private,
             broker,
             trouble,
@@ -151,6 +156,13 @@ impl Report {
         let mut table = Table::new(["PRIVATE VIEW", "AGENT", "SERVED BY"]);
         for Private { agent, mountpoint, pid } in &self.private {
             table.row([mountpoint.clone(), agent.clone(), pid.to_string()]);
+        }
+        if !table.is_empty() {
+            text.push_str(&table.text());
+        }
+        let mut table = Table::new(["SOURCE", "WAYS PAST ITS VIEWS"]);
+        for Bypasses { source, ways } in &self.bypasses {
+            ways.iter().for_each(|way| table.row([source.display().to_string(), way.text()]));
         }
         if !table.is_empty() {
             text.push_str(&table.text());
@@ -221,6 +233,14 @@ impl Private {
         let PrivateLine { view, pid } = line;
         let mountpoint = String::from_utf8_lossy(&view.mountpoint).into_owned();
         Private { agent: view.agent.clone(), mountpoint, pid: *pid }
+    }
+}
+
+impl From<&Private> for Shown {
+    fn from(view: &Private) -> Shown {
+        let server = std::fs::metadata(format!("/proc/{}", view.pid));
+        let user = server.ok().map(|server| server.uid());
+        Shown { source: PathBuf::from(&view.mountpoint), user }
     }
 }
 

@@ -1,6 +1,7 @@
 //! What facts mean: each check a function of its own.
 
 mod broker;
+mod bypass;
 mod machine;
 mod state;
 mod view;
@@ -26,6 +27,7 @@ pub fn all(facts: &Facts) -> Vec<Finding> {
     ];
     findings.extend(broker::all(&facts.broker));
     findings.extend(state::all(&facts.state));
+    findings.extend(facts.bypasses.iter().flat_map(bypass::all));
     findings.extend(facts.views.iter().map(view::one));
     findings
 }

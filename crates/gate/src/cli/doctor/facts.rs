@@ -15,8 +15,10 @@ use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 use rustix::thread::CapabilitySet;
 
+use crate::bypass::{self, Bypasses, Shown};
 use crate::failure::Failure;
 use crate::interruption::Interruption;
+use crate::mounts;
 use crate::reach::BrokerFlags;
 use crate::userns::{self, Bar};
 
@@ -32,6 +34,7 @@ pub struct Facts {
     pub broker: broker::Broker,
     pub state: state::State,
     pub views: Vec<view::View>,
+    pub bypasses: Vec<Bypasses>,
 }
 
 /// What holds for all views of this machine, and for this user.
@@ -101,7 +104,9 @@ impl Facts {
         let state = state::State::look(state_dir);
         let views = view::ask_all(mountpoints);
         interruption.check()?;
-        Ok(Facts { machine, trial, broker, state, views })
+        let bypasses = bypasses(&views);
+        interruption.check()?;
+        Ok(Facts { machine, trial, broker, state, views, bypasses })
     }
 }
 
@@ -167,6 +172,14 @@ impl Surroundings {
             in_pid_namespace: is_other("pid", FIRST_PID_NAMESPACE),
         }
     }
+}
+
+/// Of the sources of these views.
+fn bypasses(views: &[view::View]) -> Vec<Bypasses> {
+    let table = mounts::all().unwrap_or_default();
+    let is_meant = |point: &Path| views.iter().any(|view| view.point == point);
+    let meant = table.iter().filter(|mount| mount.is_gated && is_meant(&mount.point));
+    bypass::find(meant.map(Shown::from))
 }
 
 fn line(path: &str) -> Option<String> {

@@ -1,0 +1,52 @@
+//! Of the ways past the views of a source.
+
+use crate::bypass::Bypasses;
+use crate::cli::doctor::Finding;
+
+const CHECK: &str = "bypass";
+
+pub fn all(bypasses: &Bypasses) -> Vec<Finding> {
+    let Bypasses { source, ways } = bypasses;
+    let finding = |way: &crate::bypass::Bypass| {
+        let finding = match way.closed_by(source) {
+            Some(mend) => Finding::warn(CHECK, way.text(), mend),
+            None => Finding::ok(CHECK, way.text()),
+        };
+        finding.about(source.display().to_string())
+    };
+    ways.iter().map(finding).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bypass::{Access, Bypass};
+    use crate::cli::doctor::Level;
+
+    #[test]
+    fn each_way_is_told_with_what_closes_it_and_what_nothing_closes_is_no_fault() {
+        let mount = Bypass::OtherMount {
+            path: "/bind".into(),
+            shows: "/s".into(),
+            open_to: Access::Group(7),
+        };
+        let open = Bypass::BarePath { open_to: Access::Everybody };
+        let ways = vec![open, mount, Bypass::Privileged { users: vec![0, 7] }];
+        let findings = all(&Bypasses { source: "/s".into(), ways });
+        let said: Vec<_> =
+            findings.iter().map(|f| (f.level, f.found.as_str(), f.mend.as_deref())).collect();
+        let expected = [
+            (
+                Level::Warn,
+                "its own path is open to everybody",
+                Some(
+                    "`gate mount /s` puts a view over it; or keep it in a directory that is open \
+                     to root alone",
+                ),
+            ),
+            (Level::Warn, "/s is mounted bare at /bind, open to group 7", Some("`umount /bind`")),
+            (Level::Ok, "root and user 7 could unmount the view, or look into its server", None),
+        ];
+        assert_eq!(said, expected);
+    }
+}

@@ -1,0 +1,203 @@
+//! How somebody could still come past a view: `gate status` and `gate doctor` tell.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use gate_tests::wait::{SOON, wait_until};
+use gate_tests::world::ORDINARY_USER;
+use gate_tests::{World, kernel};
+use serde_json::{Value, json};
+
+#[test]
+fn a_source_is_open_by_its_path_until_a_view_lies_over_it() {
+    let mut world = with_broker();
+    let [source, view] = [world.source(), world.view()];
+    world.mount(&source, &view, [""; 0]);
+    let open_to = |world: &World| way(world, "bare-path").map(|way| way["open_to"].clone());
+    assert_eq!(open_to(&world), Some(json!({"who": "everybody"})));
+    let status = world.gate(["status"]).run().success();
+    assert!(status.contains("its own path is open to everybody"), "{status}");
+    let mend = format!("`gate mount {}`", source.display());
+    assert!(mends(&world, &view).iter().any(|said| said.contains(&mend)));
+    let close = |mode| fs::set_permissions(&source, Permissions::from_mode(mode)).unwrap();
+    close(0o710);
+    assert_eq!(open_to(&world), Some(json!({"who": "group", "id": 0})));
+    close(0o700);
+    assert_eq!(open_to(&world), None, "it is open to root alone");
+    close(0o755);
+    assert!(open_to(&world).is_some());
+    world.mount(&source, &source, [""; 0]);
+    assert_eq!(open_to(&world), None);
+    world.umount(&source);
+    assert!(open_to(&world).is_some());
+}
+
+#[test]
+fn what_is_mounted_elsewhere_too_is_named_until_it_is_unmounted() {
+    assert!(rustix::process::geteuid().is_root(), "needs root: run `cargo xtask test`");
+    let mut world = with_broker();
+    world.seed("d/f", "");
+    let [source, twin] = [world.source(), world.twin()];
+    for (of, shows) in [("source", source.clone()), ("source/d", source.join("d"))] {
+        let bind = format!("mount --bind {of} twin; mount --make-private twin");
+        world.script(world.home(), &bind).run().success();
+        world.mount(&source, &source, [""; 0]);
+        let found = way(&world, "other-mount").unwrap();
+        assert_eq!(
+            (found["path"].as_str(), found["shows"].as_str()),
+            (twin.to_str(), shows.to_str())
+        );
+        let mend = format!("`umount {}`", twin.display());
+        assert!(mends(&world, &source).contains(&mend));
+        world.script(world.home(), "umount twin").run().success();
+        assert_eq!(way(&world, "other-mount"), None);
+        world.umount(&source);
+    }
+}
+
+#[test]
+fn who_was_there_before_the_view_is_named_until_it_has_left() {
+    let mut world = with_broker();
+    let source = world.source();
+    world.seed("d/f", "");
+    fs::copy("/bin/cat", source.join("cat")).unwrap();
+    for (there, has) in [
+        ("cd source/d; echo; read -r line", "working-directory"),
+        ("exec 3>> source/d/f; echo; read -r line", "open-file"),
+        ("exec source/cat > there", "mapping"),
+    ] {
+        let mut shell = world.script(world.home(), there).start_with_input();
+        let input = shell.stdin();
+        let is_there = || {
+            let refusal = world.gate(["mount", "--foreground", "source"]).run();
+            refusal.stderr.contains(&format!("process {}", shell.pid()))
+        };
+        wait_until(SOON, "the shell is there", is_there);
+        world.mount(&source, &source, ["--force"]);
+        let found = way(&world, "bare-use").unwrap();
+        let found = found["users"].as_array().unwrap();
+        let pids: Vec<_> = found.iter().map(|user| user["pid"].as_i64()).collect();
+        assert_eq!(pids, [Some(shell.pid().into())]);
+        assert_eq!(found[0]["has"], has);
+        let status = world.gate(["status"]).run().success();
+        assert!(status.contains(&format!("(process {}: ", shell.pid())), "{status}");
+        drop(input);
+        let _ = shell.finish(SOON);
+        assert_eq!(way(&world, "bare-use"), None, "who works in the view is not past it");
+        world.umount(&source);
+    }
+}
+
+#[test]
+fn who_works_in_the_view_is_not_past_it() {
+    let mut world = with_broker();
+    let source = world.source();
+    world.seed("f", "");
+    world.mount(&source, &source, [""; 0]);
+    let mut actor = world.actor(&source);
+    let _fd = actor.open("w", "f");
+    assert_eq!(ways(&world), [json!({"way": "privileged", "users": [0]})]);
+}
+
+#[test]
+fn programs_that_see_other_mounts_are_named_until_they_end() {
+    assert!(rustix::process::geteuid().is_root(), "needs root: run `cargo xtask test`");
+    let mut world = with_broker();
+    let source = world.source();
+    let words = ["--mount", "--propagation", "private", "bash", "-c", "echo > there; read -r line"];
+    let mut inside = world.command("unshare".as_ref()).args(words).start_with_input();
+    let input = inside.stdin();
+    wait_until(SOON, "it has mounts of its own", || world.home().join("there").exists());
+    world.mount(&source, &source, [""; 0]);
+    let seen = |world: &World| {
+        let found = way(world, "other-namespace")?;
+        // Other tests have namespaces, too.
+        let namespaces = found["namespaces"].as_array().unwrap().clone();
+        namespaces.into_iter().find(|seen| seen["pid"] == inside.pid())
+    };
+    assert_eq!(seen(&world).unwrap()["path"].as_str(), source.to_str());
+    drop(input);
+    wait_until(SOON, "it has ended", || kernel::is_dead(inside.pid()));
+    assert_eq!(seen(&world), None);
+    let _ = inside.finish(SOON);
+}
+
+/// No view is asked.
+#[test]
+fn a_view_that_hangs_hangs_no_report() {
+    let mut world = with_broker();
+    let source = world.source();
+    world.mount(&source, &source, [""; 0]);
+    world.server_of(&source).stop();
+    assert_eq!(ways(&world), [json!({"way": "privileged", "users": [0]})]);
+    world.server_of(&source).signal(rustix::process::Signal::CONT);
+}
+
+#[test]
+fn the_user_of_a_view_is_named_beside_root() {
+    let mut world = World::bare_of_ordinary_user();
+    world.start_broker([""; 0]);
+    let [source, view] = [world.source(), world.view()];
+    world.mount(&source, &view, [""; 0]);
+    let user = ORDINARY_USER.uid;
+    assert_eq!(way(&world, "privileged").unwrap()["users"], json!([0, user]));
+    fs::set_permissions(world.home(), Permissions::from_mode(0o700)).unwrap();
+    let open_to = json!({"who": "user", "id": user});
+    assert_eq!(way(&world, "bare-path").unwrap()["open_to"], open_to);
+}
+
+#[test]
+fn the_source_of_a_private_view_is_open_to_others() {
+    let world = with_broker();
+    let words = ["run", "--view", "private", "--agent", "ada", "--in", "source", "--"];
+    let words = [world.program("gate").into()].into_iter().chain(words.map(Into::into));
+    let mut ada = world.actor_by(words, world.home());
+    ada.ask(["stat", "/"]).unwrap();
+    assert_eq!(way(&world, "bare-path").unwrap()["open_to"], json!({"who": "everybody"}));
+    ada.leave();
+    ada.end(SOON);
+    wait_until(SOON, "its view has ended", || report(&world)["bypasses"] == json!([]));
+}
+
+fn with_broker() -> World {
+    let mut world = World::bare();
+    world.start_broker([""; 0]);
+    world
+}
+
+fn report(world: &World) -> Value {
+    serde_json::from_str(&world.gate(["status", "--json"]).run().success()).unwrap()
+}
+
+/// Returns the ways past the views of a world's source; other namespaces may be those of other tests.
+#[track_caller]
+fn ways(world: &World) -> Vec<Value> {
+    let report = report(world);
+    let bypasses = report["bypasses"].as_array().unwrap();
+    let source = world.source();
+    let of_source = bypasses.iter().find(|found| found["source"].as_str() == source.to_str());
+    let mut ways =
+        of_source.unwrap_or_else(|| panic!("{report}"))["ways"].as_array().unwrap().clone();
+    let pids: Vec<_> = kernel::processes_of(world.home()).into_iter().map(|(pid, _)| pid).collect();
+    let is_ours = |seen: &Value| pids.iter().any(|pid| seen["pid"] == *pid);
+    ways.retain(|way| {
+        way["way"] != "other-namespace" || way["namespaces"].as_array().unwrap().iter().any(is_ours)
+    });
+    ways
+}
+
+#[track_caller]
+fn way(world: &World, name: &str) -> Option<Value> {
+    ways(world).into_iter().find(|way| way["way"] == name)
+}
+
+/// Returns what the doctor says closes the ways past a view.
+#[track_caller]
+fn mends(world: &World, view: &Path) -> Vec<String> {
+    let said = world.gate(["doctor", "--json"]).args([view]).run().success();
+    let report: Value = serde_json::from_str(&said).unwrap();
+    let checks = report["checks"].as_array().unwrap().iter();
+    let ways = checks.filter(|check| check["check"] == "bypass");
+    ways.filter_map(|check| Some(check["mend"].as_str()?.to_owned())).collect()
+}
