@@ -35,7 +35,7 @@ use rustc_hash::FxHashSet;
 
 use crate::sessions::Client;
 use crate::spaces::Space;
-use checkpoint::Checkpointer;
+use checkpoint::{Checkpointer, LOG_PAGES_MAX};
 
 /// The name of the journal in the state directory.
 pub(crate) const JOURNAL_NAME: &str = "journal.sqlite";
@@ -228,7 +228,9 @@ impl Journal {
             .execute_batch(&format!(
                 "PRAGMA page_size = {PAGE_BYTES};
                  PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
-                 PRAGMA wal_autocheckpoint = 0; PRAGMA busy_timeout = 200;"
+                 PRAGMA wal_autocheckpoint = 0; PRAGMA busy_timeout = 200;
+                 PRAGMA journal_size_limit = {};",
+                LOG_PAGES_MAX * PAGE_BYTES
             ))
             .map_err(trouble)?;
         if tables == 0 {

@@ -11,8 +11,9 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use rusqlite::Connection;
 
-/// Pages of the log beyond which the commits wait for it.
-const LOG_PAGES_MAX: i64 = 32 * 1024;
+/// Pages of the log beyond which the commits wait for it, and which it shrinks to when it begins
+/// anew.
+pub(super) const LOG_PAGES_MAX: i64 = 32 * 1024;
 
 /// Makes a checkpoint when it is asked to, on a thread that begins with the first.
 pub(super) struct Checkpointer {
