@@ -339,6 +339,36 @@ fn status_tells_of_private_views_wherever_it_is_asked() {
     }
 }
 
+/// A private view goes on without the one that all others see. When that one is at rest is for the
+/// machine's mounts to say: where copies of them are not told of it, who has one is named.
+#[test]
+fn the_shared_view_is_unmounted_under_a_private_one() {
+    assert!(rustix::process::geteuid().is_root(), "needs root: run `cargo xtask test`");
+    let [world, _] = worlds();
+    seed(&world, "f", "text\n");
+    let script = r#"
+        mkfifo came go told
+        "$0" mount source
+        "$0" run --view private --in source -- \
+            sh -c 'echo in > ../came; read -r line < ../go; cat f' & ada=$!
+        read -r line < came
+        exec 3<> go
+        "$0" umount source 2> told & umount=$!
+        read -r line < told || [ "$1" = shared ]; echo "$line"
+        if [ "$1" = shared ]; then wait "$umount"; fi
+        echo on >&3
+        wait "$ada"; wait "$umount"
+        rm came go told"#;
+    let gate = world.program("gate");
+    for (propagation, told) in [("shared", "\n"), ("private", "still see it")] {
+        let unshare = ["-m", "--propagation", propagation, "bash", "-euc", script];
+        let run = world.command("unshare".as_ref()).args(unshare);
+        let said = run.args([gate.as_os_str(), propagation.as_ref()]).run().success();
+        let (first, rest) = said.split_once('\n').unwrap();
+        assert!(format!("{first}\n").contains(told) && rest == "text\n", "{propagation}: {said}");
+    }
+}
+
 #[test]
 fn many_private_views_of_one_source_stand_side_by_side() {
     let world = &worlds()[1];

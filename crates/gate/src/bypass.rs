@@ -21,7 +21,7 @@ pub use access::Access;
 use bare::Place;
 pub use bare::{Bare, Views};
 pub use others::{Namespace, seeing};
-pub use tables::Tables;
+pub use tables::{Table, Tables};
 
 /// How many of several are named.
 const NAMED_MAX: usize = 5;

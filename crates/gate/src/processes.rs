@@ -178,6 +178,10 @@ fn serves(pid: u32, point: &Path) -> bool {
     let words = fs::read(of.join("cmdline")).unwrap_or_default();
     let dir = fs::read_link(of.join("cwd")).unwrap_or_default();
     let mut words = words.split(|byte| *byte == 0).map(|word| Path::new(OsStr::from_bytes(word)));
+    // A private view is at such a place, too, and another one.
+    if words.clone().any(|word| word == Path::new("--private")) {
+        return false;
+    }
     // In the background it has left the directory that it was told a path from.
     let is_left = |word: &Path| dir == Path::new("/") && word.is_relative();
     let is_told = words.any(|word| {

@@ -27,7 +27,8 @@ pub struct Namespace {
 /// Returns those in which a program that is not of Gate sees a source bare.
 pub fn seeing(bare: &Bare, tables: &Tables, views: Views) -> Vec<Namespace> {
     let sees = |(namespace, table): (u64, &Table)| {
-        let path = bare.places(&table.mounts, views).into_iter().next()?.path;
+        // Its own path comes first, and says less than another.
+        let path = bare.places(&table.mounts, views).pop()?.path;
         let command = processes::command_of_pid(table.pid)?;
         Some(Namespace { namespace, pid: table.pid, command, path })
     };

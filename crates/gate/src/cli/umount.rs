@@ -10,6 +10,7 @@ use gate_api::process;
 use gate_fuse::UnmountError;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use crate::bypass::{self, Table, Tables};
 use crate::failure::{Exit, Failure};
 use crate::mounts;
 use crate::processes::{self, User};
@@ -17,7 +18,9 @@ use crate::seen::{About, Unseen};
 
 /// How long a view may take to say who serves it.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
-/// How long its process may take to end once it is unmounted.
+/// How long its process may take to end once it is unmounted, without a word …
+const END_PATIENCE_SILENT: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+/// … and after it was said what it may wait for.
 const END_PATIENCE: Timespec = Timespec { tv_sec: 30, tv_nsec: 0 };
 
 /// Unmount a gated view, unless somebody uses it
@@ -32,18 +35,18 @@ impl Args {
         let point = point_of(&self.mountpoint)
             .map_err(|error| cannot(&self.mountpoint, error, "check the path"))?;
         let mount = mounts::at(&point).map_err(|error| cannot(&point, error, "is /proc mounted?"));
-        match mount? {
-            Some(mount) if mount.is_gated => {}
+        let device = match mount? {
+            Some(mount) if mount.is_gated => mount.device,
             Some(_) => {
                 let hint = format!("`umount {}` ends other mounts", point.display());
                 return Err(cannot(&point, "what is mounted there is no gated view", hint));
             }
             None => return Err(not_mounted(&point)),
-        }
+        };
         let server = server_of(&point)?;
         gate_fuse::unmount(&point).map_err(|error| refused(&point, &error))?;
         if let Some(server) = server {
-            await_end(&server, &point)?;
+            await_end(&server, &point, device)?;
         }
         Ok(Exit::Success)
     }
@@ -120,18 +123,46 @@ fn server_of(point: &Path) -> Result<Option<OwnedFd>, Failure> {
     }
 }
 
-fn await_end(server: &OwnedFd, point: &Path) -> Result<(), Failure> {
+fn await_end(server: &OwnedFd, point: &Path, device: (u32, u32)) -> Result<(), Failure> {
+    if ends_within(server, &END_PATIENCE_SILENT) {
+        return Ok(());
+    }
+    let seen_by = who_sees(device);
+    let still =
+        format!("{} still see it, in mount namespaces of their own", bypass::named(&seen_by));
+    if !seen_by.is_empty() {
+        eprintln!("{} is unmounted here; {still}", point.display());
+    }
+    if ends_within(server, &END_PATIENCE) {
+        return Ok(());
+    }
+    let what = format!("{} is unmounted, but not yet at rest", point.display());
+    Err(match seen_by.is_empty() {
+        true => {
+            let cause = "the process that served it has not ended";
+            Failure::new(what, cause, "look into its log before using the source")
+        }
+        false => Failure::new(what, still, "its server ends when they have ended"),
+    })
+}
+
+/// Returns the words for who sees a file system in other mount namespaces, one of each.
+fn who_sees(device: (u32, u32)) -> Vec<String> {
+    let tables = Tables::read();
+    let sees = |table: &Table| table.mounts.iter().any(|mount| mount.device == device);
+    let pids = tables.others().filter(|(_, table)| sees(table)).map(|(_, table)| table.pid);
+    let named = |pid| Some(format!("{} (process {pid})", processes::command_of_pid(pid)?));
+    pids.filter_map(named).collect()
+}
+
+fn ends_within(server: &OwnedFd, patience: &Timespec) -> bool {
     let mut ends = [PollFd::new(server, PollFlags::IN)];
     loop {
-        return match poll(&mut ends, Some(&END_PATIENCE)) {
-            Err(rustix::io::Errno::INTR) => continue,
-            Ok(0) => {
-                let what = format!("{} is unmounted, but not yet at rest", point.display());
-                let cause = "the process that served it has not ended";
-                Err(Failure::new(what, cause, "look into its log before using the source"))
-            }
-            Ok(_) | Err(_) => Ok(()),
-        };
+        match poll(&mut ends, Some(patience)) {
+            Err(rustix::io::Errno::INTR) => {}
+            Ok(0) => return false,
+            Ok(_) | Err(_) => return true,
+        }
     }
 }
 

@@ -51,6 +51,8 @@ fn ways_beside(bare: &Bare, tables: &Tables, source: &Path) -> Vec<String> {
     // What lies at its own path now is what is to be covered.
     let own = own.filter(|place| !place.path.starts_with(source));
     let own = own.map(|place| place.path.display().to_string());
-    let others = bypass::seeing(bare, tables, views).into_iter();
-    own.chain(others.map(|namespace| namespace.to_string())).collect()
+    let mut others = bypass::seeing(bare, tables, views);
+    // Whose mounts are private has copies of all; who has another path may have made that one itself.
+    others.sort_by_key(|namespace| namespace.path == source);
+    own.chain(others.iter().map(ToString::to_string)).collect()
 }
