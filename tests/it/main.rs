@@ -9,6 +9,7 @@ mod beside;
 mod bypass;
 mod bytes;
 mod client;
+mod coherence;
 mod doctor;
 mod doors;
 mod earlier;

@@ -73,7 +73,11 @@ impl View {
         match (self.directory.peek(parent, name), known) {
             (Ok((file, attr)), Some(node)) if self.directory.file_key(node) == Ok(file) => {
                 if !self.directory.was_told(node, &attr) {
-                    self.declare_stale(node, Stale::Attributes);
+                    // What is mapped nobody asks for again. With a writer of its own a view has
+                    // most likely made the change itself, in the pages that it would drop.
+                    let is_only_read = self.handles.is_open(node) && !self.handles.is_written(node);
+                    let stale = if is_only_read { Stale::Everything } else { Stale::Attributes };
+                    self.declare_stale(node, stale);
                 }
             }
             (Err(Errno::NOENT), None) => {}

@@ -52,6 +52,7 @@ fn main() -> ExitCode {
 #[derive(Default)]
 struct Actor {
     files: BTreeMap<i32, OwnedFd>,
+    mapped: Option<Mapped>,
     slots: slots::Slots,
 }
 
@@ -69,6 +70,7 @@ impl Actor {
             "thread" => start_thread(),
             "capture" => capture(rest),
             "at" => self.slots.act(rest),
+            "load" => self.mapped.as_ref().map(Mapped::load).ok_or(Errno::INVAL),
             "leave" => {
                 self.slots = slots::Slots::default();
                 Ok(none(()))
@@ -98,6 +100,10 @@ impl Actor {
             return close(file);
         }
         let file = self.files.get(&key).ok_or(Errno::BADF)?;
+        if verb == "mmap" {
+            let mapped = Mapped::of(file, number(rest, 1)?)?;
+            return Ok(self.mapped.insert(mapped).load());
+        }
         match verb {
             "dup" => rustix::io::fcntl_dupfd_cloexec(file, 0).map(|file| self.keep(file)),
             "read" => read(file, number(rest, 1)?),
@@ -110,8 +116,7 @@ impl Actor {
             "flock" => flock(file, word(rest, 1)?),
             "lock" => Bytes::of(&rest[1..])?.lock(file),
             "getlk" => Bytes::of(&rest[1..])?.in_the_way(file),
-            "store" => store(file, word(rest, 1)?),
-            _ => map(file, number(rest, 1)?),
+            _ => store(file, word(rest, 1)?),
         }
     }
 
@@ -306,16 +311,26 @@ fn truncate(path: &OsStr, length: u64) -> Result<OsString> {
     Err(last_errno())
 }
 
-/// Maps the file to read, and reads its first byte; the mapping stays until the process ends.
-fn map(file: &OwnedFd, length: u64) -> Result<OsString> {
-    use rustix::mm::{MapFlags, ProtFlags, mmap};
-    let length = usize::try_from(length).map_err(|_| Errno::INVAL)?;
-    let no_address = std::ptr::null_mut();
-    // SAFETY: the kernel chooses the address, and the mapping is never undone.
-    let first = unsafe { mmap(no_address, length, ProtFlags::READ, MapFlags::SHARED, file, 0)? };
-    // SAFETY: the mapping is readable and `length` is at least one byte, or mmap had refused.
-    let byte = unsafe { first.cast::<u8>().read_volatile() };
-    Ok(OsString::from_vec(vec![byte]))
+/// The start of a file, mapped to memory for as long as the process lives.
+struct Mapped(*const u8);
+
+impl Mapped {
+    fn of(file: &OwnedFd, length: u64) -> Result<Mapped> {
+        use rustix::mm::{MapFlags, ProtFlags, mmap};
+        let length = usize::try_from(length).map_err(|_| Errno::INVAL)?;
+        let no_address = std::ptr::null_mut();
+        // SAFETY: the kernel chooses the address, and the mapping is never undone.
+        let first =
+            unsafe { mmap(no_address, length, ProtFlags::READ, MapFlags::SHARED, file, 0)? };
+        Ok(Mapped(first.cast()))
+    }
+
+    /// Reads its first byte.
+    fn load(&self) -> OsString {
+        // SAFETY: the mapping is readable and at least one byte long, or mmap had refused.
+        let byte = unsafe { self.0.read_volatile() };
+        OsString::from_vec(vec![byte])
+    }
 }
 
 /// Writes at the start of a file through a mapping that is undone again.

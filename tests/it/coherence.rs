@@ -1,0 +1,172 @@
+//! Several views of one source: what is changed through one shows in the others.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+
+use gate_tests::World;
+use gate_tests::wait::{SOON, wait_until};
+
+/// How many views one source has in a crowd.
+const CROWD: usize = 20;
+
+/// What a program that looks at a name is told.
+fn look(path: &Path) -> Option<(u64, u32, u64, u64)> {
+    let found = fs::symlink_metadata(path).ok()?;
+    Some((found.ino(), found.mode(), found.size(), found.nlink()))
+}
+
+fn names(directory: &Path) -> Vec<PathBuf> {
+    let mut names: Vec<PathBuf> = fs::read_dir(directory)
+        .map(|entries| entries.map(|entry| entry.unwrap().file_name().into()).collect())
+        .unwrap_or_default();
+    names.sort();
+    names
+}
+
+/// Makes further views of the source.
+fn more_views(world: &mut World, how_many: usize) -> Vec<PathBuf> {
+    let source = world.source();
+    let points = (0..how_many).map(|number| world.home().join(format!("view-{number}")));
+    let points: Vec<PathBuf> = points.collect();
+    for point in &points {
+        fs::create_dir(point).unwrap();
+        world.mount(&source, point, [""; 0]);
+    }
+    points
+}
+
+/// Looks at names and lists directories in the other views, lets one view change something, and
+/// waits for the others to show that. What they were told the kernel may keep for longer than this.
+fn check(names_: &[&str], change: impl FnOnce(&Path)) {
+    let mut world = World::new();
+    fs::create_dir_all(world.source().join("d/e")).unwrap();
+    fs::create_dir(world.source().join("other")).unwrap();
+    for name in ["f", "g", "d/f", "d/e/f"] {
+        world.seed(name, "old");
+    }
+    let others = more_views(&mut world, 2);
+    let view = world.view();
+    let agree = |other: &PathBuf, name: &str| {
+        let [here, there] = [view.join(name), other.join(name)];
+        look(&here) == look(&there) && names(&here) == names(&there)
+    };
+    for other in &others {
+        assert!(names_.iter().all(|name| agree(other, name)));
+    }
+    change(&view);
+    let source = world.source();
+    for name in names_ {
+        assert_eq!(look(&view.join(name)), look(&source.join(name)), "at once, where it was done");
+        for other in &others {
+            wait_until(SOON, "the other view shows it", || agree(other, name));
+        }
+    }
+}
+
+#[test]
+fn what_is_made_through_one_view_shows_in_the_others() {
+    check(&[".", "d", "new", "d/dir", "d/dir/in", "link", "hard", "f"], |view| {
+        fs::write(view.join("new"), "text").unwrap();
+        fs::create_dir(view.join("d/dir")).unwrap();
+        fs::write(view.join("d/dir/in"), "text").unwrap();
+        symlink("f", view.join("link")).unwrap();
+        fs::hard_link(view.join("f"), view.join("hard")).unwrap();
+    });
+}
+
+#[test]
+fn what_is_removed_through_one_view_is_gone_from_the_others() {
+    check(&[".", "f", "d", "d/f", "d/e", "d/e/f"], |view| {
+        fs::remove_file(view.join("f")).unwrap();
+        fs::remove_file(view.join("d/f")).unwrap();
+        fs::remove_dir_all(view.join("d/e")).unwrap();
+    });
+}
+
+#[test]
+fn what_is_moved_through_one_view_is_moved_in_the_others() {
+    let looked_at =
+        [".", "f", "g", "d", "d/e", "d/e/f", "other", "other/e", "other/e/f", "d/moved"];
+    check(&looked_at, |view| {
+        fs::rename(view.join("f"), view.join("g")).unwrap();
+        fs::rename(view.join("d/e"), view.join("other/e")).unwrap();
+        fs::rename(view.join("g"), view.join("d/moved")).unwrap();
+    });
+}
+
+#[test]
+fn sizes_modes_and_times_that_one_view_changes_show_in_the_others() {
+    check(&["f", "g", "d"], |view| {
+        fs::write(view.join("f"), "longer").unwrap();
+        fs::File::options().write(true).open(view.join("g")).unwrap().set_len(1).unwrap();
+        fs::set_permissions(view.join("d"), fs::Permissions::from_mode(0o700)).unwrap();
+    });
+}
+
+/// An open file of a name that is not gated, whose pages the kernel keeps.
+#[test]
+fn what_one_view_writes_is_read_by_who_has_the_file_open_in_another() {
+    let mut world = World::new();
+    world.seed("x.log", "one");
+    let other = more_views(&mut world, 1).remove(0);
+    let [mut writer, mut follower] = [world.actor(&world.view()), world.actor(&other)];
+    let fd = follower.open("r", "x.log");
+    assert_eq!(follower.read(fd, 99).unwrap(), "one");
+    for text in [" two", " three"] {
+        writer.ask(["append", "x.log", text]).unwrap();
+        let mut read = String::new();
+        wait_until(SOON, "it is read", || {
+            read += &follower.read(fd, 99).unwrap();
+            read == text
+        });
+    }
+    let again = writer.open("w", "x.log");
+    writer.write(again, "ONE").unwrap();
+    wait_until(SOON, "what was written over it is read", || {
+        follower.on("seek", fd, &["0"]).unwrap();
+        follower.read(fd, 3).unwrap() == "ONE"
+    });
+}
+
+/// Nothing asks for what is mapped: the pages themselves must go.
+#[test]
+fn what_one_view_writes_is_loaded_through_a_mapping_in_another() {
+    let mut world = World::new();
+    world.seed("x.log", "a");
+    let other = more_views(&mut world, 1).remove(0);
+    let [mut writer, mut reader] = [world.actor(&world.view()), world.actor(&other)];
+    let fd = reader.open("r", "x.log");
+    assert_eq!(reader.on("mmap", fd, &["1"]), Ok("a".to_owned()));
+    reader.close(fd);
+    for text in ["b", "c"] {
+        let fd = writer.open("w", "x.log");
+        writer.write(fd, text).unwrap();
+        writer.close(fd);
+        wait_until(SOON, "it is loaded", || reader.ask(["load"]).unwrap() == text);
+    }
+    let fd = writer.open("rw", "x.log");
+    writer.on("store", fd, &["d"]).unwrap();
+    writer.close(fd);
+    wait_until(SOON, "what was stored is loaded", || reader.ask(["load"]).unwrap() == "d");
+}
+
+#[test]
+fn twenty_views_of_one_source_agree_and_take_turns() {
+    let mut world = World::new();
+    world.seed("f", "");
+    let views = more_views(&mut world, CROWD - 1);
+    let mut actors: Vec<_> = views.iter().map(|view| world.actor(view)).collect();
+    for (number, actor) in actors.iter_mut().enumerate() {
+        assert!(actor.ask(["stat", "made"]).is_err());
+        actor.tell(["repeat", "5", "append", "f", &format!("{number:02}")]);
+    }
+    for actor in &mut actors {
+        assert_eq!(actor.answer(), Ok(String::new()));
+    }
+    assert_eq!(world.source_text("f").len(), 2 * 5 * (CROWD - 1));
+    fs::create_dir(world.view().join("made")).unwrap();
+    for actor in &mut actors {
+        wait_until(SOON, "each view shows it", || actor.ask(["stat", "made"]).is_ok());
+    }
+}
