@@ -13,6 +13,7 @@ mod interrupts;
 mod mounted;
 mod peer;
 mod pong;
+mod private;
 mod process;
 mod sample;
 mod scale;
@@ -52,7 +53,7 @@ const VIEW: Group = Group {
     run: |run| view::run(run.home, run.machine, run.plan),
 };
 
-const GROUPS: [Group; 4] = [
+const GROUPS: [Group; 5] = [
     VIEW,
     Group {
         name: "interrupts",
@@ -60,6 +61,7 @@ const GROUPS: [Group; 4] = [
         needs: &[],
         run: |run| interrupts::run(run.home),
     },
+    Group { name: "private", part_of: "private", needs: &[], run: |run| private::run(run.home) },
     Group {
         name: "turns",
         part_of: "broker",

@@ -10,6 +10,13 @@ pub fn resident_bytes(pid: u32) -> io::Result<usize> {
     Ok(kib as usize * 1024)
 }
 
+/// Returns its share of that: what several have in common counts once among them.
+pub fn proportional_bytes(pid: u32) -> io::Result<usize> {
+    let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+    let kib = field(&rollup, "Pss").ok_or_else(|| io::Error::other("no Pss"))?;
+    Ok(kib as usize * 1024)
+}
+
 /// Shows an amount of memory.
 pub fn mebibytes(bytes: usize) -> String {
     format!("{:.1} MiB", bytes as f64 / (1 << 20) as f64)
