@@ -27,6 +27,7 @@ mod interrupt;
 mod likeness;
 mod log;
 mod looking;
+mod overlaps;
 mod owners;
 mod perms;
 mod policies;

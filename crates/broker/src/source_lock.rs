@@ -1,11 +1,15 @@
 //! One source, one broker: granular locking of directories by flock.
 //!
 //! The broker holds the root of each source exclusively and every directory above it shared. So a
-//! second broker meets the first whether it comes for the same directory, one above or one below.
+//! second broker meets the first whether it comes for the same directory, one above or one below;
+//! and a broker meets itself where a part of one of its sources is mounted elsewhere, too: locks on
+//! paths would not meet there.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
 
 use gate_api::wire::{Directory, Inode};
 use rustix::fs::{FlockOperation, Mode, OFlags};
@@ -19,16 +23,22 @@ pub(crate) struct SourceLock {
 
 /// Somebody else has the source, or one that overlaps.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Taken {
-    /// Its process, if the kernel tells.
-    pid: Option<u32>,
+pub(crate) enum Taken {
+    /// Another broker; its process, if the kernel tells.
+    ByAnother(Option<u32>),
+    /// This one serves it by another path.
+    ByThis,
 }
 
 impl fmt::Display for Taken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(pid) = self.pid else { return f.write_str("another process") };
+        let pid = match self {
+            Taken::ByThis => return f.write_str("this broker by another path, or overlaps that"),
+            Taken::ByAnother(None) => return f.write_str("another process"),
+            Taken::ByAnother(Some(pid)) => pid,
+        };
         write!(f, "process {pid}")?;
-        match command_line(pid) {
+        match command_line(*pid) {
             Some(command) => write!(f, " (`{command}`)"),
             None => Ok(()),
         }
@@ -39,8 +49,8 @@ impl SourceLock {
     /// Takes it. `None` where the directory cannot be locked here: it is not where its client sees
     /// it, or a view lies over it, through which this broker would wait for itself.
     pub fn take(directory: &Directory, path: &Path) -> Result<Option<SourceLock>, Taken> {
-        let mounts = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
-        if lies_in_fuse(&mounts, path) {
+        let mounts = parse(&std::fs::read("/proc/self/mountinfo").unwrap_or_default());
+        if innermost(&mounts, path).is_some_and(|mount| mount.is_fuse) {
             return Ok(None);
         }
         let Some(root) = open(path, directory.root) else { return Ok(None) };
@@ -50,6 +60,14 @@ impl SourceLock {
         for (above, (inode, _)) in path.ancestors().skip(1).zip(&directory.above) {
             if let Some(above) = open(above, *inode) {
                 lock(&above, *inode, FlockOperation::NonBlockingLockShared)?;
+                directories.push(above);
+            }
+        }
+        for above in above_elsewhere(&mounts, path) {
+            if let Ok(inode) = inode_of(&above)
+                && let Some(above) = open(&above, inode)
+            {
+                lock(&above, inode, FlockOperation::NonBlockingLockShared)?;
                 directories.push(above);
             }
         }
@@ -65,11 +83,21 @@ fn open(path: &Path, inode: Inode) -> Option<OwnedFd> {
     (found.st_dev == inode.device && found.st_ino == inode.number).then_some(directory)
 }
 
+fn inode_of(path: &Path) -> Result<Inode, Errno> {
+    let found = rustix::fs::stat(path)?;
+    Ok(Inode { device: found.st_dev, number: found.st_ino })
+}
+
 fn lock(directory: &OwnedFd, inode: Inode, how: FlockOperation) -> Result<(), Taken> {
     match rustix::fs::flock(directory, how) {
         Err(Errno::WOULDBLOCK) => {
             let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
-            Err(Taken { pid: flock_holder(&locks, inode) })
+            let others = flock_holder(&locks, inode, |pid| pid != std::process::id());
+            let own = flock_holder(&locks, inode, |pid| pid == std::process::id());
+            match (others, own) {
+                (None, Some(_)) => Err(Taken::ByThis),
+                (others, _) => Err(Taken::ByAnother(others)),
+            }
         }
         // Some file systems have no flock; there brokers cannot meet.
         Ok(()) | Err(_) => Ok(()),
@@ -77,30 +105,62 @@ fn lock(directory: &OwnedFd, inode: Inode, how: FlockOperation) -> Result<(), Ta
 }
 
 /// Finds who has a flock on an inode: `1: FLOCK  ADVISORY  WRITE 814 fe:00:4112 0 EOF`.
-pub(crate) fn flock_holder(locks: &str, inode: Inode) -> Option<u32> {
+fn flock_holder(locks: &str, inode: Inode, is_meant: impl Fn(u32) -> bool) -> Option<u32> {
     let (major, minor) = (rustix::fs::major(inode.device), rustix::fs::minor(inode.device));
     let file = format!("{major:02x}:{minor:02x}:{}", inode.number);
-    let own = std::process::id();
     locks.lines().find_map(|line| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let at = fields.iter().position(|field| *field == file)?;
         let pid = fields.get(at.checked_sub(1)?)?.parse().ok()?;
-        (fields.contains(&"FLOCK") && pid != own && pid != 0).then_some(pid)
+        (fields.contains(&"FLOCK") && pid != 0 && is_meant(pid)).then_some(pid)
     })
 }
 
-/// Returns whether the innermost mount a path lies in is a FUSE file system.
-fn lies_in_fuse(mountinfo: &[u8], path: &Path) -> bool {
-    use std::os::unix::ffi::OsStrExt;
-    let below = |point: &[u8]| path.starts_with(Path::new(std::ffi::OsStr::from_bytes(point)));
-    let mounts = mountinfo.split(|byte| *byte == b'\n').filter_map(|line| {
+/// A line of the table of mounts.
+struct Mount {
+    device: Vec<u8>,
+    /// What of its file system it shows.
+    root: PathBuf,
+    point: PathBuf,
+    is_fuse: bool,
+}
+
+impl Mount {
+    fn parse(line: &[u8]) -> Option<Mount> {
+        let path = |field: &[u8]| PathBuf::from(OsString::from_vec(unescape(field)));
         let mut fields = line.split(|byte| *byte == b' ');
-        let point = unescape(fields.nth(4)?);
+        let device = fields.nth(2)?.to_vec();
+        let (root, point) = (path(fields.next()?), path(fields.next()?));
         let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
-        below(&point).then(|| (point.len(), kind.starts_with(b"fuse")))
-    });
+        Some(Mount { device, root, point, is_fuse: kind.starts_with(b"fuse") })
+    }
+}
+
+fn parse(mountinfo: &[u8]) -> Vec<Mount> {
+    mountinfo.split(|byte| *byte == b'\n').filter_map(Mount::parse).collect()
+}
+
+/// Returns the innermost mount a path lies in.
+fn innermost<'a>(mounts: &'a [Mount], path: &Path) -> Option<&'a Mount> {
+    let above = mounts.iter().filter(|mount| path.starts_with(&mount.point));
     // Of two mounts on one point the later one is on top.
-    mounts.max_by_key(|(depth, _)| *depth).is_some_and(|(_, fuse)| fuse)
+    above.max_by_key(|mount| mount.point.components().count())
+}
+
+/// Returns the directories above one, nearest first, as far as its own mount does not show them
+/// and another does.
+fn above_elsewhere(mounts: &[Mount], path: &Path) -> Vec<PathBuf> {
+    let Some(own) = innermost(mounts, path) else { return Vec::new() };
+    let shows_more = |mount: &&Mount| {
+        mount.device == own.device && mount.root != own.root && own.root.starts_with(&mount.root)
+    };
+    let more = mounts.iter().filter(shows_more);
+    let Some(most) = more.min_by_key(|mount| mount.root.components().count()) else {
+        return Vec::new();
+    };
+    let below = own.root.strip_prefix(&most.root).unwrap_or(Path::new(""));
+    let above = below.ancestors().skip(1);
+    above.map(|below| most.point.join(below)).collect()
 }
 
 /// Undoes the kernel's `\040` for blanks and the like.
@@ -172,17 +232,35 @@ mod tests {
         let inode = directory(home.path()).root;
         let own = std::process::id().to_string();
         let foreign = locks.replace(&own, "4242424");
-        assert_eq!(flock_holder(&foreign, inode), Some(4_242_424));
-        assert_eq!(flock_holder(&locks, inode), None, "our own is no other broker's");
+        let other = |pid| pid != std::process::id();
+        assert_eq!(flock_holder(&foreign, inode, other), Some(4_242_424));
+        assert_eq!(flock_holder(&locks, inode, other), None, "our own is no other broker's");
     }
 
     #[test]
     fn the_innermost_mount_decides() {
-        let mounts = b"22 1 0:1 / / rw - ext4 /dev/vda rw\n\
+        let mounts = parse(
+            b"22 1 0:1 / / rw - ext4 /dev/vda rw\n\
             30 22 0:40 / /mnt/a\\040b rw shared:1 - fuse.gate gate rw\n\
-            31 30 0:41 / /mnt/a\\040b/deep rw - tmpfs tmpfs rw\n";
-        assert!(lies_in_fuse(mounts, Path::new("/mnt/a b/c")));
-        assert!(!lies_in_fuse(mounts, Path::new("/mnt/a b/deep/c")));
-        assert!(!lies_in_fuse(mounts, Path::new("/mnt/a")));
+            31 30 0:41 / /mnt/a\\040b/deep rw - tmpfs tmpfs rw\n",
+        );
+        let lies_in_fuse = |path: &str| innermost(&mounts, Path::new(path)).unwrap().is_fuse;
+        assert!(lies_in_fuse("/mnt/a b/c"));
+        assert!(!lies_in_fuse("/mnt/a b/deep/c"));
+        assert!(!lies_in_fuse("/mnt/a"));
+    }
+
+    #[test]
+    fn what_lies_above_a_part_that_is_mounted_is_found() {
+        let mounts = parse(
+            b"1 0 8:1 / / rw - ext4 a rw\n\
+            2 1 8:1 /home/s/d /part rw - ext4 a rw\n\
+            3 1 8:1 /home/s /whole rw - ext4 a rw\n\
+            4 1 8:2 /home/s/d /foreign rw - ext4 b rw\n",
+        );
+        let above = |path: &str| above_elsewhere(&mounts, Path::new(path));
+        assert_eq!(above("/part/e"), ["/home/s", "/home", "/"].map(PathBuf::from));
+        assert_eq!(above("/whole"), ["/home", "/"].map(PathBuf::from));
+        assert!(above("/home/s/d").is_empty() && above("/foreign").is_empty());
     }
 }

@@ -234,7 +234,10 @@ impl Spaces {
         let (name, notice) = self.choose_name(&source)?;
         let lock = lock_source(&source).map_err(|taken| AttachRefusal {
             reason: format!("{} is served by {taken}", shown(&source.origin)),
-            fix: "use that broker, or stop it first".to_owned(),
+            fix: match taken {
+                Taken::ByAnother(_) => "use that broker, or stop it first".to_owned(),
+                Taken::ByThis => "name both by the mount that shows the whole of them".to_owned(),
+            },
         })?;
         let id = self.named(&name, true).ok_or_else(|| AttachRefusal {
             reason: format!("there are {SPACES_MAX} spaces already"),
