@@ -198,6 +198,11 @@ fn a_mount_without_a_broker_starts_one() {
     assert_eq!(said.stderr.lines().filter(|line| line.contains("broker")).count(), 1, "{said}");
     said.success();
     world.gate(["locks"]).run().success();
+    let is_broker = |(_, line): &(_, String)| line.contains("daemon");
+    let (broker, _) = kernel::processes_of(world.home()).into_iter().find(is_broker).unwrap();
+    world.gate(["daemon", "stop"]).run().success();
+    let process = format!("/proc/{broker}");
+    wait_until(SOON, "the view has buried its broker", || !std::fs::exists(&process).unwrap());
     world.gate(["umount", "view"]).run().success();
     for (pid, line) in kernel::processes_of(world.home()) {
         assert!(line.contains("broker") || line.contains("daemon"), "{line}");

@@ -47,6 +47,8 @@ pub fn start<S: AsRef<OsStr>>(
     let said = String::from_utf8_lossy(&said).into_owned();
     if word == READY {
         eprint!("{said}");
+        // Whoever goes on, as a view that has started its broker does, is to bury it one day.
+        std::thread::spawn(move || child.wait());
         return Ok(());
     }
     let status = child.wait().map_err(cannot)?;
