@@ -282,6 +282,34 @@ fn a_private_view_in_a_private_view_is_refused() {
     }
 }
 
+#[test]
+fn a_private_view_is_not_unmounted_from_within() {
+    for world in worlds() {
+        let gate = world.program("gate").into_os_string();
+        let command = ["sh".into(), "-c".into(), r#"exec "$0" umount ."#.into(), gate];
+        let refusal = run(&world, &world.source(), "ada", command).run().refusal();
+        assert!(refusal.contains("the agent ada"), "{refusal}");
+    }
+}
+
+/// What would take two turns, or cannot be covered, is not shown once more.
+#[test]
+fn what_cannot_be_shown_once_more_is_refused() {
+    for mut world in worlds() {
+        let [source, inner] = [world.source(), world.source().join("inner")];
+        world.script(&source, "mkdir inner").run().success();
+        let twin = world.twin();
+        world.mount(&twin, &inner, [""; 0]);
+        for (dir, cause) in [(source.as_path(), "a view in it"), ("/".as_ref(), "own state")] {
+            let outcome = run(&world, dir, "ada", ["touch", "ran"]).run();
+            assert_eq!(outcome.code, Some(2), "{outcome}");
+            let refusal = outcome.refusal();
+            assert!(refusal.contains(cause), "{refusal}");
+        }
+        assert!(!source.join("ran").exists());
+    }
+}
+
 /// Never does it run in the shared view instead.
 #[test]
 fn where_user_namespaces_are_forbidden_that_is_said_and_nothing_is_run() {

@@ -27,7 +27,13 @@ impl Footing {
     pub fn find(dir: &Path) -> Result<Footing, Failure> {
         let view = match About::of(dir) {
             Ok(about) if about.inner(dir).is_some() => about,
-            Ok(_) | Err(Unseen::NotGated) => {
+            Ok(about) => {
+                let what = format!("cannot show {} once more", dir.display());
+                let point = about.mountpoint.display();
+                let cause = format!("it is in a view that lies elsewhere, at {point}");
+                return Err(Failure::new(what, cause, "work there").exit(Exit::Unable));
+            }
+            Err(Unseen::NotGated) => {
                 let source = dir.to_owned();
                 return Ok(Footing { mountpoint: source.clone(), source, view: None });
             }

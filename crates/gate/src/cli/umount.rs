@@ -111,6 +111,10 @@ fn server_of(point: &Path) -> Result<Option<OwnedFd>, Failure> {
     // Who no longer listens has given up.
     std::thread::spawn(move || drop(told.send(About::of(&asked))));
     match heard.recv_timeout(ANSWER_PATIENCE) {
+        Ok(Ok(About { agent: Some(agent), .. })) => {
+            let cause = format!("it is the private view of the agent {agent}");
+            Err(cannot(point, cause, "it ends with the last process that sees it"))
+        }
         Ok(Ok(about)) => {
             let pid = Some(about.pid).filter(|_| about.pid_namespace == process::namespace());
             Ok(pid.and_then(process::of_pid).and_then(process::watch))

@@ -144,7 +144,7 @@ pub fn check_needs(site: &Site, token_file: Option<&Path>) -> Result<(), Failure
 }
 
 /// What is mounted in the directory shows in its view, but for what only the kernel can show.
-fn check_mounts_inside(site: &Site) -> Result<(), Failure> {
+pub fn check_mounts_inside(site: &Site) -> Result<(), Failure> {
     let table = mounts::all().map_err(|error| cannot(site, error, "is /proc mounted?"))?;
     let inside = table.iter().find(|mount| {
         mount.point.starts_with(&site.source)

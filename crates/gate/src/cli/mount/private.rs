@@ -10,7 +10,7 @@ use gate_fuse::Device;
 use gate_view::mount::{Berth, Ears};
 
 use super::site::Site;
-use super::{Args, Plan, bad_glob};
+use super::{Args, Plan, bad_glob, in_place};
 use crate::background;
 use crate::config::{Settings, SourceSettings};
 use crate::failure::{Exit, Failure};
@@ -46,6 +46,8 @@ impl Args {
         let settings = Settings::load()?;
         let state_dir = self.broker.state_dir(&settings)?;
         site.check_state(&state_dir)?;
+        site.check_gated()?;
+        in_place::check_mounts_inside(&site)?;
         let source = footing.open()?;
         let policies = match footing.policies() {
             Some(policies) => policies.map_err(|bad| bad_glob(&bad))?,
