@@ -57,6 +57,23 @@ fn n7_who_was_asked_to_let_go_and_did_not_is_fenced() {
     assert!(told.contains("did not: the build needs it"), "{told}");
 }
 
+/// N7: what was asked of it while nobody waited holds for whoever comes later.
+#[test]
+fn n7_who_was_asked_to_let_go_before_anybody_waited_is_fenced_when_somebody_does() {
+    let world = World::new();
+    world.seed("f", "old");
+    let mut holder = world.actor(&world.view());
+    let fd = holder.open("rw", "f");
+    let path = world.view().join("f");
+    world.gate(["recall".as_ref(), path.as_os_str()]).args(["--within", "1ms"]).run().success();
+    let told = why(&world, "f");
+    assert!(told.contains("asked to let go until"), "{told}");
+    let mut waiter = world.actor(&world.view());
+    let theirs = waiter.open("w", "f");
+    waiter.write(theirs, "theirs").unwrap();
+    assert_fenced(&world, &mut holder, fd);
+}
+
 #[test]
 fn who_lets_go_when_asked_loses_nothing() {
     let world = World::new();

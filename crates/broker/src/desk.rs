@@ -455,6 +455,7 @@ impl Desk {
             Event::Lost { .. }
             | Event::Overdue { .. }
             | Event::Spared { .. }
+            | Event::Outstayed { .. }
             | Event::Back { .. }
             | Event::Closed { .. }
             | Event::Active { .. }

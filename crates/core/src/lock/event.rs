@@ -133,6 +133,8 @@ pub enum Event {
     Recalled { ticket: Ticket, recall: Recall },
     /// Nobody waits for a holder that held long enough: it is looked at again then, if ever.
     Spared { ticket: Ticket, until: Option<Time> },
+    /// The time that a holder was given to let go is over, and nobody waits: who comes first ends it.
+    Outstayed { ticket: Ticket },
     /// A cycle that might have stood no longer does.
     Cleared { ticket: Ticket },
     /// A cycle stands that might still resolve itself: it is looked at again then.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::claim::{Claim, Patience};
-use super::event::{End, Kin, Passed, Recall, RecallStage, Revocation};
+use super::event::{End, Kin, Passed, Recall, RecallCause, RecallStage, Revocation};
 use super::limits::{LOOK_PAUSE_MIN, RECALL_NOTICE_MAX};
 use super::mode::Mode;
 use crate::id::{Ticket, Token};
@@ -80,6 +80,8 @@ pub(super) enum Stay {
     Until(Time),
     /// It was asked to let go.
     Recalled(Recall),
+    /// It was asked to let go by then, and did not: whoever waits for it ends it.
+    Outstayed { until: Time },
     /// It was told that its grant is taken away; then it is over, whatever the owner says.
     Revoked { why: Revocation, until: Time },
 }
@@ -148,7 +150,7 @@ impl Held {
     /// Returns when its stay is looked at next.
     pub fn stay_ends_at(&self) -> Option<Time> {
         match self.stay {
-            Stay::Free => None,
+            Stay::Free | Stay::Outstayed { .. } => None,
             Stay::Until(at) | Stay::Revoked { until: at, .. } => Some(at),
             Stay::Recalled(Recall { stage: RecallStage::Warned, until, .. }) => {
                 Some(until - self.claim.recall_notice())
@@ -160,6 +162,9 @@ impl Held {
     pub fn recall(&self) -> Option<Recall> {
         match self.stay {
             Stay::Recalled(recall) => Some(recall),
+            Stay::Outstayed { until } => {
+                Some(Recall { why: RecallCause::Request, stage: RecallStage::Asked, until })
+            }
             Stay::Free | Stay::Until(_) | Stay::Revoked { .. } => None,
         }
     }
@@ -167,7 +172,9 @@ impl Held {
     /// Returns until when its owner has to let go, if it was told so.
     pub fn asked_until(&self) -> Option<Time> {
         match self.stay {
-            Stay::Recalled(Recall { until, .. }) | Stay::Revoked { until, .. } => Some(until),
+            Stay::Recalled(Recall { until, .. })
+            | Stay::Outstayed { until }
+            | Stay::Revoked { until, .. } => Some(until),
             Stay::Free | Stay::Until(_) => None,
         }
     }
@@ -176,7 +183,7 @@ impl Held {
     pub fn revoked(&self) -> Option<Revocation> {
         match self.stay {
             Stay::Revoked { why, .. } => Some(why),
-            Stay::Free | Stay::Until(_) | Stay::Recalled(_) => None,
+            Stay::Free | Stay::Until(_) | Stay::Recalled(_) | Stay::Outstayed { .. } => None,
         }
     }
 }

@@ -60,6 +60,8 @@ pub struct Table {
     spared: BTreeSet<Ticket>,
     /// One of them that somebody wants something of: its end is under way.
     condemned: Option<SessionId>,
+    /// Holders that should have let go by now, and that nobody waited for so far.
+    outstayed: BTreeSet<Ticket>,
     grace: Option<Grace>,
     /// Waiters to look at.
     ripe: BTreeSet<Ticket>,
@@ -140,6 +142,7 @@ impl Table {
             overdue: BTreeSet::new(),
             spared: BTreeSet::new(),
             condemned: None,
+            outstayed: BTreeSet::new(),
             grace: None,
             ripe: BTreeSet::new(),
             moved: BTreeSet::new(),

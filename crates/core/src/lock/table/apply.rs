@@ -72,6 +72,10 @@ impl Table {
             Event::Spared { ticket, until } => {
                 self.set_stay(*ticket, until.map_or(Stay::Free, Stay::Until));
             }
+            Event::Outstayed { ticket } => {
+                let until = self.held_mut(*ticket).asked_until().expect("it was asked to let go");
+                self.set_stay(*ticket, Stay::Outstayed { until });
+            }
             Event::Suspected { ticket, until } => self.suspect(*ticket, *until),
             Event::Cleared { ticket } => {
                 self.waiting_mut(*ticket).suspicion = None;
@@ -445,6 +449,10 @@ impl Table {
 
     pub(super) fn set_stay(&mut self, ticket: Ticket, stay: Stay) {
         self.held_mut(ticket).stay = stay;
+        match stay {
+            Stay::Outstayed { .. } => self.outstayed.insert(ticket),
+            _ => self.outstayed.remove(&ticket),
+        };
         self.rearm(ticket);
     }
 
@@ -470,6 +478,7 @@ impl Table {
             self.touch(*queue);
         }
         self.party_mut(&held.claim).held.remove(&ticket);
+        self.outstayed.remove(&ticket);
     }
 
     /// Notes that a queue lost somebody: its watchers look again, or it is forgotten.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::super::mode::Mode;
+use super::super::slot::Stay;
 use super::Table;
 use super::judge::Asker;
 use crate::id::Ticket;
@@ -27,7 +28,13 @@ impl Table {
             self.sessions.iter().map(|(id, session)| (*id, presence(session))).collect();
         sessions.sort_unstable();
         let next = (self.epoch, self.next_ticket, self.next_token);
-        (next, slots, sessions, self.grace.map(|grace| (grace.until, grace.sealed)))
+        (
+            next,
+            slots,
+            sessions,
+            self.outstayed.clone(),
+            self.grace.map(|grace| (grace.until, grace.sealed)),
+        )
     }
 
     /// Panics unless all that must hold between the indexes and the claims does.
@@ -44,6 +51,11 @@ impl Table {
         }
         let overdue = self.overdue.iter().flat_map(|(_, session)| &self.sessions[session].tickets);
         assert_eq!(overdue.copied().collect::<BTreeSet<_>>(), self.spared);
+        let outstayed = self.slots.iter().filter(|(_, slot)| {
+            let stay = slot.held.as_ref().map(|held| held.stay);
+            matches!(stay, Some(Stay::Outstayed { .. }))
+        });
+        assert!(outstayed.map(|(ticket, _)| ticket).eq(&self.outstayed));
         let tickets: usize = self.sessions.values().map(|session| session.tickets.len()).sum();
         assert_eq!(tickets, self.slots.len());
         assert_eq!(self.owners.len(), self.slots.len());

@@ -83,6 +83,11 @@ impl Table {
                 if self.condemned.is_some() {
                     return self.next_of_condemned();
                 }
+                if let Some(event) = self.end_of_outstayed(ticket, now) {
+                    // There may be another one.
+                    self.ripe.insert(ticket);
+                    return Some(event);
+                }
                 if claim.patience == Patience::Try {
                     return Some(self.refuse_waiter(ticket, Refusal::WouldBlock));
                 }

@@ -126,7 +126,12 @@ impl Table {
         }
         let has_session = held.claim.lease.is_none();
         if has_session && !self.is_wanted(ticket, held) {
-            return Some(Event::Spared { ticket, until: look_again(held, now) });
+            return Some(match held.stay {
+                Stay::Recalled(Recall { why: RecallCause::Request, .. }) => {
+                    Event::Outstayed { ticket }
+                }
+                _ => Event::Spared { ticket, until: look_again(held, now) },
+            });
         }
         Some(match held.stay {
             Stay::Until(_) if has_session => Event::Recalled { ticket, recall: warning(held, now) },
@@ -137,10 +142,28 @@ impl Table {
             Stay::Recalled(Recall { why: RecallCause::Request, .. }) => {
                 self.revocation(ticket, held, Revocation::Recalled, now)
             }
-            Stay::Free | Stay::Until(_) | Stay::Recalled(_) | Stay::Revoked { .. } => {
-                self.revocation(ticket, held, Revocation::MaxHold, now)
-            }
+            Stay::Free
+            | Stay::Until(_)
+            | Stay::Recalled(_)
+            | Stay::Outstayed { .. }
+            | Stay::Revoked { .. } => self.revocation(ticket, held, Revocation::MaxHold, now),
         })
+    }
+
+    /// Returns the end of one that is in the way of a waiter and should have let go before it came.
+    pub(super) fn end_of_outstayed(&self, waiter: Ticket, now: Time) -> Option<Event> {
+        if self.outstayed.is_empty() {
+            return None;
+        }
+        let slot = self.slot(waiter);
+        let asker = Asker { ticket: waiter, party: &slot.asked().party, kin: &slot.kin };
+        let keys = slot.waiting.iter().flat_map(|waiting| &waiting.keys);
+        let mut holders = keys.flat_map(|(id, mode)| self.queues[*id].holders_against(*mode));
+        let holder = holders.find(|holder| {
+            self.outstayed.contains(holder) && *holder != waiter && !self.is_kin(asker, *holder)
+        })?;
+        let held = self.slot(holder).held.as_ref().expect("holders hold");
+        Some(self.revocation(holder, held, Revocation::Recalled, now))
     }
 
     /// Returns whether a holder is in the way of somebody.
@@ -251,7 +274,7 @@ pub(super) enum Closing {
 fn look_again(held: &Held, now: Time) -> Option<Time> {
     match Stay::of(&held.claim, held.since) {
         Stay::Until(at) => Some(at.max(now + held.claim.recall_notice())),
-        Stay::Free | Stay::Recalled(_) | Stay::Revoked { .. } => None,
+        Stay::Free | Stay::Recalled(_) | Stay::Outstayed { .. } | Stay::Revoked { .. } => None,
     }
 }
 

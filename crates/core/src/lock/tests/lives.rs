@@ -240,20 +240,25 @@ fn a_holder_is_asked_to_let_go() {
         A W f          granted 1
         A recalled 5000  asked 5000
         tick 5000
-        tick 100000
-        B W f          waits
-        tick 100000
+        tick 100000    (nobody waits)
+        B W f          waits; A revoked
+        C W f          waits
         A release      B granted 2
+        tick 100000    (it was not asked)
         ",
     );
     check(
         "
-        A limited 60000 W f  granted 1
+        A R f          granted 1
+        B R f          granted 2
         A recalled 10  asked 10
+        B recalled 10  asked 10
         tick 10
-        B W f          waits
-        tick 29989
-        tick 1         A warned 30000
+        C R f          granted 3 (they are not in its way)
+        D W f          waits; A revoked; B revoked
+        A release
+        B release
+        C release      D granted 4
         ",
     );
     check(
