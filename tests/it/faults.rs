@@ -1,5 +1,6 @@
 //! Bad input and faults: three lines that say what to do, and nothing lost.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
@@ -217,6 +218,54 @@ fn a_full_disk_under_the_journal_loses_nothing() {
     world.umount(&view);
     world.stop_broker();
     world.script(world.home(), "umount state").run().success();
+}
+
+/// Their logs lie on that disk, too: that they cannot be written ends nobody.
+#[test]
+fn where_the_disk_of_broker_and_logs_is_full_calls_fail_and_go_on_when_there_is_room() {
+    assert!(rustix::process::geteuid().is_root(), "needs root: run `cargo xtask test`");
+    let mut world = World::bare();
+    world.unset_env("GATE_BROKER_HOST");
+    world.unset_env("GATE_BROKER_PORT");
+    world.script(world.home(), "mount -t tmpfs -o size=1m tmpfs state").run().success();
+    let [source, view] = [world.source(), world.view()];
+    let mount = ["mount", "--lease-ms", "1000"].map(OsStr::new);
+    let mount = mount.into_iter().chain([source.as_os_str(), view.as_os_str()]);
+    world.gate(mount).env("GATE_LOG", "info").run().success();
+    world.script(&view, "echo one > f").run().success();
+
+    let fill = "dd if=/dev/zero of=filler bs=4k 2>/dev/null || true";
+    world.script(&world.state(), fill).run().success();
+    let failed = (0..2000).find_map(|i| {
+        let outcome = world.script(&view, &format!("echo > {i}")).within(SOON).run();
+        (outcome.code != Some(0)).then_some(outcome)
+    });
+    let failed = failed.expect("a full disk is noticed");
+    assert!(failed.stderr.contains("Input/output error"), "{failed}");
+    let told = world.gate(["doctor"]).run();
+    let said = ["make room", "it answers, but what needs a turn waits: the broker does not answer"];
+    assert!(said.iter().all(|words| told.stdout.contains(words)), "{told}");
+
+    fs::remove_file(world.state().join("filler")).unwrap();
+    world.script(&view, "echo two > f").within(SOON).run().success();
+    assert_eq!(world.source_text("f"), "two\n");
+    world.gate(["umount".as_ref(), view.as_os_str()]).run().success();
+    world.gate(["daemon", "stop"]).run().success();
+    world.script(world.home(), "umount state").run().success();
+}
+
+#[test]
+fn a_view_that_nobody_can_hear_is_served_all_the_same() {
+    let world = with_broker();
+    world.seed("f", "text");
+    let gate = world.program("gate");
+    let script = r#"
+        "$GATE" mount --foreground source view 2>/dev/full &
+        until mountpoint -q view; do :; done
+        cat view/f && "$GATE" umount view && wait $!
+    "#;
+    let outcome = world.script(world.home(), script).env("GATE", gate).env("GATE_LOG", "debug");
+    assert_eq!(outcome.run().success(), "text");
 }
 
 /// N15: a dead view fails closed.

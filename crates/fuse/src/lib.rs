@@ -38,4 +38,4 @@ pub use request::{
     Offer, Operation, Request, SetAttr, SetTime, Unique, Write, decode,
 };
 pub use rustix::io::Errno;
-pub use session::{FileSystem, Negotiated, Session, StartError, Wishes};
+pub use session::{FileSystem, Negotiated, Session, StartError, Wishes, is_answering};

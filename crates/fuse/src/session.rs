@@ -1,5 +1,6 @@
 //! A mount's life: INIT, workers, end.
 
+use std::cell::Cell;
 use std::io;
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -213,6 +214,15 @@ fn negotiate(offer: &Offer, wishes: Wishes) -> (Negotiated, abi::InitOut) {
     (Negotiated { minor, flags }, answer)
 }
 
+thread_local! {
+    static IS_ANSWERING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Returns whether this thread is about to answer a request: a panic ends that, and no more.
+pub fn is_answering() -> bool {
+    IS_ANSWERING.get()
+}
+
 struct Worker<'a, F> {
     channel: Arc<Channel>,
     parking: Arc<Parking>,
@@ -227,7 +237,9 @@ impl<F: FileSystem> Worker<'_, F> {
         while let Received::Frame(len) = self.channel.receive(&mut frame)? {
             // A fault in one request answers EIO (its reply is dropped) and leaves the mount alive:
             // a worker less each time would end in a mount that answers nobody.
+            IS_ANSWERING.set(true);
             let _ = catch_unwind(AssertUnwindSafe(|| self.dispatch(&frame[..len])));
+            IS_ANSWERING.set(false);
         }
         Ok(())
     }

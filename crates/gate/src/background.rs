@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
 use crate::failure::{Exit, Failure};
+use crate::output;
 
 /// Tells the child that it is to live in the background. No user sets this.
 const MARK: &str = "_GATE_IN_BACKGROUND";
@@ -46,7 +47,7 @@ pub fn start<S: AsRef<OsStr>>(
     }
     let said = String::from_utf8_lossy(&said).into_owned();
     if word == READY {
-        eprint!("{said}");
+        output::say(said);
         // Whoever goes on, as a view that has started its broker does, is to bury it one day.
         std::thread::spawn(move || child.wait());
         return Ok(());

@@ -5,6 +5,8 @@
 use std::fmt;
 use std::process::ExitCode;
 
+use crate::output;
+
 /// How a command ended, for scripts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
@@ -92,7 +94,7 @@ impl Failure {
 
     /// Tells the user, and returns how the command ends.
     pub fn report(&self) -> Exit {
-        eprint!("{}", self.text);
+        output::say(&self.text);
         self.exit
     }
 }

@@ -17,6 +17,8 @@ pub fn start() {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
+        // It would be reported on standard error, with a panic where that cannot be written.
+        .log_internal_errors(false)
         .with_ansi(false)
         .init();
 }

@@ -5,6 +5,9 @@
 //! locks, [`bypass`] how one comes past a view, [`background`] makes processes that stay, [`temporary`] a view that goes with its command,
 //! [`failure`] is how every command fails.
 
+// They panic where standard error cannot be written: `output::say` does not.
+#![deny(clippy::print_stderr)]
+
 mod background;
 mod board;
 mod bypass;

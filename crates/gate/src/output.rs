@@ -1,5 +1,7 @@
-//! What commands write to standard output: tables for people, JSON for programs.
+//! What commands write: tables for people and JSON for programs to standard output, what else is to be
+//! said to standard error.
 
+use std::fmt::Display;
 use std::io::{self, Write as _};
 
 use serde::Serialize;
@@ -14,6 +16,17 @@ pub fn print(text: &str) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
     let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
     written.map_err(|error| cannot_write(&error))
+}
+
+/// Says something to people on standard error. Nothing ends because it cannot be written there: the
+/// log file of a view lies on a disk that may be full.
+pub fn say(text: impl Display) {
+    let _ = io::stderr().write_all(text.to_string().as_bytes());
+}
+
+/// As [`say`], a line.
+pub fn say_line(text: impl Display) {
+    say(format_args!("{text}\n"));
 }
 
 /// Says why nothing more can be written to standard output.

@@ -20,6 +20,7 @@ use gate_core::lock::event::Revocation;
 use crate::background;
 use crate::config::Settings;
 use crate::failure::{Exit, Failure};
+use crate::output;
 use crate::tokens;
 
 /// The host where brokers listen unless told otherwise.
@@ -236,7 +237,9 @@ impl Wanted {
             Some(reached) => {
                 let socket = &reached.address;
                 if started.is_ok() {
-                    eprintln!("started a broker at {socket}; `gate daemon stop` ends it");
+                    output::say_line(format_args!(
+                        "started a broker at {socket}; `gate daemon stop` ends it"
+                    ));
                 }
                 Ok(reached)
             }
@@ -337,6 +340,9 @@ impl From<Unreached> for Failure {
             }
             (ConnectError::Token(error), _) => tokens::hint(error),
             (ConnectError::NoBroker(_), _) => "name the host and port of a gate broker".to_owned(),
+            (ConnectError::Silent, _) => {
+                "it may be stopped, or its disk be full: `gate doctor` looks".to_owned()
+            }
             (_, Address::Tcp { host, port }) => {
                 format!("start one: `gate broker --host {host} --port {port}`")
             }

@@ -12,6 +12,7 @@ use gate_broker::{Listen, Options, Policy};
 
 use crate::config::Settings;
 use crate::failure::{Exit, Failure};
+use crate::output;
 use crate::reach::HOST_DEFAULT;
 use crate::tokens;
 
@@ -73,7 +74,7 @@ impl Args {
         let policy = policy(token_file.as_deref(), self.require_token)?;
         let listen = Some(Listen { host, port: port.unwrap_or(PORT_DEFAULT), policy });
         serve::serve(Options { listen, ..self.limits.options(state_dir, &settings) }, |addresses| {
-            eprintln!("broker ready: {addresses}");
+            output::say_line(format_args!("broker ready: {addresses}"));
             Ok(())
         })
     }

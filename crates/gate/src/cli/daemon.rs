@@ -67,7 +67,7 @@ impl Args {
         serve::serve(options, |addresses| match background::is_background() {
             true => background::ready(&log),
             false => {
-                eprintln!("broker ready: {addresses}");
+                output::say_line(format_args!("broker ready: {addresses}"));
                 Ok(())
             }
         })

@@ -141,7 +141,10 @@ impl Args {
 
     fn tell_gap(&self, page: &LogPage) {
         if page.gap {
-            eprintln!("the log goes on after record {}; what was before is not known", page.begin);
+            output::say_line(format_args!(
+                "the log goes on after record {}; what was before is not known",
+                page.begin
+            ));
         }
     }
 

@@ -1,5 +1,6 @@
 //! `gate mount`
 
+mod fault;
 mod guard;
 mod in_place;
 mod past;
@@ -32,6 +33,7 @@ use crate::config::{Settings, SourceSettings};
 use crate::duration;
 use crate::failure::{Exit, Failure};
 use crate::mounts;
+use crate::output;
 use crate::reach::{BrokerFlags, DaemonFlags, Reached, Wanted};
 use crate::signals::Signals;
 use in_place::{Ground, Insistence};
@@ -167,6 +169,7 @@ struct Plan {
 
 impl Args {
     pub fn run(self) -> Result<Exit, Failure> {
+        fault::end_whole();
         match (self.foreground, background::is_background()) {
             (true, _) => self.serve(),
             (false, true) => {
@@ -197,7 +200,7 @@ impl Args {
         }
         let attachment = self.attach(&reached, &plan)?;
         if let Some(notice) = &attachment.notice {
-            eprintln!("{notice}");
+            output::say_line(format_args!("{notice}"));
         }
         let (site, state_dir) = (plan.site.clone(), plan.state_dir.clone());
         if site.is_in_place() && matches!(plan.berth, Berth::Free) {
@@ -324,7 +327,7 @@ impl Args {
     fn tell_ready(&self, site: &Site, state_dir: &Path) -> Result<(), Failure> {
         let (point, source) = (site.mountpoint.display(), site.source.display());
         if self.foreground {
-            eprintln!("view ready: {point} shows {source}");
+            output::say_line(format_args!("view ready: {point} shows {source}"));
             return Ok(());
         }
         let name = format!("mount-{}", background::name_of(&site.mountpoint));

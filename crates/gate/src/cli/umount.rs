@@ -13,6 +13,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::bypass::{self, Table, Tables};
 use crate::failure::{Exit, Failure};
 use crate::mounts;
+use crate::output;
 use crate::processes::{self, User};
 use crate::seen::{About, Unseen};
 
@@ -71,8 +72,18 @@ pub fn refused(point: &Path, error: &UnmountError) -> Failure {
 
 fn busy(point: &Path, users: &[User]) -> Failure {
     if users.is_empty() {
-        let cause = "it is busy, and who uses it may not be seen by this user";
-        return cannot(point, cause, "look as root: `gate umount` then names them");
+        return match rustix::process::geteuid().is_root() {
+            true => {
+                let cause = "it is busy, and no process of here is seen to use it";
+                let hint =
+                    "look for mounts below it and for users in other containers, then try again";
+                cannot(point, cause, hint)
+            }
+            false => {
+                let cause = "it is busy, and who uses it may not be seen by this user";
+                cannot(point, cause, "look as root: `gate umount` then names them")
+            }
+        };
     }
     let cause = format!("it is in use by {}", processes::named(users));
     cannot(point, cause, "close these files, leave the directory, then try again")
@@ -135,7 +146,7 @@ fn await_end(server: &OwnedFd, point: &Path, device: (u32, u32)) -> Result<(), F
     let still =
         format!("{} still see it, in mount namespaces of their own", bypass::named(&seen_by));
     if !seen_by.is_empty() {
-        eprintln!("{} is unmounted here; {still}", point.display());
+        output::say_line(format_args!("{} is unmounted here; {still}", point.display()));
     }
     if ends_within(server, &END_PATIENCE) {
         return Ok(());

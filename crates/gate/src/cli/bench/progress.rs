@@ -2,6 +2,8 @@
 
 use std::io::IsTerminal as _;
 
+use crate::output;
+
 /// A line that is gone when this is dropped.
 pub struct Progress {
     steps: usize,
@@ -17,7 +19,7 @@ impl Progress {
     pub fn tell(&self, done: usize, what: &str) {
         if self.is_shown {
             let (full, empty) = ("#".repeat(done), " ".repeat(self.steps.saturating_sub(done)));
-            eprint!("\r\x1b[K[{full}{empty}] {what}");
+            output::say(format_args!("\r\x1b[K[{full}{empty}] {what}"));
         }
     }
 }
@@ -25,7 +27,7 @@ impl Progress {
 impl Drop for Progress {
     fn drop(&mut self) {
         if self.is_shown {
-            eprint!("\r\x1b[K");
+            output::say("\r\x1b[K");
         }
     }
 }

@@ -10,6 +10,7 @@ use super::said::{broker_gone, lost, recalled, unproven};
 use super::{Event, Hold};
 use crate::cli::run::{cannot_run, prepare};
 use crate::failure::{Exit, Failure};
+use crate::output;
 use crate::signals::{Received, unmasked};
 
 /// How long the broker may take to say whether a turn stood until its command ended.
@@ -30,7 +31,9 @@ impl Hold {
         while let Ok(event) = self.events.recv() {
             match event {
                 Event::Told(_) => {}
-                Event::Recalled(recall) => eprintln!("gate hold: {}", recalled(&recall)),
+                Event::Recalled(recall) => {
+                    output::say_line(format_args!("gate hold: {}", recalled(&recall)));
+                }
                 Event::Revoked(why, reason) => outcome = Some(lost(why, &reason).report()),
                 Event::Signalled(Received { signal: Signal::CHILD, .. }) => {
                     if let Some(exit) = reap(&child) {
@@ -61,7 +64,9 @@ impl Hold {
             return Err(unproven());
         }
         if !has_heard {
-            eprintln!("gate hold: the broker does not answer: nobody was let in, unless by force");
+            output::say_line(
+                "gate hold: the broker does not answer: nobody was let in, unless by force",
+            );
         }
         Ok(exit)
     }

@@ -12,6 +12,7 @@ use super::site::{Site, cannot_show};
 use crate::config::Settings;
 use crate::failure::Failure;
 use crate::mounts;
+use crate::output;
 use crate::processes;
 
 /// What the kernel mounts to show itself. A view would show it as its own server sees it.
@@ -116,7 +117,7 @@ impl Ground {
         let hint = "do it as the user who mounted it, or as root";
         gate_fuse::detach(&site.source)
             .map_err(|error| cannot(site, format!("the view over it has died: {error}"), hint))?;
-        eprintln!("{} is bare until its new view is mounted", shown(site));
+        output::say_line(format_args!("{} is bare until its new view is mounted", shown(site)));
         Ground::bare(site)
     }
 }

@@ -8,6 +8,7 @@ use super::site::Site;
 use crate::background;
 use crate::bypass::{self, Bare, Tables, Views};
 use crate::failure::Failure;
+use crate::output;
 use crate::processes::{self, User};
 
 /// Refuses to mount past who works in the directory already, unless that is insisted on; says who it
@@ -19,7 +20,9 @@ pub fn check(site: &Site, insistence: Insistence) -> Result<(), Failure> {
     let (source, named) = (site.source.display(), processes::named(&users));
     match (users.is_empty(), insistence.force) {
         (true, _) => {}
-        (false, true) => eprintln!("these take no turns until they have left {source}: {named}"),
+        (false, true) => output::say_line(format_args!(
+            "these take no turns until they have left {source}: {named}"
+        )),
         (false, false) => {
             let cause = format!("who works there already would take no turns: {named}");
             let hint = "let them end, or leave it and close their files; or mount all the same: \
@@ -30,7 +33,9 @@ pub fn check(site: &Site, insistence: Insistence) -> Result<(), Failure> {
     let ways = ways_beside(&bare, &tables, &site.source);
     if !ways.is_empty() {
         let ways = bypass::named(&ways);
-        eprintln!("turns are taken at {source}, and not where else it is seen: {ways}");
+        output::say_line(format_args!(
+            "turns are taken at {source}, and not where else it is seen: {ways}"
+        ));
     }
     Ok(())
 }

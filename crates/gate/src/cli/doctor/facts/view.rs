@@ -21,6 +21,8 @@ use crate::signals;
 
 /// How long all views together may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the broker of one may take.
+const BROKER_PATIENCE: Duration = Duration::from_secs(3);
 
 /// A mount point and what came of asking there.
 #[derive(Debug)]
@@ -168,15 +170,24 @@ fn written_as_in(table: &[Mount], point: &Path) -> PathBuf {
     }
 }
 
-/// Tells why a view's broker is gone, unless it is there or this user cannot know.
+/// Tells why a view's broker does not answer, unless it does or this user cannot know.
 fn broker_gone(about: &About) -> Option<(String, String)> {
     let wanted = Wanted::find(&BrokerFlags::default(), &Settings::load().ok()?).ok()?;
     let approach = wanted.approach(about.address());
     let deaf: Arc<dyn Watcher> = Arc::new(Deaf);
-    let error = connect(&approach, &ClientInfo::named("gate doctor"), &deaf).err()?;
+    let (tell, said) = channel();
+    let asked = approach.clone();
+    std::thread::spawn(move || {
+        drop(tell.send(connect(&asked, &ClientInfo::named("gate doctor"), &deaf).err()));
+    });
+    // One that is there and silent takes longer to give up on than the view has to answer.
+    let error = said.recv_timeout(BROKER_PATIENCE).unwrap_or(Some(ConnectError::Silent))?;
     let nobody = [io::ErrorKind::ConnectionRefused, io::ErrorKind::NotFound];
-    let is_gone =
-        matches!(&error, ConnectError::NobodyThere(_, why) if nobody.contains(&why.kind()));
+    let is_gone = match &error {
+        ConnectError::NobodyThere(_, why) => nobody.contains(&why.kind()),
+        ConnectError::Silent => true,
+        _ => false,
+    };
     let text = error.to_string();
     let failure = Failure::from(Unreached { address: approach.address, error });
     let hint = failure.line("hint").unwrap_or_default().to_owned();
