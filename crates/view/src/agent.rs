@@ -11,7 +11,6 @@ use gate_api::process::Image;
 use gate_core::lock::claim::Process;
 
 use crate::asker::{Identity, OwnerScope};
-use crate::guard;
 use crate::recent::Recent;
 
 /// The variable by which `gate run` names an agent to all below it.
@@ -35,8 +34,6 @@ pub(crate) struct Agent {
 /// How agents are found.
 #[derive(Debug)]
 pub(crate) enum Agents {
-    /// Nobody wants to know.
-    Unasked,
     /// The view speaks for one.
     Whole(Arc<Agent>),
     /// By the process.
@@ -52,17 +49,16 @@ pub(crate) struct Known {
 
 impl Agents {
     /// Says how agents are found in a view.
-    pub fn new(identity: &Identity, policy: guard::Policy) -> Agents {
+    pub fn new(identity: &Identity) -> Agents {
         let whole =
             |name: &str| Agents::Whole(Arc::new(Agent { name: name.to_owned(), run: None }));
         if let Some(agent) = &identity.agent {
             return whole(agent);
         }
-        match (identity.scope, policy) {
-            (OwnerScope::Mount, _) if identity.owner.is_empty() => whole("the view"),
-            (OwnerScope::Mount, _) => whole(&identity.owner),
-            (OwnerScope::Handle | OwnerScope::Process, guard::Policy::Allow) => Agents::Unasked,
-            (OwnerScope::Handle | OwnerScope::Process | OwnerScope::Agent, _) => {
+        match identity.scope {
+            OwnerScope::Mount if identity.owner.is_empty() => whole("the view"),
+            OwnerScope::Mount => whole(&identity.owner),
+            OwnerScope::Handle | OwnerScope::Process | OwnerScope::Agent => {
                 Agents::Processes(Mutex::new(Recent::of_at_most(PROCESSES_MAX)))
             }
         }
@@ -71,7 +67,6 @@ impl Agents {
     /// Returns the agent of a caller, as far as it may be known.
     pub fn of(&self, caller: Option<(Process, Image)>) -> Option<Arc<Agent>> {
         let known = match self {
-            Agents::Unasked => return None,
             Agents::Whole(agent) => return Some(agent.clone()),
             Agents::Processes(known) => known,
         };
@@ -136,7 +131,7 @@ mod tests {
             agent: None,
             acquire_timeout: None,
         };
-        let agents = Agents::new(&identity, guard::Policy::Keep);
+        let agents = Agents::new(&identity);
         let mut shell = Command::new("sh")
             .args(["-c", "echo x; read go; GATE_AGENT=ada exec cat"])
             .stdin(Stdio::piped())

@@ -6,6 +6,7 @@ use std::time::Duration;
 use gate_api::process;
 use gate_api::session::Party;
 use gate_core::lock::claim::{Caller, Label, Patience, Process};
+use gate_core::lock::limits::TEXT_BYTES_MAX;
 
 use crate::agent::{Agent, Agents};
 
@@ -32,7 +33,7 @@ pub(crate) struct Asker {
     pub caller: Option<Caller>,
     pub party: Party,
     pub patience: Patience,
-    /// Whom it speaks for, where that matters.
+    /// Whom it speaks for.
     pub agent: Option<Arc<Agent>>,
 }
 
@@ -84,13 +85,27 @@ impl Identity {
         Asker { caller, party, patience, agent }
     }
 
-    pub(crate) fn label(&self) -> Label {
+    /// Says of a caller what the broker tells of it, and the log after its end: whose it is.
+    pub(crate) fn label(&self, asker: &Asker) -> Label {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         let asked_at_ms = now.map(|now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
         Label {
-            owner: self.owner.clone(),
+            owner: self.owner_of(asker),
             reason: String::new(),
             asked_at_ms: asked_at_ms.unwrap_or_default(),
+        }
+    }
+
+    fn owner_of(&self, asker: &Asker) -> String {
+        let agent = match self.scope {
+            // The whole view is one.
+            OwnerScope::Mount => None,
+            OwnerScope::Handle | OwnerScope::Process | OwnerScope::Agent => asker.agent.as_ref(),
+        };
+        match agent.filter(|_| self.owner.is_empty()) {
+            // Whoever names an agent at too great a length still gets its turns.
+            Some(agent) => agent.name[..agent.name.floor_char_boundary(TEXT_BYTES_MAX)].to_owned(),
+            None => self.owner.clone(),
         }
     }
 }

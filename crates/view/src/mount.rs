@@ -270,7 +270,7 @@ impl Ready {
             about,
         };
         let timer = Timer::start().map_err(ServeError::Io)?;
-        let agents = Agents::new(&settings.identity, options.guard);
+        let agents = Agents::new(&settings.identity);
         let guard = Guard::start(options.guard, options.kept).map_err(ServeError::Io)?;
         let handles = ears.handles.clone();
         let ways = Ways::new(options.backing, session.backer());

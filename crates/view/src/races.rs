@@ -26,7 +26,6 @@ use crate::agent::Agents;
 use crate::asker::{Identity, OwnerScope};
 use crate::backing::{self, Ways};
 use crate::directory::Directory;
-use crate::guard;
 use crate::mount::Ears;
 use crate::policy::Policies;
 use crate::timer::Timer;
@@ -69,7 +68,7 @@ impl Stage {
             handles: ears.handles,
             ways: Ways::new(backing::Policy::Nothing, None),
             timer: Timer::start().unwrap(),
-            agents: Agents::new(&identity, guard::Policy::Allow),
+            agents: Agents::new(&identity),
             guard: None,
             settings: Settings {
                 space: SpaceId(1),

@@ -82,7 +82,7 @@ impl View {
             caller: asker.caller,
             patience: asker.patience,
             read_wait: self.settings.policies.read_wait(),
-            label: self.settings.identity.label(),
+            label: self.settings.identity.label(asker),
             want,
         }
     }
