@@ -131,6 +131,57 @@ fn what_happened_at_a_path_is_told_from_the_view_and_from_the_source() {
     let _ = elsewhere.refusal();
 }
 
+/// Whoever asks does so when the processes are long gone.
+#[test]
+fn the_log_says_which_agent_it_was_with_and_without_a_guard() {
+    for guard in ["keep", "allow"] {
+        let world = World::with_view(["--guard", guard]);
+        world.seed("f", "");
+        // No name of an agent is too long to take turns with.
+        for agent in ["ada", &"é".repeat(200)] {
+            let script = world.script(&world.view(), "cat f; echo x >g");
+            script.env("GATE_AGENT", agent).run().success();
+        }
+        world.await_idle();
+        let told = world.gate(["log"]).run().success();
+        for words in ["ada open f to read", "ada create g", "éé open f to read"] {
+            assert!(told.contains(words), "{words}: {told}");
+        }
+        let told = events(&world.gate(["log", "--json", "f"]).dir(world.view()).run().success());
+        let owner = |name| told.iter().find(|event| event["event"] == name).map(|e| &e["owner"]);
+        assert_eq!(
+            (owner("granted"), owner("released")),
+            (Some(&"ada".into()), Some(&"ada".into()))
+        );
+    }
+}
+
+#[test]
+fn clients_that_come_and_go_are_told_if_all_is_asked_for() {
+    let world = World::new();
+    world.seed("f", "");
+    let mut actor = world.actor(&world.view());
+    let fd = actor.open("w", "f");
+    actor.close(fd);
+    world.await_idle();
+    for _ in 0..3 {
+        world.gate(["why", "view/f"]).run().success();
+    }
+    wait_until(SOON, "they are gone", || {
+        let told = world.gate(["log", "--all"]).run().success();
+        told.matches("gate why, process").count() == 6
+    });
+    let told = world.gate(["log"]).run().success();
+    assert!(told.contains("the broker began") && !told.contains(" came"), "{told}");
+    let told = world.gate(["log", "-n", "2"]).run().success();
+    let lines: Vec<&str> = told.lines().collect();
+    assert!(lines[0].contains("was let in") && lines[1].contains("let go after"), "{told}");
+    // What a time looks like there is understood.
+    let since = lines[0].get(.."2026-01-31 12:00:00.000".len()).unwrap();
+    let told = world.gate(["log", "--since", since]).run().success();
+    assert!(told.starts_with(lines[0]), "{told}");
+}
+
 #[test]
 fn the_log_and_its_followers_go_on_over_a_restart() {
     let mut world = World::new();

@@ -141,6 +141,9 @@ fn what_is_no_lock_is_refused_by_name() {
     let nothing = world.gate(["break", "4711", "--reason", "x"]).run();
     assert_eq!(nothing.code, Some(1), "{nothing}");
     assert!(nothing.refusal().contains("no holder of that ticket"));
+    let silent = world.gate(["break", "1", "--reason", " "]).run();
+    assert_eq!(silent.code, Some(2), "{silent}");
+    assert!(silent.refusal().contains("wants to know why"));
     let path = world.view().join("f");
     let free = world.gate(["recall".as_ref(), path.as_os_str()]).run().refusal();
     assert!(free.contains("nobody holds it"), "{free}");

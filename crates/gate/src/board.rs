@@ -52,6 +52,9 @@ pub struct Row {
     pub recalled_until: Option<String>,
     #[serde(skip)]
     since_ms: u64,
+    /// Whether its process is known to have ended: it holds or waits for a moment still.
+    #[serde(skip)]
+    pub has_ended: bool,
 }
 
 impl Board {
@@ -100,6 +103,7 @@ impl Row {
     pub fn who(&self) -> String {
         let command = self.command.as_ref().filter(|_| self.op != "hold");
         match (self.owner.as_str(), command) {
+            ("", None) if self.has_ended => "somebody who has ended".to_owned(),
             ("", Some(command)) => command.clone(),
             ("", None) => self.client.clone(),
             (owner, Some(command)) => format!("{owner} ({command})"),
@@ -161,6 +165,7 @@ pub fn rows(line: Line) -> Vec<Row> {
         by_kin,
         recalled_until,
         since_ms: line.since_ms,
+        has_ended: line.process.is_some_and(processes::has_ended),
     };
     line.places.iter().map(|place| Row { path: shown(place), ..row.clone() }).collect()
 }
@@ -183,6 +188,13 @@ pub fn mode(access: Access) -> &'static str {
 pub fn utc(ms: u64) -> String {
     let ms = i64::try_from(ms).unwrap_or(i64::MAX);
     jiff::Timestamp::from_millisecond(ms).unwrap_or(jiff::Timestamp::MAX).to_string()
+}
+
+/// Returns a time as this machine's clock shows it, as long as any other.
+pub fn local(ms: u64) -> String {
+    let ms = i64::try_from(ms).unwrap_or(i64::MAX);
+    let at = jiff::Timestamp::from_millisecond(ms).unwrap_or(jiff::Timestamp::MAX);
+    at.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S%.3f").to_string()
 }
 
 fn shown(place: &LinePlace) -> String {

@@ -118,7 +118,7 @@ impl Seat {
 
 fn tell(version: &Version) -> String {
     let record = &version.record;
-    let (at, agent) = (board::utc(record.at_ms), &record.agent);
+    let (at, agent) = (board::local(record.at_ms), &record.agent);
     let (op, path, size) = (&record.op, record.path.display(), record.file.size);
     let outcome = outcome(&record.outcome, version.id);
     format!("{at} {agent} {op} {path}, {size} bytes: {outcome}")

@@ -64,6 +64,11 @@ pub fn command(of: Process) -> Option<String> {
     is_here(of).then(|| command_of_pid(of.pid)).flatten()
 }
 
+/// Returns whether a process of this pid namespace is known not to live any more.
+pub fn has_ended(of: Process) -> bool {
+    of.namespace == process::namespace() && !process::is_alive(of)
+}
+
 /// Returns the agent a process belongs to, as far as it may be known.
 pub fn agent(of: Process) -> Option<String> {
     if !is_here(of) {

@@ -20,16 +20,19 @@ pub struct Target {
     pub session: Session,
     /// Which it is.
     pub ticket: u64,
+    /// The command that speaks.
+    pub command: &'static str,
 }
 
 impl Target {
-    /// Finds what `lock` means; reaches its broker.
-    pub fn find(lock: &str, flags: &BrokerFlags) -> Result<Target, Failure> {
+    /// Finds what `lock` means; reaches its broker, as that command.
+    pub fn find(lock: &str, flags: &BrokerFlags, command: &'static str) -> Result<Target, Failure> {
         if let Ok(ticket) = lock.parse() {
-            return Ok(Target { session: reach(flags)?.session, ticket });
+            let session = reach(flags, command)?.session;
+            return Ok(Target { session, ticket, command });
         }
         let path = Path::new(lock);
-        let (session, scope) = broker_of(path, flags)?;
+        let (session, scope) = broker_of(path, flags, command)?;
         let why = session.why(scope).map_err(|error| no_answer(error, Some(path)))?;
         let of_path = |line: &&Line| {
             matches!(line.state, LineState::Held { .. })
@@ -38,7 +41,7 @@ impl Target {
         };
         let holders: Vec<&Line> = why.lines.iter().filter(of_path).collect();
         match holders[..] {
-            [holder] => Ok(Target { ticket: holder.ticket, session }),
+            [holder] => Ok(Target { ticket: holder.ticket, session, command }),
             [] => Err(Failure::new(
                 format!("there is no lock to speak of at {lock}"),
                 "nobody holds it",
@@ -66,7 +69,7 @@ impl Target {
     fn by_its_socket(&self) -> Option<Session> {
         let broker = self.session.broker();
         let state_dir = Path::new(OsStr::from_bytes(&broker.state_dir));
-        let client = ClientInfo::named("gate");
+        let client = ClientInfo::named(self.command);
         let session =
             Session::connect(Address::of_state_dir(state_dir), client, Arc::new(Deaf)).ok()?;
         (session.broker() == broker).then_some(session)

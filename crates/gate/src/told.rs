@@ -14,9 +14,9 @@ use crate::{board, duration, processes};
 /// Names of one claim that are shown.
 const NAMES_SHOWN_MAX: usize = 4;
 
-/// Tells of a record, with its time.
+/// Tells of a record, with its time on this machine.
 pub fn line(record: &Record<'_>) -> String {
-    let at = board::utc(record.at_ms);
+    let at = board::local(record.at_ms);
     let story = match &record.what {
         Happening::Started { version, former } => {
             format!("the broker began, gate {version}{}", former_words(*former))
@@ -97,7 +97,11 @@ fn fate_words(became: &Fate<'_>) -> String {
 }
 
 fn who(claim: &Subject<'_>) -> String {
-    let command = claim.process.and_then(processes::command);
+    // A client that holds for another command knows best what that is.
+    let command = match claim.op {
+        Op::Hold(_) => Some(claim.client.to_string()),
+        _ => claim.process.and_then(processes::command),
+    };
     let agent = || claim.process.and_then(processes::agent).unwrap_or_default();
     let owner = match (&*claim.owner, &*claim.party) {
         ("", "") => agent(),
@@ -108,7 +112,8 @@ fn who(claim: &Subject<'_>) -> String {
         ("", Some(command), Some(process)) => format!("{command}, process {}", process.pid),
         ("", None, Some(Process { pid, .. })) => format!("process {pid}"),
         ("", _, None) => "a client".to_owned(),
-        (owner, _, _) => owner.to_owned(),
+        (owner, Some(command), _) => format!("{owner} ({command})"),
+        (owner, None, _) => owner.to_owned(),
     }
 }
 
@@ -190,7 +195,7 @@ pub mod tests {
     #[track_caller]
     fn check(what: Happening<'static>, expected: &str) {
         let text = line(&Record { at_ms: 0, what });
-        assert_eq!(text, format!("1970-01-01T00:00:00Z {expected}"));
+        assert_eq!(text, format!("{} {expected}", board::local(0)));
     }
 
     #[test]

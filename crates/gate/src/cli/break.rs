@@ -11,7 +11,7 @@ pub struct Args {
     /// Its ticket, as `gate locks` shows it, or a path that one owner holds
     lock: String,
     /// Say why, to whoever loses it
-    #[arg(long, value_name = "TEXT", value_parser = super::hold::reason)]
+    #[arg(long, value_name = "TEXT", value_parser = reason)]
     reason: String,
     #[command(flatten)]
     broker: BrokerFlags,
@@ -19,9 +19,17 @@ pub struct Args {
 
 impl Args {
     pub fn run(self) -> Result<Exit, Failure> {
-        let target = Target::find(&self.lock, &self.broker)?;
+        let target = Target::find(&self.lock, &self.broker, "gate break")?;
         target.order(|session, ticket| session.break_lock(ticket, self.reason.clone()))?;
         output::print(&format!("ticket {} is broken\n", target.ticket))?;
         Ok(Exit::Success)
+    }
+}
+
+/// Reads why: whoever loses the lock is told, and so is the log.
+fn reason(text: &str) -> Result<String, String> {
+    match text.trim() {
+        "" => Err("whoever loses it wants to know why".to_owned()),
+        _ => super::hold::reason(text),
     }
 }

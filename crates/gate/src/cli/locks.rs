@@ -21,6 +21,8 @@ use crate::seen::{About, resolve};
 const NEWS_PATIENCE: Duration = Duration::from_secs(60);
 /// How often what is shown is shown anew: it says for how long things have lasted.
 const REFRESH: Duration = Duration::from_secs(1);
+/// What it calls itself at the broker.
+const COMMAND: &str = "gate locks";
 /// Moves the cursor to the top and clears the terminal.
 const CLEAR: &str = "\x1b[H\x1b[2J";
 
@@ -42,8 +44,8 @@ pub struct Args {
 impl Args {
     pub fn run(self) -> Result<Exit, Failure> {
         let (session, scope) = match &self.path {
-            Some(path) => broker_of(path, &self.broker)?,
-            None => (reach(&self.broker)?.session, Scope::Everything),
+            Some(path) => broker_of(path, &self.broker, COMMAND)?,
+            None => (reach(&self.broker, COMMAND)?.session, Scope::Everything),
         };
         let path = self.path.as_deref();
         let locks =
@@ -109,14 +111,18 @@ fn follow(session: &Session, scope: &Scope, mut version: u64, news: &Sender<News
     }
 }
 
-/// Reaches the broker that was named, or the one that runs here.
-pub fn reach(flags: &BrokerFlags) -> Result<Reached, Failure> {
+/// Reaches the broker that was named, or the one that runs here, as one of these commands.
+pub fn reach(flags: &BrokerFlags, command: &str) -> Result<Reached, Failure> {
     let deaf: Arc<dyn Watcher> = Arc::new(Deaf);
-    Wanted::find(flags, &Settings::load()?)?.reach_one(&client(), &deaf)
+    Wanted::find(flags, &Settings::load()?)?.reach_one(&ClientInfo::named(command), &deaf)
 }
 
 /// Reaches the broker that decides about a path, in a view or behind one.
-pub fn broker_of(path: &Path, flags: &BrokerFlags) -> Result<(Session, Scope), Failure> {
+pub fn broker_of(
+    path: &Path,
+    flags: &BrokerFlags,
+    command: &str,
+) -> Result<(Session, Scope), Failure> {
     use std::os::unix::ffi::OsStrExt as _;
 
     let absolute = resolve(path).map_err(|error| {
@@ -125,11 +131,11 @@ pub fn broker_of(path: &Path, flags: &BrokerFlags) -> Result<(Session, Scope), F
     })?;
     let Ok(about) = About::of(&absolute) else {
         let scope = Scope::Absolute(absolute.as_os_str().as_bytes().to_vec());
-        return Ok((reach(flags)?.session, scope));
+        return Ok((reach(flags, command)?.session, scope));
     };
     let approach = Wanted::find(flags, &Settings::load()?)?.approach(about.address());
     let deaf: Arc<dyn Watcher> = Arc::new(Deaf);
-    let session = connect(&approach, &client(), &deaf)
+    let session = connect(&approach, &ClientInfo::named(command), &deaf)
         .map_err(|error| Unreached { address: approach.address, error })?;
     Ok((session, about.scope(&absolute, path)?))
 }
@@ -145,8 +151,4 @@ pub fn no_answer(error: QueryError, path: Option<&Path>) -> Failure {
         (error, _) => Failure::new("the broker did not answer", error, "try again"),
     }
     .exit(Exit::Unable)
-}
-
-fn client() -> ClientInfo {
-    ClientInfo::named("gate locks")
 }

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use gate_api::event::Event;
-use gate_api::wire::{Cursor, Entry, LogPage, LogQuery, Scope, Stretch};
+use gate_api::wire::{Cursor, Entry, Happening, LogPage, LogQuery, Presence, Scope, Stretch};
 use gate_api::{QueryError, Session};
+use jiff::tz::TimeZone;
 
 use super::locks::{broker_of, no_answer, reach};
 use crate::duration;
@@ -15,6 +16,8 @@ use crate::output::{self, printable};
 use crate::reach::BrokerFlags;
 use crate::told;
 
+/// What it calls itself at the broker.
+const COMMAND: &str = "gate log";
 /// How many lines are shown if neither their number nor their age is named.
 const LINES_DEFAULT: usize = 100;
 /// Records asked for at once.
@@ -38,7 +41,10 @@ pub struct Args {
     /// Show the newest so many at most [default: 100, without --since]
     #[arg(long, short = 'n', value_name = "N")]
     limit: Option<usize>,
-    /// Write JSON, one line for each event
+    /// Show each client that comes and goes, too
+    #[arg(long, conflicts_with = "json")]
+    all: bool,
+    /// Write JSON, one line for each event of every kind
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -57,8 +63,8 @@ enum Since {
 impl Args {
     pub fn run(self) -> Result<Exit, Failure> {
         let (session, scope) = match &self.path {
-            Some(path) => broker_of(path, &self.broker)?,
-            None => (reach(&self.broker)?.session, Scope::Everything),
+            Some(path) => broker_of(path, &self.broker, COMMAND)?,
+            None => (reach(&self.broker, COMMAND)?.session, Scope::Everything),
         };
         let reader = Reader { session, scope };
         let told = match self.since {
@@ -81,8 +87,10 @@ impl Args {
         let mut place = None;
         let mut missing = limit;
         loop {
-            let page = reader.page(Stretch::UpTo(place), missing.max(1), Duration::ZERO)?;
-            missing -= page.entries.len().min(missing);
+            // Some of them may not be told.
+            let asked = missing.max(LINES_DEFAULT);
+            let page = reader.page(Stretch::UpTo(place), asked, Duration::ZERO)?;
+            missing -= page.entries.iter().filter(|entry| self.tells(entry)).count().min(missing);
             place = Some(page.begin);
             let more = page.more;
             pages.push_front(page);
@@ -91,7 +99,9 @@ impl Args {
             }
         }
         let end = pages.back().map_or(Cursor::START, |page| page.end);
-        for entry in pages.iter().flat_map(|page| &page.entries).take(limit) {
+        let entries = pages.iter().flat_map(|page| &page.entries);
+        let told: Vec<&Entry> = entries.filter(|entry| self.tells(entry)).collect();
+        for entry in &told[told.len().saturating_sub(limit)..] {
             self.show(entry)?;
         }
         Ok(end)
@@ -110,7 +120,7 @@ impl Args {
             match self.limit {
                 None => page.entries.iter().try_for_each(|entry| self.show(entry))?,
                 Some(limit) => {
-                    kept.extend(page.entries);
+                    kept.extend(page.entries.into_iter().filter(|entry| self.tells(entry)));
                     kept.drain(..kept.len().saturating_sub(limit));
                 }
             }
@@ -148,7 +158,20 @@ impl Args {
         }
     }
 
+    /// Returns whether somebody may want to know of it. Every command is a client that comes and
+    /// goes, those that only look too; what a client did tells of it.
+    fn tells(&self, entry: &Entry) -> bool {
+        let is_passage = matches!(
+            entry.record.what,
+            Happening::Client { became: Presence::Came | Presence::Gone, .. }
+        );
+        self.all || self.json || !is_passage
+    }
+
     fn show(&self, entry: &Entry) -> Result<(), Failure> {
+        if !self.tells(entry) {
+            return Ok(());
+        }
         if self.json {
             return output::print_json(&Event::of(entry));
         }
@@ -204,26 +227,36 @@ fn parse_since(text: &str) -> Result<Since, String> {
     if let Ok(cursor) = text.parse() {
         return Ok(Since::Record(cursor));
     }
-    let ms = if let Ok(time) = text.parse::<jiff::Timestamp>() {
+    let ms = if let Some(time) = parse_time(text) {
         u64::try_from(time.as_millisecond()).unwrap_or(0)
     } else {
-        let ago = duration::parse(text)
-            .map_err(|_| "write it as 10m, 2026-01-31T12:00:00Z or 3.141".to_owned())?;
+        let ago = duration::parse(text).map_err(|_| {
+            "write it as 10m, 2026-01-31 12:00, 2026-01-31T12:00Z or 3.141".to_owned()
+        })?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         u64::try_from(now.saturating_sub(ago).as_millis()).unwrap_or(u64::MAX)
     };
     Ok(Since::Time(ms))
 }
 
+/// Parses a time; without a zone it is as the log shows it.
+fn parse_time(text: &str) -> Option<jiff::Timestamp> {
+    let local = || text.parse::<jiff::civil::DateTime>().ok()?.to_zoned(TimeZone::system()).ok();
+    text.parse().ok().or_else(|| Some(local()?.timestamp()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::board;
 
     #[test]
     fn a_beginning_is_a_record_a_time_or_so_long_ago() {
         let cursor = Cursor { epoch: 3, number: 141 };
         assert_eq!(parse_since("3.141"), Ok(Since::Record(cursor)));
         assert_eq!(parse_since("1970-01-01T00:00:02Z"), Ok(Since::Time(2_000)));
+        let shown = board::local(1_700_000_000_250);
+        assert_eq!(parse_since(&shown), Ok(Since::Time(1_700_000_000_250)));
         assert!(matches!(parse_since("10m"), Ok(Since::Time(ms)) if ms > 0));
         for nonsense in ["", "yesterday", "1.2.3", "-1s"] {
             assert!(parse_since(nonsense).is_err(), "{nonsense}");

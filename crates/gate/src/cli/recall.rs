@@ -25,7 +25,7 @@ pub struct Args {
 
 impl Args {
     pub fn run(self) -> Result<Exit, Failure> {
-        let target = Target::find(&self.lock, &self.broker)?;
+        let target = Target::find(&self.lock, &self.broker, "gate recall")?;
         target.order(|session, ticket| session.recall(ticket, self.reason.clone(), self.within))?;
         let within = duration::rough(self.within);
         output::print(&format!("ticket {} has {within} to let go\n", target.ticket))?;

@@ -25,7 +25,7 @@ pub struct Args {
 
 impl Args {
     pub fn run(self) -> Result<Exit, Failure> {
-        let (session, scope) = broker_of(&self.path, &self.broker)?;
+        let (session, scope) = broker_of(&self.path, &self.broker, "gate why")?;
         let why = session.why(scope).map_err(|error| no_answer(error, Some(&self.path)))?;
         output::print(&tell(why))?;
         // Whoever may not see what was kept still learns the rest.
@@ -91,6 +91,9 @@ fn advice(rows: &[Row], past: &[Entry]) -> Vec<String> {
     let waits = rows.iter().any(|row| row.place.is_some());
     if let Some(holder) = rows.iter().find(|row| row.place.is_none()).filter(|_| waits) {
         advice.push(match holder.pid {
+            Some(pid) if holder.has_ended => {
+                format!("process {pid} passed an open file on: end whoever has it")
+            }
             Some(pid) => format!("let {} finish, or end process {pid}", printable(&holder.who())),
             None => format!("let {} finish", printable(&holder.who())),
         });
@@ -124,11 +127,14 @@ mod tests {
         let record = Record { at_ms: 0, what: Happening::Claim { became, claim } };
         let past = Entry { cursor: Cursor::START, record };
         let text = tell(Why { space: "default".into(), path, lines: vec![], past: vec![past] });
-        let expected = "f in the space default\n  \
+        let at = board::local(0);
+        let expected = format!(
+            "f in the space default\n  \
             nobody holds it and nobody waits\nlately\n  \
-            1970-01-01T00:00:00Z ada open f to write (ticket 3) was refused: \
+            {at} ada open f to write (ticket 3) was refused: \
             it and those it waited for waited for each other (EDEADLK)\n\
-            what to do: take all of them at once: `gate hold PATH… -- CMD` around what was refused\n";
+            what to do: take all of them at once: `gate hold PATH… -- CMD` around what was refused\n"
+        );
         assert_eq!(text, expected);
     }
 }

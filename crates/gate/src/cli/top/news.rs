@@ -177,7 +177,7 @@ fn answer_questions(session: &Session, asked: &Receiver<Question>, tell: &Sender
 /// Returns what became of it, in one line.
 fn carry_out(session: &Session, order: Order) -> String {
     let Order { what, ticket, reason } = order;
-    let target = Target { session: session.clone(), ticket };
+    let target = Target { session: session.clone(), ticket, command: "gate top" };
     let (done, told) = match what {
         OrderKind::Break => (
             target.order(|session, ticket| session.break_lock(ticket, reason.clone())),
