@@ -362,7 +362,9 @@ fn list(world: &World, name: &str) -> Vec<Value> {
     if listed.code != Some(0) && listed.stderr.contains("nothing is known") {
         return Vec::new();
     }
-    serde_json::from_str(&listed.success()).unwrap()
+    let list: Value = serde_json::from_str(&listed.success()).unwrap();
+    assert_eq!(list["version"], 1);
+    list["versions"].as_array().unwrap().clone()
 }
 
 /// The one store there is.

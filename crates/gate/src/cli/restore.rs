@@ -18,6 +18,9 @@ use crate::output::{self, Table};
 use crate::overwritten::{Kept, Seat, outcome};
 use crate::processes::AGENT_VARIABLE;
 
+/// The version of the JSON form.
+const JSON_VERSION: u32 = 1;
+
 /// Bring back what an agent overwrote without having seen it
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -37,7 +40,14 @@ pub struct Args {
     json: bool,
 }
 
-/// What was overwritten, for programs.
+/// All that was overwritten at a path, for programs.
+#[derive(Serialize)]
+struct List {
+    version: u32,
+    versions: Vec<Row>,
+}
+
+/// What was overwritten.
 #[derive(Serialize)]
 struct Row {
     id: u64,
@@ -53,6 +63,7 @@ struct Row {
 /// What was done, for programs.
 #[derive(Serialize)]
 struct Done {
+    version: u32,
     path: String,
     restored: u64,
     /// What was there until now.
@@ -97,7 +108,7 @@ impl Args {
     fn show(&self, versions: &[Version]) -> Result<(), Failure> {
         let rows: Vec<Row> = versions.iter().map(Row::of).collect();
         if self.json {
-            return output::print_json(&rows);
+            return output::print_json(&List { version: JSON_VERSION, versions: rows });
         }
         let mut table = Table::new(["ID", "AT", "SIZE", "AGENT", "OP", "PATH", "OUTCOME"]);
         for row in rows {
@@ -153,7 +164,7 @@ impl Args {
             let cause = "what is there now is too large to be kept";
             return Err(self.cannot(cause, "move it away first, or give --to FILE"));
         }
-        let agent = std::env::var(AGENT_VARIABLE).unwrap_or_else(|_| "gate restore".to_owned());
+        let agent = std::env::var(AGENT_VARIABLE).unwrap_or_else(|_| "gate".to_owned());
         let record = Record::new(version.record.path.clone(), (&agent, "restore"), facts);
         let mut store = Store::open_or_make_later(kept.place.clone());
         let added = store.keep(file, Take::AsOpen, &record).map_err(failed)?;
@@ -163,7 +174,12 @@ impl Args {
     fn tell(&self, version: &Version, replaced: Option<u64>) -> Result<(), Failure> {
         let path = self.path.display().to_string();
         if self.json {
-            return output::print_json(&Done { path, restored: version.id, replaced });
+            return output::print_json(&Done {
+                version: JSON_VERSION,
+                path,
+                restored: version.id,
+                replaced,
+            });
         }
         let mut text = format!("{path} is as in version {} again\n", version.id);
         if let Some(id) = replaced {
