@@ -154,3 +154,73 @@ fn views_at_names_that_are_no_text_are_found_by_commands() {
     holder.leave();
     other.opened();
 }
+
+/// What `gate status --json` says of the only view.
+#[track_caller]
+fn state_of_view(world: &World) -> String {
+    let report = world.gate(["status", "--json"]).run().success();
+    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+    let point = world.view();
+    let mut views = report["mounts"].as_array().unwrap().iter();
+    let view = views.find(|view| view["mountpoint"].as_str() == point.to_str());
+    view.unwrap_or_else(|| panic!("{report}"))["state"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn status_tells_how_each_view_is() {
+    let mut world = World::new();
+    assert_eq!(state_of_view(&world), "ok");
+    std::fs::remove_dir_all(world.source()).unwrap();
+    assert_eq!(state_of_view(&world), "source removed");
+    let checks = world.gate(["doctor"]).args([world.view()]).run();
+    assert_eq!(checks.code, Some(1), "{checks}");
+    assert!(checks.stdout.contains("the directory behind it was removed"), "{checks}");
+    world.stop_broker();
+    std::fs::create_dir(world.source()).unwrap();
+    world.start_broker([""; 0]);
+    world.server_of(&world.view()).signal(Signal::KILL);
+    wait_until(SOON, "its server is gone", || !world.server_of(&world.view()).is_running());
+    wait_until(SOON, "it is told", || state_of_view(&world) == "dead");
+    let told = world.gate(["status"]).run().success();
+    assert!(told.contains("dead") && told.contains("`gate doctor`"), "{told}");
+    let view = world.view();
+    world.bury(&view);
+}
+
+#[test]
+fn status_counts_views_and_holds_as_the_clients_of_a_space() {
+    let world = World::new();
+    let mut hold = world.actor_under_hold(&world.view(), ["f"]);
+    let report = world.gate(["status", "--json"]).run().success();
+    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+    let space = &report["broker"]["spaces"][0];
+    assert_eq!((&space["clients"], &space["views"]), (&2.into(), &serde_json::Value::Null));
+    hold.leave();
+}
+
+#[test]
+fn what_is_closed_to_a_user_is_not_taken_for_absent() {
+    assert!(rustix::process::geteuid().is_root(), "needs root: run `cargo xtask test`");
+    let world = World::new();
+    world.script(world.home(), "chmod 755 .; chmod 700 state; mkdir -m 700 closed").run().success();
+    let gate = world.home().join("gate");
+    std::fs::copy(world.program("gate"), &gate).unwrap();
+    let as_user = |words: &[&str]| {
+        let other = ["--reuid=5", "--regid=60", "--clear-groups"];
+        let run = world.command("setpriv".as_ref()).args(other).args([&gate]).args(words);
+        let run = run.without_env("GATE_BROKER_HOST").without_env("GATE_BROKER_PORT");
+        run.env("HOME", "/nonexistent").dir("/").run()
+    };
+    let path = |name: &str| world.home().join(name).to_str().unwrap().to_owned();
+    let refused = as_user(&["umount", &path("view")]).refusal();
+    assert!(refused.contains("another user's view"), "{refused}");
+    let told = as_user(&["status"]).success();
+    assert!(told.contains("ermission denied") && !told.contains("none runs"), "{told}");
+    let refused = as_user(&["locks"]).refusal();
+    assert!(refused.contains("as the user whose broker it is"), "{refused}");
+    let refused = as_user(&["mount", &path("closed")]).refusal();
+    assert!(
+        refused.contains("may not look into it") && !refused.contains("gate.toml"),
+        "{refused}"
+    );
+}

@@ -23,7 +23,7 @@ fn top_shows_a_waiter_come_and_go_and_gives_the_terminal_back() {
     world.seed("d/f", "");
     let terminal = open(&world, 100, 24);
     terminal.wait_for("nobody holds anything and nobody waits");
-    terminal.wait_for(&format!("views 1: {}", world.view().display()));
+    terminal.wait_for(&format!("shown at {}", world.view().display()));
     let mut holder = world.actor(&world.view());
     let fd = holder.open("w", "d/f");
     terminal.wait_until("the holder", |screen| row(screen, "held", "d/f"));

@@ -237,7 +237,7 @@ impl Desk {
             }
         }
         for space in seats {
-            self.spaces.count_view(space);
+            self.spaces.count_client(space);
         }
         for session in ended {
             self.close(now, session);

@@ -32,8 +32,8 @@ pub(crate) struct Space {
     pub name: String,
     /// What it is bound to; a space of the stateless interface may have none.
     pub source: Option<Source>,
-    /// How many attachments there are.
-    pub views: usize,
+    /// How many clients have attached it: views, and those who hold something in it.
+    pub clients: usize,
     /// Keeps other brokers of this machine away from the source.
     lock: Option<SourceLock>,
 }
@@ -60,7 +60,7 @@ enum Relation {
 
 impl Space {
     pub fn new(name: String, source: Option<Source>) -> Space {
-        Space { name, source, views: 0, lock: None }
+        Space { name, source, clients: 0, lock: None }
     }
 }
 
@@ -97,22 +97,22 @@ impl Spaces {
             None => self.bind(source)?,
         };
         let space = self.spaces.get_mut(&seat.space).expect("found or made above");
-        space.views += 1;
+        space.clients += 1;
         let (name, prefix) = (space.name.clone(), seat.prefix.clone());
         Ok((seat, Attached { space: name, prefix, notice }))
     }
 
     /// Counts one attachment of a former run.
-    pub fn count_view(&mut self, id: SpaceId) {
+    pub fn count_client(&mut self, id: SpaceId) {
         if let Some(space) = self.spaces.get_mut(&id) {
-            space.views += 1;
+            space.clients += 1;
         }
     }
 
     /// Ends one attachment.
     pub fn detach(&mut self, id: SpaceId) {
         if let Some(space) = self.spaces.get_mut(&id) {
-            space.views = space.views.saturating_sub(1);
+            space.clients = space.clients.saturating_sub(1);
         }
     }
 
@@ -122,7 +122,7 @@ impl Spaces {
             .spaces
             .iter()
             .filter(|(id, space)| {
-                let idle = space.views == 0 && (space.source.is_some() || **id != DEFAULT_ID);
+                let idle = space.clients == 0 && (space.source.is_some() || **id != DEFAULT_ID);
                 idle && !is_locked_in(**id)
             })
             .map(|(id, _)| *id)
@@ -203,7 +203,7 @@ impl Spaces {
         }
         let (there, here) = match (&served.rules, &source.rules) {
             (_, None) => return Ok(()),
-            (Some(there), Some(here)) if there != here && space.views > 0 => (there, here),
+            (Some(there), Some(here)) if there != here && space.clients > 0 => (there, here),
             // Nobody sees it under other rules, now or any more.
             (_, Some(here)) => {
                 served.rules = Some(here.clone());
@@ -217,7 +217,7 @@ impl Spaces {
                 shown_rules(there),
                 shown_rules(here)
             ),
-            fix: "use the same policies and `--read-wait`, or unmount its other views first"
+            fix: "use the same policies and `--read-wait`, or end its other views and holds first"
                 .to_owned(),
         })
     }

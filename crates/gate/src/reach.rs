@@ -5,6 +5,7 @@
 //! user's daemon, what answers at the default port, a new daemon of this user.
 
 use std::ffi::OsString;
+use std::io;
 use std::net::IpAddr;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf, absolute};
@@ -257,6 +258,11 @@ impl Wanted {
     fn may_look_on(&self, address: &Address, error: &ConnectError) -> bool {
         match (self, address, error) {
             (Wanted::Tcp { .. }, _, _) => false,
+            // A closed directory may have a broker in it; of those that nobody named it is
+            // another user's.
+            (Wanted::StateDir(_), _, ConnectError::NobodyThere(_, why)) => {
+                why.kind() != io::ErrorKind::PermissionDenied
+            }
             (_, _, ConnectError::NobodyThere(..)) => true,
             (Wanted::Any, Address::Tcp { .. }, ConnectError::NoBroker(_)) => true,
             _ => false,
@@ -342,6 +348,11 @@ impl From<Unreached> for Failure {
             (ConnectError::NoBroker(_), _) => "name the host and port of a gate broker".to_owned(),
             (ConnectError::Silent, _) => {
                 "it may be stopped, or its disk be full: `gate doctor` looks".to_owned()
+            }
+            (ConnectError::NobodyThere(_, why), Address::Unix(_))
+                if why.kind() == io::ErrorKind::PermissionDenied =>
+            {
+                "ask as the user whose broker it is, or as root".to_owned()
             }
             (_, Address::Tcp { host, port }) => {
                 format!("start one: `gate broker --host {host} --port {port}`")

@@ -82,8 +82,8 @@ class SpaceLine:
     name: str
     #: Its source; empty while it has none.
     source: str
-    #: How often it is attached.
-    views: U64
+    #: How many have attached it: views, and those who hold something in it.
+    clients: U64
 
 
 @dataclass(frozen=True)

@@ -200,6 +200,6 @@ pub struct SpaceLine {
     pub name: String,
     /// Its source, for people; empty while it has none.
     pub source: String,
-    /// How often it is attached.
-    pub views: u64,
+    /// How many have attached it: views, and those who hold something in it.
+    pub clients: u64,
 }

@@ -154,7 +154,7 @@ impl Desk {
                 .as_ref()
                 .map(|source| spaces::shown(&source.origin))
                 .unwrap_or_default(),
-            views: count(space.views),
+            clients: count(space.clients),
         });
         Status {
             broker: self.info.clone(),

@@ -39,7 +39,7 @@ fn a_source_inside_a_served_one_joins_with_a_prefix() {
     assert!(attached.prefix.is_root() && attached.notice.is_none());
     let (part, attached) = spaces.attach(of(&inner)).unwrap();
     assert_eq!((part.space, attached.prefix.to_string()), (whole.space, "a/b".to_owned()));
-    assert_eq!(spaces.get(whole.space).unwrap().views, 2);
+    assert_eq!(spaces.get(whole.space).unwrap().clients, 2);
     let path = inner.join("f");
     let (space, path) = spaces.of_absolute(path.as_os_str().as_encoded_bytes()).unwrap();
     assert_eq!((space, path.to_string()), (whole.space, "a/b/f".to_owned()));

@@ -93,8 +93,8 @@ fn stop(state_dir: &Path) -> Result<Exit, Failure> {
         let hint = "`gate daemon status` tells how it is";
         Failure::new(format!("cannot stop the daemon, process {pid}"), cause, hint)
     };
-    let views = running.session.status().map_err(|error| cannot(&error))?;
-    let views: u64 = views.spaces.iter().map(|space| space.views).sum();
+    let status = running.session.status().map_err(|error| cannot(&error))?;
+    let clients: u64 = status.spaces.iter().map(|space| space.clients).sum();
     // Before it ends: a session that sees its broker go would try to come back.
     drop(running);
     let Some(daemon) = process::of_pid(pid).and_then(process::watch) else {
@@ -106,9 +106,9 @@ fn stop(state_dir: &Path) -> Result<Exit, Failure> {
         Ok(0) => return Err(cannot(&"it takes longer than expected")),
         Err(errno) => return Err(cannot(&errno)),
     }
-    if views > 0 {
+    if clients > 0 {
         let hint = "calls that need a turn wait for it: `gate daemon start`, or unmount";
-        output::print(&format!("it served views ({views}); {hint}\n"))?;
+        output::print(&format!("it served views and holds ({clients}); {hint}\n"))?;
     }
     Ok(Exit::Success)
 }

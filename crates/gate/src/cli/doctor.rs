@@ -4,7 +4,7 @@
 //! ([`checks`]), and needs no machine to be tested.
 
 mod checks;
-mod facts;
+pub mod facts;
 
 use std::fmt::Write as _;
 use std::path::PathBuf;

@@ -43,12 +43,12 @@ use site::Site;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The directory behind the view
-    #[arg(value_name = "SOURCE", required_unless_present = "root", conflicts_with = "root")]
+    #[arg(value_name = "SOURCE", required_unless_present = "root")]
     source: Option<PathBuf>,
     /// Where the view is shown: an empty directory outside the source [default: over SOURCE]
-    #[arg(value_name = "MOUNTPOINT", conflicts_with = "mount")]
+    #[arg(value_name = "MOUNTPOINT", conflicts_with_all = ["mount", "root"])]
     mountpoint: Option<PathBuf>,
-    /// The same as SOURCE
+    /// The same as SOURCE; what is then written without a flag is the MOUNTPOINT
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
     /// The same as MOUNTPOINT
@@ -220,12 +220,8 @@ impl Args {
     }
 
     fn plan(&self) -> Result<Plan, Failure> {
-        let named = |positional: &Option<PathBuf>, flag: &Option<PathBuf>| {
-            positional.clone().or_else(|| flag.clone())
-        };
-        let source = named(&self.source, &self.root).expect("clap demands a source");
-        let mountpoint = named(&self.mountpoint, &self.mount);
-        let site = Site::find(&source, mountpoint.as_deref())?;
+        let (source, mountpoint) = self.named()?;
+        let site = Site::find(source, mountpoint)?;
         let settings = Settings::load()?;
         let state_dir = self.broker.state_dir(&settings)?;
         site.check_state(&state_dir)?;
@@ -234,8 +230,24 @@ impl Args {
             true => Ground::over(&site, self.insistence())?,
             false => Ground::beside(&site, self.insistence())?,
         };
+        site.check_open(&source.bare())?;
         let policies = self.turns.policies(&settings, SourceSettings::load(&source.bare())?)?;
         Ok(Plan { source, site, berth, state_dir, policies, settings, ears: Ears::new() })
+    }
+
+    /// Returns the source and the mount point, by whichever words they were named.
+    fn named(&self) -> Result<(&Path, Option<&Path>), Failure> {
+        let [source, mountpoint, root, mount] =
+            [&self.source, &self.mountpoint, &self.root, &self.mount].map(Option::as_deref);
+        match (root, source) {
+            (Some(_), Some(_)) if mount.is_some() => {
+                let cause = "both --mount and a directory without a flag name the mount point";
+                let hint = "write it as `gate mount --root SOURCE --mount MOUNTPOINT`";
+                Err(Failure::new("cannot tell where to mount", cause, hint).exit(Exit::Unable))
+            }
+            (Some(root), point) => Ok((root, point.or(mount))),
+            (None, source) => Ok((source.expect("clap demands a source"), mountpoint.or(mount))),
+        }
     }
 
     fn insistence(&self) -> Insistence {
@@ -462,12 +474,18 @@ mod tests {
 
     #[test]
     fn both_forms_name_source_and_mountpoint() {
-        let positional = parse(&["/r", "/m"]).unwrap();
-        assert_eq!(positional.source, Some("/r".into()));
-        let flags = parse(&["--root", "/r", "--mount", "/m"]).unwrap();
-        assert_eq!((flags.root, flags.mount), (Some("/r".into()), Some("/m".into())));
+        for words in
+            [&["/r", "/m"][..], &["--root", "/r", "--mount", "/m"], &["--root", "/r", "/m"]]
+        {
+            let args = parse(words).unwrap();
+            assert_eq!(args.named().unwrap(), ("/r".as_ref(), Some("/m".as_ref())));
+        }
+        for words in [&["/r"][..], &["--root", "/r"]] {
+            assert_eq!(parse(words).unwrap().named().unwrap(), ("/r".as_ref(), None));
+        }
         assert!(parse(&[]).is_err());
-        assert!(parse(&["/r", "--root", "/r"]).is_err());
+        assert!(parse(&["--root", "/r", "/m", "/n"]).is_err());
+        assert!(parse(&["--root", "/r", "--mount", "/m", "/n"]).unwrap().named().is_err());
     }
 
     #[track_caller]

@@ -11,6 +11,7 @@ use gate_api::{ClientInfo, QueryError, Watcher};
 use gate_core::lock::limits::Limit;
 use serde::Serialize;
 
+use super::doctor::facts::view::{self, Answer, Outcome, Served};
 use crate::board;
 use crate::bypass::{self, Bypasses, Shown};
 use crate::config::Settings;
@@ -18,6 +19,13 @@ use crate::failure::{Exit, Failure};
 use crate::mounts::{self, Mount};
 use crate::output::{self, Table};
 use crate::reach::{BrokerFlags, Deaf, Wanted};
+
+/// What is said of a view that works …
+const FINE: &str = "ok";
+/// … of one that this user may not look at …
+const OTHERS: &str = "another user's";
+/// … and of one whose server has died.
+const DEAD: &str = "dead";
 
 /// What prefixes commands that need root.
 const SUDO_VARIABLE: &str = "GATE_SUDO_CMD";
@@ -71,13 +79,14 @@ struct Broker {
 struct Space {
     name: String,
     source: String,
-    views: u64,
+    clients: u64,
 }
 
 #[derive(Debug, Serialize)]
 struct View {
     mountpoint: String,
     source: String,
+    state: &'static str,
 }
 
 /// A view that only one agent sees.
@@ -123,14 +132,17 @@ impl Report {
         };
         let mounts = mounts::all()
             .map_err(|error| Failure::new("cannot list the mounts", error, "is /proc mounted?"))?;
-        let is_ours = |mount: &Mount| {
-            mount.is_gated && broker.as_ref().is_none_or(|broker| broker.serves(&mount.source))
-        };
-        let ours = || mounts.iter().filter(|mount| is_ours(mount));
+        let mounts: Vec<Mount> = mounts.into_iter().filter(|mount| mount.is_gated).collect();
+        let is_served = |source: &Path| broker.as_ref().is_none_or(|broker| broker.serves(source));
+        let served = mounts.iter().filter(|mount| is_served(&mount.source));
+        let bypasses = bypass::find(served.map(Shown::from).chain(private.iter().map(Shown::from)));
+        let mut mounts = View::all(&mounts);
+        // Of a dead one no broker knows any more.
+        mounts.retain(|view| is_served(Path::new(&view.source)) || view.state == DEAD);
         Ok(Report {
             version: 1,
-            bypasses: bypass::find(ours().map(Shown::from).chain(private.iter().map(Shown::from))),
-            mounts: ours().map(View::new).collect(),
+            bypasses,
+            mounts,
             private,
             broker,
             trouble,
@@ -145,13 +157,16 @@ impl Report {
             (None, Some(trouble)) => format!("broker   none: {trouble}\n"),
             (None, None) => "broker   none runs; `gate mount R M` starts one\n".to_owned(),
         };
-        let mut table = Table::new(["VIEW", "SOURCE"]);
+        let mut table = Table::new(["VIEW", "SOURCE", "STATE"]);
         for view in &self.mounts {
-            table.row([view.mountpoint.clone(), view.source.clone()]);
+            table.row([view.mountpoint.clone(), view.source.clone(), view.state.to_owned()]);
         }
         match table.is_empty() {
             true => text.push_str("views    none\n"),
             false => text.push_str(&table.text()),
+        }
+        if self.mounts.iter().any(|view| ![FINE, OTHERS].contains(&view.state)) {
+            text.push_str("`gate doctor` says what to do\n");
         }
         let mut table = Table::new(["PRIVATE VIEW", "AGENT", "SERVED BY"]);
         for Private { agent, mountpoint, pid } in &self.private {
@@ -186,7 +201,7 @@ impl Broker {
         let space = |line: gate_api::wire::SpaceLine| Space {
             name: line.name,
             source: line.source,
-            views: line.views,
+            clients: line.clients,
         };
         Broker {
             address,
@@ -245,8 +260,32 @@ impl From<&Private> for Shown {
 }
 
 impl View {
-    fn new(mount: &Mount) -> View {
-        let text = |path: &Path| path.display().to_string();
-        View { mountpoint: text(&mount.point), source: text(&mount.source) }
+    /// Returns the uppermost of each mount point, and how it is.
+    fn all(mounts: &[Mount]) -> Vec<View> {
+        let points: Vec<PathBuf> = mounts.iter().map(|mount| mount.point.clone()).collect();
+        if points.is_empty() {
+            return Vec::new();
+        }
+        let found = view::ask_all(&points).into_iter();
+        let views = found.filter_map(|found| {
+            let mount = mounts.iter().rfind(|mount| mount.point == found.point)?;
+            let text = |path: &Path| path.display().to_string();
+            let (mountpoint, source) = (text(&mount.point), text(&mount.source));
+            Some(View { mountpoint, source, state: state_of(&found.outcome) })
+        });
+        views.collect()
+    }
+}
+
+fn state_of(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Answer(Answer::Serves(Served { source_removed: true, .. })) => "source removed",
+        Outcome::Answer(Answer::Serves(Served { broker_gone: Some(_), .. })) => "broker away",
+        Outcome::Answer(Answer::Serves(_)) => FINE,
+        Outcome::Answer(Answer::Dead) => DEAD,
+        Outcome::Answer(Answer::Closed) => OTHERS,
+        Outcome::Answer(Answer::Version(_)) => "another release",
+        Outcome::Hangs(_) => "does not answer",
+        Outcome::NotMounted | Outcome::Answer(Answer::Failed(_)) | Outcome::Unasked(_) => "unknown",
     }
 }

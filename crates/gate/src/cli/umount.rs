@@ -61,6 +61,10 @@ pub fn refused(point: &Path, error: &UnmountError) -> Failure {
             let mount = mounts::at(point).ok().flatten();
             busy(point, &mount.map(|mount| processes::users_of(&mount)).unwrap_or_default())
         }
+        UnmountError::NotMounted(_) | UnmountError::NotPermitted(_) if is_of_another(point) => {
+            let hint = "do it as the user who mounted it, or as root";
+            cannot(point, "another user's view is mounted there", hint)
+        }
         UnmountError::NotMounted(_) => not_mounted(point),
         UnmountError::NotPermitted(_) => {
             cannot(point, cause(), "do it as the user who mounted it, or as root")
@@ -87,6 +91,15 @@ fn busy(point: &Path, users: &[User]) -> Failure {
     }
     let cause = format!("it is in use by {}", processes::named(users));
     cannot(point, cause, "close these files, leave the directory, then try again")
+}
+
+/// Returns whether a gated view is there that is not this user's to end: the helper that unmounts
+/// does not know those.
+fn is_of_another(point: &Path) -> bool {
+    let own = rustix::process::geteuid();
+    let is_other = |user: u32| !own.is_root() && user != own.as_raw();
+    let mount = mounts::at(point).ok().flatten().filter(|mount| mount.is_gated);
+    mount.and_then(|mount| mount.user).is_some_and(is_other)
 }
 
 fn not_mounted(point: &Path) -> Failure {

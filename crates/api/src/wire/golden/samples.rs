@@ -241,7 +241,7 @@ fn replies(broker: BrokerInfo) -> Vec<Reply> {
         away: 6,
         held: 2,
         waiting: 3,
-        spaces: vec![SpaceLine { name: "s".into(), source: "/srv".into(), views: 4 }],
+        spaces: vec![SpaceLine { name: "s".into(), source: "/srv".into(), clients: 4 }],
         private: vec![PrivateLine {
             view: PrivateView { agent: "ada".into(), mountpoint: b"/srv".into() },
             pid: 300,

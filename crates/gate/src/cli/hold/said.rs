@@ -3,6 +3,7 @@
 use gate_api::Address;
 use gate_api::session::Recall;
 use gate_core::lock::event::{RecallCause, RecallStage, Refusal, Revocation};
+use gate_core::lock::limits::{KEYS_PER_REQUEST_MAX, Limit};
 
 use crate::duration;
 use crate::failure::{Exit, Failure};
@@ -23,6 +24,13 @@ pub fn not_let_in(why: Refusal) -> Failure {
     let (cause, hint, exit) = match why {
         Refusal::Deadlock => {
             ("those in the way wait for this process", "take all paths by one hold", Exit::Failed)
+        }
+        Refusal::Limit(limit @ Limit::KeysPerRequest) => {
+            let cause = format!(
+                "the bound `{limit}`, {KEYS_PER_REQUEST_MAX}, is reached: a name that does not exist \
+                 takes one of them, a file two, and each directory above them two"
+            );
+            return Failure::new("not let in", cause, "hold a directory they lie in instead");
         }
         Refusal::Limit(limit) => {
             let cause = format!("the bound `{limit}` is reached");

@@ -5,6 +5,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::Access;
+use rustix::io::Errno;
+
 use crate::failure::{Exit, Failure};
 use crate::mounts;
 
@@ -68,6 +71,17 @@ impl Site {
                 Err(cannot_show(source, cause, "work there: turns are taken in it already"))
             }
             Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Checks that this user may look into the source, by a path that leads there past any view.
+    pub fn check_open(&self, bare: &Path) -> Result<(), Failure> {
+        match rustix::fs::access(bare, Access::EXEC_OK) {
+            Err(Errno::ACCESS) => {
+                let hint = "mount it as a user who may, or as root";
+                Err(cannot_show(&self.source, "this user may not look into it", hint))
+            }
+            Ok(()) | Err(_) => Ok(()),
         }
     }
 

@@ -118,9 +118,9 @@ fn space_text(space: &SpaceLine, picture: &Picture) -> String {
     let is_of_space = |view: &&Mount| view.is_gated && view.source.starts_with(&space.source);
     let points = picture.views.iter().filter(is_of_space);
     let points: Vec<String> = points.map(|view| view.point.display().to_string()).collect();
-    let mut text = format!("space {}: {}, views {}", space.name, space.source, space.views);
+    let mut text = format!("space {}: {}, clients {}", space.name, space.source, space.clients);
     if !points.is_empty() {
-        let _ = write!(text, ": {}", points.join(", "));
+        let _ = write!(text, ", shown at {}", points.join(", "));
     }
     printable(&text)
 }

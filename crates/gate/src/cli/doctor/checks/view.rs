@@ -27,6 +27,10 @@ pub fn one(view: &View) -> Finding {
 fn answered(answer: &Answer, view: &View) -> Finding {
     let point = view.point.display();
     match answer {
+        Answer::Serves(Served { source_removed: true, .. }) => {
+            let found = "the directory behind it was removed, and nothing can be made in it";
+            Finding::fail(CHECK, found, format!("`gate umount {point}`"))
+        }
         Answer::Serves(Served { broker_gone: Some((why, mend)), .. }) => {
             let found = format!("it answers, but what needs a turn waits: {why}");
             Finding::fail(CHECK, found, mend.as_str())
@@ -97,12 +101,14 @@ mod tests {
 
     #[test]
     fn a_view_that_answers_is_as_good_as_its_broker() {
-        let serves =
-            |pid, broker_gone| Outcome::Answer(Answer::Serves(Served { pid, broker_gone }));
+        let served = |served| Outcome::Answer(Answer::Serves(served));
+        let serves = |pid, broker_gone| served(Served { pid, broker_gone, source_removed: false });
         check(serves(Some(7), None), Level::Ok, "process 7");
         check(serves(None, None), Level::Ok, "another pid namespace");
         let gone = Some(("nobody there".to_owned(), "`gate daemon start`".to_owned()));
         check(serves(Some(7), gone), Level::Fail, "waits: nobody there `gate daemon start`");
+        let removed = Served { pid: Some(7), broker_gone: None, source_removed: true };
+        check(served(removed), Level::Fail, "was removed, and nothing can be made in it `gate um");
     }
 
     #[test]

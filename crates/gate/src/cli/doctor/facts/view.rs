@@ -9,6 +9,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use gate_api::{ClientInfo, ConnectError, Watcher, process};
+use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Settings;
@@ -67,6 +68,8 @@ pub struct Served {
     pub pid: Option<u32>,
     /// Why its broker cannot be reached and what helps, if nobody listens there.
     pub broker_gone: Option<(String, String)>,
+    /// Whether the directory behind it was removed.
+    pub source_removed: bool,
 }
 
 /// Asks one view, however long that takes.
@@ -75,12 +78,19 @@ pub fn ask(point: &Path) -> Answer {
         Ok(about) => Answer::Serves(Served {
             pid: Some(about.pid).filter(|_| about.pid_namespace == process::namespace()),
             broker_gone: broker_gone(&about),
+            source_removed: is_removed(point),
         }),
         Err(Unseen::Version(theirs)) => Answer::Version(theirs),
         Err(Unseen::NotGated) => Answer::Closed,
         Err(Unseen::Io(error)) if error.kind() == io::ErrorKind::NotConnected => Answer::Dead,
         Err(Unseen::Io(error)) => Answer::Failed(error.to_string()),
     }
+}
+
+/// Returns whether a directory has no name any more, by the word of who serves it, not the kernel's.
+fn is_removed(dir: &Path) -> bool {
+    let found = statx(CWD, dir, AtFlags::STATX_FORCE_SYNC, StatxFlags::NLINK);
+    found.is_ok_and(|found| found.stx_nlink == 0)
 }
 
 /// Asks all views of the mount table, or those at these mount points, at once.

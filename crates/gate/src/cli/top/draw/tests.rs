@@ -54,7 +54,7 @@ fn holders_waiters_and_the_chain_of_the_chosen_one() {
         r"
         |gate top  /state/gate.sock, process 7, up 1m1s
         |3 held  2 waiting  4 sessions  12.3 grants/s  0.5 waits/s  1 refused
-        |space default: /src, views 1: /mnt
+        |space default: /src, clients 1, shown at /mnt
         |STATE        MODE  PATH                         WHO              SINCE   STILL
         |held         write a/f                          owner1           3s
         |waiting #1   write a/f                          owner3           1m1s    ~17s
