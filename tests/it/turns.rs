@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use gate_tests::actor::{Actor, Fd};
-use gate_tests::wait::SOON;
+use gate_tests::wait::{SOON, wait_until};
 use gate_tests::{World, scaled};
 
 const PROCESSES: usize = 16;
@@ -256,4 +256,41 @@ fn a_hold_within_a_hold_of_the_same_is_refused_at_once() {
         assert!(refusal.contains("held above"), "{refusal}");
     }
     world.await_idle();
+}
+
+/// Two that each have what the other waits for, one of them a hold at least.
+#[test]
+fn a_circle_through_a_hold_is_cut_at_the_youngest() {
+    let hold_and_open = r#""$GATE" hold a -- sh -c 'read go; cat f'"#;
+    let by_open = "deadlock avoided";
+    for (older, younger, said) in [
+        (hold_and_open, r#""$GATE" hold f -- sh -c 'read go; cat a; exit $?'"#, by_open),
+        (
+            r#""$GATE" hold a -- sh -c 'read go; "$GATE" hold f -- true'"#,
+            r#""$GATE" hold f -- sh -c 'read go; "$GATE" hold a -- true; exit $?'"#,
+            "those in the way wait for this process",
+        ),
+        (hold_and_open, "exec 3<>f; read go; cat a; exit $?", by_open),
+    ] {
+        let world = World::new();
+        world.seed("a", "");
+        world.seed("f", "");
+        let start = |script, held| {
+            let script = world.script(&world.view(), script).env("GATE", world.program("gate"));
+            let running = script.start_with_input();
+            wait_until(SOON, "it has it", || world.board().held(held).count() == 1);
+            running
+        };
+        let [mut older, mut younger] = [start(older, "a"), start(younger, "f")];
+        drop(older.stdin());
+        world.await_waiting("f", 1);
+        drop(younger.stdin());
+        let refused = younger.finish(SOON);
+        assert_eq!(refused.code, Some(1), "{refused}");
+        assert!(refused.stderr.contains(said), "{refused}");
+        older.finish(SOON).success();
+        let path = world.view().join("a");
+        let why = world.gate(["why".as_ref(), path.as_os_str()]).run().success();
+        assert!(why.contains("EDEADLK"), "{why}");
+    }
 }

@@ -527,7 +527,8 @@ impl Desk {
                 let claim = self.claim_of(holder)?;
                 let process = visible_process(&claim)?;
                 let thread = claim.caller.map_or(0, |caller| caller.thread);
-                Some(Suspect { owner: claim.owner, process, thread })
+                let is_hold = claim.want().op.is_hold();
+                Some(Suspect { owner: claim.owner, process, thread, is_hold })
             })
             .collect();
         let case = Case { ticket, owner: claim.owner, process, suspects };

@@ -54,6 +54,8 @@ pub(crate) struct Suspect {
     pub process: Process,
     /// The thread that asked; 0 if not known.
     pub thread: u32,
+    /// Whether it is a hold: who works below it is its kin anyway, but not always waited for.
+    pub is_hold: bool,
 }
 
 struct Watched {
@@ -134,6 +136,10 @@ impl Prober {
             }
             let alone = stat.threads == 1;
             let thread = if alone { suspect.process.pid } else { suspect.thread };
+            if suspect.is_hold {
+                self.look_below(suspect, thread);
+                continue;
+            }
             let Some(sleep) = Sleep::of(suspect.process.pid, thread) else {
                 self.asleep.retain(|(_, holder), _| *holder != suspect.owner);
                 continue;
@@ -143,6 +149,16 @@ impl Prober {
                 waiters.map(|other| (other.owner, other.process)).collect();
             for (waiter, process) in waiters {
                 self.weigh(waiter, process, suspect, &sleep, alone, now);
+            }
+        }
+    }
+
+    /// Looks for whom a hold waits: for its command, and whom that waits for in turn.
+    fn look_below(&self, hold: &Suspect, thread: u32) {
+        for Watched { case, .. } in self.watched.values() {
+            let is_other = case.process != hold.process;
+            if is_other && look::only_waits_for(case.process, hold.process, thread) {
+                self.tell(case.owner, hold.owner);
             }
         }
     }

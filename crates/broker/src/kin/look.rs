@@ -10,6 +10,8 @@ const DEPTH_MAX: usize = 256;
 /// Children that are looked at, and how many links a chain of them has at most.
 const CHILDREN_MAX: usize = 64;
 const LINKS_MAX: usize = 4;
+/// How many it has at most below a hold.
+const LINKS_BELOW_MAX: usize = 16;
 /// Descriptors of a process that are looked at.
 const DESCRIPTORS_MAX: usize = 4_096;
 
@@ -123,7 +125,7 @@ impl Sleep {
             Sleep::Wait(child) => {
                 Family::of(waiter).could_end(*child, holder)
                     || (links > 0
-                        && children(holder, *child).any(|child| {
+                        && children(holder, *child).filter(has_one_thread).any(|child| {
                             Sleep::of(child.pid, child.pid)
                                 .is_some_and(|sleep| sleep.leads_to(waiter, child, links - 1))
                         }))
@@ -176,6 +178,26 @@ impl Sleep {
             "pipe_write" | "anon_pipe_write" | "fifo_pipe_write" => pipe(End::Reading),
             _ => None,
         }
+    }
+}
+
+/// Returns whether a thread of `holder` sleeps for `waiter` and for nobody else: for itself, or for
+/// children each of which does.
+pub(crate) fn only_waits_for(waiter: Process, holder: Process, thread: u32) -> bool {
+    leads_only_to(waiter, holder, thread, LINKS_BELOW_MAX)
+}
+
+fn leads_only_to(waiter: Process, holder: Process, thread: u32, links: usize) -> bool {
+    match Sleep::of(holder.pid, thread) {
+        Some(Sleep::Wait(awaited)) if links > 0 => {
+            let mut children = children(holder, awaited).peekable();
+            children.peek().is_some()
+                && children.all(|child| {
+                    child == waiter || leads_only_to(waiter, child, child.pid, links - 1)
+                })
+        }
+        Some(pipe @ Sleep::Pipe { .. }) => pipe.is_for(waiter, holder),
+        Some(Sleep::Wait(_)) | None => false,
     }
 }
 
@@ -251,7 +273,7 @@ fn open_ends(pid: u32, end: End) -> impl Iterator<Item = Pipe> {
     })
 }
 
-/// Returns the children of a process, with one thread each, whose end could end such a wait.
+/// Returns the children of a process whose end could end such a wait.
 fn children(parent: Process, awaited: Child) -> impl Iterator<Item = Process> {
     let list = format!("/proc/{0}/task/{0}/children", parent.pid);
     let list = fs::read_to_string(list).unwrap_or_default();
@@ -263,7 +285,10 @@ fn children(parent: Process, awaited: Child) -> impl Iterator<Item = Process> {
             Child::Pid(awaited) => pid == awaited,
             Child::Group(group) => stat.group == group,
         };
-        let process = Process { namespace: parent.namespace, pid, start: stat.start };
-        (meant && stat.threads == 1).then_some(process)
+        meant.then_some(Process { namespace: parent.namespace, pid, start: stat.start })
     })
+}
+
+fn has_one_thread(process: &Process) -> bool {
+    Stat::read(process.pid).is_some_and(|stat| stat.threads == 1)
 }

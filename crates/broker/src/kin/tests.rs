@@ -10,7 +10,7 @@ use gate_core::lock::event::Refusal;
 use gate_core::lock::key::FileKey;
 use gate_core::lock::want::{Access, Node, Op};
 
-use super::look::{Child, End, Family, Sleep};
+use super::look::{self, Child, End, Family, Sleep};
 use crate::tests::{SOON, connect, start};
 
 /// A shell whose end is the end of all it started.
@@ -112,6 +112,24 @@ fn a_wait_for_one_child_is_not_one_for_another() {
     let group = process::Stat::read(child.pid).unwrap().group;
     assert!(Sleep::Wait(Child::Group(group)).is_for(child, shell.process()));
     assert!(!Sleep::Wait(Child::Group(group + 1)).is_for(child, shell.process()));
+}
+
+/// Who works in the background may be let go on by whoever does not.
+#[test]
+fn a_shell_with_a_second_child_does_not_wait_for_the_first_alone() {
+    let shell = Shell::start("sh -c 'cat; :'; :");
+    shell.sleep();
+    let only = |shell: &Shell, child| look::only_waits_for(child, shell.process(), shell.0.id());
+    until("a chain", || only(&shell, shell.child()).then_some(()));
+    let shell = Shell::start("exec 3<&0; cat <&3 & cat; :");
+    shell.sleep();
+    let children = format!("/proc/{0}/task/{0}/children", shell.0.id());
+    until("two children", || {
+        let pids = std::fs::read_to_string(&children).unwrap();
+        (pids.split_whitespace().count() == 2).then_some(())
+    });
+    assert!(!only(&shell, shell.child()));
+    assert!(!only(&Shell::start("cat & exec yes"), shell.child()), "it does not wait");
 }
 
 #[test]

@@ -9,10 +9,11 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
 
+use gate_api::process;
 use gate_api::session::Recall;
 use gate_api::{Address, Answer, Ask, ClientInfo, Quiet, Session, Watcher};
 use gate_core::id::SpaceId;
-use gate_core::lock::claim::{Label, Patience};
+use gate_core::lock::claim::{Caller, Label, Patience};
 use gate_core::lock::event::{Refusal, Revocation};
 use gate_core::lock::limits::TEXT_BYTES_MAX;
 use gate_core::lock::want::{Access, Place};
@@ -129,8 +130,9 @@ impl Args {
             hold.session.release(hold.owner, None);
             seen = now;
         }
+        let (session, owner) = (hold.session.clone(), hold.owner);
         let exit = hold.run(&self.command);
-        hold.session.release(hold.owner, None);
+        session.release(owner, None);
         exit
     }
 
@@ -185,7 +187,10 @@ impl Args {
             reason: self.reason.clone(),
             asked_at_ms: board::now_ms(),
         };
-        Ask::hold(access, places, self.patience(waited), label)
+        // This thread will sleep for the command.
+        let caller = Caller { thread: std::process::id(), ..process::own_call() };
+        let ask = Ask::hold(access, places, self.patience(waited), label);
+        Ask { caller: Some(caller), ..ask }
     }
 }
 

@@ -65,6 +65,26 @@ fn a_cycle_through_who_works_below_a_hold_must_stand_first() {
     );
 }
 
+/// Each waits for its command, which waits for the other.
+#[test]
+fn a_cycle_through_two_holds_is_found_when_it_is_known_that_they_wait() {
+    check(
+        "
+        A hold W f     granted 1
+        B hold W g     granted 2
+        K W g          waits
+        L W f          waits
+        tick 3000
+        K kin A
+        tick 3000      (nobody knows that B waits for L)
+        L kin B
+        tick 1999
+        tick 1         L EDEADLK
+        B release      K granted 3
+        ",
+    );
+}
+
 #[test]
 fn a_process_with_several_threads_may_end_what_its_kin_waits_for() {
     check(

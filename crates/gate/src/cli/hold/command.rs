@@ -4,7 +4,8 @@ use std::ffi::OsString;
 use std::process::Child;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions, WaitStatus, waitid};
 
 use super::said::{broker_gone, lost, recalled, unproven};
 use super::{Event, Hold};
@@ -19,7 +20,7 @@ const LAST_WORD_PATIENCE: Duration = Duration::from_secs(3);
 impl Hold {
     /// Runs the command to its end. What it starts stays below this process, and so may open
     /// what is held, however it detaches itself.
-    pub fn run(&self, command: &[OsString]) -> Result<Exit, Failure> {
+    pub fn run(self, command: &[OsString]) -> Result<Exit, Failure> {
         let cannot = |error| cannot_run(command, &error);
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
             .map_err(|errno| cannot(errno.into()))?;
@@ -27,6 +28,14 @@ impl Hold {
             return Ok(exit);
         }
         let child = unmasked(&mut prepare(command)).spawn().map_err(cannot)?;
+        let pid = Pid::from_child(&child);
+        let attending = std::thread::spawn(move || self.attend(&child));
+        sleep_for(pid);
+        attending.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+
+    /// Hears what is meant for the command, until it has ended.
+    fn attend(&self, child: &Child) -> Result<Exit, Failure> {
         let mut outcome = None;
         while let Ok(event) = self.events.recv() {
             match event {
@@ -36,7 +45,7 @@ impl Hold {
                 }
                 Event::Revoked(why, reason) => outcome = Some(lost(why, &reason).report()),
                 Event::Signalled(Received { signal: Signal::CHILD, .. }) => {
-                    if let Some(exit) = reap(&child) {
+                    if let Some(exit) = reap(child) {
                         return outcome.map_or_else(|| self.hear_out(exit), Ok);
                     }
                 }
@@ -44,7 +53,7 @@ impl Hold {
                 Event::Signalled(Received { by_kernel: true, .. }) => {}
                 Event::Signalled(Received { signal, .. }) => {
                     // It may have ended just now; then its end is on the way.
-                    let _ = rustix::process::kill_process(Pid::from_child(&child), signal);
+                    let _ = rustix::process::kill_process(Pid::from_child(child), signal);
                 }
             }
         }
@@ -84,6 +93,13 @@ impl Hold {
         }
         Ok(None)
     }
+}
+
+/// Sleeps until the command has ended, as shells do: that is how the broker sees that this process
+/// waits for it, and finds circles of waits through a hold. Its status is somebody else's to collect.
+fn sleep_for(command: Pid) {
+    let how = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+    while let Err(Errno::INTR) = waitid(WaitId::Pid(command), how) {}
 }
 
 /// Collects who ended; says how the command did if it is among them.
