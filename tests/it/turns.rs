@@ -270,7 +270,7 @@ fn a_circle_through_a_hold_is_cut_at_the_youngest() {
             r#""$GATE" hold f -- sh -c 'read go; "$GATE" hold a -- true; exit $?'"#,
             "those in the way wait for this process",
         ),
-        (hold_and_open, "exec 3<>f; read go; cat a; exit $?", by_open),
+        (hold_and_open, "exec 3<>f; read go || cat a; exit $?", by_open),
     ] {
         let world = World::new();
         world.seed("a", "");
