@@ -123,6 +123,29 @@ fn a_hold_is_told_what_is_asked_of_it_and_ends_by_name() {
     assert!(outcome.stderr.contains("somebody broke it: now"), "{outcome}");
 }
 
+/// The command goes on, as anybody else.
+#[test]
+fn below_a_hold_that_was_broken_opens_take_their_own_turns() {
+    let world = World::new();
+    world.seed("a", "old");
+    let script = r#""$GATE" hold a -- sh -c 'read go; echo mine > a'"#;
+    let script = world.script(&world.view(), script).env("GATE", world.program("gate"));
+    let mut hold = script.start_with_input();
+    wait_until(SOON, "it holds", || world.board().held("a").count() == 1);
+    let path = world.view().join("a");
+    world.gate(["break".as_ref(), path.as_os_str()]).args(["--reason", "x"]).run().success();
+    let mut other = world.actor(&world.view());
+    let fd = other.open("w", "a");
+    drop(hold.stdin());
+    world.await_waiting("a", 1);
+    other.write(fd, "theirs").unwrap();
+    other.close(fd);
+    let outcome = hold.finish(SOON);
+    assert_eq!(outcome.code, Some(1), "{outcome}");
+    assert!(outcome.stderr.contains("took turns of its own"), "{outcome}");
+    assert_eq!(world.source_text("a"), "mine\n");
+}
+
 #[test]
 fn a_waiter_is_sent_away() {
     let world = World::new();

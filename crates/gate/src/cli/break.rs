@@ -5,7 +5,10 @@ use crate::output;
 use crate::reach::BrokerFlags;
 use crate::target::Target;
 
-/// Take a lock away from its holder, or send a waiter away; what it still writes fails
+/// Take a lock away from its holder, or send a waiter away
+///
+/// What is still written through an open file that lost its turn fails. The command of a `gate hold`
+/// goes on: what it opens takes turns of its own, and `gate hold` says so at its end and exits with 1.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Its ticket, as `gate locks` shows it, or a path that one owner holds

@@ -52,7 +52,7 @@ pub fn not_let_in(why: Refusal) -> Failure {
 
 /// Says why it ended.
 pub fn lost(why: Revocation, reason: &str) -> Failure {
-    let hint = "what the command did since then was done without a turn; check it";
+    let hint = "what the command opened since then took turns of its own, and others may have come between; check it";
     Failure::new("the hold was taken away", with_reason(revocation(why), reason), hint)
 }
 
