@@ -212,6 +212,25 @@ fn a_view_that_is_read_only_changes_nothing_and_takes_turns() {
     assert_eq!(reader.read(fd, 9), Ok("text".to_owned()));
 }
 
+/// The size that the kernel knows of a file is that of its open, also while it is told of changes:
+/// cat(1) has the kernel copy so many bytes.
+#[test]
+fn who_copies_what_another_view_just_appended_to_copies_all_of_it() {
+    let mut world = World::new();
+    let second = second_view(&mut world, [""; 0]);
+    world.seed("f", "");
+    let [mut writer, mut reader] = [world.actor(&world.view()), world.actor(&second)];
+    for length in 1..=gate_tests::scaled(300, 5000) {
+        let fd = writer.open("wa", "f");
+        reader.tell(["capture", "sh", "-c", "cat f > copy"]);
+        world.await_waiting("f", 1);
+        writer.write(fd, "x").unwrap();
+        writer.close(fd);
+        reader.answer().unwrap();
+        assert_eq!(world.source_text("copy").len(), length);
+    }
+}
+
 /// Mounts another view of the world's source.
 pub fn second_view<S: AsRef<OsStr>>(
     world: &mut World,

@@ -72,12 +72,12 @@ impl View {
         let known = self.directory.known(parent, name);
         match (self.directory.peek(parent, name), known) {
             (Ok((file, attr)), Some(node)) if self.directory.file_key(node) == Ok(file) => {
-                if !self.directory.was_told(node, &attr) {
-                    // What is mapped nobody asks for again. With a writer of its own a view has
-                    // most likely made the change itself, in the pages that it would drop.
-                    let is_only_read = self.handles.is_open(node) && !self.handles.is_written(node);
-                    let stale = if is_only_read { Stale::Everything } else { Stale::Attributes };
-                    self.declare_stale(node, stale);
+                // What is mapped nobody asks for again. With a writer of its own a view has most
+                // likely made the change itself, in the pages that it would drop.
+                let is_only_read = self.handles.is_open(node) && !self.handles.is_written(node);
+                match is_only_read && !self.directory.was_told(node, &attr) {
+                    true => self.declare_stale(node, Stale::Everything),
+                    false => self.declare_changed(node, &attr),
                 }
             }
             (Err(Errno::NOENT), None) => {}

@@ -94,15 +94,13 @@ pub struct Told {
     pub attributes: bool,
 }
 
-/// What still holds of what the kernel knows of a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A file that is being opened.
+#[derive(Clone, Copy, Debug)]
 pub struct Review {
-    /// The attributes that it was told.
-    pub attributes_hold: bool,
-    /// The content that it read.
+    /// Its attributes.
+    pub attr: Attr,
+    /// Whether the content that the kernel has read of it still holds.
     pub content_holds: bool,
-    /// How many bytes it has.
-    pub size: u64,
 }
 
 impl Directory {
@@ -178,16 +176,11 @@ impl Directory {
         stat(&node.descriptor).is_ok_and(|stat| !node.was_told(&attributes::attr_of(&stat)))
     }
 
-    /// Looks at a file that is being opened: whether what the kernel knows of it still holds.
-    /// What it then reads counts as seen now.
+    /// Looks at a file that is being opened. What the kernel then reads counts as seen now.
     pub fn review(&self, node: NodeId) -> Result<Review, Errno> {
         let node = self.nodes.get(node)?;
         let attr = attributes::attr_of(&stat(&node.descriptor)?);
-        Ok(Review {
-            attributes_hold: node.was_told(&attr),
-            content_holds: node.see(&attr, SystemTime::now()),
-            size: attr.size,
-        })
+        Ok(Review { attr, content_holds: node.see(&attr, SystemTime::now()) })
     }
 
     /// What others change in the directories that are watched, if any can be.

@@ -18,7 +18,7 @@ pub(crate) use dispatch::Served;
 
 use std::ffi::CStr;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use gate_api::Session;
@@ -63,6 +63,8 @@ pub(crate) struct View {
     pub guard: Option<Guard>,
     pub settings: Settings,
     notifier: OnceLock<Notifier>,
+    /// Held by whoever passes on what has changed.
+    news: Mutex<()>,
 }
 
 /// The number of a file system: major and minor.
@@ -119,6 +121,7 @@ impl View {
             guard: parts.guard,
             settings: parts.settings,
             notifier: OnceLock::new(),
+            news: Mutex::new(()),
         })
     }
 
@@ -179,10 +182,29 @@ impl View {
     /// changed it within the time for which the kernel trusts what it was told.
     fn refresh(&self, node: NodeId) -> Result<Review, Errno> {
         let review = self.directory.review(node)?;
-        if !review.attributes_hold {
-            self.declare_stale(node, Stale::Attributes);
+        match self.handles.is_open(node) && !self.directory.was_told(node, &review.attr) {
+            // Whoever has it open may have it mapped: the thread that listens sees to that.
+            true => self.declare_stale(node, Stale::Attributes),
+            false => self.declare_changed(node, &review.attr),
         }
         Ok(review)
+    }
+
+    /// Lets the kernel ask anew for a node's attributes if it was told others.
+    ///
+    /// Once for each change: the kernel drops an answer that is on its way when it is told to ask
+    /// anew, and who copies a file right after the open would go by the size of before.
+    pub fn declare_changed(&self, node: NodeId, attr: &Attr) {
+        if self.directory.was_told(node, attr) {
+            return;
+        }
+        // Nothing panics while it is held.
+        let _one_by_one = self.news.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.directory.was_told(node, attr) {
+            self.declare_stale(node, Stale::Attributes);
+            // It is what the kernel will hear when it asks, or something newer.
+            self.directory.tell(node, attr);
+        }
     }
 
     /// Lets the kernel ask anew for attributes that have changed without its knowledge: others may

@@ -172,7 +172,7 @@ impl View {
                 if turn != Turn::Ungated {
                     self.guard_open(node, &user, opens(flags));
                 }
-                let io = (Use::of(flags), review.size);
+                let io = (Use::of(flags), review.attr.size);
                 let mut opened = self.opened(node, user, turn, (file, io));
                 opened.flags.set(OpenFlags::KEEP_CACHE, review.content_holds);
                 reply.opened(&opened);
