@@ -281,6 +281,42 @@ fn what_another_view_wrote_is_not_seen() {
     overwrite(&mut ada, "open").unwrap();
 }
 
+/// Two may replace a file at once, in views of their own, too: each has looked at what was there.
+#[test]
+fn what_replaced_a_file_while_it_was_kept_is_kept_when_it_is_replaced_itself() {
+    let mut world = World::new();
+    let second = super::spaces::second_view(&mut world, [""; 0]);
+    let (mut ada, _) = ada_is_behind(&world);
+    overwrite(&mut ada, "rename").unwrap();
+    world.script(&world.source(), "echo new > f").run().success();
+    let gate = [world.program("gate").into_os_string()];
+    let words = ["run", "--agent", "bob", "--"].map(Into::into);
+    let mut bob = world.actor_by(gate.into_iter().chain(words), &second);
+    read(&mut bob, "f");
+    for (actor, text) in [(&mut ada, "ada's next"), (&mut bob, "bob's next")] {
+        let fd = actor.open("w+", text);
+        actor.write(fd, text).unwrap();
+        actor.close(fd);
+    }
+    let lock = locked_store(&world);
+    ada.tell(["rename", "ada's next", "f"]);
+    world.await_held("f", 1);
+    bob.ask(["rename", "bob's next", "f"]).unwrap();
+    drop(lock);
+    ada.answer().unwrap();
+    assert_eq!(world.source_text("f"), "ada's next");
+    let kept: Vec<String> = list(&world, "f")
+        .iter()
+        .map(|version| {
+            let id = version["id"].to_string();
+            let args = ["restore", "view/f", "--to", "-", "--version", &id];
+            world.gate(args).run().success()
+        })
+        .collect();
+    assert_eq!(kept, ["bob's", "new\n", "bob's next"]);
+    assert!(!world.source().join("ada's next").exists());
+}
+
 /// What takes long to be kept holds up nobody but who overwrites it, and can be interrupted.
 #[test]
 fn while_something_is_kept_others_go_on_and_who_waits_can_be_killed() {
@@ -291,10 +327,7 @@ fn while_something_is_kept_others_go_on_and_who_waits_can_be_killed() {
     let mut ada = agent(&world, "ada");
     let fd = ada.open("w0", "first");
     ada.close(fd);
-    let lock = store(&world).unwrap().join("lock");
-    // As another process does that looks around: nothing can be added.
-    let lock = fs::OpenOptions::new().append(true).open(lock).unwrap();
-    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let lock = locked_store(&world);
     ada.tell(["open", "w0", "f"]);
     world.await_held("f", 1);
     let mut other = world.actor(&world.view());
@@ -365,6 +398,14 @@ fn list(world: &World, name: &str) -> Vec<Value> {
     let list: Value = serde_json::from_str(&listed.success()).unwrap();
     assert_eq!(list["version"], 1);
     list["versions"].as_array().unwrap().clone()
+}
+
+/// As another process does that looks around: nothing can be added.
+fn locked_store(world: &World) -> fs::File {
+    let lock = store(world).unwrap().join("lock");
+    let lock = fs::OpenOptions::new().append(true).open(lock).unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    lock
 }
 
 /// The one store there is.

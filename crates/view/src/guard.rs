@@ -24,7 +24,7 @@ use gate_fuse::{Errno, NodeId, Reply, SetAttr};
 use rustix::fs::FileType;
 
 use crate::agent::Agent;
-use crate::directory::Pinned;
+use crate::directory::{Pinned, Sighting};
 use crate::handles::{Handle, User};
 use crate::kept::{Outcome, Place, Take, Went};
 use crate::policy::Gating;
@@ -68,7 +68,12 @@ pub(crate) struct Overwrite {
 pub(crate) enum Victim {
     Node(NodeId),
     Name(NodeId, CString),
+    /// What was at the second name, and is at the first since.
+    Moved((NodeId, CString), (NodeId, CString)),
 }
+
+/// What the guard has looked at before it let an overwrite go on, if that is for it to judge.
+pub(crate) type Judged = Option<Sighting>;
 
 /// How an open deals with what was in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +87,7 @@ pub(crate) enum Opens {
 
 /// What the guard says of an overwrite.
 enum Ruling {
-    Pass,
+    Pass(Judged),
     Refuse(Pinned, Event),
     Keep(Pinned, Event),
 }
@@ -170,11 +175,11 @@ impl View {
         &self,
         overwrite: Overwrite,
         (turn, reply): (Turn, Reply),
-        run: impl FnOnce(&View, Reply, Turn) + Send + 'static,
+        run: impl FnOnce(&View, Reply, Turn, Judged) + Send + 'static,
     ) {
-        let Some(guard) = &self.guard else { return run(self, reply, turn) };
+        let Some(guard) = &self.guard else { return run(self, reply, turn, None) };
         match self.rule(guard, &overwrite) {
-            Ruling::Pass => run(self, reply, turn),
+            Ruling::Pass(judged) => run(self, reply, turn, judged),
             Ruling::Refuse(victim, event) => {
                 self.end_turn(turn, None);
                 reply.error(Errno::BUSY);
@@ -187,9 +192,10 @@ impl View {
             Ruling::Keep(victim, event) => {
                 let parked = reply.park(|reply| reply.error(Errno::INTR));
                 let view = self.itself();
+                let judged = Some(victim.sighting);
                 let then = move || match parked.resume() {
                     Some(reply) if view.has(turn) => {
-                        run(&view, reply, turn);
+                        run(&view, reply, turn, judged);
                         Went::Ahead
                     }
                     // It was interrupted, or its turn was taken away.
@@ -206,24 +212,44 @@ impl View {
         }
     }
 
+    /// Keeps what turns out to have been overwritten unseen: it is too late to refuse.
+    pub fn overwritten(&self, overwrite: Overwrite, then: impl FnOnce(&View) + Send + 'static) {
+        let Some(guard) = &self.guard else { return then(self) };
+        match self.rule(guard, &overwrite) {
+            Ruling::Pass(_) => then(self),
+            Ruling::Refuse(victim, event) | Ruling::Keep(victim, event) => {
+                let view = self.itself();
+                let then = Box::new(move || {
+                    then(&view);
+                    Went::Ahead
+                });
+                let take = self.take(&overwrite);
+                guard.keeper.hand_over(Job::Keep { victim: victim.descriptor, take, event, then });
+            }
+        }
+    }
+
     fn rule(&self, guard: &Guard, overwrite: &Overwrite) -> Ruling {
-        let Some(agent) = &overwrite.agent else { return Ruling::Pass };
+        let Some(agent) = &overwrite.agent else { return Ruling::Pass(None) };
         let (path, pinned) = match &overwrite.victim {
             Victim::Node(node) => (self.directory.path_of(*node), self.directory.pin(*node)),
             Victim::Name(parent, name) => {
                 (self.path_in(*parent, name), self.directory.pin_name(*parent, name))
             }
+            Victim::Moved(at, of) => {
+                (self.path_in(of.0, &of.1), self.directory.pin_name(at.0, &at.1))
+            }
         };
         // What has no name, or cannot be found, is nobody's to lose.
-        let (Some(path), Ok(victim)) = (path, pinned) else { return Ruling::Pass };
+        let (Some(path), Ok(victim)) = (path, pinned) else { return Ruling::Pass(None) };
         let is_exempt = self.gating(Some(&path)) == Gating::None || is_in_git(&path);
-        let loses = victim.sighting.stamp.size > overwrite.stay;
-        if is_exempt || !loses || victim.kind != FileType::RegularFile {
-            return Ruling::Pass;
+        if is_exempt || victim.kind != FileType::RegularFile {
+            return Ruling::Pass(None);
         }
+        let loses = victim.sighting.stamp.size > overwrite.stay;
         let writers = self.writers(self.node_of(&overwrite.victim));
-        if guard.memory().has_seen(agent, victim.sighting, writers) {
-            return Ruling::Pass;
+        if !loses || guard.memory().has_seen(agent, victim.sighting, writers) {
+            return Ruling::Pass(Some(victim.sighting));
         }
         let path = Path::new(OsStr::from_bytes(&path)).to_owned();
         let event = Event { path, agent: agent.clone(), op: overwrite.op };
@@ -236,7 +262,8 @@ impl View {
     /// One that somebody writes must not be kept by its name: it would change.
     fn take(&self, overwrite: &Overwrite) -> Take {
         match (&overwrite.victim, self.writers(self.node_of(&overwrite.victim))) {
-            (Victim::Name(..), Writers::None) => Take::Link,
+            // Whoever writes what was replaced already is to find it kept as well.
+            (Victim::Name(..), Writers::None) | (Victim::Moved(..), _) => Take::Link,
             (Victim::Name(..), Writers::Some) | (Victim::Node(_), _) => Take::Copy,
         }
     }
@@ -245,6 +272,7 @@ impl View {
         match victim {
             Victim::Node(node) => Some(*node),
             Victim::Name(parent, name) => self.directory.known(*parent, name),
+            Victim::Moved(..) => None,
         }
     }
 

@@ -158,6 +158,21 @@ impl Directory {
         Ok(())
     }
 
+    /// Begins to replace a file: it and what takes its place change their names.
+    pub fn swap(&self, from: (NodeId, &CStr), to: (NodeId, &CStr)) -> Result<(), Errno> {
+        let (old, new) = (self.nodes.get(from.0)?, self.nodes.get(to.0)?);
+        let exchange = RenameFlags::EXCHANGE;
+        rustix::fs::renameat_with(&old.descriptor, from.1, &new.descriptor, to.1, exchange)
+    }
+
+    /// Ends what [`Directory::swap`] has begun: what was replaced loses its other name, too.
+    pub fn drop_swapped(&self, from: (NodeId, &CStr), to: (NodeId, &CStr)) -> Result<(), Errno> {
+        let old = self.nodes.get(from.0)?;
+        let removed = rustix::fs::unlinkat(&old.descriptor, from.1, AtFlags::empty());
+        self.nodes.renamed((from.0, from.1.to_bytes()), (to.0, to.1.to_bytes()));
+        removed
+    }
+
     /// Opens a file, with the flags of open(2). `kill_suidgid` is the kernel's wish for O_TRUNC.
     pub fn open(&self, node: NodeId, flags: u32, kill_suidgid: bool) -> Result<OpenFile, Errno> {
         let node = self.nodes.get(node)?;

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
 use gate_core::lock::want::Op;
 
@@ -42,6 +42,15 @@ impl Keeper {
     pub fn hand(&self, job: Job) {
         // The thread ends after this only.
         let _ = self.0.send(job);
+    }
+
+    /// As `hand`, for whoever may be on the thread itself: that must not wait for the room that only
+    /// it makes.
+    pub fn hand_over(&self, job: Job) {
+        if let Err(TrySendError::Full(job)) = self.0.try_send(job) {
+            let queue = self.0.clone();
+            std::thread::spawn(move || queue.send(job));
+        }
     }
 }
 

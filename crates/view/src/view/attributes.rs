@@ -48,6 +48,7 @@ impl View {
             };
             let Some(stay) = change.size else { return set(view, reply, turn) };
             let overwrite = Overwrite { agent: of, op, victim: Victim::Node(node), stay };
+            let set = move |view: &View, reply, turn, _| set(view, reply, turn);
             view.overwrite(overwrite, (turn, reply), set);
         };
         self.attribute_in_turn(&asker, node, op, reply, Box::new(run));

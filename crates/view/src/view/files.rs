@@ -159,7 +159,7 @@ impl View {
             victim: Victim::Node(opening.node),
             stay: 0,
         };
-        self.overwrite(overwrite, (turn, reply), move |view, reply, turn| {
+        self.overwrite(overwrite, (turn, reply), move |view, reply, turn, _| {
             view.open_file(opening, reply, turn);
         });
     }

@@ -1,6 +1,7 @@
 //! Changes of names, each in its turn.
 
 use std::ffi::{CStr, CString};
+use std::sync::Arc;
 
 use gate_core::lock::event::Change;
 use gate_core::lock::want::{Node, Op, Place};
@@ -10,7 +11,8 @@ use rustix::fs::FileType;
 
 use super::files::Named;
 use super::{View, valid};
-use crate::directory::{Found, Make};
+use crate::agent::Agent;
+use crate::directory::{Found, Make, Sighting};
 use crate::guard::{Overwrite, Victim};
 use crate::park::Check;
 use crate::room;
@@ -191,9 +193,14 @@ impl View {
             }
             let (parent, name) = moved.to.clone();
             let victim = Victim::Name(parent, name);
+            let is_file = matches!(kinds[0], Some(Node::File(_)));
+            let by = agent.clone();
             let overwrite = Overwrite { agent, op: Op::Rename, victim, stay: 0 };
-            view.overwrite(overwrite, (turn, reply), move |view, reply, turn| {
-                view.rename_now(&moved, reply, turn);
+            view.overwrite(overwrite, (turn, reply), move |view, reply, turn, judged| match judged
+                .filter(|_| is_file)
+            {
+                Some(judged) => view.replace((by, judged), moved, reply, turn),
+                None => view.rename_now(&moved, reply, turn),
             });
         });
         let named = Named {
@@ -203,6 +210,38 @@ impl View {
             check: movable(&names),
         };
         self.in_turn(&asker, named, reply, run);
+    }
+
+    /// Renames over a file that the guard has looked at.
+    ///
+    /// Turns do not keep two from replacing a name at once, each of which has looked at what was
+    /// there before; so they change places, and what is at the other name then was replaced.
+    fn replace(
+        &self,
+        (agent, judged): (Option<Arc<Agent>>, Sighting),
+        names: Move,
+        reply: Reply,
+        turn: Turn,
+    ) {
+        let ((from, old), (to, new)) = (&names.from, &names.to);
+        if self.directory.swap((*from, old), (*to, new)).is_err() {
+            // It is gone, or the file system cannot do that.
+            return self.rename_now(&names, reply, turn);
+        }
+        let replaced = self.directory.pin_name(*from, old);
+        let is_judged = replaced.is_ok_and(|replaced| replaced.sighting == judged);
+        let victim = Victim::Moved(names.from.clone(), names.to.clone());
+        let done = move |view: &View| {
+            let ((from, old), (to, new)) = (&names.from, &names.to);
+            let removed = view.directory.drop_swapped((*from, old), (*to, new));
+            let change = view.change_of(&names);
+            view.end_turn(turn, change);
+            answer(removed, reply);
+        };
+        if is_judged {
+            return done(self);
+        }
+        self.overwritten(Overwrite { agent, op: Op::Rename, victim, stay: 0 }, done);
     }
 
     fn rename_now(&self, names: &Move, reply: Reply, turn: Turn) {
