@@ -36,6 +36,7 @@ mod private;
 mod recall;
 mod restart;
 mod spaces;
+mod stories;
 mod tools;
 mod top;
 mod turns;

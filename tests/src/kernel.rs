@@ -1,12 +1,14 @@
 //! What the kernel knows of a world: its mounts, its processes, and the way out of a hang.
 
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use rustix::mount::{MountFlags, UnmountFlags};
+use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount_change, unmount};
+use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 /// The environment variable by which a world finds every process that was started in it.
 pub const WORLD_VARIABLE: &str = "GATE_TEST_WORLD";
@@ -38,12 +40,34 @@ impl Mount {
 /// Returns the mounts at or below `dir`, in the order in which they were made.
 #[must_use]
 pub fn mounts_below(dir: &Path) -> Vec<Mount> {
-    let table = fs::read("/proc/self/mountinfo").expect("the mount table is readable");
-    table
-        .split(|b| *b == b'\n')
-        .filter_map(parse_mount)
-        .filter(|m| m.point.starts_with(dir))
-        .collect()
+    let table = fs::read("/proc/thread-self/mountinfo").expect("the mount table is readable");
+    mounts_of(&table).filter(|m| m.point.starts_with(dir)).collect()
+}
+
+/// Returns one process of each other mount namespace in which something is mounted at or below
+/// `dir`.
+#[must_use]
+pub fn elsewhere_mounted_below(dir: &Path) -> Vec<i32> {
+    let namespace = |who: &str| fs::read_link(format!("/proc/{who}/ns/mnt")).ok();
+    let mut seen: BTreeSet<_> = namespace("thread-self").into_iter().collect();
+    let is_new = |pid: &i32| namespace(&pid.to_string()).is_some_and(|ns| seen.insert(ns));
+    let has_mounts = |pid: &i32| {
+        let table = fs::read(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
+        mounts_of(&table).any(|m| m.point.starts_with(dir))
+    };
+    processes().filter(is_new).filter(has_mounts).collect()
+}
+
+/// Leaves the common mounts, with all that this thread will start, for a copy without the views
+/// of anybody else.
+pub fn leave_common_mounts() {
+    // SAFETY: only the working directory and the mask of this thread are no longer shared.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.expect("root may leave the common mounts");
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    mount_change("/", private).expect("who has mounts of its own may change them");
+    for mount in mounts_below("/".as_ref()).iter().rev().filter(|m| m.kind == "fuse.gate") {
+        unmount(&mount.point, UnmountFlags::DETACH).expect("a mount can be detached");
+    }
 }
 
 /// Tells whether this kernel is of a version, or newer.
@@ -72,7 +96,7 @@ pub fn abort_fuse_below(dir: &Path) {
 /// Detaches every mount at or below `dir`, however busy.
 pub fn detach_below(dir: &Path) {
     for mount in mounts_below(dir).iter().rev() {
-        if rustix::mount::unmount(&mount.point, UnmountFlags::DETACH).is_err() {
+        if unmount(&mount.point, UnmountFlags::DETACH).is_err() {
             // An ordinary user unmounts by the set-uid helper.
             let _ = Command::new("fusermount3").arg("-uz").arg(&mount.point).status();
         }
@@ -86,10 +110,7 @@ pub fn processes_of(home: &Path) -> Vec<(i32, String)> {
     mark.push("=");
     mark.push(home);
     let me = std::process::id().cast_signed();
-    fs::read_dir("/proc")
-        .expect("/proc is readable")
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
+    processes()
         .filter(|pid| *pid != me && is_marked(*pid, &mark))
         .map(|pid| (pid, command_line(pid)))
         .collect()
@@ -126,6 +147,11 @@ pub fn is_in_call(pid: i32, number: i64) -> bool {
     calls.any(|call| call.split(' ').next() == Some(&number.to_string()))
 }
 
+fn processes() -> impl Iterator<Item = i32> {
+    let entries = fs::read_dir("/proc").expect("/proc is readable").flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
 fn is_marked(pid: i32, mark: &OsStr) -> bool {
     fs::read(format!("/proc/{pid}/environ"))
         .is_ok_and(|environ| environ.split(|b| *b == 0).any(|v| v == mark.as_bytes()))
@@ -144,6 +170,10 @@ fn show_connections() {
         let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
         let _ = rustix::mount::mount("fusectl", FUSE_CONNECTIONS, "fusectl", flags, None);
     }
+}
+
+fn mounts_of(table: &[u8]) -> impl Iterator<Item = Mount> {
+    table.split(|b| *b == b'\n').filter_map(parse_mount)
 }
 
 /// `36 35 98:0 /root /point rw,noatime shared:1 - ext3 /dev/root rw`

@@ -78,6 +78,17 @@ impl World {
         Self::make(None)
     }
 
+    /// Makes a world in which nothing runs yet, in a tree of mounts of its own: for tests whose
+    /// private views live long.
+    ///
+    /// A private view begins with a copy of all mounts there are, those of other tests' views too,
+    /// and what has a copy does not end.
+    #[must_use]
+    pub fn apart() -> Self {
+        kernel::leave_common_mounts();
+        Self::bare()
+    }
+
     /// Makes a world in which nothing runs yet, and in which an ordinary user acts.
     ///
     /// Where the tests themselves run as an ordinary user, that one acts.

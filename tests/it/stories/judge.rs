@@ -1,0 +1,103 @@
+//! Whether anything that was done is lost.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::play::{Story, all};
+
+impl Story {
+    /// Asserts that each edit that was done is found: in the tree, in what was committed, or among
+    /// what the guard has kept.
+    pub fn assert_nothing_is_lost(&self) {
+        let source = self.world.source();
+        let in_tree = marks(&source.join("src"));
+        let history = self.world.script(&source, "git log -p --all").run().success();
+        let committed: BTreeSet<String> = words(&history).collect();
+        let mut found = [0; 3];
+        let mut kept = BTreeMap::new();
+        let mut lost = Vec::new();
+        for (mark, file) in self.edits() {
+            let mut is_kept = || {
+                let known = kept.entry(file.clone()).or_insert_with(|| self.kept_of(&file));
+                known.contains(&mark)
+            };
+            let place = match () {
+                () if in_tree.contains(&mark) => 0,
+                () if committed.contains(&mark) => 1,
+                () if is_kept() => 2,
+                () => {
+                    lost.push(format!("{mark} in {file}"));
+                    continue;
+                }
+            };
+            found[place] += 1;
+        }
+        let [tree, history, kept] = found;
+        println!("edits: in the tree {tree}, else committed {history}, else kept {kept}");
+        assert!(lost.is_empty(), "{} lost:\n{}", lost.len(), lost.join("\n"));
+        self.world.script(&source, "git fsck --strict --no-progress").run().success();
+    }
+
+    /// Asserts that everything that was tried was done, but for failures that end in `allowed`.
+    pub fn assert_only_failed(&self, said: &BTreeMap<&'static str, String>, allowed: &str) {
+        for name in all() {
+            let record = self.record_of(name);
+            let is_wrong = |line: &&str| line.starts_with("failed") && !line.ends_with(allowed);
+            let wrong: Vec<_> = record.lines().filter(is_wrong).collect();
+            assert!(wrong.is_empty(), "{name}: {wrong:?}\n{}", said[name]);
+        }
+    }
+
+    /// Returns the mark of each edit that was done, and the file that it was done to.
+    fn edits(&self) -> Vec<(String, String)> {
+        let of = |name: &str| -> Vec<(String, String)> {
+            let record = self.record_of(name);
+            let done = record.lines().filter_map(|line| {
+                let mut words = line.strip_prefix("done ")?.split(' ').skip(1);
+                Some((words.next()?.to_owned(), words.next()?.to_owned()))
+            });
+            done.collect()
+        };
+        all().flat_map(of).collect()
+    }
+
+    fn kept_of(&self, file: &str) -> BTreeSet<String> {
+        let path = self.world.source().join(file);
+        let restore = || self.world.gate(["restore".as_ref(), path.as_os_str()]);
+        let list = restore().args(["--list", "--json"]).run();
+        if list.stderr.contains("nothing is known") {
+            return BTreeSet::new();
+        }
+        let list: Value = serde_json::from_str(&list.success()).unwrap();
+        let versions = list["versions"].as_array().unwrap();
+        let kept = versions.iter().filter(|version| version["is_kept"] == true);
+        let texts = kept.map(|version| {
+            let id = version["id"].to_string();
+            restore().args(["--version", &id, "--to", "-"]).run().success()
+        });
+        texts.flat_map(|text| words(&text).collect::<Vec<_>>()).collect()
+    }
+}
+
+/// Returns all words of the files beneath a directory, marks among them.
+pub fn marks(dir: &Path) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for entry in fs::read_dir(dir).unwrap().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            found.extend(marks(&path));
+        } else if let Ok(text) = fs::read_to_string(&path) {
+            // It may be renamed between the two.
+            found.extend(words(&text));
+        }
+    }
+    found
+}
+
+fn words(text: &str) -> impl Iterator<Item = String> {
+    let is_between = |c: char| !c.is_ascii_alphanumeric() && c != '_';
+    text.split(is_between).filter(|word| word.contains('_')).map(str::to_owned)
+}

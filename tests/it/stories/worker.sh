@@ -1,0 +1,53 @@
+# One who works on a crate: deed after deed, chosen at random, each with a mark of its own.
+#
+# worker.sh DIR RECORD GATE NAME RUN SEED ROUNDS DEED…
+#
+# What was done is written down, where no view reaches, once it was done; what failed, too.
+set -u
+dir=$1 record=$2/$4 stop=$2/stop gate=$3 name=$4 run=$5 RANDOM=$6 rounds=$7
+shift 7
+deeds=("$@")
+
+add() { echo "$line" >> "$file"; }
+edit() { sed -i "1a $line" "$file"; }
+save() {
+    { cat "$file"; echo "$line"; } > "$file.$name"
+    mv "$file.$name" "$file"
+}
+rewrite() {
+    local text
+    text=$(cat "$file")
+    printf '%s\n%s\n' "$text" "$line" > "$file"
+}
+add_held() { "$gate" hold "$file" -- sh -c 'echo "$1" >> "$0"' "$file" "$line"; }
+edit_held() { "$gate" hold "$file" -- sed -i "1a $line" "$file"; }
+# Over many files: whoever sees some of them with the old name and some with the new cannot build.
+rename_held() {
+    "$gate" hold src/calls -- sed -i "s/\bstep_[0-9]*/step_$RANDOM/" src/calls/*.rs
+}
+# Several commit; git lets one in and tells the others so. It reads as much of a file as there was
+# when it looked last, and minds if that became less before it opened it.
+commit() {
+    local said
+    said=$(git commit -q -a -m "$mark" 2>&1) && return
+    grep -qE 'index.lock|cannot lock ref|nothing to commit|no changes added|nothing added|short read' <<< "$said" && return
+    echo "$said" >&2
+    return 1
+}
+build() { "$gate" hold --read src -- cargo build -q --offline; }
+
+for ((n = 1; n <= rounds; n++)); do
+    [ ! -e "$stop" ] || break
+    mark=${name}_${run}_$n
+    # Every other time it is one of few, so that they meet.
+    file=src/parts/p$(printf %02d $((RANDOM % (RANDOM % 2 ? 24 : 3)))).rs
+    line="pub const $mark: u32 = $n;"
+    deed=${deeds[RANDOM % ${#deeds[@]}]}
+    (set -e; cd "$dir"; "$deed")
+    code=$?
+    case $code:$deed in
+        0:rename_held | 0:commit | 0:build) echo "done $deed" ;;
+        0:*) echo "done $deed $mark $file" ;;
+        *) echo "failed $deed $code" ;;
+    esac >> "$record"
+done
