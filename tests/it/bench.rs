@@ -24,7 +24,10 @@ fn a_view_is_measured_beside_its_source() {
 #[test]
 fn an_ordinary_user_measures_a_bare_directory_by_a_view_made_for_it() {
     let world = World::bare_of_ordinary_user();
-    let text = world.gate(["bench", "--seconds", "1", "twin"]).run().success();
+    let outcome = world.gate(["bench", "--seconds", "1", "twin"]).run();
+    let is_slow = outcome.stderr.contains("debug build");
+    assert_eq!(is_slow, cfg!(debug_assertions), "a gate that is slow says so: {outcome}");
+    let text = outcome.success();
     let rows = text.lines().filter(|line| line.contains(" µs ") || line.contains(" ms "));
     assert_eq!(rows.count(), ROWS, "{text}");
     let end = format!("a view of its own beside {}:", world.twin().display());

@@ -72,6 +72,9 @@ impl Args {
             rows.push(measure(work, &places, share, &interruption)?);
         }
         drop(progress);
+        if cfg!(debug_assertions) {
+            eprintln!("this gate is a debug build, and slow: `cargo build --release -p gate`");
+        }
         let view = places.view.as_ref().map(|view| view.display().to_string());
         let source = places.source.display().to_string();
         let report = Report { version: 1, view, source, rows };
