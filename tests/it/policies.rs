@@ -32,8 +32,10 @@ fn gate_toml_of_the_user_says_what_is_gated_and_the_source_and_flags_win() {
         assert_gated(&world, &view, name);
     }
     fs::create_dir(world.home().join("second")).unwrap();
-    let refusal = world.gate(["mount", "--foreground", "source", "second"]).run().refusal();
-    assert!(refusal.contains("read_wait 8s"), "the source's file wins: {refusal}");
+    let second = ["mount", "--foreground", "--read-wait", "7s", "source", "second"];
+    let refusal = world.gate(second).run().refusal();
+    let difference = "there read_wait 8s, here read_wait 7s; only there `*.c=gated *.d=gated`";
+    assert!(refusal.contains(difference), "the source's file wins: {refusal}");
 }
 
 #[test]

@@ -212,10 +212,9 @@ impl Spaces {
         };
         Err(AttachRefusal {
             reason: format!(
-                "{} is served by other rules: there {}; here {}",
+                "{} is served by other rules: {}",
                 shown(&source.origin),
-                shown_rules(there),
-                shown_rules(here)
+                difference(there, here)
             ),
             fix: "use the same policies and `--read-wait`, or end its other views and holds first"
                 .to_owned(),
@@ -302,12 +301,31 @@ pub(crate) fn shown(origin: &Origin) -> String {
     }
 }
 
-fn shown_rules(rules: &Rules) -> String {
-    let read_wait = match rules.read_wait {
-        Some(limit) => format!("{limit:?}"),
-        None => "for ever".to_owned(),
+/// Says what only some rules have, and in what they differ.
+fn difference(there: &Rules, here: &Rules) -> String {
+    let mut differences = Vec::new();
+    if there.read_wait != here.read_wait {
+        let shown = |rules: &Rules| match rules.read_wait {
+            Some(limit) => format!("read_wait {limit:?}"),
+            None => "read_wait for ever".to_owned(),
+        };
+        differences.push(format!("there {}, here {}", shown(there), shown(here)));
+    }
+    let only = |rules: &Rules, others: &Rules| {
+        let is_known = |policy: &str| others.policies.split(' ').any(|other| other == policy);
+        let own = rules.policies.split(' ').filter(|policy| !is_known(policy));
+        own.collect::<Vec<_>>().join(" ")
     };
-    format!("read_wait {read_wait}, policies `{}`", rules.policies)
+    let (of_there, of_here) = (only(there, here), only(here, there));
+    for (place, own) in [("there", &of_there), ("here", &of_here)] {
+        if !own.is_empty() {
+            differences.push(format!("only {place} `{own}`"));
+        }
+    }
+    if differences.is_empty() {
+        differences.push("the same policies in another order".to_owned());
+    }
+    differences.join("; ")
 }
 
 fn path_of(directory: &Directory) -> PathBuf {
