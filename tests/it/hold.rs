@@ -522,3 +522,60 @@ fn two_sources<const N: usize>(flags: [&str; N]) -> (World, std::path::PathBuf) 
 fn permissions(mode: u32) -> fs::Permissions {
     std::os::unix::fs::PermissionsExt::from_mode(mode)
 }
+
+#[test]
+fn who_is_not_let_in_is_told_who_holds_it() {
+    let world = World::new();
+    world.seed("d/f", "");
+    let mut holder = world.actor_under_hold(&world.view(), ["--reason", "a release", "d"]);
+    for (flags, code) in [(&["-n"][..], 1), (&["-w", "0.05"], 124), (&["-n", "-E", "9"], 9)] {
+        let hold = world.gate(["hold"]).args(flags).args(["d/f", "--", "true"]);
+        let outcome = hold.dir(world.view()).run();
+        assert_eq!(outcome.code, Some(code), "{outcome}");
+        assert_eq!(outcome.stderr.lines().count(), 1, "{outcome}");
+        for words in ["not let in: gate hold", "holds d to write", "a release"] {
+            assert!(outcome.stderr.contains(words), "{words}: {outcome}");
+        }
+    }
+    holder.leave();
+}
+
+#[test]
+fn who_watches_a_hold_wait_is_told_for_whom() {
+    let world = World::new();
+    world.seed("f", "");
+    let mut holder = world.actor_under_hold(&world.view(), ["f"]);
+    let terminal = Terminal::open(&world, 120, 24);
+    let gate = world.program("gate");
+    terminal.enter(&format!(
+        "cd {}; {} hold f -- echo in $((40 + 2))",
+        world.view().display(),
+        gate.display()
+    ));
+    terminal.wait_for("gate hold: waits: gate hold");
+    holder.leave();
+    terminal.wait_for("in 42");
+    // Its working directory is not in the way of the view's end.
+    terminal.enter("cd /");
+}
+
+#[test]
+fn what_a_hold_does_not_stop_is_said() {
+    let world = World::new();
+    let view = world.view();
+    let outcome = world.gate(["hold", "x.log", "f", "--", "true"]).dir(&view).run();
+    assert!(outcome.stderr.contains("x.log is not gated (`*.log=none`)"), "{outcome}");
+    assert_eq!(outcome.stderr.lines().count(), 1, "{outcome}");
+    let why = |name| world.gate(["why", name]).dir(&view).run().success();
+    assert!(why("x.log").contains("not gated, by `*.log=none`"), "{}", why("x.log"));
+    assert!(!why("f").contains("not gated"), "{}", why("f"));
+}
+
+#[test]
+fn of_too_many_names_it_is_said_how_many_fit() {
+    let world = World::new();
+    let names = (0..1_024).map(|number| format!("n{number}"));
+    let hold = world.gate(["hold"]).args(names).args(["--", "true"]).dir(world.view()).run();
+    assert_eq!(hold.code, Some(1), "{hold}");
+    assert!(hold.refusal().contains("1024, is reached: a name that does not exist takes one"));
+}

@@ -22,6 +22,7 @@ fn why_names_who_holds_who_waits_and_what_to_do() {
             &format!("process {} waits for d/f to read", other.pid()),
             &format!("end process {}", holder.pid()),
             "what to do: let ",
+            "what to do: `gate recall ",
             "place 1",
         ] {
             assert!(why.contains(word), "{word}: {why}");
@@ -183,6 +184,8 @@ fn status_tells_how_each_view_is() {
     wait_until(SOON, "it is told", || state_of_view(&world) == "dead");
     let told = world.gate(["status"]).run().success();
     assert!(told.contains("dead") && told.contains("`gate doctor`"), "{told}");
+    let refused = world.gate(["why"]).args([world.view().join("f")]).run().refusal();
+    assert!(refused.contains("has died") && !refused.contains("check the path"), "{refused}");
     let view = world.view();
     world.bury(&view);
 }

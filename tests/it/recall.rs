@@ -158,6 +158,21 @@ fn a_waiter_is_sent_away() {
 }
 
 #[test]
+fn a_hold_that_is_sent_away_is_told_why() {
+    let world = World::new();
+    world.seed("f", "");
+    let mut holder = world.actor_under_hold(&world.view(), ["f"]);
+    let hold = world.gate(["hold", "f", "--", "true"]).dir(world.view()).start();
+    world.await_waiting("f", 1);
+    let ticket = world.board().waiting("f").next().unwrap().ticket.to_string();
+    world.gate(["break", &ticket, "--reason", "not before noon"]).run().success();
+    let outcome = hold.finish(SOON);
+    assert_eq!(outcome.code, Some(1), "{outcome}");
+    assert!(outcome.refusal().contains("somebody ended its wait: not before noon"));
+    holder.leave();
+}
+
+#[test]
 fn what_is_no_lock_is_refused_by_name() {
     let world = World::new();
     world.seed("f", "");

@@ -110,14 +110,21 @@ fn usage(text: &str, words: &[OsString]) -> Failure {
     let mut paragraphs = text.split("\n\n");
     let cause = paragraphs.next().unwrap_or_default().trim_start_matches("error: ");
     let usage = paragraphs.find_map(|paragraph| paragraph.trim().strip_prefix("Usage: "));
-    let hint = match usage {
-        Some(usage) => format!("write it as `{}`, or see --help", usage.trim()),
-        None => match words.get(1).and_then(|word| Cli::command().find_subcommand(word).cloned()) {
+    let tip = text.split("\n\n").find_map(|paragraph| paragraph.trim().strip_prefix("tip: "));
+    let guess = tip.filter(|tip| tip.contains("similar"));
+    let hint = match (guess, usage) {
+        (Some(guess), _) => guess.to_owned(),
+        (None, Some(usage)) => format!("write it as `{}`, or see --help", usage.trim()),
+        (None, None) => match words.get(1).and_then(subcommand) {
             Some(command) => format!("see `gate {} --help`", command.get_name()),
             None => "see `gate --help`".to_owned(),
         },
     };
     Failure::new("cannot understand the command line", cause, hint).exit(Exit::Unable)
+}
+
+fn subcommand(name: &OsString) -> Option<clap::Command> {
+    Cli::command().find_subcommand(name).cloned()
 }
 
 #[cfg(test)]
@@ -141,6 +148,12 @@ mod tests {
         assert_eq!(lines.len(), 3, "{text}");
         assert!(lines[1].contains("'--nonsense'"), "{text}");
         assert!(lines[2].contains("gate locks"), "{text}");
+    }
+
+    #[test]
+    fn what_was_mistyped_is_guessed_at() {
+        let text = refusal(["gate", "statsu"]);
+        assert!(text.contains("hint:  a similar subcommand exists: 'status'"), "{text}");
     }
 
     #[test]

@@ -16,7 +16,7 @@ use gate_core::lock::key::FileKey;
 use gate_core::lock::want::Node;
 use gate_core::path::ViewPath;
 use gate_view::kept::Place;
-use gate_view::policy::Rules;
+use gate_view::policy::{Gating, Rules};
 use gate_view::written;
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -160,6 +160,13 @@ impl About {
         ViewPath::parse(inner.as_os_str().as_bytes()).ok()
     }
 
+    /// Returns the glob by which a path from the view's root is not gated, if it is not.
+    pub fn ungated_by(&self, inner: &ViewPath) -> Option<String> {
+        let policies = self.rules.policies().ok()?;
+        let rule = policies.rule_of(inner.as_bytes())?;
+        (rule.gating == Gating::None).then(|| rule.glob.clone())
+    }
+
     fn node_of(&self, pin: &OwnedFd) -> Result<Node, Errno> {
         let stat = rustix::fs::fstat(pin)?;
         Ok(match FileType::from_raw_mode(stat.st_mode) {
@@ -187,10 +194,7 @@ impl About {
 impl Seen {
     /// Finds out how a view shows a path, which need not exist.
     pub fn find(path: &Path) -> Result<Seen, Failure> {
-        let failed = |error: io::Error| {
-            let what = format!("cannot look at {}", path.display());
-            Failure::new(what, error, "check the path").exit(Exit::Unable)
-        };
+        let failed = |error: io::Error| cannot_look(path, &error);
         let absolute = resolve(path).map_err(failed)?;
         let about = About::of(&absolute).map_err(|why| why.failure(path))?;
         let inner = about.inner(&absolute).ok_or_else(|| Unseen::NotGated.failure(path))?;
@@ -203,6 +207,15 @@ impl Seen {
         };
         let node = pin.as_ref().map_or(Ok(Node::None), |pin| about.node_of(pin));
         Ok(Seen { about, path: inner, node: node.map_err(|e| failed(e.into()))?, _pin: pin })
+    }
+}
+
+impl Seen {
+    /// Returns what the broker calls it; `None` if that is too long.
+    pub fn scope(&self) -> Option<Scope> {
+        let prefix = ViewPath::parse(self.about.prefix.as_os_str().as_bytes()).ok()?;
+        let path = self.path.below(&prefix).ok()?;
+        Some(Scope::Within { space: self.about.space.clone(), path })
     }
 }
 
@@ -229,6 +242,19 @@ impl Unseen {
         };
         failure.exit(Exit::Unable)
     }
+}
+
+/// Says why a path cannot be looked at.
+pub fn cannot_look(path: &Path, error: &io::Error) -> Failure {
+    let what = format!("cannot look at {}", path.display());
+    let failure = match error.kind() {
+        io::ErrorKind::NotConnected => {
+            let hint = "`gate status` lists the views, `gate doctor` says what to do";
+            Failure::new(what, "the view that it lies in has died", hint)
+        }
+        _ => Failure::new(what, error, "check the path"),
+    };
+    failure.exit(Exit::Unable)
 }
 
 /// Makes a path absolute and free of links; its last name need not exist.

@@ -133,9 +133,14 @@ impl Policies {
 
     /// Says what happens to an open of a path, relative to the source's root.
     pub fn gating(&self, path: &[u8]) -> Gating {
+        self.rule_of(path).map_or(Gating::Gated, |rule| rule.gating)
+    }
+
+    /// Returns the rule that decides about a path, if one matches.
+    pub fn rule_of(&self, path: &[u8]) -> Option<&Rule> {
         let candidate = Candidate::from_bytes(path);
         let last = self.globs.matches_candidate(&candidate).into_iter().max();
-        last.map_or(Gating::Gated, |rule| self.rules[rule].gating)
+        last.map(|rule| &self.rules[rule])
     }
 
     /// Returns after how long a reader passes idle handles.

@@ -73,7 +73,9 @@ impl Args {
         }
         drop(progress);
         if cfg!(debug_assertions) {
-            eprintln!("this gate is a debug build, and slow: `cargo build --release -p gate`");
+            output::say_line(
+                "this gate is a debug build, and slow: `cargo build --release -p gate`",
+            );
         }
         let view = places.view.as_ref().map(|view| view.display().to_string());
         let source = places.source.display().to_string();

@@ -4,9 +4,10 @@ mod command;
 mod said;
 
 use std::ffi::OsString;
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Receiver, RecvError, Sender};
 use std::time::{Duration, Instant};
 
 use gate_api::process;
@@ -29,11 +30,14 @@ use crate::reach::{BrokerFlags, Deaf, Unreached, Wanted};
 use crate::seen::{About, Seen};
 use crate::signals::{Received, Signals};
 use command::by_signal;
-use said::{broker_gone, held_above, lost, not_let_in};
+use said::{broker_gone, held_above, lost, not_let_in, sent_away};
 
 /// Signals that are for the command: it ends by them, and this process after it.
 const PASSED_ON: [Signal; 6] =
     [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT, Signal::USR1, Signal::USR2];
+
+/// How long who watches a terminal may wait without being told for what.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// Take paths, all or none, run a command, let go
 #[derive(Debug, clap::Args)]
@@ -45,7 +49,7 @@ pub struct Args {
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
     /// Share them with other readers
-    #[arg(long)]
+    #[arg(short = 's', long, alias = "shared")]
     read: bool,
     /// Fail at once if somebody else holds one of them
     #[arg(short = 'n', long, alias = "nb")]
@@ -72,7 +76,7 @@ enum Event {
     Signalled(Received),
 }
 
-/// Why a hold ends without a word, as flock does.
+/// Why a hold ends with the exit status that flock has for it.
 enum Refused {
     Held,
     TimedOut,
@@ -109,6 +113,7 @@ impl Args {
         let (tell, events) = mpsc::channel();
         listen_to_signals(tell.clone())?;
         let mut seen = self.look()?;
+        said::warn_of_ungated(&seen);
         let session = self.reach(&seen, Arc::new(Ear(tell.clone())))?;
         let mut hold = Hold { session, owner: 0, events };
         let mut attached = Vec::new();
@@ -118,7 +123,10 @@ impl Args {
             let tell = tell.clone();
             let told = move |answer| drop(tell.send(Event::Told(answer)));
             hold.owner = hold.session.acquire(ask, Box::new(told));
-            if let Some(refused) = hold.await_turn()? {
+            if let Some(refused) = hold.await_turn(&seen, since)? {
+                if !matches!(refused, Refused::Signalled(_)) {
+                    said::refused(&hold.session, &seen);
+                }
                 return Ok(self.exit_of(refused));
             }
             // Those who were first may have replaced a file: then this turn is on the one that
@@ -195,11 +203,13 @@ impl Args {
 }
 
 impl Hold {
-    /// Waits to be let in; otherwise says why there is nothing to be said.
-    fn await_turn(&self) -> Result<Option<Refused>, Failure> {
-        while let Ok(event) = self.events.recv() {
+    /// Waits to be let in; otherwise says how that ended.
+    fn await_turn(&self, seen: &[Seen], since: Instant) -> Result<Option<Refused>, Failure> {
+        let mut line = None;
+        while let Ok(event) = self.next_event(seen, since) {
             match event {
-                Event::Told(Answer::Waiting { .. }) | Event::Recalled(_) => {}
+                Event::Told(Answer::Waiting { ticket }) => line = ticket,
+                Event::Recalled(_) => {}
                 Event::Told(Answer::Granted(grant)) if grant.by_kin => {
                     self.session.release(grant.owner, None);
                     return Err(held_above());
@@ -210,6 +220,9 @@ impl Hold {
                 }
                 Event::Told(Answer::Refused(Refusal::TimedOut)) => {
                     return Ok(Some(Refused::TimedOut));
+                }
+                Event::Told(Answer::Refused(Refusal::Broken)) => {
+                    return Err(sent_away(&said::reason_of(&self.session, seen, line)));
                 }
                 Event::Told(Answer::Refused(why)) => return Err(not_let_in(why)),
                 Event::Told(Answer::BrokerGone) | Event::Told(Answer::Ungated) => {
@@ -224,6 +237,18 @@ impl Hold {
             }
         }
         Err(broker_gone())
+    }
+
+    /// Waits for what happens next; who watches is told what it waits for if that takes long.
+    fn next_event(&self, seen: &[Seen], since: Instant) -> Result<Event, RecvError> {
+        let quiet = QUIET.saturating_sub(since.elapsed());
+        if !quiet.is_zero() && std::io::stderr().is_terminal() {
+            match self.events.recv_timeout(quiet) {
+                Ok(event) => return Ok(event),
+                Err(_) => said::waits(&self.session, seen),
+            }
+        }
+        self.events.recv()
     }
 }
 

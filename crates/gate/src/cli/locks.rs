@@ -15,7 +15,7 @@ use crate::config::Settings;
 use crate::failure::{Exit, Failure};
 use crate::output;
 use crate::reach::{BrokerFlags, Deaf, Reached, Unreached, Wanted, connect};
-use crate::seen::{About, resolve};
+use crate::seen::{About, cannot_look, resolve};
 
 /// How long one question for news may stay open before it is asked again.
 const NEWS_PATIENCE: Duration = Duration::from_secs(60);
@@ -125,10 +125,7 @@ pub fn broker_of(
 ) -> Result<(Session, Scope), Failure> {
     use std::os::unix::ffi::OsStrExt as _;
 
-    let absolute = resolve(path).map_err(|error| {
-        Failure::new(format!("cannot look at {}", path.display()), error, "check the path")
-            .exit(Exit::Unable)
-    })?;
+    let absolute = resolve(path).map_err(|error| cannot_look(path, &error))?;
     let Ok(about) = About::of(&absolute) else {
         let scope = Scope::Absolute(absolute.as_os_str().as_bytes().to_vec());
         return Ok((reach(flags, command)?.session, scope));

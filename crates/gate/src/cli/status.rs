@@ -232,7 +232,7 @@ impl Broker {
         let _ = writeln!(text, "state    {}", self.state_dir.display());
         let _ = writeln!(text, "since    {started_at}, epoch {epoch}");
         let Broker { sessions, held, waiting, .. } = self;
-        let _ = writeln!(text, "locks    {held} held, {waiting} waiting, {sessions} sessions");
+        let _ = writeln!(text, "locks    {held} held, {waiting} waiting; clients: {sessions}");
         if self.away > 0 {
             let _ = writeln!(text, "away     {} of them; what they have is kept", self.away);
         }

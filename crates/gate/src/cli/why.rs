@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use gate_api::wire::{Entry, Fate, Happening, Why};
 use gate_core::lock::event::Refusal;
@@ -12,7 +13,11 @@ use crate::failure::{Exit, Failure};
 use crate::output::{self, printable};
 use crate::overwritten::Kept;
 use crate::reach::BrokerFlags;
+use crate::seen::{About, resolve};
 use crate::told;
+
+/// How long something can still be done about what went wrong.
+const LATELY: Duration = Duration::from_secs(600);
 
 /// Tell who holds a path, who waits for it, what went wrong there, and what to do
 #[derive(Debug, clap::Args)]
@@ -28,11 +33,24 @@ impl Args {
         let (session, scope) = broker_of(&self.path, &self.broker, "gate why")?;
         let why = session.why(scope).map_err(|error| no_answer(error, Some(&self.path)))?;
         output::print(&tell(why))?;
+        if let Some(glob) = self.ungated_by() {
+            let rule = printable(&format!("{glob}=none"));
+            output::print(&format!("not gated, by `{rule}`: who opens it takes no turn\n"))?;
+        }
         // Whoever may not see what was kept still learns the rest.
         if let Ok(kept) = Kept::find(&self.path) {
             output::print(&kept.tell_lately(&self.path))?;
         }
         Ok(Exit::Success)
+    }
+}
+
+impl Args {
+    /// Returns the glob by which the path is not gated in its view, if it is not.
+    fn ungated_by(&self) -> Option<String> {
+        let absolute = resolve(&self.path).ok()?;
+        let about = About::of(&absolute).ok()?;
+        about.ungated_by(&about.inner(&absolute)?)
     }
 }
 
@@ -97,8 +115,12 @@ fn advice(rows: &[Row], past: &[Entry]) -> Vec<String> {
             Some(pid) => format!("let {} finish, or end process {pid}", printable(&holder.who())),
             None => format!("let {} finish", printable(&holder.who())),
         });
+        let ticket = holder.ticket;
+        advice.push(format!(
+            "`gate recall {ticket}` asks it to let go, `gate break {ticket} --reason …` takes it away"
+        ));
     }
-    if past.iter().any(is_deadlock) {
+    if past.iter().any(is_new_deadlock) {
         advice.push(
             "take all of them at once: `gate hold PATH… -- CMD` around what was refused".to_owned(),
         );
@@ -106,9 +128,10 @@ fn advice(rows: &[Row], past: &[Entry]) -> Vec<String> {
     advice
 }
 
-fn is_deadlock(entry: &Entry) -> bool {
+fn is_new_deadlock(entry: &Entry) -> bool {
     let Happening::Claim { became, .. } = &entry.record.what else { return false };
-    matches!(became, Fate::Refused { why: Refusal::Deadlock, .. })
+    let age = Duration::from_millis(board::now_ms().saturating_sub(entry.record.at_ms));
+    age < LATELY && matches!(became, Fate::Refused { why: Refusal::Deadlock, .. })
 }
 
 #[cfg(test)]
@@ -124,10 +147,11 @@ mod tests {
         let path = ViewPath::parse(b"f").unwrap();
         let became = Fate::Refused { why: Refusal::Deadlock, reason: "".into() };
         let claim = told::tests::subject(Op::Open(Access::Write), "f");
-        let record = Record { at_ms: 0, what: Happening::Claim { became, claim } };
+        let at_ms = board::now_ms();
+        let record = Record { at_ms, what: Happening::Claim { became, claim } };
         let past = Entry { cursor: Cursor::START, record };
         let text = tell(Why { space: "default".into(), path, lines: vec![], past: vec![past] });
-        let at = board::local(0);
+        let at = board::local(at_ms);
         let expected = format!(
             "f in the space default\n  \
             nobody holds it and nobody waits\nlately\n  \

@@ -1,13 +1,17 @@
 //! What a hold says: why it is not let in, what is asked of it, why it ended.
 
-use gate_api::Address;
 use gate_api::session::Recall;
+use gate_api::wire::{Fate, Happening, LineState};
+use gate_api::{Address, Session};
+use gate_core::id::Ticket;
 use gate_core::lock::event::{RecallCause, RecallStage, Refusal, Revocation};
 use gate_core::lock::limits::{KEYS_PER_REQUEST_MAX, Limit};
 
+use crate::board;
 use crate::duration;
 use crate::failure::{Exit, Failure};
-use crate::output::printable;
+use crate::output::{self, printable};
+use crate::seen::Seen;
 use crate::told::revocation;
 
 /// Who was let in by kin is followed by nobody: the command would wait for this hold.
@@ -39,7 +43,7 @@ pub fn not_let_in(why: Refusal) -> Failure {
         Refusal::Interrupted => {
             ("it was ended from outside", "`gate why` tells more", Exit::Failed)
         }
-        Refusal::Broken => ("somebody ended its wait", "`gate why` tells more", Exit::Failed),
+        Refusal::Broken => return sent_away(""),
         Refusal::TimedOut | Refusal::WouldBlock => {
             ("somebody else holds it", "`gate why` tells who", Exit::Failed)
         }
@@ -48,6 +52,64 @@ pub fn not_let_in(why: Refusal) -> Failure {
         }
     };
     Failure::new("not let in", cause, hint).exit(exit)
+}
+
+/// Says that its wait was ended, and what was said of that.
+pub fn sent_away(reason: &str) -> Failure {
+    let cause = with_reason("somebody ended its wait", reason);
+    Failure::new("not let in", cause, "ask them, or try again later")
+}
+
+/// Returns what was said when the wait with that ticket was ended.
+pub fn reason_of(session: &Session, seen: &[Seen], ticket: Option<Ticket>) -> String {
+    let past = seen.iter().filter_map(Seen::scope).filter_map(|scope| session.why(scope).ok());
+    let reason = past.flat_map(|why| why.past).rev().find_map(|entry| match entry.record.what {
+        Happening::Claim { became: Fate::Refused { reason, .. }, claim }
+            if claim.ticket.is_some() && claim.ticket == ticket.map(|ticket| ticket.0) =>
+        {
+            Some(reason.into_owned())
+        }
+        _ => None,
+    });
+    reason.unwrap_or_default()
+}
+
+/// Tells of names that others open without a turn, whoever holds them.
+pub fn warn_of_ungated(seen: &[Seen]) {
+    for Seen { about, path, .. } in seen {
+        if let Some(glob) = about.ungated_by(path) {
+            let text = format!("{path} is not gated (`{glob}=none`): this stops other holds alone");
+            output::say_line(format_args!("gate hold: {}", printable(&text)));
+        }
+    }
+}
+
+/// Tells who watches what it waits for.
+pub fn waits(session: &Session, seen: &[Seen]) {
+    match holder(session, seen) {
+        Some(holder) => output::say_line(format_args!("gate hold: waits: {holder}")),
+        None => output::say_line("gate hold: waits in line"),
+    }
+}
+
+/// Tells in one line who has what was not to be had.
+pub fn refused(session: &Session, seen: &[Seen]) {
+    match holder(session, seen) {
+        Some(holder) => output::say_line(format_args!("gate hold: not let in: {holder}")),
+        None => output::say_line("gate hold: not let in: somebody else had it"),
+    }
+}
+
+/// Says who holds one of these paths.
+fn holder(session: &Session, seen: &[Seen]) -> Option<String> {
+    let why = seen.iter().filter_map(Seen::scope).filter_map(|scope| session.why(scope).ok());
+    let mut held =
+        why.flat_map(|why| why.lines).filter(|line| matches!(line.state, LineState::Held { .. }));
+    let row = board::rows(held.next()?).into_iter().next()?;
+    let pid = row.pid.map(|pid| format!(", process {pid},")).unwrap_or_default();
+    let (who, path, mode) = (row.who(), row.shown_path(), row.mode);
+    let text = format!("{who}{pid} holds {path} to {mode} since {}", row.age());
+    Some(printable(&with_reason(&text, &row.reason)))
 }
 
 /// Says why it ended.
