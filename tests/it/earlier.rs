@@ -226,6 +226,8 @@ fn waiters_that_went_before_a_restart_block_nobody_after_it() {
     world.start_broker([""; 0]);
     world.await_waiting("f", 0);
     holder.close(fd);
+    // The kernel tells of a close a moment later.
+    wait_until(SOON, "nobody holds it", || world.board().held("f").count() == 0);
     let granted = acquire(http, "f", 0, &json!({"timeout_ms": 0}));
     assert_eq!(release(http, &granted.lock_id(), 0), 200);
     let mut next: Actor = world.actor(&world.view());

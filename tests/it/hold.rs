@@ -372,7 +372,8 @@ fn who_waits_for_a_hold_while_the_broker_is_gone_for_a_lease_is_told_so() {
     let waiting = world.gate(["hold", "f", "--", "true"]).dir(&view).start();
     world.await_waiting("f", 1);
     world.kill_broker();
-    let outcome = waiting.finish(SOON);
+    // A lease, and somewhat more.
+    let outcome = waiting.finish(SOON * 3);
     assert_eq!(outcome.code, Some(2), "{outcome}");
     assert!(outcome.refusal().contains("away for longer than a lease"));
     let late = world.gate(["hold", "f", "--", "true"]).dir(&view).run();
