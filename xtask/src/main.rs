@@ -46,6 +46,10 @@ fn run(words: &[String]) -> Result<(), Failure> {
     let callers_dir = std::env::current_dir().unwrap_or_default();
     std::env::set_current_dir(machine::repository()?)
         .map_err(|error| Failure::new("cannot enter the repository", error))?;
+    if words.iter().any(|word| ["--help", "-h"].contains(word)) {
+        println!("{USAGE}");
+        return Ok(());
+    }
     if words.first() != Some(&"bench")
         && let Some(flag) = words.iter().find(|word| word.starts_with('-'))
     {

@@ -9,12 +9,13 @@ use crate::step::{self, Failure, step};
 
 /// Mounts a gated view of `source`, or of a sample repository, and shows two writers in it.
 pub fn run(source: Option<&Path>, yes: bool) -> Result<(), Failure> {
+    let given = source.map(absolute).transpose()?;
     step("prepare", || machine::prepare(&machine::TO_TRY, &[], yes))?;
     step("build", || step::run(&mut machine::cargo(&["build", "--quiet", "--package", "gate"])))?;
     let gate = absolute(&machine::target().join("debug/gate"))?;
     let here = absolute(&machine::target())?.join("try");
-    let source = match source {
-        Some(dir) => absolute(dir)?,
+    let source = match given {
+        Some(dir) => dir,
         None => step("sample repository", || sample(&here.join("sample")))?,
     };
     let view = here.join("view");
@@ -32,16 +33,18 @@ pub fn run(source: Option<&Path>, yes: bool) -> Result<(), Failure> {
 
 fn tell_what_next(gate: &Path, source: &Path, view: &Path) {
     let [gate, source, view] = [gate, source, view].map(Path::display);
-    println!(
-        "
-{source} is mounted, gated, at {view}. Type next:
-
-  cd {view}                      work here with any tool: every open takes its turn
-  {gate} locks --watch           in another terminal: who holds, who waits
-  {gate} hold README.md -- vi README.md
-  {gate} umount {view}           when you are done
-  {gate} mount DIR               gates a directory of yours where it is, under its own path"
-    );
+    println!("\n{source} is mounted, gated, at {view}. Type next:\n");
+    let lines = [
+        (format!("cd {view}"), "work here with any tool: every open takes its turn"),
+        (format!("{gate} top"), "in another terminal: who holds, who waits"),
+        (format!("{gate} hold README.md -- vi README.md"), "have it alone for as long as vi runs"),
+        (format!("{gate} umount {view}"), "when you are done"),
+        (format!("{gate} mount DIR"), "gates a directory of yours where it is, under its own path"),
+    ];
+    let width = lines.iter().map(|(line, _)| line.chars().count()).max().unwrap_or_default();
+    for (line, what) in lines {
+        println!("  {line:width$}  {what}");
+    }
 }
 
 /// A repository with a few commits, made once.
