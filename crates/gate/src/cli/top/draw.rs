@@ -30,6 +30,8 @@ const HEIGHT_ROOMY: u16 = 16;
 /// Columns that make room for who it is in more words, and for everything.
 const WIDTH_USUAL: u16 = 70;
 const WIDTH_FULL: u16 = 110;
+/// What a terminal has at first; what is beyond that, paths and names share.
+const WIDTH_PLAIN: u16 = 80;
 /// Spaces that are shown by name.
 const SPACES_SHOWN_MAX: usize = 3;
 /// Lines for the chain below the table.
@@ -219,7 +221,7 @@ impl Column {
             }
             Column::Who => match total {
                 ..WIDTH_USUAL => 10,
-                WIDTH_USUAL..WIDTH_FULL => 16,
+                WIDTH_USUAL..WIDTH_FULL => 16 + total.saturating_sub(WIDTH_PLAIN) / 2,
                 WIDTH_FULL.. => 24,
             },
             Column::Pid => 7,

@@ -229,3 +229,10 @@ fn an_order_is_asked_for_and_what_became_of_it_is_told() {
     picture.notice = Some("ticket 1 is broken".into());
     assert_eq!(foot(&mut picture), "ticket 1 is broken");
 }
+
+#[test]
+fn what_a_terminal_has_to_spare_goes_to_names_and_paths() {
+    let widths = |total| [super::Column::Who, super::Column::Path].map(|c| c.width(total));
+    let ([who, path], [who_wide, path_wide]) = (widths(80), widths(100));
+    assert_eq!((who_wide - who, path_wide - path), (10, 10));
+}
