@@ -411,6 +411,29 @@ fn a_living_view_is_replaced_under_writers_who_lose_nothing() {
     }
 }
 
+/// Their working directory is at no path any more.
+#[test]
+fn who_works_in_a_view_that_was_replaced_finds_the_new_one() {
+    assert!(rustix::process::geteuid().is_root(), "needs root: run `cargo xtask test`");
+    if !kernel::is_at_least(6, 5) {
+        return; // The kernel cannot mount beneath.
+    }
+    let mut world = with_broker();
+    let source = world.source();
+    world.seed("d/f", "text");
+    world.mount(&source, &source, [""; 0]);
+    let mut actor = world.actor(&source.join("d"));
+    actor.ask(["stat", "f"]).unwrap();
+    let former = world.mount_anew(&source, ["--replace"]);
+    let gate = world.program("gate").display().to_string();
+    let script = format!("{gate} hold f new -- {gate} why f; {gate} run --view private -- pwd");
+    let said = actor.ask(["capture", "bash", "-euc", &script]).unwrap();
+    assert!(said.contains("holds d/f"), "{said}");
+    assert!(said.ends_with(&format!("{}\\n", source.join("d").display())), "{said}");
+    drop(actor);
+    assert_eq!(former.finish(SOON).code, Some(0));
+}
+
 /// N15: who may not mount beneath is told that the directory would be bare for a moment.
 #[test]
 fn an_ordinary_user_replaces_a_dead_view_only_by_force() {

@@ -3,7 +3,6 @@
 //! A view answers for any of its nodes what it is; so no registry is needed, and a path means
 //! the same through every link that leads to it.
 
-use std::ffi::OsStr;
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -259,16 +258,31 @@ pub fn cannot_look(path: &Path, error: &io::Error) -> Failure {
 
 /// Makes a path absolute and free of links; its last name need not exist.
 pub fn resolve(path: &Path) -> io::Result<PathBuf> {
+    let path = if path.is_absolute() { path.to_owned() } else { here()?.join(path) };
     match path.canonicalize() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         resolved => return resolved,
     }
-    let name = path.file_name().ok_or(io::ErrorKind::NotFound)?;
-    let parent = match path.parent() {
-        Some(parent) if parent != OsStr::new("") => parent.canonicalize()?,
-        _ => std::env::current_dir()?,
+    match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) => Ok(parent.canonicalize()?.join(name)),
+        _ => Err(io::ErrorKind::NotFound.into()),
+    }
+}
+
+/// Returns where this process works. Who works in a view that was replaced is at no path any more;
+/// then it is the same place in what has replaced it.
+pub fn here() -> io::Result<PathBuf> {
+    let lost = match std::env::current_dir() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => error,
+        found => return found,
     };
-    Ok(parent.join(name))
+    let former = attribute(".".as_ref()).ok().and_then(|text| About::parse(&text).ok());
+    // Of what is mounted nowhere any more the kernel tells paths from its own root.
+    let inner = std::fs::read_link("/proc/self/cwd")?;
+    match (former, inner.strip_prefix("/")) {
+        (Some(former), Ok(inner)) => Ok(former.mountpoint.join(inner)),
+        _ => Err(lost),
+    }
 }
 
 fn attribute(path: &Path) -> Result<Vec<u8>, Errno> {

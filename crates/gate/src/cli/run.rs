@@ -13,6 +13,7 @@ use gate_core::lock::limits::TEXT_BYTES_MAX;
 
 use crate::failure::{Exit, Failure};
 use crate::processes::{AGENT_VARIABLE, RUN_VARIABLE};
+use crate::seen;
 
 /// Run a command as one agent: its exit status is ours
 #[derive(Debug, clap::Args)]
@@ -52,8 +53,7 @@ impl Args {
             std::env::set_current_dir(dir).map_err(|error| cannot_run_in(dir, error))?;
         }
         if self.view == View::Private {
-            let dir =
-                std::env::current_dir().map_err(|error| cannot_run_in(".".as_ref(), error))?;
+            let dir = seen::here().map_err(|error| cannot_run_in(".".as_ref(), error))?;
             private::enter(&dir, &agent)?;
         }
         let mut command = prepare(&self.command);
