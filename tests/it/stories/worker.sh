@@ -26,11 +26,13 @@ rename_held() {
     "$gate" hold src/calls -- sed -i "s/\bstep_[0-9]*/step_$RANDOM/" src/calls/*.rs
 }
 # Several commit; git lets one in and tells the others so. It reads as much of a file as there was
-# when it looked last, and minds if that became less before it opened it.
+# when it looked last, and minds if that became less before it opened it, or if the view that it
+# works in was replaced.
 commit() {
     local said
     said=$(git commit -q -a -m "$mark" 2>&1) && return
-    grep -qE 'index.lock|cannot lock ref|nothing to commit|no changes added|nothing added|short read' <<< "$said" && return
+    local fine='index.lock|cannot lock ref|nothing to commit|no changes added|nothing added'
+    grep -qE "$fine|short read|current working directory" <<< "$said" && return
     echo "$said" >&2
     return 1
 }
