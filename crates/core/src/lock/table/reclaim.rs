@@ -46,17 +46,20 @@ impl Table {
         let mut seen = FxHashSet::default();
         let mut taken_back = TakenBack::default();
         for (claim, token) in held.iter().filter(|(claim, _)| seen.insert(claim.owner)) {
-            let known = self.owners.get(&claim.owner).copied();
-            if known.is_some_and(|ticket| self.slot(ticket).held.is_some()) {
+            let former = self.owners.get(&claim.owner).copied();
+            if let Some(ticket) = former.filter(|ticket| self.slot(*ticket).held.is_some()) {
+                // What is listed though it was taken away is not done with.
+                let (revoked, until) = (self.slot(ticket).revoked(), now + known.lease);
+                events.extend(revoked.map(|why| Event::Revoked { ticket, why, until }));
                 continue;
             }
-            let Some(ticket) = known.or_else(|| fresh.next()) else { continue };
+            let Some(ticket) = former.or_else(|| fresh.next()) else { continue };
             if self.was_lost(*token) && self.has_room(ticket, claim, stays, &taken_back) {
                 taken_back.add(claim);
                 let (claim, token, kin) = (claim.clone(), *token, Kin::new());
                 let (count, passed, at) = (1, Passed::Nobody, now);
                 events.push(Event::Granted { ticket, claim, token, count, passed, kin, at });
-            } else if known.is_some() {
+            } else if former.is_some() {
                 // Its owner does not know that it waits, and would not take a grant.
                 events.push(Event::Ended { ticket, end: End::Released });
             }

@@ -95,6 +95,23 @@ fn a_broken_grant_stands_for_as_long_as_its_owner_says_that_it_is_busy() {
     );
 }
 
+/// It acts on it for a lease from when it asked to be taken back.
+#[test]
+fn n7_a_broken_grant_that_is_listed_on_return_stands_for_another_lease() {
+    check(
+        "
+        A W f          granted 1
+        B W f          waits
+        A lose
+        A broken       revoked
+        tick 9000
+        A reclaim 1
+        tick 9999
+        tick 1         B granted 2
+        ",
+    );
+}
+
 #[test]
 fn what_is_taken_away_is_neither_asked_for_nor_taken_away_once_more() {
     check(
