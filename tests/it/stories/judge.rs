@@ -64,21 +64,22 @@ impl Story {
         all().flat_map(of).collect()
     }
 
+    /// Returns what was kept of a file, and of what was to become it when its writer was killed.
     fn kept_of(&self, file: &str) -> BTreeSet<String> {
-        let path = self.world.source().join(file);
-        let restore = || self.world.gate(["restore".as_ref(), path.as_os_str()]);
-        let list = restore().args(["--list", "--json"]).run();
+        let source = self.world.source();
+        let restore = |path: &Path| self.world.gate(["restore".as_ref(), path.as_os_str()]);
+        let list = restore(&source).args(["--list", "--json"]).run();
         if list.stderr.contains("nothing is known") {
             return BTreeSet::new();
         }
         let list: Value = serde_json::from_str(&list.success()).unwrap();
-        let versions = list["versions"].as_array().unwrap();
-        let kept = versions.iter().filter(|version| version["is_kept"] == true);
-        let texts = kept.map(|version| {
-            let id = version["id"].to_string();
-            restore().args(["--version", &id, "--to", "-"]).run().success()
+        let versions = list["versions"].as_array().unwrap().iter();
+        let kept = versions.filter(|version| version["is_kept"] == true).filter_map(|version| {
+            let path = version["path"].as_str().filter(|path| path.starts_with(file))?;
+            let args = ["--to", "-", "--version", &version["id"].to_string()];
+            Some(restore(&source.join(path)).args(args).run().success())
         });
-        texts.flat_map(|text| words(&text).collect::<Vec<_>>()).collect()
+        kept.flat_map(|text| words(&text).collect::<Vec<_>>()).collect()
     }
 }
 

@@ -173,10 +173,14 @@ impl Story {
         }
     }
 
+    pub fn failures_of(&self, name: &str) -> usize {
+        self.count(name, "failed")
+    }
+
     /// Waits until somebody has failed so many times more.
     pub fn await_failures(&self, name: &str, more: usize) {
-        let goal = self.count(name, "failed") + more;
-        wait_until(LONG, &format!("{name} fails"), || self.count(name, "failed") >= goal);
+        let goal = self.failures_of(name) + more;
+        wait_until(LONG, &format!("{name} fails"), || self.failures_of(name) >= goal);
     }
 
     /// Returns how many edits of a file were done.

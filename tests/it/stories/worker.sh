@@ -45,8 +45,11 @@ for ((n = 1; n <= rounds; n++)); do
     file=src/parts/p$(printf %02d $((RANDOM % (RANDOM % 2 ? 24 : 3)))).rs
     line="pub const $mark: u32 = $n;"
     deed=${deeds[RANDOM % ${#deeds[@]}]}
-    (set -e; cd "$dir"; "$deed")
+    said=$( (set -e; cd "$dir"; "$deed") 2>&1)
     code=$?
+    echo -n "$said" >&2
+    # Who has one file open and wants another may be told of a circle.
+    [[ $code = 0 || $said != *[Dd]eadlock* ]] || continue
     case $code:$deed in
         0:rename_held | 0:commit | 0:build) echo "done $deed" ;;
         0:*) echo "done $deed $mark $file" ;;
