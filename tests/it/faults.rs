@@ -268,6 +268,45 @@ fn a_view_that_nobody_can_hear_is_served_all_the_same() {
     assert_eq!(outcome.run().success(), "text");
 }
 
+/// N15: a call that keeps a directory locked waits for the server, which waits for the directory, and
+/// is killed.
+#[test]
+fn n15_a_view_that_dies_while_it_drops_a_name_is_dead_all_the_same() {
+    let mut world = World::new();
+    let view = world.view();
+    for name in ["f", "g", "t0", "t1"] {
+        world.seed(name, name);
+        fs::read(view.join(name)).unwrap();
+    }
+    let replace = |agent: &str, by: &str| {
+        world.gate(["run", "--agent", agent, "--", "mv", "-f", by, "view/f"])
+    };
+    replace("ada", "view/t0").run().success();
+    // Who replaces what he has not seen waits for the place where it is kept.
+    world.seed("f", "unseen");
+    let mut stores = fs::read_dir(world.state().join("kept")).unwrap();
+    let store = fs::File::open(stores.next().unwrap().unwrap().path().join("lock")).unwrap();
+    rustix::fs::flock(&store, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let mover = replace("bob", "view/t1").start();
+    let server = world.server_of(&view).pid();
+    wait_until(SOON, "the directory is locked", || {
+        let locks = fs::read_to_string("/proc/locks").unwrap();
+        locks.lines().any(|line| line.contains("->") && line.contains(&format!(" {server} ")))
+    });
+    fs::remove_file(world.source().join("g")).unwrap();
+    wait_until(SOON, "the server waits for the directory", || {
+        let threads = fs::read_dir(format!("/proc/{server}/task")).unwrap().flatten();
+        let mut stats = threads.filter_map(|it| fs::read_to_string(it.path().join("stat")).ok());
+        stats.any(|stat| stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('D')))
+    });
+    world.server_of(&view).signal(Signal::KILL);
+    wait_until(SOON, "the view is dead", || {
+        fs::metadata(&view).is_err_and(|error| error.kind() == ErrorKind::NotConnected)
+    });
+    assert_ne!(mover.finish(SOON).code, Some(0));
+    world.bury(&view);
+}
+
 /// N15: a dead view fails closed.
 #[test]
 fn a_view_whose_server_died_lets_nothing_through_to_the_bare_directory() {

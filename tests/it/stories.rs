@@ -4,7 +4,7 @@
 mod judge;
 mod play;
 
-use gate_tests::wait::{SOON, try_wait_for, wait_until};
+use gate_tests::wait::{SOON, wait_until};
 use gate_tests::{kernel, scaled};
 use rustix::io::Errno;
 use rustix::process::{Signal, kill_process};
@@ -146,14 +146,6 @@ fn kill_agent(story: &mut Story) {
 
 /// Asserts that all that somebody tries fails, and leaves no trace in the bare directory.
 fn nothing_comes_of(story: &Story, name: &str) {
-    // A server that is killed while it tells the kernel of a changed name waits for whoever has that
-    // directory locked, who waits for the server: then the view hangs, until it is aborted.
-    let failed = story.failures_of(name);
-    if try_wait_for(SOON, || (story.failures_of(name) > failed).then_some(())).is_none() {
-        println!("the view of {name} hangs");
-        let worker = story.worker(name).pid();
-        kernel::abort_fuse_at(&story.world.source(), worker);
-    }
     let before = story.marks_of(name);
     story.await_failures(name, 50);
     let after = story.marks_of(name);

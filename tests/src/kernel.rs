@@ -93,17 +93,6 @@ pub fn abort_fuse_below(dir: &Path) {
     }
 }
 
-/// Aborts the FUSE connection that lies on top at `point`, as that process sees it.
-pub fn abort_fuse_at(point: &Path, pid: i32) {
-    show_connections();
-    let table = fs::read(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
-    let top = mounts_of(&table).filter(|m| m.point == point && m.is_fuse()).last();
-    if let Some(mount) = top {
-        // It may be gone by now.
-        let _ = fs::write(format!("{FUSE_CONNECTIONS}/{}/abort", mount.minor), "1");
-    }
-}
-
 /// Detaches every mount at or below `dir`, however busy.
 pub fn detach_below(dir: &Path) {
     for mount in mounts_below(dir).iter().rev() {

@@ -13,6 +13,7 @@ mod abi;
 mod backing;
 mod channel;
 mod mount;
+mod names;
 mod notify;
 mod park;
 mod reply;

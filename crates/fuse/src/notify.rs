@@ -7,6 +7,7 @@ use zerocopy::IntoBytes;
 
 use crate::abi::{self, notify};
 use crate::channel::Channel;
+use crate::names::Names;
 use crate::request::NodeId;
 
 /// Tells the kernel to drop what it has cached. What is not cached is no error, nor is a mount
@@ -15,6 +16,8 @@ use crate::request::NodeId;
 pub struct Notifier {
     /// Weak, so that a forgotten notifier does not keep a mount without a server half alive.
     channel: Weak<Channel>,
+    /// `None` where names are dropped on the same channel.
+    names: Option<Weak<Names>>,
 }
 
 /// Which part of a node is stale.
@@ -34,8 +37,8 @@ pub enum Stale {
 }
 
 impl Notifier {
-    pub(crate) fn new(channel: &Arc<Channel>) -> Notifier {
-        Notifier { channel: Arc::downgrade(channel) }
+    pub(crate) fn new(channel: &Arc<Channel>, names: Option<&Arc<Names>>) -> Notifier {
+        Notifier { channel: Arc::downgrade(channel), names: names.map(Arc::downgrade) }
     }
 
     /// Drops attributes, and maybe content, of a node. With content the kernel takes page locks
@@ -55,7 +58,7 @@ impl Notifier {
     /// not yet answered holds: only from a thread that nobody's answer waits for.
     pub fn inval_entry(&self, parent: NodeId, name: &[u8]) -> Result<(), Errno> {
         let message = abi::InvalEntryOut { parent: parent.0, name_len: len_of(name)?, flags: 0 };
-        self.send(notify::INVAL_ENTRY, message.as_bytes(), &terminated(name))
+        self.drop_name(notify::INVAL_ENTRY, message.as_bytes(), name)
     }
 
     /// Has the kernel forget nodes, in this order, that nobody uses (Linux ≥ 6.18; `EINVAL` before).
@@ -72,15 +75,28 @@ impl Notifier {
     pub fn delete(&self, parent: NodeId, child: NodeId, name: &[u8]) -> Result<(), Errno> {
         let (parent, child, name_len) = (parent.0, child.0, len_of(name)?);
         let message = abi::DeleteOut { parent, child, name_len, padding: 0 };
-        self.send(notify::DELETE, message.as_bytes(), &terminated(name))
+        self.drop_name(notify::DELETE, message.as_bytes(), name)
+    }
+
+    fn drop_name(&self, code: i32, message: &[u8], name: &[u8]) -> Result<(), Errno> {
+        let Some(names) = &self.names else {
+            return self.send(code, message, &terminated(name));
+        };
+        let Some(names) = names.upgrade() else { return Ok(()) };
+        told(names.tell(code, [message, &terminated(name)].concat()))
     }
 
     fn send(&self, code: i32, message: &[u8], more: &[u8]) -> Result<(), Errno> {
         let Some(channel) = self.channel.upgrade() else { return Ok(()) };
-        match channel.send(0, code, message, more) {
-            Ok(()) | Err(Errno::NOENT | Errno::NODEV) => Ok(()),
-            Err(errno) => Err(errno),
-        }
+        told(channel.send(0, code, message, more))
+    }
+}
+
+/// What the kernel does not know, and a mount that has ended, need not be told of.
+fn told(outcome: Result<(), Errno>) -> Result<(), Errno> {
+    match outcome {
+        Err(Errno::NOENT | Errno::NODEV) => Ok(()),
+        outcome => outcome,
     }
 }
 

@@ -12,6 +12,7 @@ use rustix::thread::UnshareFlags;
 use crate::abi::{self, InitFlags};
 use crate::backing::Backer;
 use crate::channel::{Channel, Device, Received};
+use crate::names::Names;
 use crate::notify::Notifier;
 use crate::park::Parking;
 use crate::reply::Reply;
@@ -101,6 +102,7 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Session {
     channel: Arc<Channel>,
+    names: Option<Arc<Names>>,
     negotiated: Negotiated,
 }
 
@@ -130,7 +132,8 @@ impl Session {
             }
             let (negotiated, answer) = negotiate(&offer, wishes);
             reply.init(&answer);
-            return Ok(Session { channel, negotiated });
+            let names = Names::start(&channel).map(Arc::new);
+            return Ok(Session { channel, names, negotiated });
         }
     }
 
@@ -141,7 +144,7 @@ impl Session {
 
     /// The way to tell the kernel something unasked, from any thread.
     pub fn notifier(&self) -> Notifier {
-        Notifier::new(&self.channel)
+        Notifier::new(&self.channel, self.names.as_ref())
     }
 
     /// The way to let the kernel read and write files of the server itself; `None` if that was not

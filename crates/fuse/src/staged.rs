@@ -77,7 +77,7 @@ impl Kernel {
 
     /// The way to tell it something unasked.
     pub fn notifier(&self) -> Notifier {
-        Notifier::new(&self.channel)
+        Notifier::new(&self.channel, None)
     }
 
     /// Makes a request.
