@@ -4,8 +4,8 @@
 //! a stream; [`v1`] are the bodies of the stateless HTTP interface. A [`session::Session`] is a
 //! client's life at a broker over any [`link::Connector`]: it asks, holds, lets go, and comes
 //! back with all it has when the connection breaks; [`fallback`] is a connector for brokers that
-//! speak v1 alone. [`process`] says who a caller is, [`bearer`] by which token one may come from
-//! another machine.
+//! speak v1 alone. [`process`] says who a caller is, [`mounts`] which mount a path lies in, [`bearer`]
+//! by which token one may come from another machine.
 //!
 //! Not here: who may open what, and in which order (core); the broker's side of the wire.
 
@@ -16,6 +16,7 @@ pub mod fallback;
 pub mod frame;
 pub mod link;
 pub mod mirror;
+pub mod mounts;
 pub mod process;
 pub mod session;
 pub mod source;

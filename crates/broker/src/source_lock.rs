@@ -5,12 +5,11 @@
 //! and a broker meets itself where a part of one of its sources is mounted elsewhere, too: locks on
 //! paths would not meet there.
 
-use std::ffi::OsString;
 use std::fmt;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
+use gate_api::mounts::{self, Mount, innermost};
 use gate_api::wire::{Directory, Inode};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
@@ -49,8 +48,8 @@ impl SourceLock {
     /// Takes it. `None` where the directory cannot be locked here: it is not where its client sees
     /// it, or a view lies over it, through which this broker would wait for itself.
     pub fn take(directory: &Directory, path: &Path) -> Result<Option<SourceLock>, Taken> {
-        let mounts = parse(&std::fs::read("/proc/self/mountinfo").unwrap_or_default());
-        if innermost(&mounts, path).is_some_and(|mount| mount.is_fuse) {
+        let mounts = mounts::all().unwrap_or_default();
+        if innermost(&mounts, path).is_some_and(Mount::is_fuse) {
             return Ok(None);
         }
         let Some(root) = open(path, directory.root) else { return Ok(None) };
@@ -116,37 +115,6 @@ fn flock_holder(locks: &str, inode: Inode, is_meant: impl Fn(u32) -> bool) -> Op
     })
 }
 
-/// A line of the table of mounts.
-struct Mount {
-    device: Vec<u8>,
-    /// What of its file system it shows.
-    root: PathBuf,
-    point: PathBuf,
-    is_fuse: bool,
-}
-
-impl Mount {
-    fn parse(line: &[u8]) -> Option<Mount> {
-        let path = |field: &[u8]| PathBuf::from(OsString::from_vec(unescape(field)));
-        let mut fields = line.split(|byte| *byte == b' ');
-        let device = fields.nth(2)?.to_vec();
-        let (root, point) = (path(fields.next()?), path(fields.next()?));
-        let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
-        Some(Mount { device, root, point, is_fuse: kind.starts_with(b"fuse") })
-    }
-}
-
-fn parse(mountinfo: &[u8]) -> Vec<Mount> {
-    mountinfo.split(|byte| *byte == b'\n').filter_map(Mount::parse).collect()
-}
-
-/// Returns the innermost mount a path lies in.
-fn innermost<'a>(mounts: &'a [Mount], path: &Path) -> Option<&'a Mount> {
-    let above = mounts.iter().filter(|mount| path.starts_with(&mount.point));
-    // Of two mounts on one point the later one is on top.
-    above.max_by_key(|mount| mount.point.components().count())
-}
-
 /// Returns the directories above one, nearest first, as far as its own mount does not show them
 /// and another does.
 fn above_elsewhere(mounts: &[Mount], path: &Path) -> Vec<PathBuf> {
@@ -161,19 +129,6 @@ fn above_elsewhere(mounts: &[Mount], path: &Path) -> Vec<PathBuf> {
     let below = own.root.strip_prefix(&most.root).unwrap_or(Path::new(""));
     let above = below.ancestors().skip(1);
     above.map(|below| most.point.join(below)).collect()
-}
-
-/// Undoes the kernel's `\040` for blanks and the like.
-fn unescape(field: &[u8]) -> Vec<u8> {
-    let mut plain = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((first, tail)) = rest.split_first() {
-        let code = (*first == b'\\').then(|| tail.get(..3)).flatten();
-        let code = code.and_then(|digits| u8::from_str_radix(str::from_utf8(digits).ok()?, 8).ok());
-        plain.push(code.unwrap_or(*first));
-        rest = if code.is_some() { &tail[3..] } else { tail };
-    }
-    plain
 }
 
 fn command_line(pid: u32) -> Option<String> {
@@ -239,12 +194,12 @@ mod tests {
 
     #[test]
     fn the_innermost_mount_decides() {
-        let mounts = parse(
+        let mounts = mounts::parse(
             b"22 1 0:1 / / rw - ext4 /dev/vda rw\n\
             30 22 0:40 / /mnt/a\\040b rw shared:1 - fuse.gate gate rw\n\
             31 30 0:41 / /mnt/a\\040b/deep rw - tmpfs tmpfs rw\n",
         );
-        let lies_in_fuse = |path: &str| innermost(&mounts, Path::new(path)).unwrap().is_fuse;
+        let lies_in_fuse = |path: &str| innermost(&mounts, Path::new(path)).unwrap().is_fuse();
         assert!(lies_in_fuse("/mnt/a b/c"));
         assert!(!lies_in_fuse("/mnt/a b/deep/c"));
         assert!(!lies_in_fuse("/mnt/a"));
@@ -252,7 +207,7 @@ mod tests {
 
     #[test]
     fn what_lies_above_a_part_that_is_mounted_is_found() {
-        let mounts = parse(
+        let mounts = mounts::parse(
             b"1 0 8:1 / / rw - ext4 a rw\n\
             2 1 8:1 /home/s/d /part rw - ext4 a rw\n\
             3 1 8:1 /home/s /whole rw - ext4 a rw\n\

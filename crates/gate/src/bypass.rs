@@ -12,10 +12,10 @@ mod tables;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use gate_api::mounts::Mount;
 use gate_view::written;
 use serde::Serialize;
 
-use crate::mounts::Mount;
 use crate::processes::{self, User};
 pub use access::Access;
 use bare::Place;

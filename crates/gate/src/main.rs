@@ -18,7 +18,6 @@ mod failure;
 mod footing;
 mod interruption;
 mod log;
-mod mounts;
 mod output;
 mod overwritten;
 mod processes;

@@ -3,12 +3,12 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+use gate_api::mounts;
 use gate_view::kept::{Limits, Outcome, Place, Store, Version};
 
 use crate::board;
 use crate::config::Settings;
 use crate::failure::{Exit, Failure};
-use crate::mounts;
 use crate::output::printable;
 use crate::reach::BrokerFlags;
 use crate::seen::About;

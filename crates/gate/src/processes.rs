@@ -5,13 +5,12 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use gate_api::mounts::Mount;
 use gate_api::process;
 use gate_core::lock::claim::Process;
 use gate_view::written;
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use serde::Serialize;
-
-use crate::mounts::Mount;
 
 /// The variables in which a process tree carries the name of its agent, and which tree it is.
 pub use gate_view::agent::{AGENT_VARIABLE, RUN_VARIABLE};
@@ -276,8 +275,9 @@ pub fn own_mappings() -> impl Iterator<Item = PathBuf> {
 mod tests {
     use std::io::{Read as _, Write as _};
 
+    use gate_api::mounts;
+
     use super::*;
-    use crate::mounts;
 
     #[test]
     fn this_process_has_a_name_and_keeps_its_program_busy() {

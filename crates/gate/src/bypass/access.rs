@@ -4,10 +4,9 @@ use std::fmt;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
+use gate_api::mounts::Mount;
 use rustix::fs::Mode;
 use serde::Serialize;
-
-use crate::mounts::Mount;
 
 /// Who may search all directories on the way, and the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]

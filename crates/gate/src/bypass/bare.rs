@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use gate_api::mounts::{self, Mount};
+
 use super::tables::{Spot, joined};
-use crate::mounts::{self, Mount};
 
 /// A source and what is mounted in it, as file systems have them.
 #[derive(Debug)]

@@ -5,7 +5,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use crate::mounts::{self, Mount};
+use gate_api::mounts::{self, Mount};
+
 use crate::processes::{self, Grip, Mark};
 
 /// They, by the kernel's number of the namespace.

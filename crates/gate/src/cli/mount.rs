@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use clap::builder::FalseyValueParser;
+use gate_api::mounts;
 use gate_api::session::{MaxHold, PrivateView};
 use gate_api::wire::{Origin, Rules, Source as Served};
 use gate_api::{Address, AttachError, Attachment, ClientInfo, Session};
@@ -32,7 +33,6 @@ use crate::background;
 use crate::config::{Settings, SourceSettings};
 use crate::duration;
 use crate::failure::{Exit, Failure};
-use crate::mounts;
 use crate::output;
 use crate::reach::{BrokerFlags, DaemonFlags, Reached, Wanted};
 use crate::signals::Signals;

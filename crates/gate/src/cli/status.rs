@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use gate_api::mounts::{self, Mount};
 use gate_api::wire::{PrivateLine, Status};
 use gate_api::{ClientInfo, QueryError, Watcher};
 use gate_core::lock::limits::Limit;
@@ -16,7 +17,6 @@ use crate::board;
 use crate::bypass::{self, Bypasses, Shown};
 use crate::config::Settings;
 use crate::failure::{Exit, Failure};
-use crate::mounts::{self, Mount};
 use crate::output::{self, Table};
 use crate::reach::{BrokerFlags, Deaf, Wanted};
 

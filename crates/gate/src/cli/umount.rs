@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use gate_api::mounts;
 use gate_api::process;
 use gate_fuse::UnmountError;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::bypass::{self, Table, Tables};
 use crate::failure::{Exit, Failure};
-use crate::mounts;
 use crate::output;
 use crate::processes::{self, User};
 use crate::seen::{About, Unseen};

@@ -4,13 +4,13 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use gate_api::mounts;
 use rustix::io::Errno;
 use tempfile::TempDir;
 
 use super::works::{self, ROOM};
 use crate::failure::{Exit, Failure};
 use crate::interruption::Interruption;
-use crate::mounts;
 use crate::seen::{About, Unseen};
 use crate::temporary::TemporaryView;
 

@@ -9,6 +9,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use gate_api::mounts;
 use gate_fuse::may_mount;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -18,7 +19,6 @@ use rustix::thread::CapabilitySet;
 use crate::bypass::{self, Bypasses, Shown};
 use crate::failure::Failure;
 use crate::interruption::Interruption;
-use crate::mounts;
 use crate::reach::BrokerFlags;
 use crate::userns::{self, Bar};
 

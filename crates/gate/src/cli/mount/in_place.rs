@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use gate_api::mounts;
 use gate_fuse::Cover;
 use gate_view::mount::{Berth, Source};
 
 use super::site::{Site, cannot_show};
 use crate::config::Settings;
 use crate::failure::Failure;
-use crate::mounts;
 use crate::output;
 use crate::processes;
 

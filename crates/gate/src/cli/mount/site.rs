@@ -5,11 +5,11 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use gate_api::mounts;
 use rustix::fs::Access;
 use rustix::io::Errno;
 
 use crate::failure::{Exit, Failure};
-use crate::mounts;
 
 /// A source and a mount point that go together; both absolute and free of links.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,6 +7,7 @@ mod tests;
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use gate_api::mounts::Mount;
 use gate_api::wire::{Line as Claim, LineState, SpaceLine};
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -20,7 +21,6 @@ use super::forecast::Wait;
 use super::picture::{Order, OrderKind, Picture, Sheet, count};
 use crate::board;
 use crate::duration::rough;
-use crate::mounts::Mount;
 use crate::output::printable;
 
 /// Below this nothing can be told.

@@ -7,6 +7,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::Duration;
 
+use gate_api::mounts::{self, Mount};
 use gate_api::wire::{Locks, Scope, Status};
 use gate_api::{QueryError, Quiet, Session, Watcher};
 use gate_core::lock::event::Revocation;
@@ -17,7 +18,6 @@ use super::picture::{Order, OrderKind};
 use crate::cli::why;
 use crate::duration::rough;
 use crate::failure::Failure;
-use crate::mounts::{self, Mount};
 use crate::signals::Signals;
 use crate::target::Target;
 

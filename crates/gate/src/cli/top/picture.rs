@@ -5,10 +5,10 @@
 
 use std::collections::HashMap;
 
+use gate_api::mounts::Mount;
 use gate_api::wire::{Line, LineState, Locks, Scope, Status};
 
 use super::forecast::{Forecast, Wait};
-use crate::mounts::Mount;
 
 /// All of it.
 #[derive(Debug, Default)]

@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
+use gate_api::mounts::{self, Mount};
 use gate_api::{ClientInfo, ConnectError, Watcher, process};
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Settings;
 use crate::failure::Failure;
-use crate::mounts::{self, Mount};
 use crate::processes::{self, Server};
 use crate::reach::{BrokerFlags, Deaf, Unreached, Wanted, connect};
 use crate::seen::{About, Unseen};

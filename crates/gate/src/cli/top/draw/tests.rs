@@ -1,5 +1,6 @@
 //! What is on the screen, as text.
 
+use gate_api::mounts;
 use gate_api::wire::{Line, Locks, Status};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
@@ -7,7 +8,6 @@ use ratatui::backend::TestBackend;
 use super::super::lines::{held, status, waits};
 use super::super::picture::{Details, Order, OrderKind, Picture, Rates, Sheet};
 use super::{Palette, draw};
-use crate::mounts;
 
 fn picture(lines: Vec<Line>) -> Picture {
     let mut picture = Picture::new("/state/gate.sock".into(), 61_000);

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 /// The type of a gated view in the table.
@@ -33,6 +33,13 @@ pub struct Mount {
     pub is_gated: bool,
     /// Of a file system served by a program: the user whom the kernel knows to have mounted it.
     pub user: Option<u32>,
+}
+
+impl Mount {
+    /// Returns whether a program may serve it.
+    pub fn is_fuse(&self) -> bool {
+        self.kind.as_bytes().starts_with(b"fuse")
+    }
 }
 
 /// Returns all mounts this process can see, oldest first.
