@@ -49,7 +49,12 @@ pub fn all() -> io::Result<Vec<Mount>> {
 
 /// Returns the uppermost mount at exactly this path.
 pub fn at(point: &Path) -> io::Result<Option<Mount>> {
-    Ok(all()?.into_iter().rfind(|mount| mount.point == point))
+    Ok(uppermost(&all()?, point).cloned())
+}
+
+/// Returns the uppermost mount of a table at exactly this path.
+pub fn uppermost<'a>(table: &'a [Mount], point: &Path) -> Option<&'a Mount> {
+    table.iter().rfind(|mount| mount.point == point)
 }
 
 /// Returns the mount that a path, absolute and free of links, lies in.

@@ -268,7 +268,7 @@ impl View {
         }
         let found = view::ask_all(&points).into_iter();
         let views = found.filter_map(|found| {
-            let mount = mounts.iter().rfind(|mount| mount.point == found.point)?;
+            let mount = mounts::uppermost(mounts, &found.point)?;
             let text = |path: &Path| path.display().to_string();
             let (mountpoint, source) = (text(&mount.point), text(&mount.source));
             Some(View { mountpoint, source, state: state_of(&found.outcome) })

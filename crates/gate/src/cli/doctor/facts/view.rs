@@ -117,7 +117,7 @@ pub fn ask_all(points: &[PathBuf]) -> Vec<View> {
             Some(Err(error)) => Outcome::Unasked(error.to_string()),
             Some(Ok(asking)) => asking.end(&point, deadline),
         };
-        let uppermost = table.iter().rfind(|mount| mount.point == point);
+        let uppermost = mounts::uppermost(&table, &point);
         let is_in_place = uppermost.is_some_and(|mount| mount.source == point);
         View { point, is_in_place, outcome }
     };
@@ -162,8 +162,7 @@ impl Asking {
 }
 
 fn is_gated(table: &[Mount], point: &Path) -> bool {
-    let uppermost = table.iter().rfind(|mount| mount.point == point);
-    uppermost.is_some_and(|mount| mount.is_gated)
+    mounts::uppermost(table, point).is_some_and(|mount| mount.is_gated)
 }
 
 /// Returns a mount point as the mount table has it, without a look at what is mounted there.
