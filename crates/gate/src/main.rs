@@ -3,7 +3,7 @@
 //! [`cli`] has one file per command. Beside it lies what several commands need: [`reach`] finds
 //! the broker, [`seen`] tells which view shows a path, [`footing`] where another can stand, [`board`] words what the broker says of
 //! locks, [`bypass`] how one comes past a view, [`background`] makes processes that stay, [`temporary`] a view that goes with its command,
-//! [`failure`] is how every command fails.
+//! [`within`] gives up on what hangs, [`failure`] is how every command fails.
 
 // They panic where standard error cannot be written: `output::say` does not.
 #![deny(clippy::print_stderr)]
@@ -29,6 +29,7 @@ mod temporary;
 mod tokens;
 mod told;
 mod userns;
+mod within;
 
 use std::process::ExitCode;
 

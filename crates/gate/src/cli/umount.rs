@@ -3,7 +3,6 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
 use std::time::Duration;
 
 use gate_api::mounts;
@@ -16,6 +15,7 @@ use crate::failure::{Exit, Failure};
 use crate::output;
 use crate::processes::{self, User};
 use crate::seen::{About, Unseen};
+use crate::within::within;
 
 /// How long a view may take to say who serves it.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
@@ -128,23 +128,20 @@ fn point_of(path: &Path) -> io::Result<PathBuf> {
 }
 
 /// Returns the process that serves a view, so that its end can be waited for; `None` for a dead
-/// view, and for one that is served in another pid namespace. A view that hangs must not hang this command without a word.
+/// view, and for one that is served in another pid namespace.
 fn server_of(point: &Path) -> Result<Option<OwnedFd>, Failure> {
-    let (told, heard) = mpsc::channel();
     let asked = point.to_owned();
-    // Who no longer listens has given up.
-    std::thread::spawn(move || drop(told.send(About::of(&asked))));
-    match heard.recv_timeout(ANSWER_PATIENCE) {
-        Ok(Ok(About { agent: Some(agent), .. })) => {
+    match within(ANSWER_PATIENCE, move || About::of(&asked)) {
+        Some(Ok(About { agent: Some(agent), .. })) => {
             let cause = format!("it is the private view of the agent {agent}");
             Err(cannot(point, cause, "it ends with the last process that sees it"))
         }
-        Ok(Ok(about)) => {
+        Some(Ok(about)) => {
             let pid = Some(about.pid).filter(|_| about.pid_namespace == process::namespace());
             Ok(pid.and_then(process::of_pid).and_then(process::watch))
         }
-        Ok(Err(Unseen::NotGated | Unseen::Version(_) | Unseen::Io(_))) => Ok(None),
-        Err(_) => {
+        Some(Err(Unseen::NotGated | Unseen::Version(_) | Unseen::Io(_))) => Ok(None),
+        None => {
             let hint = "end the process that serves it (`gate mount …`), then try again";
             Err(cannot(point, "the view does not answer", hint))
         }

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
 use std::time::Duration;
 
 use gate_api::mounts;
@@ -14,6 +13,7 @@ use crate::config::Settings;
 use crate::failure::Failure;
 use crate::output;
 use crate::processes;
+use crate::within::within;
 
 /// What the kernel mounts to show itself. A view would show it as its own server sees it.
 const KINDS_OF_THE_KERNEL: [&str; 6] = ["proc", "sysfs", "devtmpfs", "devpts", "cgroup", "cgroup2"];
@@ -180,14 +180,11 @@ fn is_covered(site: &Site) -> Result<bool, Failure> {
 
 /// Asks a view for a sign of life; one that hangs must not hang this command without a word.
 fn ask(point: &Path) -> Former {
-    let (tell, heard) = mpsc::channel();
     let asked = point.to_owned();
-    // Who no longer listens has given up.
-    std::thread::spawn(move || drop(tell.send(asked.metadata())));
-    match heard.recv_timeout(ANSWER_PATIENCE) {
-        Ok(Err(error)) if error.kind() == io::ErrorKind::NotConnected => Former::Dead,
-        Ok(Ok(_) | Err(_)) => Former::Alive,
-        Err(_) => Former::Hangs,
+    match within(ANSWER_PATIENCE, move || asked.metadata()) {
+        Some(Err(error)) if error.kind() == io::ErrorKind::NotConnected => Former::Dead,
+        Some(Ok(_) | Err(_)) => Former::Alive,
+        None => Former::Hangs,
     }
 }
 

@@ -3,13 +3,13 @@
 use std::fs;
 use std::io;
 use std::path::PathBuf;
-use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use super::Machine;
 use crate::cli::umount;
 use crate::failure::Failure;
 use crate::temporary::TemporaryView;
+use crate::within::within;
 
 /// How long writing and reading a few bytes may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -41,13 +41,11 @@ fn attempt() -> Result<(), Failure> {
     let failed = |cause: &dyn std::fmt::Display| {
         Failure::new("the view cannot be used", cause, "look at `dmesg`, then try again")
     };
-    let (tell, heard) = channel();
     let dirs = (source, point.clone());
     // What hangs ends with the view.
-    std::thread::spawn(move || drop(tell.send(use_it(dirs))));
-    match heard.recv_timeout(PATIENCE) {
-        Ok(outcome) => outcome.map_err(|error| failed(&error))?,
-        Err(_) => return Err(failed(&"it does not answer")),
+    match within(PATIENCE, move || use_it(dirs)) {
+        Some(outcome) => outcome.map_err(|error| failed(&error))?,
+        None => return Err(failed(&"it does not answer")),
     }
     view.end().map_err(|error| umount::refused(&point, &error))
 }

@@ -19,6 +19,7 @@ use crate::processes::{self, Server};
 use crate::reach::{BrokerFlags, Deaf, Unreached, Wanted, connect};
 use crate::seen::{About, Unseen};
 use crate::signals;
+use crate::within::within;
 
 /// How long all views together may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -184,13 +185,12 @@ fn broker_gone(about: &About) -> Option<(String, String)> {
     let wanted = Wanted::find(&BrokerFlags::default(), &Settings::load().ok()?).ok()?;
     let approach = wanted.approach(about.address());
     let deaf: Arc<dyn Watcher> = Arc::new(Deaf);
-    let (tell, said) = channel();
     let asked = approach.clone();
-    std::thread::spawn(move || {
-        drop(tell.send(connect(&asked, &ClientInfo::named("gate doctor"), &deaf).err()));
+    let answer = within(BROKER_PATIENCE, move || {
+        connect(&asked, &ClientInfo::named("gate doctor"), &deaf).err()
     });
     // One that is there and silent takes longer to give up on than the view has to answer.
-    let error = said.recv_timeout(BROKER_PATIENCE).unwrap_or(Some(ConnectError::Silent))?;
+    let error = answer.unwrap_or(Some(ConnectError::Silent))?;
     let nobody = [io::ErrorKind::ConnectionRefused, io::ErrorKind::NotFound];
     let is_gone = match &error {
         ConnectError::NobodyThere(_, why) => nobody.contains(&why.kind()),
