@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use gate_tests::wait::{SOON, wait_for, wait_until};
-use gate_tests::{World, kernel};
+use gate_tests::{World, kernel, scaled};
 use rustix::io::Errno;
 use rustix::process::Signal;
 
@@ -102,6 +102,26 @@ fn n7_the_next_is_let_in_when_the_last_write_of_a_broken_turn_has_ended() {
     drop((holder, next));
     world.umount(&view);
     world.script(world.home(), "umount source").run().success();
+}
+
+/// N7: the kernel has what is written in its cache before the view refuses it; nobody sees it there.
+#[test]
+fn n7_what_is_refused_to_who_lost_its_turn_is_not_seen_meanwhile() {
+    let world = World::new();
+    world.seed("f", "old");
+    let view = world.view();
+    let [mut holder, mut next] = [world.actor(&view), world.actor(&view)];
+    let late = holder.open("rw", "f");
+    let ticket = world.board().held("f").next().unwrap().ticket;
+    world.gate(["break", &ticket.to_string(), "--reason", "test"]).run().success();
+    let reader = next.open("rw", "f");
+    for _ in 0..scaled(1_000, 100_000) {
+        holder.tell_on("write", late, &["new"]);
+        assert_eq!(next.read(reader, 3).as_deref(), Ok("old"));
+        assert_eq!(holder.answer(), Err(Errno::IO));
+        next.on("seek", reader, &["0"]).unwrap();
+    }
+    assert_eq!(world.source_text("f"), "old");
 }
 
 /// A disk that can be stopped: nothing is written to it until it goes on.

@@ -5,6 +5,9 @@
 //! the source's file, all are, by the same; while one goes through the *cache*, none is backed.
 //! What is written *directly* passes the cache and may stand beside either.
 //!
+//! What is written through the cache stands in it while the view is asked, also if that refuses: who
+//! opens a file beside a handle that lost its turn passes the cache, so that it never sees that.
+//!
 //! It must hold: no handle that was opened in a turn writes past the view, unless the view was
 //! mounted to be fast ([`Policy::Everything`]): a backed handle cannot be fenced.
 
@@ -47,6 +50,8 @@ pub(crate) struct Opening {
     pub size: u64,
     /// Whether it is opened in a turn, which may be taken away.
     pub in_turn: bool,
+    /// Whether there is a handle to write the file whose turn was taken away.
+    pub beside_fenced: bool,
 }
 
 /// The ways of the files that are open.
@@ -144,7 +149,7 @@ impl Ways {
                 vacant.insert(Shared { way, handles: 0 })
             }
         };
-        let told = shared.way.told(opening.to, self.must_see(opening));
+        let told = shared.way.told(opening, self.must_see(opening));
         shared.handles += usize::from(told.way != Way::Direct);
         told
     }
@@ -212,9 +217,10 @@ impl Ways {
 }
 
 impl SharedWay {
-    fn told(&self, to: Use, must_be_seen: bool) -> Chosen {
-        match (self, to) {
+    fn told(&self, opening: Opening, must_be_seen: bool) -> Chosen {
+        match (self, opening.to) {
             (SharedWay::Cached, Use::Write) => Chosen::direct(),
+            (SharedWay::Cached, _) if opening.beside_fenced => Chosen::direct(),
             (SharedWay::Cached, Use::Read | Use::ReadWrite) => {
                 Chosen { way: Way::Shared, flags: OpenFlags::empty(), backing: None }
             }

@@ -237,6 +237,12 @@ impl Handles {
             .is_some_and(|users| users.iter().any(|handle| handle.user.writes))
     }
 
+    /// Returns whether a file is open to be written by somebody whose turn was taken away.
+    pub fn has_fenced_writer(&self, node: NodeId) -> bool {
+        let is_fenced = |handle: &Arc<Handle>| handle.user.writes && handle.fence.is_shut();
+        lock(&self.users).get(&node).is_some_and(|users| users.iter().any(is_fenced))
+    }
+
     /// Returns whether a file runs as a program.
     pub fn is_executed(&self, node: NodeId) -> bool {
         lock(&self.users)

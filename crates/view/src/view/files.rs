@@ -217,7 +217,9 @@ impl View {
         (file, (to, size)): (OpenFile, (Use, u64)),
     ) -> Opened {
         let (writes, may_fail_at_close) = (user.writes, user.writes && file.may_fail_at_close());
-        let opening = backing::Opening { to, size, in_turn: turn != Turn::Ungated };
+        let in_turn = turn != Turn::Ungated;
+        let beside_fenced = self.handles.has_fenced_writer(node);
+        let opening = backing::Opening { to, size, in_turn, beside_fenced };
         let told = self.ways.join(node, opening, &file, || {
             self.directory.open(node, libc::O_RDWR.cast_unsigned(), false)
         });
@@ -236,9 +238,8 @@ impl View {
         // Without this each close costs a call that does nothing. Where nobody takes turns it does
         // something: what the closer has locked by fcntl(2) ends with it.
         let nothing_late = !writes || (to == Use::Write && !may_fail_at_close);
-        let in_turn = turn != Turn::Ungated && !self.settings.release_on_flush;
         let mut flags = told.flags;
-        flags.set(OpenFlags::NOFLUSH, nothing_late && in_turn);
+        flags.set(OpenFlags::NOFLUSH, nothing_late && in_turn && !self.settings.release_on_flush);
         Opened { handle, flags, backing: told.backing }
     }
 
