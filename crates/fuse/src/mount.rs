@@ -45,6 +45,22 @@ pub struct MountOptions {
     pub max_read: Option<u32>,
 }
 
+impl MountOptions {
+    /// A mount as a user makes it: for that user, to be written, without suid and devices.
+    #[must_use]
+    pub fn new(fsname: impl Into<OsString>, subtype: &str) -> MountOptions {
+        MountOptions {
+            fsname: fsname.into(),
+            subtype: subtype.to_owned(),
+            read_only: false,
+            allow_other: false,
+            suid: false,
+            dev: false,
+            max_read: None,
+        }
+    }
+}
+
 /// Why a mount was not made.
 #[derive(Debug)]
 pub enum MountError {

@@ -128,15 +128,7 @@ impl Drop for Reader {
 }
 
 fn options() -> MountOptions {
-    MountOptions {
-        fsname: "a, name\\".into(),
-        subtype: "gate".into(),
-        read_only: false,
-        allow_other: false,
-        suid: false,
-        dev: false,
-        max_read: None,
-    }
+    MountOptions::new("a, name\\", "gate")
 }
 
 /// The line of the mount table of what is mounted there.

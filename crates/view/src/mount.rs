@@ -344,15 +344,7 @@ impl Mooring {
 
 /// Returns how a view of a source is mounted for the user who mounts it.
 pub fn mount_options(source: &Path) -> MountOptions {
-    MountOptions {
-        fsname: source.as_os_str().to_owned(),
-        subtype: "gate".into(),
-        read_only: false,
-        allow_other: false,
-        suid: false,
-        dev: false,
-        max_read: None,
-    }
+    MountOptions::new(source, "gate")
 }
 
 /// Returns what the view tells of itself; see `View::about` for the rest.

@@ -30,15 +30,7 @@ impl Mounted {
         fs::set_permissions(bare.path(), open).unwrap();
         let directory = Directory::new(fs::File::open(bare.path()).unwrap()).unwrap();
         let ungated = Arc::new(Ungated::new(directory));
-        let options = MountOptions {
-            fsname: bare.path().into(),
-            subtype: "gate".into(),
-            read_only: false,
-            allow_other: true,
-            suid: false,
-            dev: false,
-            max_read: None,
-        };
+        let options = MountOptions { allow_other: true, ..MountOptions::new(bare.path(), "gate") };
         let device = mount(view.path(), &options).unwrap();
         let wishes = Wishes { posix_acl: true, passthrough: false, locks: false };
         let session = Session::start(device, wishes).unwrap();
