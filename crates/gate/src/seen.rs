@@ -146,11 +146,13 @@ impl About {
     /// Returns what the broker calls an absolute path of this view; `path` is what the user wrote.
     pub fn scope(&self, absolute: &Path, path: &Path) -> Result<Scope, Failure> {
         let inner = self.inner(absolute).ok_or_else(|| Unseen::NotGated.failure(path))?;
-        let prefix = ViewPath::parse(self.prefix.as_os_str().as_bytes()).ok();
-        let found = prefix.and_then(|prefix| inner.below(&prefix).ok());
         let too_long = || Unseen::Io(io::ErrorKind::InvalidFilename.into());
-        let path = found.ok_or_else(|| too_long().failure(path))?;
-        Ok(Scope::Within { space: self.space.clone(), path })
+        self.scope_of(&inner).ok_or_else(|| too_long().failure(path))
+    }
+
+    fn scope_of(&self, inner: &ViewPath) -> Option<Scope> {
+        let prefix = ViewPath::parse(self.prefix.as_os_str().as_bytes()).ok()?;
+        Some(Scope::Within { space: self.space.clone(), path: inner.below(&prefix).ok()? })
     }
 
     /// Returns an absolute path as seen from the view's root.
@@ -212,9 +214,7 @@ impl Seen {
 impl Seen {
     /// Returns what the broker calls it; `None` if that is too long.
     pub fn scope(&self) -> Option<Scope> {
-        let prefix = ViewPath::parse(self.about.prefix.as_os_str().as_bytes()).ok()?;
-        let path = self.path.below(&prefix).ok()?;
-        Some(Scope::Within { space: self.about.space.clone(), path })
+        self.about.scope_of(&self.path)
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a hold says: why it is not let in, what is asked of it, why it ended.
 
 use gate_api::session::Recall;
-use gate_api::wire::{Fate, Happening, LineState};
+use gate_api::wire::{Fate, Happening, LineState, Why};
 use gate_api::{Address, Session};
 use gate_core::id::Ticket;
 use gate_core::lock::event::{RecallCause, RecallStage, Refusal, Revocation};
@@ -62,14 +62,15 @@ pub fn sent_away(reason: &str) -> Failure {
 
 /// Returns what was said when the wait with that ticket was ended.
 pub fn reason_of(session: &Session, seen: &[Seen], ticket: Option<Ticket>) -> String {
-    let past = seen.iter().filter_map(Seen::scope).filter_map(|scope| session.why(scope).ok());
-    let reason = past.flat_map(|why| why.past).rev().find_map(|entry| match entry.record.what {
-        Happening::Claim { became: Fate::Refused { reason, .. }, claim }
-            if claim.ticket.is_some() && claim.ticket == ticket.map(|ticket| ticket.0) =>
-        {
-            Some(reason.into_owned())
+    let reason = why(session, seen).flat_map(|why| why.past).rev().find_map(|entry| {
+        match entry.record.what {
+            Happening::Claim { became: Fate::Refused { reason, .. }, claim }
+                if claim.ticket.is_some() && claim.ticket == ticket.map(|ticket| ticket.0) =>
+            {
+                Some(reason.into_owned())
+            }
+            _ => None,
         }
-        _ => None,
     });
     reason.unwrap_or_default()
 }
@@ -102,14 +103,18 @@ pub fn refused(session: &Session, seen: &[Seen]) {
 
 /// Says who holds one of these paths.
 fn holder(session: &Session, seen: &[Seen]) -> Option<String> {
-    let why = seen.iter().filter_map(Seen::scope).filter_map(|scope| session.why(scope).ok());
-    let mut held =
-        why.flat_map(|why| why.lines).filter(|line| matches!(line.state, LineState::Held { .. }));
+    let mut held = why(session, seen)
+        .flat_map(|why| why.lines)
+        .filter(|line| matches!(line.state, LineState::Held { .. }));
     let row = board::rows(held.next()?).into_iter().next()?;
     let pid = row.pid.map(|pid| format!(", process {pid},")).unwrap_or_default();
     let (who, path, mode) = (row.who(), row.shown_path(), row.mode);
     let text = format!("{who}{pid} holds {path} to {mode} since {}", row.age());
     Some(printable(&with_reason(&text, &row.reason)))
+}
+
+fn why(session: &Session, seen: &[Seen]) -> impl DoubleEndedIterator<Item = Why> {
+    seen.iter().filter_map(Seen::scope).filter_map(|scope| session.why(scope).ok())
 }
 
 /// Says why it ended.
