@@ -16,15 +16,13 @@ use gate_api::mounts::Mount;
 use gate_view::written;
 use serde::Serialize;
 
+use crate::output;
 use crate::processes::{self, User};
 pub use access::Access;
 use bare::Place;
 pub use bare::{Bare, Views};
 pub use others::{Namespace, seeing};
 pub use tables::{Table, Tables};
-
-/// How many of several are named.
-const NAMED_MAX: usize = 5;
 
 /// The ways past the views of one source, the worst first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -139,14 +137,6 @@ pub fn users_of(bare: &Bare, tables: &Tables) -> Vec<User> {
     users
 }
 
-/// Returns the words for some ways, and how many there are beyond.
-pub fn named(ways: &[String]) -> String {
-    match ways.split_at_checked(NAMED_MAX) {
-        Some((named, more @ [_, ..])) => format!("{}, {} more", named.join(", "), more.len()),
-        _ => ways.join(", "),
-    }
-}
-
 impl Bypass {
     /// Returns the words for people.
     pub fn text(&self) -> String {
@@ -161,7 +151,7 @@ impl Bypass {
             }
             Bypass::OtherNamespace { namespaces } => {
                 let names: Vec<String> = namespaces.iter().map(Namespace::to_string).collect();
-                format!("bare among other mounts, at {}", named(&names))
+                format!("bare among other mounts, at {}", output::some_of(&names))
             }
             Bypass::Privileged { users } => {
                 let names: Vec<String> = users.iter().map(|user| access::user(*user)).collect();

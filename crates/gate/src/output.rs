@@ -11,6 +11,9 @@ use crate::failure::{Exit, Failure};
 /// What a process ends with whose reader went away.
 const BROKEN_PIPE: Exit = Exit::Signal(13);
 
+/// How many of several are named.
+const NAMED_MAX: usize = 5;
+
 /// Writes to standard output.
 pub fn print(text: &str) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
@@ -78,6 +81,14 @@ impl<const COLUMNS: usize> Table<COLUMNS> {
             line
         };
         self.rows.iter().map(line).collect()
+    }
+}
+
+/// Returns some of what is named, in a row, and how many there are beyond.
+pub fn some_of(names: &[String]) -> String {
+    match names.split_at_checked(NAMED_MAX) {
+        Some((named, more @ [_, ..])) => format!("{}, {} more", named.join(", "), more.len()),
+        _ => names.join(", "),
     }
 }
 

@@ -12,11 +12,10 @@ use gate_view::written;
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use serde::Serialize;
 
+use crate::output;
+
 /// The variables in which a process tree carries the name of its agent, and which tree it is.
 pub use gate_view::agent::{AGENT_VARIABLE, RUN_VARIABLE};
-
-/// How many of those who use something are named.
-const USERS_NAMED_MAX: usize = 5;
 
 /// Somebody who uses something.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -151,11 +150,7 @@ pub fn named(users: &[User]) -> String {
         let User { pid, command, has, path } = user;
         format!("{command} (process {pid}: {} {})", has.as_str(), path.display())
     };
-    let mut names: Vec<String> = users.iter().take(USERS_NAMED_MAX).map(name).collect();
-    if users.len() > USERS_NAMED_MAX {
-        names.push(format!("{} more", users.len() - USERS_NAMED_MAX));
-    }
-    names.join(", ")
+    output::some_of(&users.iter().map(name).collect::<Vec<_>>())
 }
 
 /// The process that serves a view.

@@ -10,7 +10,7 @@ use gate_api::process;
 use gate_fuse::UnmountError;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::bypass::{self, Table, Tables};
+use crate::bypass::{Table, Tables};
 use crate::failure::{Exit, Failure};
 use crate::output;
 use crate::processes::{self, User};
@@ -154,7 +154,7 @@ fn await_end(server: &OwnedFd, point: &Path, device: (u32, u32)) -> Result<(), F
     }
     let seen_by = who_sees(device);
     let still =
-        format!("{} still see it, in mount namespaces of their own", bypass::named(&seen_by));
+        format!("{} still see it, in mount namespaces of their own", output::some_of(&seen_by));
     if !seen_by.is_empty() {
         output::say_line(format_args!("{} is unmounted here; {still}", point.display()));
     }

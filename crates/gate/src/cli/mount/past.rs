@@ -32,7 +32,7 @@ pub fn check(site: &Site, insistence: Insistence) -> Result<(), Failure> {
     }
     let ways = ways_beside(&bare, &tables, &site.source);
     if !ways.is_empty() {
-        let ways = bypass::named(&ways);
+        let ways = output::some_of(&ways);
         output::say_line(format_args!(
             "turns are taken at {source}, and not where else it is seen: {ways}"
         ));
