@@ -336,6 +336,7 @@ impl World {
                 std::os::unix::fs::chown(path, Some(user.uid), Some(user.gid)).expect("root may");
             }
         }
+        end::remember_panics();
         let (watchdog, rope) = channel();
         let guarded = home.path().to_owned();
         std::thread::spawn(move || end::watch(&rope, &guarded));

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -89,7 +90,28 @@ impl World {
         if let Some(broker) = &self.broker {
             eprintln!("--- broker\n{}", broker.so_far());
         }
+        // Where only the end of all that is shown, it is this that counts.
+        eprintln!("--- why\n{}", why().as_deref().unwrap_or("unknown"));
     }
+}
+
+/// What the latest panic said.
+static WHY: Mutex<Option<String>> = Mutex::new(None);
+
+fn why() -> MutexGuard<'static, Option<String>> {
+    WHY.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Keeps what the latest panic said, to be told again below what the servers said.
+pub(super) fn remember_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let told = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            *why() = Some(panic.to_string());
+            told(panic);
+        }));
+    });
 }
 
 /// Ends what a test waits for when the test takes too long, so that it fails rather than hangs.
