@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use gate_api::wire::{Fate, Former, Happening, Pass, Presence, Record, Subject};
+use gate_api::wire::{Cursor, Fate, Former, Happening, Pass, Presence, Record, Subject};
 use gate_core::lock::claim::Process;
 use gate_core::lock::event::{RecallCause, RecallStage, Refusal, Revocation};
 use gate_core::lock::want::Op;
@@ -130,6 +130,7 @@ fn names(claim: &Subject<'_>) -> String {
 fn former_words(former: Former) -> String {
     match former {
         Former::None | Former::Whole => String::new(),
+        Former::Cut(Cursor::START) => "; the log of the runs before is lost".to_owned(),
         Former::Cut(end) => format!("; what came after record {end} of the run before is lost"),
         Former::Unreadable => "; the log of the runs before could not be read".to_owned(),
     }

@@ -38,7 +38,7 @@ class Whole(Former):
 
 @dataclass(frozen=True)
 class Cut(Former):
-    """With this record: what came after it, if anything did, is lost."""
+    """With this record, 0.0 if there is none: what came after it, if anything did, is lost."""
 
     last: Cursor
 

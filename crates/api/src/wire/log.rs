@@ -84,7 +84,8 @@ pub enum Former {
     None,
     /// With its end.
     Whole,
-    /// With this record: what came after it, if anything did, is lost.
+    /// With this record, [`Cursor::START`] if there is none: what came after it, if anything did,
+    /// is lost.
     Cut(Cursor),
     /// It cannot be read.
     Unreadable,

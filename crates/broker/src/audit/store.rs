@@ -268,13 +268,17 @@ impl Store {
         }
         let newest = Cursor { epoch: u64::MAX, number: u64::MAX };
         let newest = select(&connection, UP_TO, newest, 1).map_err(|error| trouble(&error))?;
-        let former = newest.first().map_or(Ok(Former::None), |newest| self.former(newest))?;
+        let former = self.former(newest.first().map(|block| &**block))?;
         self.connection = Some(connection);
         Ok(former)
     }
 
-    /// Says how the run before ends, whose last block this is.
-    fn former(&self, newest: &Block) -> Result<Former, Trouble> {
+    /// Says how the run before ends, whose last block this is: one that was killed early may have left
+    /// none.
+    fn former(&self, newest: Option<&Block>) -> Result<Former, Trouble> {
+        let Some(newest) = newest else {
+            return Ok(if self.epoch.0 == 1 { Former::None } else { Former::Cut(Cursor::START) });
+        };
         if newest.epoch >= self.epoch.0 {
             let why = format!("it knows of run {}, this is {}", newest.epoch, self.epoch.0);
             return Err(Trouble::Useless(why));

@@ -112,6 +112,21 @@ fn numbers_go_on_over_restarts_and_a_lost_tail_is_told() {
     assert_eq!((entries[0].cursor, gap), (cursor(3, 1), false));
 }
 
+#[test]
+fn a_run_that_left_no_record_is_told_of() {
+    let state = TempDir::new().unwrap();
+    let former_of = |epoch: u64| {
+        let (audit, mut pen) = start(&state, epoch);
+        pen.note(Happening::Stopped);
+        pen.hand_over();
+        drop(pen);
+        let (entries, _) = all_after(&audit, cursor(epoch, 0));
+        former(&entries[0])
+    };
+    assert_eq!(former_of(3), Some(Former::Cut(Cursor::START)));
+    assert_eq!(former_of(4), Some(Former::Whole));
+}
+
 fn former(entry: &Entry) -> Option<Former> {
     match &entry.record.what {
         Happening::Started { former, .. } => Some(*former),
