@@ -28,6 +28,9 @@ fn what_an_agent_overwrites_unseen_is_kept_and_comes_back() {
         assert_eq!((agent, op), (&"ada".into(), &way.into()), "{versions:?}");
         let why = world.gate(["why", "view/f"]).run().success();
         assert!(why.contains(&format!("kept as version {id}")), "{why}");
+        let why = world.gate(["why", "--json", "view/f"]).run().success();
+        let why: serde_json::Value = serde_json::from_str(&why).unwrap();
+        assert_eq!(why["overwritten"], serde_json::json!(versions), "{way}");
         let told = world.gate(["restore", "view/f"]).run().success();
         assert!(told.contains(&format!("version {id}")), "{told}");
         assert_eq!(world.source_text("f"), "bob's", "{way}");

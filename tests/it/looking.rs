@@ -45,6 +45,17 @@ fn a_hold_is_shown_with_its_reason_and_its_command() {
     holder.open("w", "d/f");
     let why = world.gate(["why"]).args([world.view().join("d/f")]).run().success();
     assert!(why.contains("nightly build") && !why.contains("lately"), "{why}");
+    let json = world.gate(["why", "--json"]).args([world.view().join("d/f")]).run().success();
+    let mut json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let locks = json["locks"].take();
+    let locks = locks.as_array().unwrap().iter().map(|lock| [&lock["op"], &lock["reason"]]);
+    let expected = [["hold", "nightly build"], ["open", ""]];
+    assert_eq!(serde_json::json!(locks.collect::<Vec<_>>()), serde_json::json!(expected));
+    let expected = serde_json::json!({
+        "version": 1, "space": "default", "path": "d/f", "locks": null, "past": [],
+        "ungated_by": null, "overwritten": [], "advice": [],
+    });
+    assert_eq!(json, expected);
     holder.leave();
 }
 

@@ -49,7 +49,7 @@ struct List {
 
 /// What was overwritten.
 #[derive(Serialize)]
-struct Row {
+pub struct Row {
     id: u64,
     at: String,
     path: String,
@@ -194,7 +194,7 @@ impl Args {
 }
 
 impl Row {
-    fn of(version: &Version) -> Row {
+    pub fn of(version: &Version) -> Row {
         let record = &version.record;
         Row {
             id: version.id,

@@ -4,10 +4,13 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use gate_api::event::Event;
 use gate_api::wire::{Entry, Fate, Happening, Why};
 use gate_core::lock::event::Refusal;
+use serde::Serialize;
 
 use super::locks::{broker_of, no_answer};
+use super::restore;
 use crate::board::{self, Row};
 use crate::failure::{Exit, Failure};
 use crate::output::{self, printable};
@@ -16,6 +19,8 @@ use crate::reach::BrokerFlags;
 use crate::seen::{About, resolve};
 use crate::told;
 
+/// The version of the JSON form.
+const JSON_VERSION: u32 = 1;
 /// How long something can still be done about what went wrong.
 const LATELY: Duration = Duration::from_secs(600);
 
@@ -24,24 +29,64 @@ const LATELY: Duration = Duration::from_secs(600);
 pub struct Args {
     /// The path, in a view or behind one
     path: PathBuf,
+    /// Write JSON
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     broker: BrokerFlags,
+}
+
+/// All about a path, for programs.
+#[derive(Serialize)]
+struct Report {
+    version: u32,
+    space: String,
+    /// In its space.
+    path: String,
+    /// As in `gate locks --json`.
+    locks: Vec<Row>,
+    /// What somebody may ask about, as in `gate log --json`, the oldest first.
+    past: Vec<Event>,
+    /// The glob of the rule by which it is not gated.
+    ungated_by: Option<String>,
+    /// As in `gate restore --list --json`; none where this user may not see it.
+    overwritten: Vec<restore::Row>,
+    advice: Vec<String>,
 }
 
 impl Args {
     pub fn run(self) -> Result<Exit, Failure> {
         let (session, scope) = broker_of(&self.path, &self.broker, "gate why")?;
         let why = session.why(scope).map_err(|error| no_answer(error, Some(&self.path)))?;
+        // Whoever may not see what was kept still learns the rest.
+        let kept = Kept::find(&self.path).ok();
+        if self.json {
+            return output::print_json(&self.report(why, kept)).map(|()| Exit::Success);
+        }
         output::print(&tell(why))?;
         if let Some(glob) = self.ungated_by() {
             let rule = printable(&format!("{glob}=none"));
             output::print(&format!("not gated, by `{rule}`: who opens it takes no turn\n"))?;
         }
-        // Whoever may not see what was kept still learns the rest.
-        if let Ok(kept) = Kept::find(&self.path) {
+        if let Some(kept) = kept {
             output::print(&kept.tell_lately(&self.path))?;
         }
         Ok(Exit::Success)
+    }
+
+    fn report(&self, why: Why, kept: Option<Kept>) -> Report {
+        let locks: Vec<Row> = why.lines.into_iter().flat_map(board::rows).collect();
+        let versions = kept.and_then(|kept| kept.versions().ok()).unwrap_or_default();
+        Report {
+            version: JSON_VERSION,
+            space: why.space,
+            path: why.path.to_string(),
+            past: why.past.iter().map(Event::of).collect(),
+            ungated_by: self.ungated_by(),
+            overwritten: versions.iter().map(restore::Row::of).collect(),
+            advice: advice(&locks, &why.past),
+            locks,
+        }
     }
 }
 
