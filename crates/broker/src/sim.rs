@@ -5,7 +5,7 @@
 //! the rules and none of their code ([`oracle`]) looks after each step.
 //!
 //! A life that fails says how to live it again: `GATE_SIM_SEED=n`. `GATE_SIM_SEEDS=n` lives more of
-//! them. Not here: threads, sockets, processes; the tests beside this and `tests/it` have those.
+//! them, and `GATE_SIM_FROM=n` leaves out those before. Not here: threads, sockets, processes; the tests beside this and `tests/it` have those.
 
 mod chance;
 mod client;
@@ -193,7 +193,7 @@ fn n1_n2_n3_n4_n5_hold_in_every_life() {
         return assert!(live(seed, start).is_some(), "seed {seed} fails");
     }
     let lives = number_of("GATE_SIM_SEEDS").unwrap_or(LIVES);
-    let next = AtomicU64::new(0);
+    let next = AtomicU64::new(number_of("GATE_SIM_FROM").unwrap_or(0));
     let total = Mutex::new(Tally::default());
     let failed = Mutex::new(None);
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
