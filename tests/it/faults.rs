@@ -284,27 +284,38 @@ fn n15_a_view_that_dies_while_it_drops_a_name_is_dead_all_the_same() {
     replace("ada", "view/t0").run().success();
     // Who replaces what he has not seen waits for the place where it is kept.
     world.seed("f", "unseen");
-    let mut stores = fs::read_dir(world.state().join("kept")).unwrap();
-    let store = fs::File::open(stores.next().unwrap().unwrap().path().join("lock")).unwrap();
-    rustix::fs::flock(&store, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let _store = locked_store(&world);
     let mover = replace("bob", "view/t1").start();
-    let server = world.server_of(&view).pid();
-    wait_until(SOON, "the directory is locked", || {
-        let locks = fs::read_to_string("/proc/locks").unwrap();
-        locks.lines().any(|line| line.contains("->") && line.contains(&format!(" {server} ")))
-    });
-    fs::remove_file(world.source().join("g")).unwrap();
-    wait_until(SOON, "the server waits for the directory", || {
-        let threads = fs::read_dir(format!("/proc/{server}/task")).unwrap().flatten();
-        let mut stats = threads.filter_map(|it| fs::read_to_string(it.path().join("stat")).ok());
-        stats.any(|stat| stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('D')))
-    });
-    world.server_of(&view).signal(Signal::KILL);
+    kill_while_it_drops(world.server_of(&view).pid(), &world.source().join("g"));
     wait_until(SOON, "the view is dead", || {
         fs::metadata(&view).is_err_and(|error| error.kind() == ErrorKind::NotConnected)
     });
     assert_ne!(mover.finish(SOON).code, Some(0));
     world.bury(&view);
+}
+
+/// Locks the place where the only source's versions are kept.
+pub fn locked_store(world: &World) -> fs::File {
+    let found = world.script(world.home(), "find ~+ -path '*/kept/*/lock'").run().success();
+    let store = fs::File::open(found.trim_end()).unwrap();
+    rustix::fs::flock(&store, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    store
+}
+
+/// Waits until a server waits for that place, removes a name in its source, and kills it in the
+/// moment in which it wants that name's directory.
+pub fn kill_while_it_drops(server: i32, name: &Path) {
+    wait_until(SOON, "the directory is locked", || {
+        let locks = fs::read_to_string("/proc/locks").unwrap();
+        locks.lines().any(|line| line.contains("->") && line.contains(&format!(" {server} ")))
+    });
+    fs::remove_file(name).unwrap();
+    wait_until(SOON, "the server waits for the directory", || {
+        let threads = fs::read_dir(format!("/proc/{server}/task")).unwrap().flatten();
+        let mut stats = threads.filter_map(|it| fs::read_to_string(it.path().join("stat")).ok());
+        stats.any(|stat| stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('D')))
+    });
+    kernel::kill(server);
 }
 
 /// N15: a dead view fails closed.

@@ -213,6 +213,26 @@ fn n15_a_private_view_whose_server_died_lets_nothing_through() {
     }
 }
 
+/// N15: a call that keeps a directory locked waits for the server, which waits for the directory.
+#[test]
+fn n15_a_private_view_that_dies_while_it_drops_a_name_is_dead_all_the_same() {
+    for world in worlds() {
+        for name in ["f", "g", "t0", "t1"] {
+            seed(&world, name, name);
+        }
+        let mut ada = actor(&world, &world.source(), "ada");
+        ada.ask(["capture", "cat", "g"]).unwrap();
+        ada.ask(["rename", "t0", "f"]).unwrap();
+        // Who replaces what it has not seen waits for the place where that is kept.
+        seed(&world, "f", "unseen");
+        let _store = super::faults::locked_store(&world);
+        ada.tell(["rename", "t1", "f"]);
+        super::faults::kill_while_it_drops(server(&world, "ada"), &world.source().join("g"));
+        assert!(ada.answer().is_err());
+        wait_until(SOON, "it is dead", || ada.ask(["open", "r", "f"]) == Err(Errno::NOTCONN));
+    }
+}
+
 #[test]
 fn who_is_killed_takes_its_private_view_along() {
     for world in worlds() {
