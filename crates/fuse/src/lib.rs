@@ -29,7 +29,7 @@ pub use backing::{Backer, Backing};
 pub use channel::Device;
 pub use mount::{
     Cover, Detached, MADE_NAME_BYTES_MAX, Made, MountError, MountOptions, Place, UnmountError,
-    detach, make, may_mount, mount, mount_directly, unmount,
+    detach, is_of_dead, make, may_mount, mount, mount_directly, unmount,
 };
 pub use notify::{Notifier, Stale};
 pub use park::Parked;

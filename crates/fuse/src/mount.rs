@@ -138,10 +138,17 @@ fn end(mountpoint: &Path, flags: UnmountFlags, arguments: &[&str]) -> Result<(),
     })
 }
 
+/// Returns whether this is what a dead mount answers: ECONNABORTED to whoever called while it died,
+/// ENOTCONN from then on.
+#[must_use]
+pub fn is_of_dead(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotConnected | io::ErrorKind::ConnectionAborted)
+}
+
 fn check_mountpoint(mountpoint: &Path) -> Result<(), MountError> {
-    let stat = rustix::fs::stat(mountpoint).map_err(|errno| match errno {
-        Errno::NOTCONN => MountError::Dead(errno.into()),
-        errno => MountError::NoMountpoint(errno.into()),
+    let stat = rustix::fs::stat(mountpoint).map_err(|errno| {
+        let error = io::Error::from(errno);
+        if is_of_dead(&error) { MountError::Dead(error) } else { MountError::NoMountpoint(error) }
     })?;
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::Directory => Ok(()),

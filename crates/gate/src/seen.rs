@@ -14,6 +14,7 @@ use gate_api::{Address, Attachment, Session};
 use gate_core::lock::key::FileKey;
 use gate_core::lock::want::Node;
 use gate_core::path::ViewPath;
+use gate_fuse::is_of_dead;
 use gate_view::kept::Place;
 use gate_view::policy::{Gating, Rules};
 use gate_view::written;
@@ -246,12 +247,11 @@ impl Unseen {
 /// Says why a path cannot be looked at.
 pub fn cannot_look(path: &Path, error: &io::Error) -> Failure {
     let what = format!("cannot look at {}", path.display());
-    let failure = match error.kind() {
-        io::ErrorKind::NotConnected => {
-            let hint = "`gate status` lists the views, `gate doctor` says what to do";
-            Failure::new(what, "the view that it lies in has died", hint)
-        }
-        _ => Failure::new(what, error, "check the path"),
+    let failure = if is_of_dead(error) {
+        let hint = "`gate status` lists the views, `gate doctor` says what to do";
+        Failure::new(what, "the view that it lies in has died", hint)
+    } else {
+        Failure::new(what, error, "check the path")
     };
     failure.exit(Exit::Unable)
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use gate_api::mounts;
-use gate_fuse::Cover;
+use gate_fuse::{Cover, is_of_dead};
 use gate_view::mount::{Berth, Source};
 
 use super::site::{Site, cannot_show};
@@ -182,7 +182,7 @@ fn is_covered(site: &Site) -> Result<bool, Failure> {
 fn ask(point: &Path) -> Former {
     let asked = point.to_owned();
     match within(ANSWER_PATIENCE, move || asked.metadata()) {
-        Some(Err(error)) if error.kind() == io::ErrorKind::NotConnected => Former::Dead,
+        Some(Err(error)) if is_of_dead(&error) => Former::Dead,
         Some(Ok(_) | Err(_)) => Former::Alive,
         None => Former::Hangs,
     }

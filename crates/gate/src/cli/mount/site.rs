@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use gate_api::mounts;
+use gate_fuse::is_of_dead;
 use rustix::fs::Access;
 use rustix::io::Errno;
 
@@ -142,13 +143,11 @@ fn is_beneath(path: &Path, top: &Path) -> bool {
 }
 
 fn unreachable_source(source: &Path, error: &io::Error) -> Failure {
-    match error.kind() {
-        io::ErrorKind::NotConnected => {
-            let cause = "a view that lies over it, or above, has died";
-            cannot_show(source, cause, "`gate doctor` tells which, and what to type")
-        }
-        _ => cannot_show(source, error, "give an existing directory"),
+    if is_of_dead(error) {
+        let cause = "a view that lies over it, or above, has died";
+        return cannot_show(source, cause, "`gate doctor` tells which, and what to type");
     }
+    cannot_show(source, error, "give an existing directory")
 }
 
 fn unreachable_mountpoint(point: &Path, error: &io::Error) -> Failure {
@@ -162,7 +161,7 @@ fn unreachable_mountpoint(point: &Path, error: &io::Error) -> Failure {
         io::ErrorKind::NotFound => {
             cannot_mount_at(point, error, format!("make it: `mkdir -p {shown}`"))
         }
-        io::ErrorKind::NotConnected => {
+        _ if is_of_dead(error) => {
             let hint = format!("`gate umount {shown}` removes it, then mount again");
             cannot_mount_at(point, "the view that was mounted there has died", hint)
         }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use gate_api::mounts::{self, Mount};
 use gate_api::{ClientInfo, ConnectError, Watcher, process};
+use gate_fuse::is_of_dead;
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use serde::{Deserialize, Serialize};
 
@@ -83,7 +84,7 @@ pub fn ask(point: &Path) -> Answer {
         }),
         Err(Unseen::Version(theirs)) => Answer::Version(theirs),
         Err(Unseen::NotGated) => Answer::Closed,
-        Err(Unseen::Io(error)) if error.kind() == io::ErrorKind::NotConnected => Answer::Dead,
+        Err(Unseen::Io(error)) if is_of_dead(&error) => Answer::Dead,
         Err(Unseen::Io(error)) => Answer::Failed(error.to_string()),
     }
 }
