@@ -87,6 +87,26 @@ pub enum Change {
     Exchanged { space: SpaceId, one: ViewPath, other: ViewPath },
 }
 
+impl Change {
+    /// Returns the source whose names it changed.
+    pub fn space(&self) -> SpaceId {
+        match self {
+            Change::Removed { space, .. }
+            | Change::Renamed { space, .. }
+            | Change::Exchanged { space, .. } => *space,
+        }
+    }
+
+    /// Returns the names that it changed, and with them all beneath.
+    pub fn tops(&self) -> Vec<&ViewPath> {
+        match self {
+            Change::Removed { path, .. } => vec![path],
+            Change::Renamed { from, to, .. } => vec![from, to],
+            Change::Exchanged { one, other, .. } => vec![one, other],
+        }
+    }
+}
+
 /// Something that happened. Applying it cannot fail, now or at recovery.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {

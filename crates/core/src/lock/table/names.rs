@@ -2,7 +2,9 @@
 //!
 //! An open handle announced its name and the directories above it. When that name is removed the
 //! announcement goes; when it moves, or a directory above it does, the announcement moves along.
-//! What a handle has of the file itself stays. Holds are on names, and stay where they are.
+//! What a handle has of the file itself stays. What is being created has but a name, until its file
+//! is known; it moves along with the directories above it. Holds are on names, and stay where they
+//! are.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,7 +12,7 @@ use std::sync::Arc;
 use super::super::claim::Claim;
 use super::super::event::{Change, Event, Part};
 use super::super::key::Key;
-use super::super::want::Place;
+use super::super::want::{Op, Place};
 use super::Table;
 use super::judge::Asker;
 use crate::id::{SpaceId, Ticket};
@@ -19,14 +21,9 @@ use crate::path::ViewPath;
 impl Table {
     /// Returns the new shapes of all claims whose names a change moved; `by` made the change.
     pub(super) fn reshapes(&self, change: &Change, by: Ticket) -> Vec<Event> {
-        let (space, tops) = match change {
-            Change::Removed { space, path } => (*space, vec![path]),
-            Change::Renamed { space, from, to } => (*space, vec![from, to]),
-            Change::Exchanged { space, one, other } => (*space, vec![one, other]),
-        };
         let mut touched = BTreeSet::new();
-        for top in tops {
-            touched.extend(self.users_of(space, top));
+        for top in change.tops() {
+            touched.extend(self.users_of(change.space(), top));
         }
         touched.remove(&by);
         touched.into_iter().flat_map(|ticket| self.reshaped(ticket, change)).collect()
@@ -42,14 +39,21 @@ impl Table {
 
     fn reshaped(&self, ticket: Ticket, change: &Change) -> impl Iterator<Item = Event> {
         let slot = self.slot(ticket);
-        let held = slot.held.as_ref().and_then(|held| moved(&held.claim, change)).map(|claim| {
+        let held = slot.held.as_ref().and_then(|held| moved(&held.claim, change));
+        let held = held.and_then(|claim| {
             let asker = Asker { ticket, party: &claim.party, kin: &slot.kin };
-            // Where the new name lies under another's hold the handle keeps its file alone.
-            let claim = if self.fits(asker, &claim) { claim } else { claim.nameless() };
-            Event::Reshaped { ticket, part: Part::Held, claim: Arc::new(claim) }
+            let claim = match self.fits(asker, &claim) {
+                true => claim,
+                // Where the new name lies under another's hold the handle keeps its file alone; what
+                // has no file yet keeps its former name.
+                false if claim.want().op.follows_file() => claim.nameless(),
+                false => return None,
+            };
+            Some(Event::Reshaped { ticket, part: Part::Held, claim: Arc::new(claim) })
         });
-        let waiting = slot.waiting.as_ref().and_then(|waiting| moved(&waiting.claim, change));
-        let waiting = waiting.map(|claim| {
+        let waiting = slot.waiting.as_ref().map(|waiting| &waiting.claim);
+        let waiting = waiting.filter(|claim| claim.want().op.follows_file());
+        let waiting = waiting.and_then(|claim| moved(claim, change)).map(|claim| {
             let part = Part::Waiting;
             Event::Reshaped { ticket, part, claim: Arc::new(claim) }
         });
@@ -59,8 +63,16 @@ impl Table {
 
 /// Returns the new shape of a claim, if a change moved its names.
 fn moved(claim: &Claim, change: &Change) -> Option<Claim> {
-    let claim = Some(claim).filter(|claim| claim.want().op.follows_file())?;
-    claim.renamed(|place| new_name(place, change))
+    match claim.want().op {
+        Op::Open(_) => claim.renamed(|place| new_name(place, change)),
+        // The name itself is taken: who changes it is kin, and knows what it does.
+        Op::Create => claim.renamed(|place| {
+            let is_itself = |top: &ViewPath| place.path.as_ref() == Some(top);
+            let name = Some(change).filter(|change| !change.tops().into_iter().any(is_itself));
+            new_name(place, name?)
+        }),
+        _ => None,
+    }
 }
 
 /// Returns the new name of a place, `Some(None)` if it has none any more, `None` if it stays.

@@ -202,6 +202,36 @@ fn what_was_created_is_an_open_file_that_its_names_follow() {
 }
 
 #[test]
+fn what_is_being_created_moves_with_the_directories_above_it() {
+    check(
+        "
+        A create d/f   granted 1
+        B mv d e       granted 2
+        C W e/f        waits (the file is there, and its number not known yet)
+        A created e/f
+        A release      C granted 3
+        ",
+    );
+    check(
+        "
+        A create d/f   granted 1
+        B hold W e/    granted 2
+        B mv d e       granted 3
+        C W d/f        waits (what does not fit there keeps its name)
+        A release      C granted 4
+        ",
+    );
+    check(
+        "
+        A create f     granted 1
+        A unlink f     granted 2
+        B create f     waits (its name stays taken, whatever its own process does to it)
+        A release      B granted 3
+        ",
+    );
+}
+
+#[test]
 fn work_on_one_file_is_none_on_another() {
     check(
         "
