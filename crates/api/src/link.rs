@@ -95,6 +95,18 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
+    /// Returns whether a broker may be there a moment later: one that is just being started anew.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            ConnectError::NobodyThere(_, error) => error.kind() != io::ErrorKind::PermissionDenied,
+            ConnectError::NoBroker(_) | ConnectError::Silent => true,
+            ConnectError::Version(_)
+            | ConnectError::Unauthorized(_)
+            | ConnectError::Token(_)
+            | ConnectError::Refused(_) => false,
+        }
+    }
+
     /// Returns whether there is none on this machine that might have let others in: the kernel says
     /// that nobody listens.
     pub(crate) fn proves_that_no_broker_runs(&self) -> bool {

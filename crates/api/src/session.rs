@@ -248,12 +248,15 @@ impl Session {
         self.state().broker().clone()
     }
 
-    /// Asks the broker to serve a source, and waits for the answer.
+    /// Asks the broker to serve a source, and waits for the answer; if it is away, for its return, but
+    /// not for long.
     pub fn attach(&self, source: Source) -> Result<Attachment, AttachError> {
         let (answer, answered) = mpsc::channel();
         let space = self.state().attach(source, answer).ok_or(AttachError::BrokerGone)?;
-        let attached =
-            answered.recv_timeout(QUERY_PATIENCE).map_err(|_| AttachError::BrokerGone)?;
+        let attached = answered.recv_timeout(QUERY_PATIENCE).map_err(|_| {
+            self.state().forget_attach(space);
+            AttachError::BrokerGone
+        })?;
         let attached = attached.map_err(AttachError::Refused)?;
         let (name, prefix, notice) = (attached.space, attached.prefix, attached.notice);
         Ok(Attachment { space, name, prefix, notice })

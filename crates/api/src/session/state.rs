@@ -188,6 +188,7 @@ impl State {
         self.link = Link::Closed;
     }
 
+    /// A broker that is away, or goes before it has answered, is asked on return.
     pub fn attach(
         &mut self,
         source: Source,
@@ -195,14 +196,18 @@ impl State {
     ) -> Option<SpaceId> {
         let space = SpaceId(u32::try_from(self.number()).ok()?);
         let message = ClientMessage::Attach { space, source };
-        if !self.say(&message) {
-            return None;
-        }
+        self.say(&message);
         if let ClientMessage::Attach { space, source } = message {
             self.sources.insert(space, source);
         }
         self.attaching.insert(space, answer);
         Some(space)
+    }
+
+    /// Nobody waits for that answer any more.
+    pub fn forget_attach(&mut self, space: SpaceId) {
+        self.attaching.remove(&space);
+        self.sources.remove(&space);
     }
 
     pub fn query(&mut self, query: Query, answer: mpsc::Sender<Reply>) -> Option<u64> {

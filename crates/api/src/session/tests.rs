@@ -15,8 +15,8 @@ use super::state::{Call, State};
 use super::{Answer, Ask, Grant};
 use crate::link::Outgoing;
 use crate::wire::{
-    BrokerInfo, ClientMessage, Granted, Known, Origin, Party, Resume, ServerMessage, Source,
-    Welcome,
+    Attached, BrokerInfo, ClientMessage, Granted, Known, Origin, Party, Resume, ServerMessage,
+    Source, Welcome,
 };
 
 const LEASE: Duration = Duration::from_secs(10);
@@ -440,6 +440,33 @@ fn what_was_attached_is_told_again_on_return() {
     stage.breaks();
     stage.returns(Known::All);
     stage.check("", "attach 1, held 2, listed");
+}
+
+#[test]
+fn who_attaches_while_the_broker_is_away_is_answered_on_return() {
+    let mut stage = stage();
+    let attached = Attached { space: "b".to_owned(), prefix: ViewPath::root(), notice: None };
+    let bucket = |name: &str| Source {
+        origin: Origin::Bucket(name.to_owned()),
+        space: None,
+        by_host_and_port: false,
+        rules: None,
+    };
+    let [(early, to_early), (late, to_late)] = [(); 2].map(|()| crate::sync::mpsc::channel());
+    stage.state.attach(bucket("a"), early);
+    stage.check("", "attach 1");
+    stage.breaks();
+    let space = stage.state.attach(bucket("b"), late).unwrap();
+    let forgotten = stage.state.attach(bucket("c"), crate::sync::mpsc::channel().0).unwrap();
+    stage.state.forget_attach(forgotten);
+    stage.returns(Known::All);
+    stage.check("", "attach 1, attach 2, listed");
+    for space in [SpaceId(1), space] {
+        stage.hears(ServerMessage::Attached { space, attached: attached.clone() });
+    }
+    for answered in [to_early, to_late] {
+        assert_eq!(answered.try_recv(), Ok(Ok(attached.clone())));
+    }
 }
 
 #[test]

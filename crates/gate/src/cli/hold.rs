@@ -39,6 +39,12 @@ const PASSED_ON: [Signal; 6] =
 /// How long who watches a terminal may wait without being told for what.
 const QUIET: Duration = Duration::from_secs(1);
 
+/// How long a hold waits for a broker that is away: as long as who opens a file in a view does,
+/// unless told otherwise.
+const BROKER_PATIENCE: Duration = Duration::from_secs(10);
+/// How often that is looked for.
+const BROKER_PAUSE: Duration = Duration::from_millis(20);
+
 /// Take paths, all or none, run a command, let go
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Exit status: the command's; 1 if somebody else holds it (-n) or took it \
@@ -114,7 +120,7 @@ impl Args {
         listen_to_signals(tell.clone())?;
         let mut seen = self.look()?;
         said::warn_of_ungated(&seen);
-        let session = self.reach(&seen, Arc::new(Ear(tell.clone())))?;
+        let session = self.reach(&seen, Arc::new(Ear(tell.clone())), (&events, since))?;
         let mut hold = Hold { session, owner: 0, events };
         let mut attached = Vec::new();
         loop {
@@ -149,12 +155,19 @@ impl Args {
     }
 
     /// Connects to the broker of all these paths: what is taken at once is decided by one.
-    fn reach(&self, seen: &[Seen], ear: Arc<dyn Watcher>) -> Result<Session, Failure> {
+    fn reach(
+        &self,
+        seen: &[Seen],
+        ear: Arc<dyn Watcher>,
+        meanwhile: (&Receiver<Event>, Instant),
+    ) -> Result<Session, Failure> {
         let wanted = Wanted::find(&BrokerFlags::default(), &Settings::load()?)?;
         let client = ClientInfo::named(format!("gate hold … -- {}", name_of(&self.command[0])));
-        let connect = |address: &Address, ear| {
-            Session::connect(wanted.approach(address.clone()), client.clone(), ear)
-                .map_err(|error| Unreached { address: address.clone(), error })
+        let connect = |address: &Address, ear: Arc<dyn Watcher>| {
+            self.when_it_is_there(meanwhile, || {
+                Session::connect(wanted.approach(address.clone()), client.clone(), ear.clone())
+                    .map_err(|error| Unreached { address: address.clone(), error })
+            })
         };
         let mut addresses: Vec<Address> = seen.iter().map(|seen| seen.about.address()).collect();
         addresses.dedup();
@@ -167,6 +180,33 @@ impl Args {
             }
         }
         Ok(session)
+    }
+
+    /// Connects to a broker; one that is away is waited for, as long as this one may wait at all.
+    fn when_it_is_there(
+        &self,
+        (events, since): (&Receiver<Event>, Instant),
+        connect: impl Fn() -> Result<Session, Unreached>,
+    ) -> Result<Session, Failure> {
+        let patience = match self.patience(Duration::ZERO) {
+            Patience::Try => Duration::ZERO,
+            Patience::Limited(limit) => limit.min(BROKER_PATIENCE),
+            Patience::Endless => BROKER_PATIENCE,
+        };
+        loop {
+            let unreached = match connect() {
+                Err(unreached) if unreached.error.may_pass() => unreached,
+                outcome => return Ok(outcome?),
+            };
+            if since.elapsed() >= patience {
+                return Err(unreached.into());
+            }
+            if let Ok(Event::Signalled(Received { signal, .. })) = events.recv_timeout(BROKER_PAUSE)
+                && signal != Signal::CHILD
+            {
+                return Err(Failure::silent(by_signal(signal)));
+            }
+        }
     }
 
     /// Says how long to wait, after having waited.

@@ -22,7 +22,6 @@ impl State {
             return;
         }
         self.link = Link::Away { since: now };
-        self.attaching.clear();
         self.queries.clear();
         let asked = self.owners.iter().filter(|(_, owner)| matches!(owner, Owner::Asked(_)));
         self.errands = asked.map(|(number, _)| *number).collect();
