@@ -5,11 +5,12 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use gate_tests::wait::{SOON, wait_for, wait_until};
+use gate_tests::wait::{SOON, try_wait_for, wait_for, wait_until};
 use gate_tests::{World, kernel, scaled};
 use rustix::io::Errno;
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 
 /// N7: a view that was away for longer than its lease comes back without what it held.
 #[test]
@@ -258,6 +259,29 @@ fn n9_no_name_leads_the_view_out_of_its_source() {
     let above = world.script(&world.view(), "ls -d ../view && stat -c %i ..").run().success();
     let home = std::os::unix::fs::MetadataExt::ino(&fs::metadata(world.home()).unwrap());
     assert!(above.contains(&home.to_string()), "{above}");
+}
+
+/// The broker keeps a source busy as long as it is shown.
+#[test]
+fn a_source_can_be_unmounted_as_soon_as_its_view_is() {
+    assert!(rustix::process::geteuid().is_root(), "needs root: run `cargo xtask test`");
+    let mut world = World::bare();
+    world.script(world.home(), "mount -t tmpfs tmpfs source").run().success();
+    world.start_broker([""; 0]);
+    let view = world.view();
+    let server = world.gate(["mount", "--foreground", "source", "view"]).start();
+    wait_until(SOON, "it is mounted", || !kernel::mounts_below(&view).is_empty());
+    let broker = Pid::from_raw(world.broker_pid()).unwrap();
+    kill_process(broker, Signal::STOP).unwrap();
+    let umount = world.gate(["umount".as_ref(), view.as_os_str()]).start();
+    wait_until(SOON, "it is unmounted", || kernel::mounts_below(&view).is_empty());
+    let is_over = || kernel::is_dead(server.pid()).then_some(());
+    let early = try_wait_for(Duration::from_millis(300), is_over);
+    assert_eq!(early, None, "it did not wait until the broker knows");
+    kill_process(broker, Signal::CONT).unwrap();
+    umount.finish(SOON).success();
+    world.script(world.home(), "umount source").run().success();
+    server.finish(SOON).success();
 }
 
 /// N15: nothing that somebody still uses is unmounted, and nothing is lost by trying.

@@ -57,30 +57,6 @@ fn a_hold_ends_as_flock_does() {
 
 /// Nobody comes anew: S waits for H's file under another name by now, before X, for whom H waits.
 #[test]
-fn a_hold_that_begins_while_the_broker_is_away_waits_for_it_if_it_may() {
-    let mut world = World::new();
-    world.seed("f", "");
-    let view = world.view();
-    world.kill_broker();
-    let hold = |flags: &[&str]| {
-        let words = [&["hold"], flags, &["f", "--", "sh", "-c", "echo in"]].concat();
-        world.gate(words).dir(&view)
-    };
-    for at_once in [&["-n"][..], &["-w", "0"], &["-w", "50ms"]] {
-        let outcome = hold(at_once).run();
-        assert_eq!(outcome.code, Some(2), "{outcome}");
-        assert!(outcome.refusal().contains("cannot reach the broker"));
-    }
-    let [waits, ends] = [(); 2].map(|()| hold(&[]).start());
-    let looks = |hold: &Running| kernel::is_in_call(hold.pid(), libc::SYS_futex);
-    wait_until(SOON, "they look for it", || looks(&waits) && looks(&ends));
-    ends.signal(Signal::INT);
-    assert_eq!(ends.finish(SOON).code, Some(130));
-    world.start_broker([""; 0]);
-    assert_eq!(waits.finish(SOON).success(), "in\n");
-}
-
-#[test]
 fn a_circle_that_a_rename_closes_is_told_to_the_youngest_who_waits_in_it() {
     let world = World::new();
     for name in ["d/f", "e/g", "q"] {

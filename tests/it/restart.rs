@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use gate_tests::actor::{Actor, Fd};
 use gate_tests::locks::{Board, Lock};
+use gate_tests::run::Running;
 use gate_tests::wait::{SOON, wait_for, wait_until};
-use gate_tests::{World, scaled};
+use gate_tests::{World, kernel, scaled};
 use rustix::process::Signal;
 
 const LONG: Duration = Duration::from_secs(120);
@@ -241,4 +242,28 @@ fn after_a_reboot_turns_are_taken_at_once_where_all_clients_were_on_the_machine(
     let mut after = world.actor(&view);
     let fd = after.open("w", "f");
     after.close(fd);
+}
+
+#[test]
+fn a_hold_that_begins_while_the_broker_is_away_waits_for_it_if_it_may() {
+    let mut world = World::new();
+    world.seed("f", "");
+    let view = world.view();
+    world.kill_broker();
+    let hold = |flags: &[&str]| {
+        let words = [&["hold"], flags, &["f", "--", "sh", "-c", "echo in"]].concat();
+        world.gate(words).dir(&view)
+    };
+    for at_once in [&["-n"][..], &["-w", "0"], &["-w", "50ms"]] {
+        let outcome = hold(at_once).run();
+        assert_eq!(outcome.code, Some(2), "{outcome}");
+        assert!(outcome.refusal().contains("cannot reach the broker"));
+    }
+    let [waits, ends] = [(); 2].map(|()| hold(&[]).start());
+    let looks = |hold: &Running| kernel::is_in_call(hold.pid(), libc::SYS_futex);
+    wait_until(SOON, "they look for it", || looks(&waits) && looks(&ends));
+    ends.signal(Signal::INT);
+    assert_eq!(ends.finish(SOON).code, Some(130));
+    world.start_broker([""; 0]);
+    assert_eq!(waits.finish(SOON).success(), "in\n");
 }

@@ -56,7 +56,11 @@ pub struct Session(Arc<Life>);
 /// hears of that by silence: who is next in line is let in once the lease is over, or at once if the
 /// process ends on the broker's machine. To come back only to say good-bye would take a thread that
 /// outlives its session, which most processes do not, either.
-struct Life(Arc<Shared>);
+struct Life {
+    shared: Arc<Shared>,
+    /// Closed when the session's thread ends.
+    end: Mutex<mpsc::Receiver<()>>,
+}
 
 struct Shared {
     state: Mutex<State>,
@@ -236,11 +240,24 @@ impl Session {
         });
         let serving = shared.clone();
         let incoming = connection.incoming;
+        let (alive, end) = mpsc::channel();
         thread::Builder::new()
             .name("gate-session".into())
-            .spawn(move || reader::serve(&serving, incoming, greeted))
+            .spawn(move || {
+                reader::serve(&serving, incoming, greeted);
+                drop(alive);
+            })
             .map_err(|error| ConnectError::Refused(error.to_string()))?;
-        Ok(Session(Arc::new(Life(shared))))
+        Ok(Session(Arc::new(Life { shared, end: Mutex::new(end) })))
+    }
+
+    /// Ends the session for all who have it. Waits so long, if the broker is there, until it has taken
+    /// back what was the session's, such as the source that it kept from others.
+    pub fn part(&self, patience: Duration) {
+        self.0.say_goodbye();
+        let end = self.0.end.lock().unwrap_or_else(PoisonError::into_inner);
+        // Nothing is ever sent; whether it ends or takes too long, this is over.
+        let _ = end.recv_timeout(patience);
     }
 
     /// Returns who the broker is, as last seen.
@@ -267,7 +284,7 @@ impl Session {
     pub fn acquire(&self, ask: Ask, then: Box<dyn FnMut(Answer) + Send>) -> u64 {
         let (owner, must_stir) = self.state().acquire(ask, then, now());
         if must_stir {
-            self.0.0.stirred.notify_one();
+            self.0.shared.stirred.notify_one();
         }
         owner
     }
@@ -308,7 +325,7 @@ impl Session {
     /// nothing to an owner whose final answer was already told.
     pub fn withdraw(&self, owner: u64, why: Refusal) {
         if self.state().withdraw(owner, why) {
-            self.0.0.stirred.notify_one();
+            self.0.shared.stirred.notify_one();
         }
     }
 
@@ -326,7 +343,7 @@ impl Session {
     /// heard of, waits for that, at most `patience`; then ask again what is held: it may have been
     /// revoked. Cheap as long as all is well. Not for the session's own thread.
     pub fn may_act(&self, patience: Duration) -> bool {
-        let standing = &self.0.0.standing;
+        let standing = &self.0.shared.standing;
         if standing.is_good() {
             return true;
         }
@@ -340,7 +357,7 @@ impl Session {
     pub fn hear_out(&self, patience: Duration) -> bool {
         let asked = Moment::now();
         self.state().ping(asked);
-        self.0.0.standing.await_proof(asked, patience)
+        self.0.shared.standing.await_proof(asked, patience)
     }
 
     /// Returns who holds and who waits; with `newer_than`, once that changed, within `patience`.
@@ -428,7 +445,7 @@ impl Session {
     }
 
     fn state(&self) -> Speaking<'_> {
-        self.0.0.state()
+        self.0.shared.state()
     }
 }
 
@@ -472,10 +489,16 @@ impl Drop for Speaking<'_> {
     }
 }
 
+impl Life {
+    fn say_goodbye(&self) {
+        self.shared.state().goodbye();
+        self.shared.stirred.notify_one();
+    }
+}
+
 impl Drop for Life {
     fn drop(&mut self) {
-        self.0.state().goodbye();
-        self.0.stirred.notify_one();
+        self.say_goodbye();
     }
 }
 

@@ -11,6 +11,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
 
 use gate_api::session::{Attachment, Quiet, Recall, Session, Watcher};
 use gate_api::{process, wire};
@@ -33,6 +34,8 @@ use crate::room;
 use crate::timer::Timer;
 use crate::view::{FileSystemNumber, Parts, Served, Settings, View};
 
+/// How long the broker may take to hear that a view came to its end.
+const PARTING_PATIENCE: Duration = Duration::from_secs(3);
 /// How many requests of one mount are worked on at once.
 const WORKERS: NonZeroUsize = NonZeroUsize::new(4).expect("4 is not 0");
 
@@ -285,7 +288,12 @@ impl Ready {
 
     /// Serves the view until it is unmounted.
     pub fn serve(self) -> Result<(), ServeError> {
-        self.session.serve(WORKERS, &Arc::new(Served(self.view))).map_err(ServeError::Io)
+        let broker = self.view.broker.clone();
+        let served = self.session.serve(WORKERS, &Arc::new(Served(self.view)));
+        // Whoever waits for the end of this process may then do to the source what it wants: the
+        // broker keeps it busy until it has heard of the end.
+        broker.part(PARTING_PATIENCE);
+        served.map_err(ServeError::Io)
     }
 }
 
