@@ -456,10 +456,11 @@ impl Oracle {
         one == other || self.kin.contains(&(one.clone(), other.clone()))
     }
 
-    /// Returns what a client may rely on: a name of an open handle may have moved meanwhile.
+    /// Returns what a client may rely on: a name of an open handle, or of what is being created, may
+    /// have moved meanwhile.
     pub fn relied_on(&self, op: Op, footprint: Footprint) -> Footprint {
         match op {
-            Op::Open(_) if self.names == Names::Move => footprint.nameless(),
+            Op::Open(_) | Op::Create if self.names == Names::Move => footprint.nameless(),
             _ => footprint,
         }
     }
