@@ -98,8 +98,14 @@ impl Spaces {
         };
         let space = self.spaces.get_mut(&seat.space).expect("found or made above");
         space.clients += 1;
-        let (name, prefix) = (space.name.clone(), seat.prefix.clone());
-        Ok((seat, Attached { space: name, prefix, notice }))
+        let attached = Attached { notice, ..self.attached(&seat) };
+        Ok((seat, attached))
+    }
+
+    /// Says where an attached source lies.
+    pub fn attached(&self, seat: &Seat) -> Attached {
+        let space = self.spaces.get(&seat.space).expect("it is attached");
+        Attached { space: space.name.clone(), prefix: seat.prefix.clone(), notice: None }
     }
 
     /// Counts one attachment of a former run.

@@ -81,10 +81,16 @@ impl Desk {
             }
             (Stage::Listing { session, .. }, ClientMessage::Attach { space, source }) => {
                 let session = *session;
-                let client = self.sessions.get(session);
-                // The journal may have lost it, and with it every name that the client gives.
-                if client.is_some_and(|client| !client.seats.contains_key(&space)) {
-                    self.attach(connection, session, space, source);
+                let Some(client) = self.sessions.get(session) else { return };
+                match client.seats.get(&space) {
+                    // It may have gone before it heard of that.
+                    Some(seat) => {
+                        let attached = self.spaces.attached(seat);
+                        let message = ServerMessage::Attached { space, attached };
+                        self.letters.push(Letter::Client(connection, message));
+                    }
+                    // The journal may have lost it, and with it every name that the client gives.
+                    None => self.attach(connection, session, space, source),
                 }
             }
             (Stage::Listing { .. }, ClientMessage::Listed) => self.reclaim(now, connection),

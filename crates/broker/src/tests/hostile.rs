@@ -231,6 +231,22 @@ fn a_session_is_resumed_by_its_key_alone() {
 }
 
 #[test]
+fn who_went_before_its_source_was_attached_is_told_on_return() {
+    let state = tempfile::tempdir().unwrap();
+    let broker = start(&state);
+    let (mut first, session, _) = Raw::connect(&broker, None);
+    first.say([attach()]);
+    let ServerMessage::Attached { attached, .. } = first.hears() else { panic!("it is attached") };
+    drop(first);
+    let (mut again, _, resumed) = Raw::connect(&broker, Some(session));
+    assert!(resumed);
+    again.say([attach(), ClientMessage::Listed]);
+    let told = again.hears();
+    assert!(matches!(&told, ServerMessage::Attached { attached: now, .. } if *now == attached));
+    assert!(matches!(again.hears(), ServerMessage::Restored));
+}
+
+#[test]
 fn a_path_that_leads_out_of_its_source_is_no_path() {
     let state = tempfile::tempdir().unwrap();
     let broker = start(&state);
