@@ -336,13 +336,13 @@ impl Oracle {
             let over = self.contacts.may_be_over(owner.session, now);
             let limit = seen.claim.max_hold.map(|limit| seen.since + limit);
             let mut excused = self.excused.get(&owner).copied().into_iter().chain(limit);
-            if excused.any(|from| from <= now) {
-                continue;
+            if !excused.any(|from| from <= now) {
+                // Its client has not heard of it, and must know by itself.
+                assert!(over, "{ticket} of {owner:?} was taken away for no reason");
+                self.tally.lost_leases += u64::from(self.beliefs.contains_key(&owner));
             }
-            // Its client has not heard of it, and must know by itself.
-            assert!(over, "{ticket} of {owner:?} was taken away for no reason");
-            self.excused.insert(owner, now);
-            self.tally.lost_leases += u64::from(self.beliefs.contains_key(&owner));
+            // What it had is gone, whatever it goes on to believe.
+            self.excused.entry(owner).or_insert(now);
         }
     }
 
