@@ -543,7 +543,7 @@ fn who_is_not_let_in_is_told_who_holds_it() {
 
 #[test]
 fn who_watches_a_hold_wait_is_told_for_whom() {
-    let world = World::new();
+    let mut world = World::new();
     world.seed("f", "");
     let mut holder = world.actor_under_hold(&world.view(), ["f"]);
     let terminal = Terminal::open(&world, 120, 24);
@@ -556,6 +556,11 @@ fn who_watches_a_hold_wait_is_told_for_whom() {
     terminal.wait_for("gate hold: waits: gate hold");
     holder.leave();
     terminal.wait_for("in 42");
+    world.kill_broker();
+    terminal.enter(&format!("{} hold f -- echo in $((40 + 3))", gate.display()));
+    terminal.wait_for("gate hold: waits: the broker is away");
+    world.start_broker([""; 0]);
+    terminal.wait_for("in 43");
     // Its working directory is not in the way of the view's end.
     terminal.enter("cd /");
 }

@@ -193,6 +193,7 @@ impl Args {
             Patience::Limited(limit) => limit.min(BROKER_PATIENCE),
             Patience::Endless => BROKER_PATIENCE,
         };
+        let mut is_told = !std::io::stderr().is_terminal();
         loop {
             let unreached = match connect() {
                 Err(unreached) if unreached.error.may_pass() => unreached,
@@ -200,6 +201,9 @@ impl Args {
             };
             if since.elapsed() >= patience {
                 return Err(unreached.into());
+            }
+            if since.elapsed() >= QUIET && !std::mem::replace(&mut is_told, true) {
+                said::waits_for_broker();
             }
             if let Ok(Event::Signalled(Received { signal, .. })) = events.recv_timeout(BROKER_PAUSE)
                 && signal != Signal::CHILD

@@ -93,6 +93,11 @@ pub fn waits(session: &Session, seen: &[Seen]) {
     }
 }
 
+/// Tells who watches that there is nobody yet who could let it in.
+pub fn waits_for_broker() {
+    output::say_line("gate hold: waits: the broker is away");
+}
+
 /// Tells in one line who has what was not to be had.
 pub fn refused(session: &Session, seen: &[Seen]) {
     match holder(session, seen) {
