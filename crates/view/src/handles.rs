@@ -55,6 +55,8 @@ pub(crate) struct Handles {
     owners: Mutex<FxHashMap<u64, Arc<Handle>>>,
     /// Who has a file open, each as often as it has.
     users: Mutex<FxHashMap<NodeId, Vec<Arc<Handle>>>>,
+    /// How many of the owners' handles are fenced; it changes with the lock of these.
+    fenced: AtomicU64,
     next: AtomicU64,
     started: Instant,
 }
@@ -121,6 +123,7 @@ impl Handles {
             directories: RwLock::default(),
             owners: Mutex::default(),
             users: Mutex::default(),
+            fenced: AtomicU64::new(0),
             next: AtomicU64::new(1),
             started: Instant::now(),
         }
@@ -155,7 +158,11 @@ impl Handles {
     pub fn remove(&self, id: HandleId) -> Option<Arc<Handle>> {
         let handle = self.files.write().unwrap_or_else(PoisonError::into_inner).remove(&id)?;
         if let Turn::Granted { owner } = handle.turn {
-            lock(&self.owners).remove(&owner);
+            let mut owners = lock(&self.owners);
+            owners.remove(&owner);
+            if handle.fence.is_shut() {
+                self.fenced.fetch_sub(1, Ordering::Relaxed);
+            }
         }
         let mut users = lock(&self.users);
         if let Some(of_node) = users.get_mut(&handle.node) {
@@ -176,8 +183,12 @@ impl Handles {
     /// Fences the handle of an owner: from now on its calls fail and change nothing. What an owner
     /// without a handle has is in the hands of a call, which gives it back.
     pub fn fence(&self, owner: u64) -> Quiet {
-        let handle = lock(&self.owners).get(&owner).cloned();
-        match handle.map(|handle| (handle.fence.shut(), handle.way)) {
+        let owners = lock(&self.owners);
+        let found = owners.get(&owner).map(|handle| (handle.fence.shut(), handle.way));
+        if found.is_some_and(|(found, _)| found != Found::Shut) {
+            self.fenced.fetch_add(1, Ordering::Relaxed);
+        }
+        match found {
             Some((Found::Nobody, Way::Direct | Way::Shared)) => Quiet::Now,
             Some((Found::Nobody, Way::Unfenced) | (Found::Somebody | Found::Shut, _)) | None => {
                 Quiet::Later
@@ -239,6 +250,10 @@ impl Handles {
 
     /// Returns whether a file is open to be written by somebody whose turn was taken away.
     pub fn has_fenced_writer(&self, node: NodeId) -> bool {
+        // Hardly ever is there any; who waits for a turn that was taken away comes after that.
+        if self.fenced.load(Ordering::Relaxed) == 0 {
+            return false;
+        }
         let is_fenced = |handle: &Arc<Handle>| handle.user.writes && handle.fence.is_shut();
         lock(&self.users).get(&node).is_some_and(|users| users.iter().any(is_fenced))
     }
