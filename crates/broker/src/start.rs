@@ -114,11 +114,12 @@ impl Broker {
         let (journal, memory) = Journal::open(&state_dir, &boot).map_err(StartError::Journal)?;
         let poll = Poll::new().map_err(StartError::System)?;
         let (inbox, mail) = Inbox::new(poll.registry(), WAKER).map_err(StartError::System)?;
-        let http = options.listen.take().map(|listen| Http::start(listen, inbox.clone()));
-        let http = http.transpose().map_err(StartError::Listen)?;
         let socket = state_dir.join(SOCKET_NAME);
         let listener = listen(&socket)
             .map_err(|error| StartError::StateDir(options.state_dir.clone(), error))?;
+        // Last: who finds the port open finds the socket, too.
+        let http = options.listen.take().map(|listen| Http::start(listen, inbox.clone()));
+        let http = http.transpose().map_err(StartError::Listen)?;
         let (prober, cases) = channel();
         let probing = inbox.clone();
         spawn("gate-prober", move || kin::run(probing, &cases)).map_err(StartError::System)?;
