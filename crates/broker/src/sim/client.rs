@@ -240,6 +240,9 @@ impl Client {
             self.carry_out(Some(call), scene);
         }
         if known == Known::Nothing {
+            // What was taken away in the former session, and is not done with, counts for nothing in
+            // this one: its lease is over.
+            scene.oracle.dies(self.number);
             self.may_act(since + lease, scene);
         }
         self.send_what_was_said(scene);
