@@ -195,11 +195,11 @@ impl State {
         answer: mpsc::Sender<AttachAnswer>,
     ) -> Option<SpaceId> {
         let space = SpaceId(u32::try_from(self.number()).ok()?);
-        let message = ClientMessage::Attach { space, source };
-        self.say(&message);
-        if let ClientMessage::Attach { space, source } = message {
-            self.sources.insert(space, source);
+        if self.is_closed() {
+            return None;
         }
+        self.say(&ClientMessage::Attach { space, source: source.clone() });
+        self.sources.insert(space, source);
         self.attaching.insert(space, answer);
         Some(space)
     }

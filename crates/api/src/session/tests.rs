@@ -424,16 +424,19 @@ fn who_had_an_answer_while_the_list_was_on_its_way_leaves_the_place_it_got_from_
     stage.check("1 interrupted, 2 interrupted", "withdraw 1, release 2");
 }
 
-#[test]
-fn what_was_attached_is_told_again_on_return() {
-    let mut stage = stage();
-    let source = Source {
-        origin: Origin::Bucket("b".to_owned()),
+fn bucket(name: &str) -> Source {
+    Source {
+        origin: Origin::Bucket(name.to_owned()),
         space: None,
         by_host_and_port: false,
         rules: None,
-    };
-    stage.state.attach(source, crate::sync::mpsc::channel().0);
+    }
+}
+
+#[test]
+fn what_was_attached_is_told_again_on_return() {
+    let mut stage = stage();
+    stage.state.attach(bucket("b"), crate::sync::mpsc::channel().0);
     let held = stage.ask(Patience::Endless);
     stage.granted(held);
     stage.check("2 granted", "attach 1, acquire 2");
@@ -446,12 +449,6 @@ fn what_was_attached_is_told_again_on_return() {
 fn who_attaches_while_the_broker_is_away_is_answered_on_return() {
     let mut stage = stage();
     let attached = Attached { space: "b".to_owned(), prefix: ViewPath::root(), notice: None };
-    let bucket = |name: &str| Source {
-        origin: Origin::Bucket(name.to_owned()),
-        space: None,
-        by_host_and_port: false,
-        rules: None,
-    };
     let [(early, to_early), (late, to_late)] = [(); 2].map(|()| crate::sync::mpsc::channel());
     stage.state.attach(bucket("a"), early);
     stage.check("", "attach 1");
@@ -467,6 +464,9 @@ fn who_attaches_while_the_broker_is_away_is_answered_on_return() {
     for answered in [to_early, to_late] {
         assert_eq!(answered.try_recv(), Ok(Ok(attached.clone())));
     }
+    // Who has said good-bye does not come back.
+    stage.state.goodbye();
+    assert_eq!(stage.state.attach(bucket("d"), crate::sync::mpsc::channel().0), None);
 }
 
 #[test]
