@@ -67,9 +67,8 @@ fn moved(claim: &Claim, change: &Change) -> Option<Claim> {
         Op::Open(_) => claim.renamed(|place| new_name(place, change)),
         // The name itself is taken: who changes it is kin, and knows what it does.
         Op::Create => claim.renamed(|place| {
-            let is_itself = |top: &ViewPath| place.path.as_ref() == Some(top);
-            let name = Some(change).filter(|change| !change.tops().into_iter().any(is_itself));
-            new_name(place, name?)
+            let is_changed = change.tops().contains(&place.path.as_ref()?);
+            if is_changed { None } else { new_name(place, change) }
         }),
         _ => None,
     }
@@ -77,22 +76,17 @@ fn moved(claim: &Claim, change: &Change) -> Option<Claim> {
 
 /// Returns the new name of a place, `Some(None)` if it has none any more, `None` if it stays.
 fn new_name(place: &Place, change: &Change) -> Option<Option<ViewPath>> {
-    let path = place.path.as_ref()?;
+    let path = place.path.as_ref().filter(|_| change.space() == place.space)?;
     let moved = |from: &ViewPath, to: &ViewPath| {
         let rest = path.beneath(from)?;
         Some(rest.below(to).ok())
     };
     match change {
-        Change::Removed { space, path: gone } if *space == place.space => {
-            (path == gone).then_some(None)
-        }
-        Change::Renamed { space, from, to } if *space == place.space => {
+        Change::Removed { path: gone, .. } => (path == gone).then_some(None),
+        Change::Renamed { from, to, .. } => {
             moved(from, to).or_else(|| (path == to).then_some(None))
         }
-        Change::Exchanged { space, one, other } if *space == place.space => {
-            moved(one, other).or_else(|| moved(other, one))
-        }
-        _ => None,
+        Change::Exchanged { one, other, .. } => moved(one, other).or_else(|| moved(other, one)),
     }
 }
 
