@@ -5,7 +5,8 @@
 //! the rules and none of their code ([`oracle`]) looks after each step.
 //!
 //! A life that fails says how to live it again: `GATE_SIM_SEED=n`. `GATE_SIM_SEEDS=n` lives more of
-//! them, and `GATE_SIM_FROM=n` leaves out those before. Not here: threads, sockets, processes; the tests beside this and `tests/it` have those.
+//! them, and `GATE_SIM_FROM=n` leaves out those before. Not here: threads, sockets, processes; the
+//! tests beside this and `tests/it` have those.
 
 mod chance;
 mod client;

@@ -268,7 +268,7 @@ impl Store {
         }
         let newest = Cursor { epoch: u64::MAX, number: u64::MAX };
         let newest = select(&connection, UP_TO, newest, 1).map_err(|error| trouble(&error))?;
-        let former = self.former(newest.first().map(|block| &**block))?;
+        let former = self.former(newest.first().map(Arc::as_ref))?;
         self.connection = Some(connection);
         Ok(former)
     }

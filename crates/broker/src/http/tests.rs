@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
 use gate_api::Address;
-use gate_api::wire::{LineState, Scope};
+use gate_api::wire::{Line, LineState, Scope};
 use gate_core::lock::want::{Access, Op};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -78,11 +78,16 @@ impl Served {
 
     /// Waits for the moment at which so many wait.
     fn await_queue(&self, count: usize) {
+        let waits = |line: &&Line| matches!(line.state, LineState::Waiting { .. });
+        self.await_lines(|lines| lines.iter().filter(waits).count() == count);
+    }
+
+    /// Waits for the moment at which all that is held and waited for is as it should be.
+    fn await_lines(&self, is_so: impl Fn(&[Line]) -> bool) {
         let (client, mut version) = (connect(&self.broker.address(), "watch"), None);
         loop {
             let locks = client.session.locks(&Scope::Everything, version, SOON).unwrap();
-            let waits = |state: &LineState| matches!(state, LineState::Waiting { .. });
-            if locks.lines.iter().filter(|line| waits(&line.state)).count() == count {
+            if is_so(&locks.lines) {
                 return;
             }
             version = Some(locks.version);

@@ -131,10 +131,7 @@ fn locks_are_recalled_and_broken_with_the_scope_admin_alone() {
     assert_eq!(served.shows(Some(ADMIN), "POST /v1/locks/break", &end).0, 200);
     assert_eq!(owner.hears(), Heard::Revoked(held.number, Revocation::Broken));
     // It is there until its owner has said that it writes nothing any more.
-    let mut locks = owner.session.locks(&Scope::Everything, None, SOON).unwrap();
-    while !locks.lines.is_empty() {
-        locks = owner.session.locks(&Scope::Everything, Some(locks.version), SOON).unwrap();
-    }
+    served.await_lines(<[_]>::is_empty);
     assert_eq!(served.shows(Some(ADMIN), "POST /v1/locks/break", &end).0, 404);
 }
 
