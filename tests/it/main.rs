@@ -10,6 +10,7 @@ mod bypass;
 mod bytes;
 mod client;
 mod coherence;
+mod daemon;
 mod doctor;
 mod doors;
 mod earlier;

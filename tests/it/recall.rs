@@ -4,6 +4,7 @@ use gate_tests::actor::Fd;
 use gate_tests::wait::{SOON, wait_until};
 use gate_tests::{Actor, World};
 use rustix::io::Errno;
+use serde_json::{Value, json};
 
 /// Lets one open `f` to write, and another wait for it.
 fn held_and_waited_for(world: &World) -> (Actor, Fd, Actor) {
@@ -170,6 +171,23 @@ fn a_hold_that_is_sent_away_is_told_why() {
     assert_eq!(outcome.code, Some(1), "{outcome}");
     assert!(outcome.refusal().contains("somebody ended its wait: not before noon"));
     holder.leave();
+}
+
+#[test]
+fn programs_are_told_which_lock_was_recalled_or_broken() {
+    let world = World::new();
+    let (_holder, _, mut waiter) = held_and_waited_for(&world);
+    let ticket = world.board().held("f").next().unwrap().ticket;
+    let path = world.view().join("f");
+    let said = |words: &[&str]| {
+        let said = world.gate(words).args([path.as_os_str()]).run().success();
+        serde_json::from_str::<Value>(&said).unwrap()
+    };
+    let recalled = json!({"version": 1, "ticket": ticket, "within_us": 90_500_000});
+    assert_eq!(said(&["recall", "--json", "--within", "90.5"]), recalled);
+    let broken = json!({"version": 1, "ticket": ticket});
+    assert_eq!(said(&["break", "--json", "--reason", "x"]), broken);
+    waiter.opened();
 }
 
 #[test]

@@ -1,9 +1,14 @@
 //! `gate break`
 
+use serde_json::json;
+
 use crate::failure::{Exit, Failure};
 use crate::output;
 use crate::reach::BrokerFlags;
 use crate::target::Target;
+
+/// The version of the JSON form.
+const JSON_VERSION: u32 = 1;
 
 /// Take a lock away from its holder, or send a waiter away
 ///
@@ -16,6 +21,9 @@ pub struct Args {
     /// Say why, to whoever loses it
     #[arg(long, value_name = "TEXT", value_parser = reason)]
     reason: String,
+    /// Write JSON
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     broker: BrokerFlags,
 }
@@ -24,7 +32,11 @@ impl Args {
     pub fn run(self) -> Result<Exit, Failure> {
         let target = Target::find(&self.lock, &self.broker, "gate break")?;
         target.order(|session, ticket| session.break_lock(ticket, self.reason.clone()))?;
-        output::print(&format!("ticket {} is broken\n", target.ticket))?;
+        let ticket = target.ticket;
+        match self.json {
+            true => output::print_json(&json!({"version": JSON_VERSION, "ticket": ticket}))?,
+            false => output::print(&format!("ticket {ticket} is broken\n"))?,
+        }
         Ok(Exit::Success)
     }
 }

@@ -7,6 +7,7 @@ use clap::ValueEnum;
 use gate_api::{ClientInfo, Watcher, process};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Signal, pidfd_send_signal};
+use serde_json::json;
 
 use super::broker::Limits;
 use super::broker::serve;
@@ -19,6 +20,9 @@ use crate::reach::{BrokerFlags, DaemonFlags, Deaf, Reached, Wanted, start_daemon
 /// How long a daemon may take to end in order.
 const END_PATIENCE: Timespec = Timespec { tv_sec: 30, tv_nsec: 0 };
 
+/// The version of the JSON form.
+const JSON_VERSION: u32 = 1;
+
 /// Run, start or stop the broker of this user; root's is the system's
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -29,6 +33,9 @@ pub struct Args {
     /// state directory]
     #[arg(long, value_name = "DIR", env = "GATE_STATE_DIR")]
     state_dir: Option<PathBuf>,
+    /// Write JSON: of status
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     limits: Limits,
 }
@@ -47,6 +54,11 @@ enum Action {
 
 impl Args {
     pub fn run(self) -> Result<Exit, Failure> {
+        if self.json && self.action != Action::Status {
+            let hint = "write it as `gate daemon status --json`";
+            let what = "cannot understand the command line";
+            return Err(Failure::new(what, "--json is for status", hint).exit(Exit::Unable));
+        }
         let settings = Settings::load()?;
         let flags = BrokerFlags { state_dir: self.state_dir.clone(), ..BrokerFlags::default() };
         let state_dir = flags.state_dir(&settings)?;
@@ -54,6 +66,7 @@ impl Args {
             Action::Run => self.serve(&settings, state_dir),
             Action::Start => self.start(&state_dir),
             Action::Stop => stop(&state_dir),
+            Action::Status if self.json => status_json(&state_dir),
             Action::Status => status(&state_dir),
         }
     }
@@ -119,6 +132,21 @@ fn status(state_dir: &Path) -> Result<Exit, Failure> {
     let (pid, version) = (broker.pid, broker.version);
     output::print(&format!("it runs at {address}, gate {version}, process {pid}\n"))?;
     Ok(Exit::Success)
+}
+
+/// As [`status`]; that none runs is an answer, too.
+fn status_json(state_dir: &Path) -> Result<Exit, Failure> {
+    let running = find(state_dir)?;
+    let broker = running.as_ref().map(|Reached { session, address }| {
+        let broker = session.broker();
+        json!({"address": address.to_string(), "pid": broker.pid, "version": broker.version})
+    });
+    output::print_json(&json!({
+        "version": JSON_VERSION,
+        "state_dir": state_dir.display().to_string(),
+        "broker": broker,
+    }))?;
+    Ok(if running.is_some() { Exit::Success } else { Exit::Failed })
 }
 
 fn find(state_dir: &Path) -> Result<Option<Reached>, Failure> {
