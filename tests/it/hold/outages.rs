@@ -97,6 +97,41 @@ fn n5_a_hold_that_is_stopped_beyond_its_lease_holds_up_nobody_over_tcp_either() 
     other.leave();
 }
 
+/// By the variable, or by the flag, which wins.
+#[test]
+fn a_hold_that_is_stopped_has_the_lease_it_asked_for() {
+    let world = World::new();
+    let files = ["f", "g", "h"];
+    files.iter().for_each(|name| world.seed(name, ""));
+    let cases = [
+        (&["f"][..], "200", "first"),
+        (&["g", "--lease-ms", "200"], "3600000", "second"),
+        (&["h", "--lease-ms", "3600000"], "200", "third"),
+    ];
+    let holds = cases.map(|(args, lease_ms, word)| {
+        let command = ["--", "sh", "-c", &format!("echo {word}; read _ || true")];
+        let hold = world.gate(["hold"]).args(args).args(command).env("GATE_LEASE_MS", lease_ms);
+        let hold = hold.dir(world.view()).start_with_input();
+        wait_until(SOON, "it holds", || hold.so_far().contains(word));
+        hold
+    });
+    holds.iter().for_each(Running::stop);
+    let mut others = files.map(|name| {
+        let mut other = world.actor(&world.view());
+        other.tell(["open", "w", name]);
+        other
+    });
+    let [first, second, third] = &mut others;
+    first.opened();
+    second.opened();
+    assert!(third.is_busy());
+    for hold in &holds {
+        hold.signal(Signal::CONT);
+    }
+    let [first, second, third] = holds.map(|hold| hold.finish(SOON).code);
+    assert_eq!((first, second, third), (Some(1), Some(1), Some(0)));
+}
+
 /// Both wait for it when it goes on, that its turn was taken away and that its command ended.
 #[test]
 fn a_hold_that_was_taken_away_while_it_was_stopped_says_so_though_its_command_has_ended() {

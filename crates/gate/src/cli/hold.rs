@@ -39,10 +39,10 @@ const PASSED_ON: [Signal; 6] =
 /// How long who watches a terminal may wait without being told for what.
 const QUIET: Duration = Duration::from_secs(1);
 
-/// How long a hold waits for a broker that is away: as long as who opens a file in a view does,
-/// unless told otherwise.
+/// How long a hold waits for a broker that is away, unless it has a lease of its own: as long as who
+/// opens a file in a view does.
 const BROKER_PATIENCE: Duration = Duration::from_secs(10);
-/// How often that is looked for.
+/// How often it is looked for.
 const BROKER_PAUSE: Duration = Duration::from_millis(20);
 
 /// Take paths, all or none, run a command, let go
@@ -69,6 +69,10 @@ pub struct Args {
     /// Say why, to those who wait
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true, value_parser = reason)]
     reason: String,
+    /// Keep what is held while broker and hold do not reach each other for so long
+    /// [default: 10000]
+    #[arg(long, value_name = "MS", env = "GATE_LEASE_MS")]
+    lease_ms: Option<u64>,
     /// The command and its arguments
     #[arg(last = true, required = true, value_name = "CMD")]
     command: Vec<OsString>,
@@ -161,10 +165,13 @@ impl Args {
         ear: Arc<dyn Watcher>,
         meanwhile: (&Receiver<Event>, Instant),
     ) -> Result<Session, Failure> {
-        let wanted = Wanted::find(&BrokerFlags::default(), &Settings::load()?)?;
-        let client = ClientInfo::named(format!("gate hold … -- {}", name_of(&self.command[0])));
+        let settings = Settings::load()?;
+        let wanted = Wanted::find(&BrokerFlags::default(), &settings)?;
+        let lease = self.lease_ms.or(settings.lease_ms).map(Duration::from_millis);
+        let name = format!("gate hold … -- {}", name_of(&self.command[0]));
+        let client = ClientInfo { lease, ..ClientInfo::named(name) };
         let connect = |address: &Address, ear: Arc<dyn Watcher>| {
-            self.when_it_is_there(meanwhile, || {
+            when_it_is_there(self.patience_with_broker(lease), meanwhile, || {
                 Session::connect(wanted.approach(address.clone()), client.clone(), ear.clone())
                     .map_err(|error| Unreached { address: address.clone(), error })
             })
@@ -182,37 +189,6 @@ impl Args {
         Ok(session)
     }
 
-    /// Connects to a broker; one that is away is waited for, as long as this one may wait at all.
-    fn when_it_is_there(
-        &self,
-        (events, since): (&Receiver<Event>, Instant),
-        connect: impl Fn() -> Result<Session, Unreached>,
-    ) -> Result<Session, Failure> {
-        let patience = match self.patience(Duration::ZERO) {
-            Patience::Try => Duration::ZERO,
-            Patience::Limited(limit) => limit.min(BROKER_PATIENCE),
-            Patience::Endless => BROKER_PATIENCE,
-        };
-        let mut is_told = !std::io::stderr().is_terminal();
-        loop {
-            let unreached = match connect() {
-                Err(unreached) if unreached.error.may_pass() => unreached,
-                outcome => return Ok(outcome?),
-            };
-            if since.elapsed() >= patience {
-                return Err(unreached.into());
-            }
-            if since.elapsed() >= QUIET && !std::mem::replace(&mut is_told, true) {
-                said::waits_for_broker();
-            }
-            if let Ok(Event::Signalled(Received { signal, .. })) = events.recv_timeout(BROKER_PAUSE)
-                && signal != Signal::CHILD
-            {
-                return Err(Failure::silent(by_signal(signal)));
-            }
-        }
-    }
-
     /// Says how long to wait, after having waited.
     fn patience(&self, waited: Duration) -> Patience {
         match self.timeout {
@@ -220,6 +196,16 @@ impl Args {
             Some(Duration::ZERO) => Patience::Try,
             Some(limit) => Patience::Limited(limit.saturating_sub(waited)),
             None => Patience::Endless,
+        }
+    }
+
+    /// Says how long to wait for a broker that is away.
+    fn patience_with_broker(&self, lease: Option<Duration>) -> Duration {
+        let usual = lease.unwrap_or(BROKER_PATIENCE);
+        match self.patience(Duration::ZERO) {
+            Patience::Try => Duration::ZERO,
+            Patience::Limited(limit) => limit.min(usual),
+            Patience::Endless => usual,
         }
     }
 
@@ -311,6 +297,32 @@ fn listen_to_signals(tell: Sender<Event>) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Connects to a broker; one that is away is waited for.
+fn when_it_is_there(
+    patience: Duration,
+    (events, since): (&Receiver<Event>, Instant),
+    connect: impl Fn() -> Result<Session, Unreached>,
+) -> Result<Session, Failure> {
+    let mut is_told = !std::io::stderr().is_terminal();
+    loop {
+        let unreached = match connect() {
+            Err(unreached) if unreached.error.may_pass() => unreached,
+            outcome => return Ok(outcome?),
+        };
+        if since.elapsed() >= patience {
+            return Err(unreached.into());
+        }
+        if since.elapsed() >= QUIET && !std::mem::replace(&mut is_told, true) {
+            said::waits_for_broker();
+        }
+        if let Ok(Event::Signalled(Received { signal, .. })) = events.recv_timeout(BROKER_PAUSE)
+            && signal != Signal::CHILD
+        {
+            return Err(Failure::silent(by_signal(signal)));
+        }
+    }
+}
+
 /// Attaches the source of each view once, and says where the paths lie in them.
 fn places(
     session: &Session,
@@ -380,6 +392,17 @@ mod tests {
         assert_eq!(patience(&["-w", "1"], 2_000), Patience::Limited(Duration::ZERO));
         assert_eq!(patience(&["-w", "0"], 9), Patience::Try);
         assert_eq!(patience(&["-w", "1", "--nb"], 9), Patience::Try);
+    }
+
+    #[test]
+    fn a_broker_is_waited_for_as_long_as_a_lease_unless_a_limit_is_shorter() {
+        let patience = |words: &[&str], lease_s: Option<u64>| {
+            let args = parse(&[words, &["a", "--", "true"]].concat()).unwrap();
+            args.patience_with_broker(lease_s.map(Duration::from_secs)).as_secs()
+        };
+        assert_eq!((patience(&[], None), patience(&[], Some(60))), (10, 60));
+        assert_eq!((patience(&["-w", "20"], None), patience(&["-w", "20"], Some(60))), (10, 20));
+        assert_eq!(patience(&["-n"], Some(60)), 0);
     }
 
     #[test]
