@@ -14,7 +14,8 @@ use gate_tests::{Actor, World};
 use rustix::io::Errno;
 use rustix::process::Signal;
 
-/// Runs a script that takes `f` by `lock`, with the options in `$O`, and says how that ended.
+/// Runs a script that takes `f` by `lock`, or for a shell by `shell`, with the options in `$O`, and
+/// says how that ended.
 const CASES: &str = r#"
     mkfifo ready go
     # $1: how somebody else has it, $2: how it is asked for, then the command.
@@ -28,11 +29,18 @@ const CASES: &str = r#"
         echo "$held|$asked|$*: $status"
         if [ "$held" != free ]; then echo > go; wait; fi
     }
-    for held in free "" "$SHARED"; do
-        for asked in -n "-n $SHARED" "-n -E 9" "-E 9 -w 0.1" "--conflict-exit-code 0 -n" "-w 0" "-w 60 -n"; do
+    for held in free "" -s -x; do
+        for asked in -n "-n -s" "-n -E 9" "-E 9 -w 0.1" "--conflict-exit-code 0 -n" "-w 0" "-w 60 -n" \
+            "-n --shared" "-n -e" "-n --exclusive" "-n -s -x" "-ns -xs"; do
             try "$held" "$asked" true
         done
     done
+    for command in 'exit 7' 'echo a b | tr a-z A-Z; false' 'kill -TERM $$' 'no-such-command' 'unfinished ('; do
+        status=0; O= shell "$command" 2>/dev/null || status=$?
+        echo "$command: $status"
+    done
+    SHELL=$BASH O=-s shell 'echo run by ${BASH_VERSION:+bash}'
+    SHELL= O=-x shell 'echo run by ${0##*/}'
     try free "" sh -c 'exit 7'
     try free "" sh -c 'exit 255'
     for signal in TERM KILL INT USR1; do try free "" sh -c "kill -$signal \$\$"; done
@@ -52,9 +60,9 @@ fn a_hold_ends_as_flock_does() {
         fs::write(dir.join("f"), "").unwrap();
         world.script(dir, &format!("{lock}{CASES}")).args([world.program("gate")]).run().success()
     };
-    let flock = run(&world.twin(), "SHARED=-s; lock() { flock $O f \"$@\"; }\n");
-    let hold = run(&world.view(), "SHARED=--read; lock() { \"$0\" hold $O f -- \"$@\"; }\n");
-    assert_eq!(hold.replace("--read", "-s"), flock);
+    let flock = r#"lock() { flock $O f "$@"; }; shell() { flock $O f -c "$1"; }"#;
+    let hold = r#"lock() { "$0" hold $O f -- "$@"; }; shell() { "$0" hold $O f -c "$1"; }"#;
+    assert_eq!(run(&world.view(), hold), run(&world.twin(), flock));
 }
 
 /// Nobody comes anew: S waits for H's file under another name by now, before X, for whom H waits.
@@ -118,6 +126,7 @@ fn what_a_hold_cannot_take_is_refused_in_three_lines() {
     for (args, word) in [
         (&["f"][..], "<CMD>"),
         (&["f", "--"], "<CMD>"),
+        (&["f", "-c", "true", "--", "true"], "cannot be used with"),
         (&["--", "true"], "<PATH>"),
         (&["-n", "-E", "256", "f", "--", "true"], "256"),
         (&["-w", "soon", "f", "--", "true"], "soon"),

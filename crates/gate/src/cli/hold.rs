@@ -45,6 +45,9 @@ const BROKER_PATIENCE: Duration = Duration::from_secs(10);
 /// How often it is looked for.
 const BROKER_PAUSE: Duration = Duration::from_millis(20);
 
+/// What runs a command of `-c` where the environment names no shell.
+const SHELL_DEFAULT: &str = "/bin/sh";
+
 /// Take paths, all or none, run a command, let go
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Exit status: the command's; 1 if somebody else holds it (-n) or took it \
@@ -55,8 +58,11 @@ pub struct Args {
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
     /// Share them with other readers
-    #[arg(short = 's', long, alias = "shared")]
+    #[arg(short = 's', long, visible_alias = "shared", overrides_with = "exclusive")]
     read: bool,
+    /// Have them alone, the default; of this and --read the last one counts
+    #[arg(short = 'x', visible_short_alias = 'e', long)]
+    exclusive: bool,
     /// Fail at once if somebody else holds one of them
     #[arg(short = 'n', long, alias = "nb")]
     nonblock: bool,
@@ -73,8 +79,11 @@ pub struct Args {
     /// [default: 10000]
     #[arg(long, value_name = "MS", env = "GATE_LEASE_MS")]
     lease_ms: Option<u64>,
+    /// Have $SHELL, or /bin/sh, run this in place of CMD
+    #[arg(short = 'c', long = "command", value_name = "COMMAND", conflicts_with = "command")]
+    script: Option<OsString>,
     /// The command and its arguments
-    #[arg(last = true, required = true, value_name = "CMD")]
+    #[arg(last = true, required_unless_present = "script", value_name = "CMD")]
     command: Vec<OsString>,
 }
 
@@ -149,13 +158,20 @@ impl Args {
             seen = now;
         }
         let (session, owner) = (hold.session.clone(), hold.owner);
-        let exit = hold.run(&self.command);
+        let exit = hold.run(&self.words());
         session.release(owner, None);
         exit
     }
 
     fn look(&self) -> Result<Vec<Seen>, Failure> {
         self.paths.iter().map(|path| Seen::find(path)).collect()
+    }
+
+    /// Returns the command and its arguments.
+    fn words(&self) -> Vec<OsString> {
+        let Some(script) = &self.script else { return self.command.clone() };
+        let shell = std::env::var_os("SHELL").filter(|shell| !shell.is_empty());
+        vec![shell.unwrap_or_else(|| SHELL_DEFAULT.into()), "-c".into(), script.clone()]
     }
 
     /// Connects to the broker of all these paths: what is taken at once is decided by one.
@@ -168,7 +184,7 @@ impl Args {
         let settings = Settings::load()?;
         let wanted = Wanted::find(&BrokerFlags::default(), &settings)?;
         let lease = self.lease_ms.or(settings.lease_ms).map(Duration::from_millis);
-        let name = format!("gate hold … -- {}", name_of(&self.command[0]));
+        let name = format!("gate hold … -- {}", name_of(&self.words()[0]));
         let client = ClientInfo { lease, ..ClientInfo::named(name) };
         let connect = |address: &Address, ear: Arc<dyn Watcher>| {
             when_it_is_there(self.patience_with_broker(lease), meanwhile, || {
