@@ -1,5 +1,8 @@
 //! `gate daemon`: how it starts, what it tells of itself, how it ends.
 
+use std::os::unix::net::UnixListener;
+use std::thread;
+
 use gate_tests::World;
 use serde_json::{Value, json};
 
@@ -26,4 +29,19 @@ fn a_daemon_tells_programs_whether_it_runs() {
     let refused = world.gate(["daemon", "start", "--json"]).run();
     assert_eq!(refused.code, Some(2), "{refused}");
     assert!(refused.refusal().contains("--json is for status"));
+}
+
+/// Where a thread of a killed one is still to end the kernel takes who comes, and nobody answers.
+#[test]
+fn a_daemon_begins_where_the_socket_of_one_that_was_killed_is_still_open() {
+    let world = World::bare();
+    for words in [&["daemon", "start"][..], &["mount", "--state-dir", "state", "source", "view"]] {
+        let socket = world.state().join("gate.sock");
+        let killed = UnixListener::bind(&socket).unwrap();
+        let end = thread::spawn(move || (0..3).for_each(|_| drop(killed.accept().unwrap())));
+        world.gate(words).run().success();
+        end.join().unwrap();
+        world.gate(["daemon", "stop"]).run().success();
+    }
+    world.gate(["umount", "view"]).run().success();
 }

@@ -4,8 +4,6 @@
 mod judge;
 mod play;
 
-use std::os::unix::net::UnixStream;
-
 use gate_tests::wait::{SOON, wait_until};
 use gate_tests::{kernel, scaled};
 use rustix::io::Errno;
@@ -133,9 +131,6 @@ fn kill_daemon(story: &Story) {
     let status = story.world.gate(["daemon", "status"]).run().success();
     let daemon = status.trim().rsplit(' ').next().unwrap().parse().unwrap();
     kernel::kill(daemon);
-    // Its last thread may outlive the first, and its socket with it.
-    let socket = story.world.state().join("gate.sock");
-    wait_until(LONG, "nobody listens", || UnixStream::connect(&socket).is_err());
     story.start_daemon(&[]);
     story.await_deeds(all(), 2);
 }

@@ -27,7 +27,8 @@ use crate::tokens;
 /// The host where brokers listen unless told otherwise.
 pub const HOST_DEFAULT: &str = "127.0.0.1";
 
-/// How long a broker that another command has started may take to listen …
+/// How long a broker that another command has started may take to listen, or one that was killed to
+/// end, …
 const OTHERS_PATIENCE: Duration = Duration::from_secs(5);
 /// … and how often it is looked for.
 const OTHERS_PAUSE: Duration = Duration::from_millis(20);
@@ -195,6 +196,24 @@ impl Wanted {
         Ok(None)
     }
 
+    /// As [`Wanted::reach`], for who would start one otherwise: of a broker that was killed a last
+    /// thread may live on for a moment, and its socket with it, where nobody answers any more.
+    pub fn reach_alive(
+        &self,
+        client: &ClientInfo,
+        watcher: &Arc<dyn Watcher>,
+    ) -> Result<Option<Reached>, Unreached> {
+        let deadline = Instant::now() + OTHERS_PATIENCE;
+        loop {
+            match self.reach(client, watcher) {
+                Err(Unreached { error: ConnectError::Silent, .. }) if Instant::now() < deadline => {
+                    pause();
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
     /// As [`Wanted::reach`]; that none answers is a failure.
     pub fn reach_one(
         &self,
@@ -216,7 +235,7 @@ impl Wanted {
         watcher: &Arc<dyn Watcher>,
         daemon: &DaemonFlags,
     ) -> Result<Reached, Failure> {
-        if let Some(reached) = self.reach(client, watcher)? {
+        if let Some(reached) = self.reach_alive(client, watcher)? {
             return Ok(reached);
         }
         let state_dir = match self {
@@ -230,8 +249,7 @@ impl Wanted {
         let deadline = Instant::now() + OTHERS_PATIENCE;
         let mut found = there.reach(client, watcher)?;
         while found.is_none() && started.is_err() && Instant::now() < deadline {
-            #[expect(clippy::disallowed_methods, reason = "nothing tells of another's listen(2)")]
-            std::thread::sleep(OTHERS_PAUSE);
+            pause();
             found = there.reach(client, watcher)?;
         }
         match found {
@@ -362,6 +380,11 @@ impl From<Unreached> for Failure {
         let what = format!("cannot reach the broker at {address}");
         Failure::new(what, error, hint).exit(Exit::Unable)
     }
+}
+
+fn pause() {
+    #[expect(clippy::disallowed_methods, reason = "nothing tells of another's listen(2) or end")]
+    std::thread::sleep(OTHERS_PAUSE);
 }
 
 fn variable(name: &str) -> Option<OsString> {

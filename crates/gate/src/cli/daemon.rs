@@ -152,7 +152,7 @@ fn status_json(state_dir: &Path) -> Result<Exit, Failure> {
 fn find(state_dir: &Path) -> Result<Option<Reached>, Failure> {
     let client = ClientInfo::named("gate daemon");
     let deaf: Arc<dyn Watcher> = Arc::new(Deaf);
-    Ok(Wanted::StateDir(state_dir.to_owned()).reach(&client, &deaf)?)
+    Ok(Wanted::StateDir(state_dir.to_owned()).reach_alive(&client, &deaf)?)
 }
 
 fn not_running(state_dir: &Path) -> Failure {
