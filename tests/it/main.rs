@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 mod advisory;
+mod at_once;
 mod attributes;
 mod bench;
 mod beside;

@@ -5,6 +5,7 @@ mod guard;
 mod in_place;
 mod past;
 mod private;
+mod reservation;
 mod site;
 
 use std::os::unix::ffi::OsStrExt as _;
@@ -37,7 +38,8 @@ use crate::output;
 use crate::reach::{BrokerFlags, DaemonFlags, Reached, Wanted};
 use crate::signals::Signals;
 use in_place::{Ground, Insistence};
-use site::Site;
+use reservation::Reservation;
+use site::{Site, cannot_show};
 
 /// Show a directory as a gated view, in which every open takes its turn
 #[derive(Debug, clap::Args)]
@@ -187,9 +189,13 @@ impl Args {
     }
 
     fn serve(self) -> Result<Exit, Failure> {
+        let (source, mountpoint) = self.named()?;
+        let site = Site::find(source, mountpoint)?;
+        let reservation = Reservation::of(&site.mountpoint)
+            .map_err(|error| cannot_show(&site.mountpoint, error, "try again"))?;
         let signals = Signals::keep(&[Signal::TERM, Signal::INT, Signal::HUP])
             .map_err(|error| Failure::new("cannot listen to signals", error, "try again"))?;
-        let plan = self.plan()?;
+        let plan = self.plan(site)?;
         let wanted = Wanted::find(&self.broker, &plan.settings)?;
         if plan.site.is_in_place() {
             in_place::check_needs(&plan.site, wanted.token_file())?;
@@ -207,6 +213,7 @@ impl Args {
             past::check(&site, self.insistence())?;
         }
         let ready = self.mount(reached, &attachment, plan)?;
+        drop(reservation);
         site.unmount_on(signals);
         self.tell_ready(&site, &state_dir)?;
         match ready.serve() {
@@ -219,9 +226,7 @@ impl Args {
         }
     }
 
-    fn plan(&self) -> Result<Plan, Failure> {
-        let (source, mountpoint) = self.named()?;
-        let site = Site::find(source, mountpoint)?;
+    fn plan(&self, site: Site) -> Result<Plan, Failure> {
         let settings = Settings::load()?;
         let state_dir = self.broker.state_dir(&settings)?;
         site.check_state(&state_dir)?;
