@@ -1,12 +1,14 @@
 //! Frames over a Unix socket, or over TCP after an HTTP upgrade.
 
+#[cfg(test)]
+#[cfg(feature = "shuttle")]
+mod races;
+
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, PoisonError, TryLockError};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -17,6 +19,7 @@ use zeroize::Zeroizing;
 use crate::address::{Address, Approach, with_short_path};
 use crate::frame::{self, Decoder, PREAMBLE};
 use crate::link::{Broken, ConnectError, Connection, Incoming, Outbox, Outgoing};
+use crate::sync::{AtomicUsize, Mutex, MutexGuard, Ordering, mpsc, thread};
 use crate::wire::{ClientMessage, ServerMessage};
 
 /// The name of the frames in an HTTP upgrade.
@@ -228,7 +231,7 @@ impl Backlog {
         let (chunks, queue) = mpsc::channel::<Vec<u8>>();
         let bytes = Arc::new(AtomicUsize::new(0));
         let left = bytes.clone();
-        std::thread::spawn(move || {
+        thread::spawn(move || {
             for chunk in queue {
                 if write_all(&socket, &chunk).is_err() {
                     let _ = rustix::net::shutdown(&*socket, Shutdown::Both);
@@ -308,8 +311,13 @@ impl Reader {
 }
 
 #[cfg(test)]
+#[cfg(not(feature = "shuttle"))]
 mod tests {
+    use rustix::net::sockopt::set_socket_send_buffer_size;
+
     use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(10);
 
     /// Who sends without the lock under which it was said could overtake, or be left behind.
     #[test]
@@ -318,36 +326,78 @@ mod tests {
         const WORDS: usize = 2_000;
         let (ours, theirs) = UnixStream::pair().unwrap();
         let saying = Mutex::new((Writer::new(Arc::new(ours.into())), 0));
-        let said = std::thread::scope(|scope| {
-            for _ in 0..THREADS {
-                scope.spawn(|| {
-                    for _ in 0..WORDS {
-                        let outbox = {
-                            let (writer, owner) = &mut *saying.lock().unwrap();
-                            *owner += 1;
-                            writer.send(&ClientMessage::Active { owner: *owner });
-                            writer.outbox().unwrap()
-                        };
-                        outbox.flush();
-                    }
-                });
+        let say = || {
+            for _ in 0..WORDS {
+                let outbox = {
+                    let (writer, said) = &mut *saying.lock().unwrap();
+                    *said += 1;
+                    say(writer, *said)
+                };
+                outbox.flush();
             }
-            let mut decoder = Decoder::default();
-            let (mut said, mut bytes) = (Vec::new(), [0; 1024]);
-            while said.len() < THREADS * WORDS {
-                let length = rustix::io::read(&theirs, &mut bytes).unwrap();
-                assert!(length > 0, "the last words were left behind");
-                decoder.push(&bytes[..length]);
-                if said.is_empty() {
-                    decoder.preamble().unwrap();
-                }
-                while let Some(message) = decoder.message().unwrap() {
-                    let ClientMessage::Active { owner } = message else { panic!("{message:?}") };
-                    said.push(owner);
-                }
-            }
-            said
+        };
+        thread::scope(|scope| {
+            (0..THREADS).for_each(|_| drop(scope.spawn(say)));
+            Hearing::of(theirs).hear(THREADS * WORDS);
         });
-        assert!(said.iter().copied().eq(1..=said.len() as u64), "{said:?}");
+    }
+
+    /// Another thread still writes that; who found room on the socket could overtake it.
+    #[test]
+    fn what_did_not_fit_goes_out_before_what_is_said_later() {
+        const AT_FIRST: u64 = 20_000;
+        const LATER: u64 = 200;
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        set_socket_send_buffer_size(&ours, 4096).unwrap();
+        let mut writer = Writer::new(Arc::new(ours.into()));
+        (1..AT_FIRST).for_each(|word| drop(say(&mut writer, word)));
+        say(&mut writer, AT_FIRST).flush();
+        let mut hearing = Hearing::of(theirs);
+        for word in AT_FIRST + 1..=AT_FIRST + LATER {
+            hearing.read();
+            say(&mut writer, word).flush();
+        }
+        hearing.hear((AT_FIRST + LATER) as usize);
+    }
+
+    fn say(writer: &mut Writer, word: u64) -> Arc<dyn Outbox> {
+        writer.send(&ClientMessage::Active { owner: word });
+        writer.outbox().unwrap()
+    }
+
+    /// Hears words, which count from 1.
+    struct Hearing {
+        from: UnixStream,
+        decoder: Decoder,
+        heard: usize,
+    }
+
+    impl Hearing {
+        fn of(from: UnixStream) -> Hearing {
+            from.set_read_timeout(Some(PATIENCE)).unwrap();
+            let mut hearing = Hearing { from, decoder: Decoder::default(), heard: 0 };
+            hearing.read();
+            hearing.decoder.preamble().unwrap().unwrap();
+            hearing
+        }
+
+        fn read(&mut self) {
+            let mut bytes = [0; 1024];
+            let length = self.from.read(&mut bytes).expect("nothing is left behind");
+            self.decoder.push(&bytes[..length]);
+        }
+
+        fn hear(&mut self, words: usize) {
+            while self.heard < words {
+                while let Some(message) = self.decoder.message().unwrap() {
+                    let ClientMessage::Active { owner } = message else { panic!("{message:?}") };
+                    self.heard += 1;
+                    assert_eq!(owner, self.heard as u64);
+                }
+                if self.heard < words {
+                    self.read();
+                }
+            }
+        }
     }
 }

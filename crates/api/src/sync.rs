@@ -1,11 +1,11 @@
-//! What a session's threads share and wait by: the standard library's, or, with the feature
+//! What a session's threads share and wait by, those that send for it too: the standard library's, or, with the feature
 //! `shuttle`, that of a scheduler which tries their orders.
 
 pub(crate) use imp::*;
 
 #[cfg(not(feature = "shuttle"))]
 mod imp {
-    pub use std::sync::atomic::{AtomicU64, Ordering};
+    pub use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
     pub use std::sync::{Condvar, Mutex, MutexGuard, mpsc};
     pub use std::thread;
     use std::time::Instant;
@@ -18,7 +18,7 @@ mod imp {
 
 #[cfg(feature = "shuttle")]
 mod imp {
-    pub use shuttle::sync::atomic::{AtomicU64, Ordering};
+    pub use shuttle::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
     pub use shuttle::sync::{Mutex, MutexGuard, mpsc};
     pub use shuttle::thread;
 
