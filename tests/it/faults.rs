@@ -10,11 +10,13 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use gate_tests::dice::{Dice, seed};
+use gate_tests::http::Reply;
 use gate_tests::run::Running;
 use gate_tests::wait::{SOON, wait_until};
 use gate_tests::{World, kernel};
+use rustix::io::Errno;
 use rustix::process::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// For a million files.
 const LONG: Duration = Duration::from_secs(1200);
@@ -174,9 +176,9 @@ fn a_journal_that_somebody_else_has_open_is_locked_not_damaged() {
     world.start_broker([""; 0]);
 }
 
-/// A full disk refuses what is new and loses nothing of what stands.
+/// N3: what cannot be written down is not granted, and whoever asks hears that at once.
 #[test]
-fn a_full_disk_under_the_journal_loses_nothing() {
+fn n3_a_full_disk_under_the_journal_refuses_and_loses_nothing() {
     assert!(rustix::process::geteuid().is_root(), "needs root: run `cargo xtask test`");
     let mut world = World::bare();
     world.script(world.home(), "mount -t tmpfs -o size=1m tmpfs state").run().success();
@@ -184,10 +186,61 @@ fn a_full_disk_under_the_journal_loses_nothing() {
     let [source, view] = [world.source(), world.view()];
     world.mount(&source, &view, [""; 0]);
     world.seed("f", "");
-    let mut holder = world.actor(&view);
+    world.seed("g", "");
+    let [mut holder, mut waiter, mut newcomer] = [(); 3].map(|()| world.actor(&view));
     let fd = holder.open("w", "f");
     let id = acquire(&world, "kept");
+    waiter.tell(["open", "w", "f"]);
+    world.await_waiting("f", 1);
 
+    let refused = fill_up(&world);
+    let said = refused.body["error"].as_str().unwrap();
+    assert!(refused.status == 507 && said.starts_with("no room"), "{refused:?}");
+    assert_eq!(newcomer.ask(["open", "r", "g"]), Err(Errno::NOSPC));
+    let held = world.gate(["hold", "view/g", "--", "true"]).run();
+    assert!(held.code == Some(2) && held.stderr.contains("make room"), "{held}");
+    let status = world.gate(["status"]).run().success();
+    assert!(status.contains("journal  cannot be written"), "{status}");
+    assert_eq!(halt_of(&world)["kind"], "no-room");
+    let figures = world.http().get("/metrics").body;
+    assert!(figures.as_str().unwrap().contains("gate_halted 1"), "{figures}");
+    holder.write(fd, "text").unwrap();
+    holder.close(fd);
+    world.await_waiting("f", 1);
+
+    fs::remove_file(world.state().join("filler")).unwrap();
+    waiter.opened();
+    assert_eq!(halt_of(&world), Value::Null);
+    world.kill_broker();
+    world.start_broker([""; 0]);
+    let status = world.http().get("/v1/locks/status?path=kept").body;
+    assert_eq!(status["locks"][0]["lock_id"], json!(id), "{status}");
+    drop((holder, waiter, newcomer));
+    world.umount(&view);
+    world.stop_broker();
+    world.script(world.home(), "umount state").run().success();
+}
+
+/// A broker whose last words find no room ends all the same.
+#[test]
+fn a_broker_on_a_full_disk_can_be_stopped() {
+    assert!(rustix::process::geteuid().is_root(), "needs root: run `cargo xtask test`");
+    let mut world = World::bare();
+    world.script(world.home(), "mount -t tmpfs -o size=1m tmpfs state").run().success();
+    world.start_broker([""; 0]);
+    fill_up(&world);
+    world.stop_broker();
+    world.script(world.home(), "umount state").run().success();
+}
+
+fn halt_of(world: &World) -> Value {
+    let status = world.gate(["status", "--json"]).run().success();
+    let status: Value = serde_json::from_str(&status).unwrap();
+    status["broker"]["halt"].clone()
+}
+
+/// Fills the disk of the broker's state; returns what whoever asks is told then.
+fn fill_up(world: &World) -> Reply {
     let fill = "dd if=/dev/zero of=filler bs=4k 2>/dev/null || true";
     world.script(&world.state(), fill).run().success();
     let refused = (0..2000).find_map(|i| {
@@ -196,28 +249,7 @@ fn a_full_disk_under_the_journal_loses_nothing() {
         let reply = world.http().post("/v1/locks/acquire", &body);
         (reply.status != 200).then_some(reply)
     });
-    let refused = refused.expect("a full disk is noticed");
-    assert!(refused.status >= 500 && refused.body["error"].is_string(), "{refused:?}");
-    holder.write(fd, "text").unwrap();
-
-    fs::remove_file(world.state().join("filler")).unwrap();
-    wait_until(SOON, "the broker goes on", || {
-        let body = json!({"path": "later", "mode": "write", "owner": "ada", "timeout_ms": 0});
-        world.http().post("/v1/locks/acquire", &body).status == 200
-    });
-    let mut other = world.actor(&view);
-    other.tell(["open", "w", "f"]);
-    world.await_waiting("f", 1);
-    holder.close(fd);
-    other.opened();
-    world.kill_broker();
-    world.start_broker([""; 0]);
-    let status = world.http().get("/v1/locks/status?path=kept").body;
-    assert_eq!(status["locks"][0]["lock_id"], json!(id), "{status}");
-    drop((holder, other));
-    world.umount(&view);
-    world.stop_broker();
-    world.script(world.home(), "umount state").run().success();
+    refused.expect("a full disk is noticed")
 }
 
 /// Their logs lie on that disk, too: that they cannot be written ends nobody.
@@ -241,13 +273,15 @@ fn where_the_disk_of_broker_and_logs_is_full_calls_fail_and_go_on_when_there_is_
         (outcome.code != Some(0)).then_some(outcome)
     });
     let failed = failed.expect("a full disk is noticed");
-    assert!(failed.stderr.contains("Input/output error"), "{failed}");
+    assert!(failed.stderr.contains("No space left on device"), "{failed}");
     let told = world.gate(["doctor"]).run();
-    let said = ["make room", "it answers, but what needs a turn waits: the broker does not answer"];
+    let said = ["make room", "grants nothing: its journal cannot be written"];
     assert!(said.iter().all(|words| told.stdout.contains(words)), "{told}");
 
     fs::remove_file(world.state().join("filler")).unwrap();
-    world.script(&view, "echo two > f").within(SOON).run().success();
+    wait_until(SOON, "the broker goes on", || {
+        world.script(&view, "echo two > f").within(SOON).run().code == Some(0)
+    });
     assert_eq!(world.source_text("f"), "two\n");
     world.gate(["umount".as_ref(), view.as_os_str()]).run().success();
     world.gate(["daemon", "stop"]).run().success();

@@ -20,13 +20,14 @@ OTHER_NAMES = {
     "BrokenWait": "Broken",
     "LimitReached": "Limit",
     "NoFormer": "None",
+    "StandingStill": "Standstill",
     "UnknownOwner": "Unknown",
 }
 
 SUMS: List[Type[_postcard.Sum]] = _postcard.Sum.__subclasses__()
 ENUMS = [
     _messages.Known, log.Pass, log.Presence, terms.Access, terms.Limit, terms.RecallCause, terms.RecallStage,
-    terms.Revocation,
+    terms.Revocation, terms.Standstill,
 ]
 
 

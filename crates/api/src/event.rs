@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use gate_core::lock::event::{RecallCause, RecallStage, Refusal, Revocation};
+use gate_core::lock::event::{RecallCause, RecallStage, Refusal, Revocation, Standstill};
 use gate_core::lock::want::{Access, Op};
 use gate_core::path::ViewPath;
 use serde::Serialize;
@@ -240,8 +240,17 @@ pub fn refusal(why: Refusal) -> String {
         Refusal::Unknown => "unknown",
         Refusal::OwnerBusy => "owner-busy",
         Refusal::Broken => "broken",
+        Refusal::Standstill(why) => standstill(why),
     };
     name.to_owned()
+}
+
+/// Returns the name of what keeps a broker from granting anything.
+pub fn standstill(why: Standstill) -> &'static str {
+    match why {
+        Standstill::NoRoom => "no-room",
+        Standstill::Fault => "journal-fault",
+    }
 }
 
 /// Returns the name of a revocation.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use gate_core::id::{Epoch, SessionId, SpaceId, Ticket, Token};
 use gate_core::lock::claim::{Caller, Label, Patience, Process};
-use gate_core::lock::event::{Change, RecallCause, RecallStage, Refusal, Revocation};
+use gate_core::lock::event::{Change, RecallCause, RecallStage, Refusal, Revocation, Standstill};
 use gate_core::lock::key::FileKey;
 use gate_core::lock::limits::Limit;
 use gate_core::lock::want::{Access, Node, Op, Place, Want};
@@ -188,6 +188,14 @@ pub enum RefusalDef {
     Unknown,
     OwnerBusy,
     Broken,
+    Standstill(#[serde(with = "StandstillDef")] Standstill),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Standstill")]
+pub enum StandstillDef {
+    NoRoom,
+    Fault,
 }
 
 #[derive(Serialize, Deserialize)]

@@ -34,7 +34,8 @@ pub use log::{
     Record, Stretch, Subject,
 };
 pub use report::{
-    Line, LinePlace, LineState, Locks, PrivateLine, Query, Reply, Scope, SpaceLine, Status, Why,
+    Halt, Line, LinePlace, LineState, Locks, PrivateLine, Query, Reply, Scope, SpaceLine, Status,
+    Why,
 };
 
 /// What a client says.

@@ -29,7 +29,7 @@ use crate::bounds::CONNECTIONS_MAX;
 use crate::clock;
 use crate::desk::{Desk, Guest, Letter, Way};
 use crate::doors::{Arrival, Doors, Read};
-use crate::journal::Journal;
+use crate::journal::{self, Journal};
 use crate::kin::ToProber;
 use crate::mail::{ConnectionId, Mail};
 use crate::rounds::Rounds;
@@ -41,10 +41,10 @@ const FIRST_CONNECTION: usize = 2;
 /// Tokens with this bit belong to processes that are watched.
 const PROCESS_BIT: usize = 1 << 62;
 
-/// The first pause after a commit that failed; it doubles.
-const RETRY_MIN: Duration = Duration::from_millis(50);
-/// The longest such pause.
-const RETRY_MAX: Duration = Duration::from_secs(2);
+/// The pauses after commits that fail before whoever waits for them is told no: many a disk has room
+/// again in a moment.
+const RETRY_PAUSES: [Duration; 3] =
+    [Duration::from_millis(50), Duration::from_millis(100), Duration::from_millis(200)];
 /// Letters from other threads that are opened in one turn.
 const MAIL_PER_TURN_MAX: usize = 128;
 /// Messages of one client heard in one turn.
@@ -357,21 +357,23 @@ impl Actor {
         }
     }
 
-    /// Does not return before what must be in the journal is: nobody is told anything meanwhile.
+    /// Journals what must be by now. Where that cannot be, the desk stands still.
     fn journal(&mut self, all: bool, now: Time) {
-        let mut pause = RETRY_MIN;
-        while let Err(error) = match all {
-            true => self.books.commit(&mut self.desk),
+        let mut written = match all {
+            true => self.books.commit(&mut self.desk, now),
             false => self.books.settle(&mut self.desk, now),
-        } {
-            tracing::error!(%error, "the journal cannot be written; nothing is granted meanwhile");
+        };
+        for pause in RETRY_PAUSES {
+            if written.is_ok() || self.desk.stands_still() {
+                break;
+            }
             // The journal has no event to wait for: a disk does not tell when it has room.
             let until = rustix::time::Timespec::try_from(pause).ok();
             let _ = rustix::event::poll(&mut [], until.as_ref());
-            pause = (pause * 2).min(RETRY_MAX);
+            written = self.books.commit(&mut self.desk, clock::now());
         }
-        if pause > RETRY_MIN {
-            tracing::info!("the journal is written again");
+        if let Err(error) = written {
+            self.desk.stand_still(now, journal::standstill(&error), error.to_string());
         }
     }
 

@@ -12,6 +12,8 @@ use crate::journal::Journal;
 
 /// How long what nobody waits for may stay out of the journal.
 const COMMIT_DELAY: Duration = Duration::from_millis(4);
+/// The pause after a commit that failed.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 /// The journal, and what is still to be written to it.
 pub(crate) struct Books {
@@ -35,21 +37,23 @@ impl Books {
     }
 
     /// Journals what must be by now. After that the desk's letters may be delivered; if it fails,
-    /// they must stay.
+    /// the desk is to stand still first, and it is tried again after a pause.
     pub fn settle(&mut self, desk: &mut Desk, now: Time) -> Result<(), rusqlite::Error> {
         if !desk.is_dirty() {
             return Ok(());
         }
-        if desk.has_letters() || self.commit_by.is_some_and(|by| by <= now) {
-            return self.commit(desk);
+        let is_needed = desk.has_letters() && !desk.stands_still();
+        if is_needed || self.commit_by.is_some_and(|by| by <= now) {
+            return self.commit(desk, now);
         }
         self.commit_by.get_or_insert(now + COMMIT_DELAY);
         Ok(())
     }
 
     /// Journals everything.
-    pub fn commit(&mut self, desk: &mut Desk) -> Result<(), rusqlite::Error> {
+    pub fn commit(&mut self, desk: &mut Desk, now: Time) -> Result<(), rusqlite::Error> {
         if desk.is_dirty() {
+            self.commit_by = Some(now + RETRY_PAUSE);
             let began = Instant::now();
             self.journal.commit(desk.entries())?;
             desk.committed(began.elapsed());

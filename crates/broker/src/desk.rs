@@ -7,6 +7,7 @@ mod attend;
 mod note;
 mod questions;
 mod report;
+mod standstill;
 mod v1;
 
 use std::collections::{BTreeSet, VecDeque};
@@ -15,7 +16,7 @@ use std::time::Duration;
 
 use gate_api::bearer::Rights;
 use gate_api::process;
-use gate_api::wire::{self, Acquire, BrokerInfo, Granted, Happening, ServerMessage};
+use gate_api::wire::{self, Acquire, BrokerInfo, Granted, Halt, ServerMessage};
 use gate_core::id::{OwnerId, SessionId, SpaceId, Ticket, Token};
 use gate_core::lock::claim::{Claim, Process};
 use gate_core::lock::event::{Command, End, Event, Notice, Recall, Refusal};
@@ -93,6 +94,8 @@ pub(crate) struct Desk {
     steps: usize,
     /// Whether more may follow from what was applied.
     unsettled: bool,
+    /// Why nothing is granted now.
+    halt: Option<Halt>,
     dirty_claims: BTreeSet<Ticket>,
     dirty_sessions: BTreeSet<SessionId>,
     dirty_spaces: BTreeSet<SpaceId>,
@@ -200,6 +203,7 @@ impl Desk {
             leaving: VecDeque::new(),
             steps: 0,
             unsettled: false,
+            halt: None,
             dirty_claims: forgotten.into_iter().map(|(ticket, _)| ticket).collect(),
             dirty_sessions: BTreeSet::new(),
             dirty_spaces: BTreeSet::new(),
@@ -265,7 +269,7 @@ impl Desk {
 
     /// Returns whether something was put off to the next turn.
     pub fn is_behind(&self) -> bool {
-        self.unsettled || !self.leaving.is_empty()
+        (self.unsettled && !self.stands_still()) || !self.leaving.is_empty()
     }
 
     /// Does what time brought about and what was put off, as far as one turn allows.
@@ -299,6 +303,7 @@ impl Desk {
             .chain(spaces.map(|id| Entry::Space(*id, self.spaces.get(*id))))
             .chain(self.complete.then_some(Entry::Complete))
             .chain(self.elsewhere.map(Entry::Elsewhere))
+            .chain(self.halt.is_some().then_some(Entry::Trial))
     }
 
     /// Returns whether anything changed since the last commit.
@@ -310,22 +315,10 @@ impl Desk {
             && self.elsewhere.is_none())
     }
 
-    /// Lets the log have what happened, if the journal has all of it (N3).
-    pub fn hand_over(&mut self) {
-        if !self.is_dirty() {
-            self.pen.hand_over();
-        }
-    }
-
-    /// Notes that the run ends.
-    pub fn stop(&mut self) {
-        self.pen.note(Happening::Stopped);
-        self.hand_over();
-    }
-
     /// Takes note that all entries are in the journal.
     pub fn committed(&mut self, took: Duration) {
         self.metrics.committed(took);
+        self.go_on();
         if !self.dirty_claims.is_empty() {
             self.version += 1;
             self.wake_watchers();
@@ -344,7 +337,7 @@ impl Desk {
 
     /// Hands out what is to be told, which must be journaled by now.
     pub fn take_letters(&mut self) -> Vec<Letter> {
-        assert!(self.letters.is_empty() || !self.is_dirty(), "N3: journaled before it is told");
+        assert!(!self.is_dirty() || self.tells_no_grant(), "N3: journaled before it is told");
         std::mem::take(&mut self.letters)
     }
 
@@ -393,6 +386,10 @@ impl Desk {
     }
 
     fn settle(&mut self, now: Time) {
+        if self.stands_still() {
+            self.unsettled = true;
+            return;
+        }
         let mut settled = 0;
         while settled < SETTLED_AT_ONCE_MAX || self.table.ends_a_session() {
             let Some(event) = self.table.settle(now) else { return };

@@ -29,6 +29,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use gate_core::id::{Epoch, SessionId, SpaceId, Ticket};
+use gate_core::lock::event::Standstill;
 use gate_core::lock::table::Record;
 use rusqlite::{Connection, OpenFlags, params};
 use rustc_hash::FxHashSet;
@@ -104,6 +105,8 @@ pub(crate) enum Entry<'a> {
     Complete,
     /// A client with this lease may hold something that does not go down with this machine.
     Elsewhere(Duration),
+    /// Nothing; but whether anything can be written.
+    Trial,
 }
 
 /// Why a journal cannot be used.
@@ -272,6 +275,18 @@ impl Journal {
         &mut self,
         entries: impl Iterator<Item = Entry<'a>>,
     ) -> Result<(), rusqlite::Error> {
+        let written = self.write_all(entries);
+        if written.is_err() {
+            // What is folded leaves room in the log, which the disk may not have.
+            self.checkpointer.fall_behind();
+        }
+        written
+    }
+
+    fn write_all<'a>(
+        &mut self,
+        entries: impl Iterator<Item = Entry<'a>>,
+    ) -> Result<(), rusqlite::Error> {
         let mut touched = Vec::new();
         let mut elsewhere_ms = 0;
         self.checkpointer.catch_up(&self.connection);
@@ -281,11 +296,10 @@ impl Journal {
             match entry {
                 Entry::Claim(ticket, record) => touched.push((ticket, record.is_some())),
                 Entry::Elsewhere(lease) => elsewhere_ms = elsewhere_ms.max(noted_ms(lease)),
-                Entry::Session(..) | Entry::Space(..) | Entry::Complete => {}
+                Entry::Session(..) | Entry::Space(..) | Entry::Complete | Entry::Trial => {}
             }
         }
         transaction.commit()?;
-        self.note_elsewhere(elsewhere_ms)?;
         for (ticket, stands) in touched {
             if stands {
                 self.stored.insert(ticket)
@@ -298,7 +312,7 @@ impl Journal {
             self.commits = 0;
             self.checkpointer.request();
         }
-        Ok(())
+        self.note_elsewhere(elsewhere_ms)
     }
 
     /// Syncs, once for each lease that is longer than all before, that somebody may hold something
@@ -366,6 +380,7 @@ fn write(
             return connection.execute("UPDATE run SET boot = ?1", [boot]).map(drop);
         }
         Entry::Elsewhere(_) => return Ok(()),
+        Entry::Trial => return connection.execute("UPDATE run SET only = only", ()).map(drop),
     };
     let id = i64::try_from(id).expect("ids rise from 1, one by one");
     match row {
@@ -413,6 +428,14 @@ fn trouble(path: &Path, error: &rusqlite::Error) -> JournalError {
             CannotOpen | DatabaseBusy | DiskFull | PermissionDenied | ReadOnly | SystemIoFailure,
         ) => JournalError::Unwritable(path, error.to_string()),
         _ => JournalError::Corrupt(path, error.to_string()),
+    }
+}
+
+/// Returns what whoever waits for a batch is told that cannot be written.
+pub(crate) fn standstill(error: &rusqlite::Error) -> Standstill {
+    match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::DiskFull) => Standstill::NoRoom,
+        _ => Standstill::Fault,
     }
 }
 

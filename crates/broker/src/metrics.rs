@@ -42,6 +42,8 @@ pub(crate) struct Metrics {
     hold: Histogram,
     hand_off: Histogram,
     commit: Histogram,
+    /// 1 while nothing is granted.
+    pub halted: Gauge,
     pub sizes: Sizes,
 }
 
@@ -84,6 +86,7 @@ impl Metrics {
             hold: times(&mut to, "hold", "How long grants were held"),
             hand_off: times(&mut to, "hand_off", "From letting go until the next was told"),
             commit: times(&mut to, "commit", "How long the journal took to commit a batch"),
+            halted: gauge(&mut to, "halted", "Whether the journal cannot be written"),
             sizes: Sizes::register(&mut to),
             registry: to,
         }
@@ -154,11 +157,7 @@ impl Metrics {
 
 impl Sizes {
     fn register(to: &mut Registry) -> Sizes {
-        let mut gauge = |name: &str, help: &str| {
-            let gauge = Gauge::default();
-            to.register(name, help, gauge.clone());
-            gauge
-        };
+        let mut gauge = |name, help| gauge(to, name, help);
         Sizes {
             sessions: gauge("sessions", "Clients, those that are away among them"),
             connections: gauge("connections", "Connections of clients"),
@@ -167,6 +166,12 @@ impl Sizes {
             longest_line: gauge("longest_line", "Claims that wait for one key, where most do"),
         }
     }
+}
+
+fn gauge(to: &mut Registry, name: &str, help: &str) -> Gauge {
+    let gauge = Gauge::default();
+    to.register(name, help, gauge.clone());
+    gauge
 }
 
 fn counter(to: &mut Registry, name: &str, help: &str) -> Counter {
@@ -220,6 +225,7 @@ mod tests {
             "gate_hand_off_seconds_count 0",
             "gate_commit_seconds_count 0",
             "gate_longest_line 3",
+            "gate_halted 0",
         ] {
             assert!(text.lines().any(|told| told == line), "{line}: {text}");
         }

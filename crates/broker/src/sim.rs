@@ -70,6 +70,8 @@ enum Place {
     Here,
     /// Some are elsewhere.
     Mixed,
+    /// Some are elsewhere, and the broker's disk is full now and then.
+    Tight,
     /// All are elsewhere, and sleep, while the broker forgets.
     Elsewhere,
 }
@@ -78,6 +80,7 @@ impl Place {
     fn of_seed(seed: u64) -> Place {
         match seed % 10 {
             3 | 8 => Place::Here,
+            0 | 5 => Place::Tight,
             9 => Place::Elsewhere,
             _ => Place::Mixed,
         }
@@ -97,6 +100,7 @@ impl World {
         let place = Place::of_seed(seed);
         let fate = match place {
             Place::Here | Place::Mixed => Fate::new(&mut scene),
+            Place::Tight => Fate::of_full_disks(&mut scene),
             Place::Elsewhere => Fate::of_forgetting(),
         };
         let clients = 2 + scene.chance.below(4);
@@ -105,7 +109,7 @@ impl World {
             scene.wake(born, Wake::Client(number));
             let remote = match place {
                 Place::Here => false,
-                Place::Mixed => number % 2 == 1,
+                Place::Mixed | Place::Tight => number % 2 == 1,
                 Place::Elsewhere => true,
             };
             Client::new(number, remote, born, start)

@@ -14,7 +14,7 @@ use gate_api::wire::{
 };
 use gate_api::{Address, Answer, Ask, Attachment, ClientInfo, Grant, Quiet, Session, Watcher};
 use gate_core::lock::claim::{Label, Patience};
-use gate_core::lock::event::{Refusal, Revocation};
+use gate_core::lock::event::{Refusal, Revocation, Standstill};
 use gate_core::lock::want::{Access, Node, Op, Place, Want};
 use gate_core::path::ViewPath;
 use tempfile::TempDir;
@@ -309,6 +309,39 @@ fn n3_nobody_is_told_of_what_the_journal_does_not_have() {
         matches!(became, Fate::Granted { .. }) && path.as_deref() == Some("f-early")
     };
     assert!(page.entries.iter().any(granted), "who was told of it can read of it: {page:?}");
+}
+
+#[test]
+fn n3_who_asks_while_the_journal_cannot_be_written_is_told_no_and_who_waits_stays() {
+    let no = Answer::Refused(Refusal::Standstill(Standstill::Fault));
+    let state = tempfile::tempdir().unwrap();
+    let broker = start(&state);
+    let [a, b, c] = ["a", "b", "c"].map(|name| connect(&broker.address(), name));
+    let held = a.hold("f");
+    held.is_granted();
+    let waiting = b.hold("f");
+    waiting.waits();
+    let journal = rusqlite::Connection::open(state.path().join("journal.sqlite")).unwrap();
+    journal.execute_batch("BEGIN IMMEDIATE").unwrap();
+    // The first is decided before it is known; the others hear it at once.
+    assert_eq!(c.hold("g").hears(), no);
+    assert_eq!([c.hold("g"), c.hold("f")].map(|owner| owner.hears()), [no, no]);
+    a.session.release(held.number, None);
+    let halt = a.session.status().unwrap().halt.expect("it says so");
+    assert_eq!(halt.kind, Standstill::Fault);
+    let board = c.session.locks(&Scope::Everything, None, SOON).unwrap();
+    assert!(matches!(&board.lines[..], [line] if matches!(line.state, LineState::Waiting { .. })));
+    assert!(waiting.has_heard_nothing(), "let in by nobody who could remember it");
+    // Who comes anew may look.
+    connect(&broker.address(), "d").session.status().unwrap();
+    journal.execute_batch("ROLLBACK").unwrap();
+    waiting.is_granted();
+    assert_eq!(a.session.status().unwrap().halt, None);
+    c.hold("g").is_granted();
+    let state = crash(broker, &state);
+    let again = start(&state);
+    let board = connect(&again.address(), "e").session.locks(&Scope::Everything, None, SOON);
+    assert_eq!(board.unwrap().lines.len(), 2, "f and g, and nothing that was refused");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use gate_api::wire::{Cursor, Fate, Former, Happening, Pass, Presence, Record, Subject};
 use gate_core::lock::claim::Process;
-use gate_core::lock::event::{RecallCause, RecallStage, Refusal, Revocation};
+use gate_core::lock::event::{RecallCause, RecallStage, Refusal, Revocation, Standstill};
 use gate_core::lock::want::Op;
 use gate_core::path::ViewPath;
 
@@ -157,6 +157,12 @@ fn refusal(why: Refusal) -> String {
         Refusal::Unknown => "the broker knew no such owner".to_owned(),
         Refusal::OwnerBusy => "its owner was waiting already".to_owned(),
         Refusal::Broken => "somebody ended its wait (EIO)".to_owned(),
+        Refusal::Standstill(Standstill::NoRoom) => {
+            "the broker's disk had no room to write it down (ENOSPC)".to_owned()
+        }
+        Refusal::Standstill(Standstill::Fault) => {
+            "the broker could not write it down (EIO)".to_owned()
+        }
     }
 }
 

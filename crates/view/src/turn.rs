@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use gate_api::{Answer, Ask};
 use gate_core::lock::claim::Patience;
-use gate_core::lock::event::{Change, Refusal};
+use gate_core::lock::event::{Change, Refusal, Standstill};
 use gate_fuse::{Errno, Reply};
 
 use crate::view::View;
@@ -109,8 +109,12 @@ pub(crate) fn refusal_errno(refusal: Refusal) -> Errno {
         Refusal::Interrupted => Errno::INTR,
         Refusal::Deadlock => Errno::DEADLK,
         Refusal::Limit(_) => Errno::NOLCK,
+        Refusal::Standstill(Standstill::NoRoom) => Errno::NOSPC,
         // The session and its owners are the view's own: something else than the caller is wrong.
-        Refusal::Unknown | Refusal::OwnerBusy | Refusal::Broken => Errno::IO,
+        Refusal::Unknown
+        | Refusal::OwnerBusy
+        | Refusal::Broken
+        | Refusal::Standstill(Standstill::Fault) => Errno::IO,
     }
 }
 
@@ -132,6 +136,8 @@ mod tests {
             Refusal::Unknown,
             Refusal::OwnerBusy,
             Refusal::Broken,
+            Refusal::Standstill(Standstill::NoRoom),
+            Refusal::Standstill(Standstill::Fault),
         ] {
             assert_ne!(refusal_errno(refusal), Errno::STALE);
         }

@@ -13,14 +13,14 @@ from . import log, report
 from ._client import Client
 from ._hold import Hold
 from .errors import (
-    AlreadyHeld, Broken, BrokerGone, Deadlock, Forbidden, GateError, HeldTooLong, Interrupted,
+    AlreadyHeld, Broken, BrokerGone, CannotGrant, Deadlock, Forbidden, GateError, HeldTooLong, Interrupted,
     LeaseLost, LimitReached, Lost, NoBroker, NotGated, NotReturned, ProtocolError, SourceRefused,
     TimedOut, Unknown, WouldBlock, WrongVersion,
 )
 from .terms import Access, Duration, Process, Recall, RecallCause, RecallStage, Token
 
 __all__ = [
-    "Access", "AlreadyHeld", "Broken", "BrokerGone", "Client", "Deadlock", "Duration", "Forbidden",
+    "Access", "AlreadyHeld", "Broken", "BrokerGone", "CannotGrant", "Client", "Deadlock", "Duration", "Forbidden",
     "GateError", "HeldTooLong", "Hold", "Interrupted", "LeaseLost", "LimitReached", "Lost",
     "NoBroker", "NotGated", "NotReturned", "Process", "ProtocolError", "Recall", "RecallCause",
     "RecallStage", "SourceRefused", "TimedOut", "Token", "Unknown", "WouldBlock", "WrongVersion",

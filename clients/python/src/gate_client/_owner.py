@@ -9,8 +9,8 @@ from typing import Callable, Dict, Optional, Union
 from . import _messages as m
 from . import terms
 from .errors import (
-    Broken, BrokerGone, Deadlock, GateError, HeldTooLong, Interrupted, LeaseLost, LimitReached,
-    Lost, NotReturned, TimedOut, WouldBlock,
+    Broken, BrokerGone, CannotGrant, Deadlock, GateError, HeldTooLong, Interrupted, LeaseLost,
+    LimitReached, Lost, NotReturned, TimedOut, WouldBlock,
 )
 
 #: Seconds that who asks after a lease without a broker still waits for it.
@@ -21,6 +21,11 @@ _REVOCATIONS: Dict[terms.Revocation, Callable[[str], Lost]] = {
     terms.Revocation.LEASE_LOST: LeaseLost,
     terms.Revocation.BROKEN: Broken,
     terms.Revocation.RECALLED: NotReturned,
+}
+
+_STANDSTILLS = {
+    terms.Standstill.NO_ROOM: "the broker's disk is full: make room for its state directory",
+    terms.Standstill.FAULT: "the broker's journal cannot be written: its log says why",
 }
 
 
@@ -83,6 +88,8 @@ def refused(why: terms.Refusal) -> GateError:
         return Deadlock("those in the way wait for this process: take all paths by one hold")
     if isinstance(why, terms.LimitReached):
         return LimitReached(why.limit.value)
+    if isinstance(why, terms.StandingStill):
+        return CannotGrant(_STANDSTILLS[why.why])
     if isinstance(why, terms.BrokenWait):
         return Broken()
     if isinstance(why, terms.Interrupted):

@@ -63,6 +63,10 @@ class LimitReached(GateError):
         self.limit = limit
 
 
+class CannotGrant(GateError):
+    """The broker grants nothing: its disk is full, or its journal cannot be written."""
+
+
 class AlreadyHeld(GateError):
     """This process, or one above it, has some of these paths already.
 

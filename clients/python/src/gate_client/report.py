@@ -11,7 +11,7 @@ from typing import Optional, Tuple
 
 from ._postcard import U32, U64, PathText, Sum
 from .log import Cursor, Entry
-from .terms import Access, BrokerInfo, Op, PrivateView, Process, Token
+from .terms import Access, BrokerInfo, Op, PrivateView, Process, Standstill, Token
 
 
 class LineState(Sum):
@@ -122,6 +122,16 @@ class Why(Answer):
 
 
 @dataclass(frozen=True)
+class Halt:
+    """The broker's journal cannot be written, and so nothing is granted."""
+
+    kind: Standstill
+    since_ms: U64
+    #: What the disk says.
+    why: str
+
+
+@dataclass(frozen=True)
 class Status(Answer):
     """How the broker is."""
 
@@ -129,6 +139,8 @@ class Status(Answer):
     started_at_ms: U64
     #: Whether former sessions may still come back.
     in_grace: bool
+    #: Why nothing is granted now, if that is so.
+    halt: Optional[Halt]
     sessions: U64
     #: Those of them whose connection is gone; what they have is kept for them.
     away: U64

@@ -184,6 +184,20 @@ class BrokenWait(Refusal):
     pass
 
 
+class Standstill(Enum):
+    """Why a broker grants nothing."""
+
+    #: Its disk has no room to write a grant down.
+    NO_ROOM = auto()
+    #: It cannot write for another reason, which its log tells.
+    FAULT = auto()
+
+
+@dataclass(frozen=True)
+class StandingStill(Refusal):
+    why: Standstill
+
+
 class Revocation(Enum):
     """Why a grant is taken away."""
 

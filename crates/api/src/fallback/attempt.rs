@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use gate_core::id::Ticket;
 use gate_core::lock::claim::Patience;
-use gate_core::lock::event::Refusal;
+use gate_core::lock::event::{Refusal, Standstill};
 use gate_core::lock::limits::Limit;
 use gate_core::lock::want::{Access, Want};
 use gate_core::path::ViewPath;
@@ -174,6 +174,7 @@ fn id_of(reply: &Reply) -> Result<Option<String>, No> {
         408 => Ok(None),
         409 => Err(No::Refused(Refusal::Deadlock)),
         429 => Err(No::Refused(Refusal::Limit(limit_of(&reply.body)))),
+        507 => Err(No::Refused(Refusal::Standstill(Standstill::NoRoom))),
         500.. => Err(No::Broken(io::Error::other(format!("status {}", reply.status)))),
         status => {
             let answer = String::from_utf8_lossy(&reply.body);

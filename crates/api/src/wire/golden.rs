@@ -19,7 +19,7 @@ use super::{
 use crate::frame;
 use crate::mirror::{
     AccessDef, ChangeDef, LimitDef, NodeDef, OpDef, PatienceDef, RecallCauseDef, RecallStageDef,
-    RefusalDef, RevocationDef,
+    RefusalDef, RevocationDef, StandstillDef,
 };
 
 mod samples;
@@ -125,6 +125,7 @@ fn variants() -> Map<String, Value> {
         ("Revocation", count(|from| RevocationDef::deserialize(from))),
         ("Scope", of::<Scope>()),
         ("ServerMessage", of::<ServerMessage>()),
+        ("Standstill", count(|from| StandstillDef::deserialize(from))),
         ("Stretch", of::<Stretch>()),
     ];
     counts.into_iter().map(|(name, count)| (name.to_owned(), count)).collect()

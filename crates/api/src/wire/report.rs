@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use gate_core::id::Token;
 use gate_core::lock::claim::Process;
+use gate_core::lock::event::Standstill;
 use gate_core::lock::want::{Access, Op};
 use gate_core::path::ViewPath;
 use serde::{Deserialize, Serialize};
 
 use super::{BrokerInfo, Entry, LogPage, LogQuery, PrivateView};
-use crate::mirror::{AccessDef, OpDef, TokenDef, maybe_path, maybe_process, path};
+use crate::mirror::{AccessDef, OpDef, StandstillDef, TokenDef, maybe_path, maybe_process, path};
 
 /// A question.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -157,6 +158,18 @@ pub struct Why {
     pub past: Vec<Entry>,
 }
 
+/// The journal cannot be written, and so nothing is granted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Halt {
+    /// What a caller is told.
+    #[serde(with = "StandstillDef")]
+    pub kind: Standstill,
+    /// Since when: milliseconds since 1970, UTC.
+    pub since_ms: u64,
+    /// What the disk says.
+    pub why: String,
+}
+
 /// How the broker is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
@@ -166,6 +179,8 @@ pub struct Status {
     pub started_at_ms: u64,
     /// Whether former sessions may still come back.
     pub in_grace: bool,
+    /// Why nothing is granted now, if that is so.
+    pub halt: Option<Halt>,
     /// Clients there are.
     pub sessions: u64,
     /// Those of them whose connection is gone; what they have is kept for them.

@@ -63,7 +63,10 @@ impl Pen {
     /// Writes a record, to be handed over later.
     pub fn note(&mut self, what: Happening<'_>) {
         let record = Record { at_ms: clock::wall_ms(), what };
-        encode(&record, &mut self.written.bytes);
+        // More than the tray takes is missing as a whole: none of it need be here.
+        if self.written.bytes.len() <= TRAY_BYTES_MAX {
+            encode(&record, &mut self.written.bytes);
+        }
         self.written.count += 1;
         self.written.at_ms = record.at_ms;
         self.written.odd |= record.is_odd();

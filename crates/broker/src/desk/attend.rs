@@ -105,6 +105,9 @@ impl Desk {
         // Who may only look does not come back to what it could lock before.
         let resume = hello.resume.filter(|_| self.may(connection, Rights::Lock));
         let resumed = resume.and_then(|resume| self.sessions.claimed_by(resume));
+        if resumed.is_some() && self.stands_still() {
+            return self.turn_away(connection, "the journal cannot be written".to_owned());
+        }
         let session = match resumed {
             Some(session) => {
                 let client = self.sessions.get_mut(session).expect("just claimed");
@@ -113,11 +116,7 @@ impl Desk {
             }
             None => match self.admit(now, connection, hello) {
                 Ok(session) => session,
-                Err(why) => {
-                    let unwelcome = ServerMessage::Unwelcome { why };
-                    self.letters.push(Letter::Client(connection, unwelcome));
-                    return self.letters.push(Letter::HangUp(connection));
-                }
+                Err(why) => return self.turn_away(connection, why),
             },
         };
         let known = match resumed {
@@ -143,6 +142,11 @@ impl Desk {
             None => Stage::Open { session },
         };
         self.letters.push(Letter::Client(connection, ServerMessage::Welcome(welcome)));
+    }
+
+    fn turn_away(&mut self, connection: ConnectionId, why: String) {
+        self.letters.push(Letter::Client(connection, ServerMessage::Unwelcome { why }));
+        self.letters.push(Letter::HangUp(connection));
     }
 
     fn admit(
@@ -203,6 +207,9 @@ impl Desk {
 
     /// Takes a client back with all it listed, and tells what became of each.
     fn reclaim(&mut self, now: Time, connection: ConnectionId) {
+        if self.stands_still() {
+            return self.letters.push(Letter::HangUp(connection));
+        }
         let Some(visitor) = self.visitors.get_mut(&connection) else { return };
         let Stage::Listing { session, held, waiting } =
             std::mem::replace(&mut visitor.stage, Stage::New)
@@ -323,7 +330,10 @@ impl Desk {
         let owner = acquire.owner;
         let outcome = self.claim(session, acquire).and_then(|claim| {
             let leaders = self.leaders_of(&claim);
-            let decided = self.run(now, Command::Acquire { claim: claim.clone(), leaders });
+            let decided = match self.refusal_of_all() {
+                Some(why) => Err(why),
+                None => self.run(now, Command::Acquire { claim: claim.clone(), leaders }),
+            };
             decided.inspect_err(|why| self.note_refusal(&claim, *why))
         });
         if let Err(why) = outcome {

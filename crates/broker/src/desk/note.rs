@@ -19,6 +19,19 @@ use crate::spaces::Spaces;
 const NAMES_BYTES_MAX: usize = 16 * 1024;
 
 impl Desk {
+    /// Lets the log have what happened, if the journal has all of it (N3).
+    pub fn hand_over(&mut self) {
+        if !self.is_dirty() {
+            self.pen.hand_over();
+        }
+    }
+
+    /// Notes that the run ends.
+    pub fn stop(&mut self) {
+        self.pen.note(Happening::Stopped);
+        self.hand_over();
+    }
+
     /// Looks at the claim that an event is about, before that is applied.
     pub(super) fn since(&self, event: &Event) -> Since {
         match event {

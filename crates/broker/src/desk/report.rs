@@ -160,6 +160,7 @@ impl Desk {
             broker: self.info.clone(),
             started_at_ms: self.started_at_ms,
             in_grace: self.table.in_grace(),
+            halt: self.halt.clone(),
             sessions: count(self.sessions.len()),
             away: count(self.sessions.iter().filter(|(_, c)| c.connection.is_none()).count()),
             held: count(held),

@@ -67,7 +67,8 @@ impl Desk {
         answer: oneshot::Sender<Outcome>,
     ) {
         let tries = body.timeout_ms == Some(0);
-        let claim = match self.stateless_claim(body) {
+        let refused = self.refusal_of_all().map_or(Ok(()), |why| Err(Outcome::Refused(why)));
+        let claim = match refused.and_then(|()| self.stateless_claim(body)) {
             Ok(claim) => claim,
             Err(outcome) => {
                 return self.letters.push(Letter::Stateless(Reply { answer, outcome }));

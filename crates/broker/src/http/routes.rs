@@ -13,7 +13,7 @@ use axum::{Json, Router};
 use gate_api::bearer::Rights;
 use gate_api::v1;
 use gate_core::id::Ticket;
-use gate_core::lock::event::Refusal;
+use gate_core::lock::event::{Refusal, Standstill};
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 
@@ -124,9 +124,7 @@ async fn ask(inbox: &Inbox, call: impl FnOnce(oneshot::Sender<Outcome>) -> Call)
 }
 
 pub(super) fn undecided() -> Response {
-    let why =
-        "nothing can be decided now: the journal cannot be written, or the broker is overloaded";
-    error(StatusCode::SERVICE_UNAVAILABLE, why)
+    error(StatusCode::SERVICE_UNAVAILABLE, "nothing can be decided now: the broker is overloaded")
 }
 
 /// A request for a lock. Dropped before its answer was heard, its client is gone: it leaves the
@@ -232,6 +230,16 @@ fn refuse(refusal: Refusal) -> Response {
         Refusal::Interrupted => error(StatusCode::CONFLICT, "the request was ended"),
         Refusal::Limit(limit) => error(StatusCode::TOO_MANY_REQUESTS, &format!("limit: {limit}")),
         Refusal::Unknown => error(StatusCode::NOT_FOUND, "no such lock"),
+        Refusal::Standstill(Standstill::NoRoom) => {
+            let why = "no room: nothing is granted until there is some on the disk of the broker's \
+                       state directory";
+            error(StatusCode::INSUFFICIENT_STORAGE, why)
+        }
+        Refusal::Standstill(Standstill::Fault) => {
+            let why = "the journal cannot be written, and nothing is granted until it can: the \
+                       broker's log says why";
+            error(StatusCode::SERVICE_UNAVAILABLE, why)
+        }
     }
 }
 

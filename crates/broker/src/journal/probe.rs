@@ -33,6 +33,11 @@ impl Journal {
         self.checkpointer.fall_behind();
     }
 
+    /// Whether nothing can be written.
+    pub fn fill_disk(&self, is_full: bool) {
+        self.connection.pragma_update(None, "query_only", is_full).unwrap();
+    }
+
     /// From now on to drop it is to crash: what is in the log stays there.
     pub fn forgo_order(&mut self) {
         self.checkpointer = Checkpointer::idle();

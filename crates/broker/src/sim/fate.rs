@@ -34,6 +34,8 @@ enum Trouble {
     Kin,
     /// A person ends a lock.
     Broken,
+    /// The broker's disk is full.
+    FullDisk,
 }
 
 const TROUBLES: [Trouble; 10] = [
@@ -62,6 +64,13 @@ impl Fate {
         let peace_ms = *chance.pick(&[200, 1_000, 4_000]);
         scene.note(|| format!("fate: {troubles:?}"));
         Fate { troubles, peace_ms }
+    }
+
+    /// As [`Fate::new`], on a disk that is full now and then.
+    pub fn of_full_disks(scene: &mut Scene) -> Fate {
+        let mut fate = Fate::new(scene);
+        fate.troubles.push(Trouble::FullDisk);
+        fate
     }
 
     /// Clients sleep for longer than their lease, and the end of that is lost with the power.
@@ -116,6 +125,11 @@ impl Fate {
                 let until = scene.now + nap(scene);
                 scene.note(|| format!("fate: the broker sleeps until {until:?}"));
                 host.stall(until);
+            }
+            Trouble::FullDisk => {
+                let until = scene.now + nap(scene);
+                scene.note(|| format!("fate: the disk is full until {until:?}"));
+                host.fill_disk(until);
             }
             Trouble::Kin => {
                 let draw = scene.chance.below(1_000_000);

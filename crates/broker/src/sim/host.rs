@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gate_api::bearer::Rights;
-use gate_api::wire::{BrokerInfo, ClientMessage, Query, ServerMessage};
+use gate_api::wire::{BrokerInfo, ClientMessage, Query, Resume, ServerMessage};
 use gate_core::id::{OwnerId, SessionId, Ticket};
 use gate_core::lock::table::{Record, Standing};
 use gate_core::time::Time;
@@ -25,7 +25,7 @@ use crate::audit::Audit;
 use crate::books::Books;
 use crate::clock;
 use crate::desk::{Desk, Guest, Letter, Parts, Terms, Way};
-use crate::journal::{JOURNAL_NAME, Journal};
+use crate::journal::{self, JOURNAL_NAME, Journal};
 use crate::mail::{ConnectionId, Inbox};
 use crate::metrics::Metrics;
 use crate::rounds::Rounds;
@@ -46,6 +46,8 @@ pub struct Host {
     boots: u32,
     back_at: Time,
     stalled_until: Time,
+    /// Until then its disk is full.
+    full_until: Time,
     /// For how long the broker's clock stood still.
     stopped: Duration,
     crash: Option<Crash>,
@@ -83,6 +85,7 @@ impl Host {
             boots: 1,
             back_at: Time::ZERO,
             stalled_until: Time::ZERO,
+            full_until: Time::ZERO,
             stopped: Duration::ZERO,
             crash: None,
             dead: Vec::new(),
@@ -103,6 +106,11 @@ impl Host {
     /// Does nothing until then, as if its machine slept.
     pub fn stall(&mut self, until: Time) {
         self.stalled_until = until;
+    }
+
+    /// Can write nothing down until then.
+    pub fn fill_disk(&mut self, until: Time) {
+        self.full_until = until;
     }
 
     pub fn learns_of_death(&mut self, at: Time, session: SessionId) {
@@ -155,10 +163,14 @@ impl Host {
             Some(_) => 0,
             None => usize::MAX,
         };
+        running.books.journal().fill_disk(scene.now < self.full_until);
         loop {
-            running.books.settle(&mut running.desk, running.now.at_broker).unwrap();
+            running.journal(scene);
             running.desk.hand_over();
             running.deliver(scene, &mut spared);
+            if !running.desk.is_dirty() {
+                scene.oracle.written();
+            }
             if spared == 0 {
                 return self.die(scene);
             }
@@ -184,6 +196,8 @@ impl Host {
         };
         scene.note(|| format!("broker: dies, back in {away:?}"));
         self.back_at = scene.now + away;
+        // One that cannot write does not begin.
+        self.full_until = Time::ZERO;
         scene.open = false;
         for id in scene.net.ids() {
             scene.break_off(id);
@@ -297,7 +311,19 @@ impl Running {
 
     /// Returns whether it put off what is due.
     fn is_behind(&self) -> bool {
-        self.desk.deadline().is_some_and(|at| at <= self.now.at_broker)
+        let is_due = self.desk.deadline().is_some_and(|at| at <= self.now.at_broker);
+        is_due || self.desk.stands_still()
+    }
+
+    fn journal(&mut self, scene: &mut Scene) {
+        let now = self.now.at_broker;
+        let Err(error) = self.books.settle(&mut self.desk, now) else { return };
+        scene.note(|| format!("broker: writes nothing: {error}"));
+        if !self.desk.stands_still() {
+            scene.oracle.halts(now);
+        }
+        self.desk.stand_still(now, journal::standstill(&error), error.to_string());
+        self.look(scene);
     }
 
     fn receive(&mut self, scene: &mut Scene) {
@@ -329,7 +355,10 @@ impl Running {
             scene.note(|| format!("broker: hears {} {}", id.0, shown(&message)));
         }
         let now = self.now.at_broker;
-        scene.oracle.hears(id, &message, now);
+        match self.sends_away(&message) {
+            true => scene.oracle.parts(id, now),
+            false => scene.oracle.hears(id, &message, now),
+        }
         if let ClientMessage::Query { query, .. } = &message {
             match query {
                 Query::Break { ticket, .. } => scene.oracle.may_end(Ticket(*ticket), now),
@@ -341,6 +370,19 @@ impl Running {
         }
         self.heard.insert(id, now);
         self.desk.hear(now, id, message);
+    }
+
+    /// Who comes back while nothing can be written is not heard.
+    fn sends_away(&self, message: &ClientMessage) -> bool {
+        let is_known = |resume: Resume| {
+            self.desk.table().sessions().any(|session| session == SessionId(resume.session))
+        };
+        let comes_back = match message {
+            ClientMessage::Hello(hello) => hello.resume.is_some_and(is_known),
+            ClientMessage::Listed => true,
+            _ => false,
+        };
+        comes_back && self.desk.stands_still()
     }
 
     fn part(&mut self, id: ConnectionId, heard: Time, scene: &mut Scene) {
@@ -424,6 +466,9 @@ impl Running {
     }
 
     fn next_turn(&self) -> Option<Time> {
+        if self.desk.is_behind() {
+            return Some(self.now.at_broker);
+        }
         [self.desk.deadline(), self.books.deadline(), self.rounds.deadline()]
             .into_iter()
             .flatten()

@@ -39,6 +39,7 @@ pub struct Tally {
     pub reclaimed: u64,
     pub lost_leases: u64,
     pub refused: u64,
+    pub halts: u64,
 }
 
 /// A claim as it stood after the last step.
@@ -75,6 +76,8 @@ pub struct Oracle {
     last_token: Option<Token>,
     /// What each owner was granted last.
     tokens: BTreeMap<OwnerId, Token>,
+    /// Grants that somebody was told of.
+    told: BTreeSet<Token>,
     /// A session that comes back: what it lists and the broker does not take is revoked.
     returning: Option<SessionId>,
     /// The last restart may have lost what was journaled last.
@@ -95,6 +98,7 @@ impl Oracle {
             kin: BTreeSet::new(),
             last_token: None,
             tokens: BTreeMap::new(),
+            told: BTreeSet::new(),
             returning: None,
             incomplete: false,
         }
@@ -125,6 +129,22 @@ impl Oracle {
     /// The broker tells a client something.
     pub fn tells(&mut self, id: ConnectionId, message: &ServerMessage) {
         self.contacts.tells(id, message);
+        if let ServerMessage::Granted(granted) = message {
+            self.told.insert(granted.token);
+        }
+    }
+
+    /// The broker cannot write: what it told nobody of it may take back.
+    pub fn halts(&mut self, now: Time) {
+        self.tally.halts += 1;
+        let held = self.claims.values().filter_map(|seen| Some((seen.held?, seen.claim.owner)));
+        let untold = held.filter(|(token, _)| !self.told.contains(token));
+        self.excused.extend(untold.map(|(_, owner)| (owner, now)));
+    }
+
+    /// The journal knows all by now.
+    pub fn written(&mut self) {
+        self.contacts.written();
     }
 
     pub fn parts(&mut self, id: ConnectionId, heard: Time) {
@@ -477,5 +497,6 @@ impl Tally {
         self.reclaimed += other.reclaimed;
         self.lost_leases += other.lost_leases;
         self.refused += other.refused;
+        self.halts += other.halts;
     }
 }

@@ -206,6 +206,17 @@ pub enum Refusal {
     OwnerBusy,
     /// Somebody with the right to do so ended its wait.
     Broken,
+    /// Nothing can be granted.
+    Standstill(Standstill),
+}
+
+/// Why grants cannot be written down, and so nothing is granted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Standstill {
+    /// There is no room for them.
+    NoRoom,
+    /// Something else that a person must look into.
+    Fault,
 }
 
 /// A holder is asked to let go.

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use gate_api::mounts::{self, Mount};
-use gate_api::wire::{PrivateLine, Status};
-use gate_api::{ClientInfo, QueryError, Watcher};
+use gate_api::wire::{Halt, PrivateLine, Status};
+use gate_api::{ClientInfo, QueryError, Watcher, event};
 use gate_core::lock::limits::Limit;
 use serde::Serialize;
 
@@ -66,6 +66,8 @@ struct Broker {
     epoch: u64,
     started_at: String,
     in_grace: bool,
+    /// Why it grants nothing now, if that is so.
+    halt: Option<Halted>,
     sessions: u64,
     /// Whose connection is gone, and what they have is kept.
     away: u64,
@@ -73,6 +75,13 @@ struct Broker {
     waiting: u64,
     counts: BTreeMap<String, u64>,
     spaces: Vec<Space>,
+}
+
+#[derive(Debug, Serialize)]
+struct Halted {
+    kind: &'static str,
+    since: String,
+    why: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -211,6 +220,7 @@ impl Broker {
             epoch: status.broker.epoch,
             started_at: board::utc(status.started_at_ms),
             in_grace: status.in_grace,
+            halt: status.halt.map(Halted::new),
             sessions: status.sessions,
             away: status.away,
             held: status.held,
@@ -236,10 +246,23 @@ impl Broker {
         if self.away > 0 {
             let _ = writeln!(text, "away     {} of them; what they have is kept", self.away);
         }
+        if let Some(Halted { since, why, .. }) = &self.halt {
+            let _ = writeln!(text, "journal  cannot be written since {since}: {why}");
+            text.push_str(
+                "         nothing is granted until it can; `gate doctor` says what to do\n",
+            );
+        }
         if self.in_grace {
             text.push_str("grace    former sessions may still come back\n");
         }
         text
+    }
+}
+
+impl Halted {
+    fn new(halt: Halt) -> Halted {
+        let Halt { kind, since_ms, why } = halt;
+        Halted { kind: event::standstill(kind), since: board::utc(since_ms), why }
     }
 }
 

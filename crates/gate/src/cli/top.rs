@@ -168,7 +168,7 @@ impl Top {
                     return Ok(Step::Unchanged);
                 };
                 self.picture.views = views;
-                self.picture.learn_status(status, board::now_ms());
+                self.picture.learn_status(*status, board::now_ms());
             }
             News::Why(scope, text) => match &mut self.picture.sheet {
                 Sheet::Details(details) if details.scope == scope => details.text = Some(text),

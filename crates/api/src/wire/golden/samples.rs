@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use gate_core::id::{Epoch, SpaceId, Ticket, Token};
 use gate_core::lock::claim::{Caller, Label, Patience, Process};
-use gate_core::lock::event::{Change, RecallCause, RecallStage, Refusal, Revocation};
+use gate_core::lock::event::{Change, RecallCause, RecallStage, Refusal, Revocation, Standstill};
 use gate_core::lock::key::FileKey;
 use gate_core::lock::limits::Limit;
 use gate_core::lock::want::{Access, Node, Op, Place, Want};
@@ -13,17 +13,17 @@ use gate_core::path::ViewPath;
 
 use crate::wire::{
     Acquire, AttachRefusal, Attached, BrokerInfo, ClientMessage, Cursor, Directory, Entry, Fate,
-    Former, Granted, Happening, Hello, Inode, Known, Line, LinePlace, LineState, Locks, LogPage,
-    LogQuery, MaxHold, Named, Origin, Party, Pass, Presence, PrivateLine, PrivateView, Query,
-    Recall, Record, Reply, Resume, Rules, Scope, ServerMessage, Source, SpaceLine, Status, Stretch,
-    Subject, Welcome, Why,
+    Former, Granted, Halt, Happening, Hello, Inode, Known, Line, LinePlace, LineState, Locks,
+    LogPage, LogQuery, MaxHold, Named, Origin, Party, Pass, Presence, PrivateLine, PrivateView,
+    Query, Recall, Record, Reply, Resume, Rules, Scope, ServerMessage, Source, SpaceLine, Status,
+    Stretch, Subject, Welcome, Why,
 };
 
 const PROCESS: Process = Process { namespace: 6, pid: 7, start: 8 };
 const FILE: FileKey = FileKey { volume: 1, inode: 2, generation: 3 };
 const TOKEN: Token = Token { epoch: Epoch(4), counter: 1 << 40 };
 
-const REFUSALS: [Refusal; 8] = [
+const REFUSALS: [Refusal; 10] = [
     Refusal::TimedOut,
     Refusal::WouldBlock,
     Refusal::Interrupted,
@@ -32,6 +32,8 @@ const REFUSALS: [Refusal; 8] = [
     Refusal::Unknown,
     Refusal::OwnerBusy,
     Refusal::Broken,
+    Refusal::Standstill(Standstill::NoRoom),
+    Refusal::Standstill(Standstill::Fault),
 ];
 const REVOCATIONS: [Revocation; 4] =
     [Revocation::MaxHold, Revocation::LeaseLost, Revocation::Broken, Revocation::Recalled];
@@ -237,6 +239,7 @@ fn replies(broker: BrokerInfo) -> Vec<Reply> {
         broker,
         started_at_ms: 13,
         in_grace: true,
+        halt: Some(Halt { kind: Standstill::NoRoom, since_ms: 14, why: "full".into() }),
         sessions: 1,
         away: 6,
         held: 2,

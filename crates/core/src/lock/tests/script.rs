@@ -468,6 +468,7 @@ fn refusal_text(refusal: Refusal) -> String {
         Refusal::Unknown => "unknown".into(),
         Refusal::OwnerBusy => "busy".into(),
         Refusal::Broken => "broken".into(),
+        Refusal::Standstill(_) => "the table grants whatever can be written".into(),
     }
 }
 

@@ -4,7 +4,7 @@ use gate_api::session::Recall;
 use gate_api::wire::{Fate, Happening, LineState, Why};
 use gate_api::{Address, Session};
 use gate_core::id::Ticket;
-use gate_core::lock::event::{RecallCause, RecallStage, Refusal, Revocation};
+use gate_core::lock::event::{RecallCause, RecallStage, Refusal, Revocation, Standstill};
 use gate_core::lock::limits::{KEYS_PER_REQUEST_MAX, Limit};
 
 use crate::board;
@@ -47,6 +47,16 @@ pub fn not_let_in(why: Refusal) -> Failure {
         Refusal::TimedOut | Refusal::WouldBlock => {
             ("somebody else holds it", "`gate why` tells who", Exit::Failed)
         }
+        Refusal::Standstill(Standstill::NoRoom) => (
+            "the broker's disk has no room to write it down",
+            "make room on the disk of its state directory: `gate status` names it",
+            Exit::Unable,
+        ),
+        Refusal::Standstill(Standstill::Fault) => (
+            "the broker cannot write it down",
+            "`gate status` says why, and so does the broker's log",
+            Exit::Unable,
+        ),
         Refusal::Unknown | Refusal::OwnerBusy => {
             ("the broker does not know this session", "try again", Exit::Unable)
         }

@@ -137,6 +137,9 @@ fn title(picture: &Picture, palette: &Palette) -> Line<'static> {
         alarm("PAUSED".to_owned());
     }
     let status = picture.status.as_ref().map(|(status, _)| status);
+    if let Some(halt) = status.and_then(|status| status.halt.as_ref()) {
+        alarm(format!("GRANTS NOTHING: the journal cannot be written: {}", halt.why));
+    }
     if status.is_some_and(|status| status.in_grace) && picture.away_since_ms.is_none() {
         alarm("GRACE: former sessions may still come back".to_owned());
     }

@@ -54,6 +54,7 @@ pub fn status(epoch: u64) -> Status {
         broker,
         started_at_ms: 0,
         in_grace: false,
+        halt: None,
         sessions: 4,
         away: 0,
         held: 3,

@@ -41,7 +41,7 @@ pub enum News {
     /// Who holds and who waits, in that epoch.
     Locks(Result<(u64, Locks), QueryError>),
     /// How the broker is, and the views there are.
-    Status(Result<Status, QueryError>, Vec<Mount>),
+    Status(Result<Box<Status>, QueryError>, Vec<Mount>),
     /// All about a path.
     Why(Scope, String),
     /// What became of an order.
@@ -158,7 +158,9 @@ fn answer_questions(session: &Session, asked: &Receiver<Question>, tell: &Sender
     for question in asked {
         let news = match question {
             // A machine without a table of mounts shows none.
-            Question::Status => News::Status(session.status(), mounts::all().unwrap_or_default()),
+            Question::Status => {
+                News::Status(session.status().map(Box::new), mounts::all().unwrap_or_default())
+            }
             Question::Why(scope) => {
                 let text = match session.why(scope.clone()) {
                     Ok(why) => why::tell(why),

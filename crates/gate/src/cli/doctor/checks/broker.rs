@@ -1,5 +1,8 @@
 //! Of the broker.
 
+use gate_api::wire::Halt;
+use gate_core::lock::event::Standstill;
+
 use crate::cli::doctor::Finding;
 use crate::cli::doctor::facts::broker::{Answer, Broker};
 use crate::failure::Failure;
@@ -10,7 +13,7 @@ const AHEAD_MS_MAX: u64 = 2_000;
 pub fn all(broker: &Broker) -> Vec<Finding> {
     match broker {
         Broker::Answers(answer) => vec![
-            Finding::ok(CHECK, format!("{} answers, process {}", answer.address, answer.pid)),
+            grants(answer),
             version(answer, env!("CARGO_PKG_VERSION")),
             grace(answer),
             clock(answer),
@@ -33,6 +36,21 @@ const CHECK: &str = "broker";
 fn failed(failure: &Failure) -> Finding {
     let line = |name| failure.line(name).unwrap_or_default();
     Finding::fail(CHECK, format!("{}: {}", line("error"), line("cause")), line("hint"))
+}
+
+fn grants(answer: &Answer) -> Finding {
+    let Answer { address, pid, halt, .. } = answer;
+    match halt {
+        None => Finding::ok(CHECK, format!("{address} answers, process {pid}")),
+        Some(Halt { kind, why, .. }) => {
+            let found = format!("{address} grants nothing: its journal cannot be written: {why}");
+            let mend = match kind {
+                Standstill::NoRoom => "make room on the disk of its state directory",
+                Standstill::Fault => "look into its log",
+            };
+            Finding::fail(CHECK, found, mend)
+        }
+    }
 }
 
 fn version(answer: &Answer, ours: &str) -> Finding {
@@ -81,6 +99,7 @@ mod tests {
             version: env!("CARGO_PKG_VERSION").into(),
             pid: 7,
             in_grace: false,
+            halt: None,
             started_at_ms: 1_000_000,
             now_ms: 2_000_000,
         }
@@ -102,6 +121,9 @@ mod tests {
         check(&Broker::Answers(answer()), &[Ok; 4], "process 7");
         let other = Answer { version: "0.0.9".into(), ..answer() };
         check(&Broker::Answers(other), &[Ok, Warn, Ok, Ok], "gate daemon stop");
+        let halt = Halt { kind: Standstill::NoRoom, since_ms: 1_500_000, why: "full".into() };
+        let halted = Answer { halt: Some(halt), ..answer() };
+        check(&Broker::Answers(halted), &[Level::Fail, Ok, Ok, Ok], "make room");
         let new = Answer { in_grace: true, ..answer() };
         check(&Broker::Answers(new), &[Ok, Ok, Warn, Ok], "leases");
         let ahead = Answer { started_at_ms: 2_060_000, ..answer() };

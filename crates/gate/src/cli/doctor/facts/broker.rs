@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use gate_api::wire::Halt;
 use gate_api::{ClientInfo, Watcher};
 
 use crate::config::Settings;
@@ -34,6 +35,8 @@ pub struct Answer {
     pub version: String,
     pub pid: u32,
     pub in_grace: bool,
+    /// Why it grants nothing now, if that is so.
+    pub halt: Option<Halt>,
     pub started_at_ms: u64,
     /// What time this process takes it to be.
     pub now_ms: u64,
@@ -73,6 +76,7 @@ pub fn ask(flags: &BrokerFlags) -> (Broker, StateDir) {
             version: status.broker.version,
             pid: status.broker.pid,
             in_grace: status.in_grace,
+            halt: status.halt,
             started_at_ms: status.started_at_ms,
             now_ms: now_ms(),
         }),
