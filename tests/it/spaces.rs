@@ -90,6 +90,43 @@ fn who_opens_what_another_view_replaced_gets_the_new_file() {
     }
 }
 
+/// A rename waits for no reader, so the file may be replaced again and again while one walks to it.
+#[test]
+fn who_reads_what_another_view_replaces_again_and_again_always_finds_a_whole_file() {
+    let mut world = World::new();
+    let second = second_view(&mut world, [""; 0]);
+    world.seed("f", "whole");
+    let replace = "
+import os, threading
+def replace(name):
+    for _ in range(1000):
+        with open(name, 'w') as file:
+            file.write('whole')
+        os.rename(name, 'f')
+threads = [threading.Thread(target=replace, args=[name]) for name in ('one', 'two')]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+open('end', 'w').close()";
+    let read = "
+import os
+times = 0
+while not os.path.exists('end'):
+    with open('f') as file:
+        text = file.read()
+    assert text == 'whole', text
+    times += 1
+print(times)";
+    let run = |view: &Path, script: &str| {
+        world.command("python3".as_ref()).args(["-c", script]).dir(view).start()
+    };
+    let readers = [run(&second, read), run(&second, read), run(&world.view(), read)];
+    run(&world.view(), replace).finish(LONG).success();
+    for reader in readers {
+        let times: u32 = reader.finish(LONG).success().trim().parse().unwrap();
+        assert!(times > 0, "it has read nothing");
+    }
+}
+
 #[test]
 fn a_source_inside_a_served_one_takes_turns_with_it() {
     let mut world = World::new();

@@ -4,7 +4,8 @@
 //! kernel has long found its node. So in its turn the name is looked at once more. If another file
 //! bears it the open takes a turn on that one, and ESTALE makes the kernel walk the path anew; the
 //! turn is kept for the open that comes back from the walk. That is said once only: a second
-//! ESTALE would reach the program.
+//! ESTALE would reach the program. A rename waits for no reader and may come between once more, so
+//! who reads then gets the file that the kernel walked to.
 
 use std::collections::HashMap;
 use std::ffi::CString;
