@@ -40,6 +40,7 @@ fn n15_whatever_part_is_killed_the_others_go_on_and_nothing_is_lost() {
         kill_agent(&mut story);
     }
     story.stop();
+    story.assert_nothing_was_torn();
     repair(&story);
     story.assert_nothing_is_lost();
     build_anew(&story.world, &story.world.source());

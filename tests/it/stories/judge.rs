@@ -41,6 +41,15 @@ impl Story {
         self.world.script(&source, "git fsck --strict --no-progress").run().success();
     }
 
+    /// Asserts that who held many files found all of them as it had left them.
+    pub fn assert_nothing_was_torn(&self) {
+        for name in all() {
+            let record = self.record_of(name);
+            let torn: Vec<_> = record.lines().filter(|line| line.contains("torn:")).collect();
+            assert!(torn.is_empty(), "{name}: {torn:?}");
+        }
+    }
+
     /// Asserts that everything that was tried was done.
     pub fn assert_all_was_done(&self, said: &BTreeMap<&'static str, String>) {
         for name in all() {

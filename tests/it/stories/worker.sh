@@ -22,8 +22,12 @@ rewrite() {
 add_held() { "$gate" hold "$file" -- sh -c 'echo "$1" >> "$0"' "$file" "$line"; }
 edit_held() { "$gate" hold "$file" -- sed -i "1a $line" "$file"; }
 # Over many files: whoever sees some of them with the old name and some with the new cannot build.
+# Who holds them all finds what it wrote itself in each.
 rename_held() {
-    "$gate" hold src/calls -- sed -i "s/\bstep_[0-9]*/step_$RANDOM/" src/calls/*.rs
+    "$gate" hold src/calls -- sh -c '
+        sed -i "s/\bstep_[0-9]*/$0/" src/calls/*.rs || exit
+        torn=$(grep -L "\b$0\b" src/calls/*.rs)
+        [ -z "$torn" ] || { echo torn: $(wc -c $torn); exit 1; }' step_$RANDOM
 }
 # Several commit; git lets one in and tells the others so. It reads as much of a file as there was
 # when it looked last, and minds if that became less before it opened it, or if the view that it
@@ -53,6 +57,7 @@ for ((n = 1; n <= rounds; n++)); do
     case $code:$deed in
         0:rename_held | 0:commit | 0:build) echo "done $deed" ;;
         0:*) echo "done $deed $mark $file" ;;
+        *:rename_held) echo "failed $deed" ${said//$'\n'/ } ;;
         *) echo "failed $deed $code" ;;
     esac >> "$record"
 done
