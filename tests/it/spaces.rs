@@ -127,6 +127,42 @@ print(times)";
     }
 }
 
+/// Who is let in reads all that was written before, whatever the kernel was told in the meantime.
+#[test]
+fn who_reads_after_another_view_has_written_reads_all_of_it() {
+    let mut world = World::new();
+    let second = second_view(&mut world, [""; 0]);
+    world.seed("f", "");
+    let write = "
+import os
+for _ in range(400):
+    with open('f', 'a') as file:
+        file.write('another line\\n')
+    os.chmod('f', 0o600)
+    os.chmod('f', 0o644)";
+    let read = "
+import os, sys
+while not os.path.exists('end'):
+    before = os.stat(sys.argv[1]).st_size
+    with open('f') as file:
+        size = len(file.read())
+    assert size >= before, f'{size} bytes of {before}'";
+    let bare = world.source().join("f");
+    let run = |view: &Path, script: &str| {
+        let run = world.command("python3".as_ref()).args(["-c", script]);
+        run.args([&bare]).dir(view).start()
+    };
+    let readers = [run(&second, read), run(&second, read), run(&second, read)];
+    let writers = [run(&world.view(), write), run(&world.view(), write)];
+    for writer in writers {
+        writer.finish(LONG).success();
+    }
+    fs::write(world.source().join("end"), "").unwrap();
+    for reader in readers {
+        reader.finish(LONG).success();
+    }
+}
+
 #[test]
 fn a_source_inside_a_served_one_takes_turns_with_it() {
     let mut world = World::new();

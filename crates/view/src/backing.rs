@@ -5,8 +5,10 @@
 //! the source's file, all are, by the same; while one goes through the *cache*, none is backed.
 //! What is written *directly* passes the cache and may stand beside either.
 //!
-//! What is written through the cache stands in it while the view is asked, also if that refuses: who
-//! opens a file beside a handle that lost its turn passes the cache, so that it never sees that.
+//! What is written through the cache stands in it while the view is asked, also if that refuses; and
+//! the cache ends where the kernel takes the file to end, which for a moment may be where it ended
+//! before it was changed elsewhere. Who opens a file beside a handle that lost its turn, or soon
+//! after a change, passes the cache, so that it sees neither.
 //!
 //! It must hold: no handle that was opened in a turn writes past the view, unless the view was
 //! mounted to be fast ([`Policy::Everything`]): a backed handle cannot be fenced.
@@ -50,6 +52,8 @@ pub(crate) struct Opening {
     pub size: u64,
     /// Whether it is opened in a turn, which may be taken away.
     pub in_turn: bool,
+    /// Whether the kernel may take the file for longer or shorter than it is.
+    pub size_is_unsure: bool,
     /// Whether there is a handle to write the file whose turn was taken away.
     pub beside_fenced: bool,
 }
@@ -58,6 +62,8 @@ pub(crate) struct Opening {
 pub(crate) struct Ways {
     policy: Policy,
     backer: Option<Backer>,
+    /// Whether what is open past the cache can be mapped by several (Linux ≥ 6.6).
+    maps_direct: bool,
     /// Set once the kernel has refused for want of privilege.
     refused: AtomicBool,
     files: Mutex<FxHashMap<NodeId, Shared>>,
@@ -117,8 +123,9 @@ impl Use {
 
 impl Ways {
     /// `backer` is how files are registered, where the kernel can do that at all.
-    pub fn new(policy: Policy, backer: Option<Backer>) -> Ways {
-        Ways { policy, backer, refused: AtomicBool::new(false), files: Mutex::default() }
+    pub fn new(policy: Policy, backer: Option<Backer>, maps_direct: bool) -> Ways {
+        let refused = AtomicBool::new(false);
+        Ways { policy, backer, maps_direct, refused, files: Mutex::default() }
     }
 
     /// Chooses the way of a new handle of a file, which is open as `file`.
@@ -149,7 +156,7 @@ impl Ways {
                 vacant.insert(Shared { way, handles: 0 })
             }
         };
-        let told = shared.way.told(opening, self.must_see(opening));
+        let told = shared.way.told(opening, self.must_see(opening), self.maps_direct);
         shared.handles += usize::from(told.way != Way::Direct);
         told
     }
@@ -217,10 +224,11 @@ impl Ways {
 }
 
 impl SharedWay {
-    fn told(&self, opening: Opening, must_be_seen: bool) -> Chosen {
+    fn told(&self, opening: Opening, must_be_seen: bool, maps_direct: bool) -> Chosen {
+        let distrusts_cache = opening.beside_fenced || (opening.size_is_unsure && maps_direct);
         match (self, opening.to) {
             (SharedWay::Cached, Use::Write) => Chosen::direct(),
-            (SharedWay::Cached, _) if opening.beside_fenced => Chosen::direct(),
+            (SharedWay::Cached, _) if distrusts_cache => Chosen::direct(),
             (SharedWay::Cached, Use::Read | Use::ReadWrite) => {
                 Chosen { way: Way::Shared, flags: OpenFlags::empty(), backing: None }
             }

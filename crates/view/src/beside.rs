@@ -5,7 +5,7 @@
 //!
 //! The thread is nobody else's: see [`room`](crate::room).
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::ffi::CStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,8 +16,9 @@ use crate::directory::Change;
 use crate::view::View;
 
 /// After so long everything is looked at once more: an answer that was on its way to the kernel when
-/// the change was passed on may have been older.
-const SECOND_LOOK_AFTER: Duration = Duration::from_millis(200);
+/// the change was passed on may have been older, and of two answers the kernel keeps the one that
+/// comes to it first.
+const SECOND_LOOK_AFTER: Duration = Duration::from_millis(500);
 
 /// Changes that wait for a second look. With more, everything is asked for again.
 const LATER_MAX: usize = 100_000;
@@ -34,50 +35,62 @@ pub(crate) fn start(view: &Arc<View>) -> std::io::Result<()> {
             let Some(view) = view.upgrade() else { return };
             let now = Instant::now();
             let is_due = |(at, _): &mut (Instant, Change)| *at <= now;
-            let mut known = HashSet::new();
-            while let Some((_, change)) = later.pop_front_if(is_due) {
-                known.insert(change);
+            let mut looks = HashMap::new();
+            for change in changes {
+                looks.insert(change, Look::First);
             }
-            let fresh: HashSet<Change> = changes.into_iter().collect();
-            later.extend(fresh.iter().map(|change| (now + SECOND_LOOK_AFTER, change.clone())));
-            known.extend(fresh);
+            later.extend(looks.keys().map(|change| (now + SECOND_LOOK_AFTER, change.clone())));
+            while let Some((_, change)) = later.pop_front_if(is_due) {
+                looks.insert(change, Look::Second);
+            }
             if later.len() > LATER_MAX {
                 later.clear();
                 later.push_back((now + SECOND_LOOK_AFTER, Change::Anything));
-                known.insert(Change::Anything);
+                looks.insert(Change::Anything, Look::First);
             }
-            view.pass_on(&known);
+            view.pass_on(&looks);
         }
     };
     std::thread::Builder::new().name("view-beside".into()).spawn(run)?;
     Ok(())
 }
 
+/// How often a change was looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Look {
+    First,
+    Second,
+}
+
 impl View {
-    fn pass_on(&self, changes: &HashSet<Change>) {
-        if changes.contains(&Change::Anything) {
+    fn pass_on(&self, changes: &HashMap<Change, Look>) {
+        if changes.contains_key(&Change::Anything) {
             return self.pass_on_anything();
         }
-        let mut directories = HashSet::new();
-        for change in changes {
+        let mut directories = HashMap::new();
+        for (change, look) in changes {
             if let Change::Name(parent, name) = change {
-                directories.insert(*parent);
-                self.pass_on_name(*parent, name);
+                let latest = directories.entry(*parent).or_insert(*look);
+                *latest = (*latest).max(*look);
+                self.pass_on_name(*parent, name, *look);
             }
         }
-        directories.into_iter().for_each(|directory| self.pass_on_directory(directory));
+        for (directory, look) in directories {
+            self.pass_on_directory(directory, look);
+        }
     }
 
-    fn pass_on_name(&self, parent: NodeId, name: &CStr) {
+    fn pass_on_name(&self, parent: NodeId, name: &CStr, look: Look) {
         let known = self.directory.known(parent, name);
         match (self.directory.peek(parent, name), known) {
             (Ok((file, attr)), Some(node)) if self.directory.file_key(node) == Ok(file) => {
                 // What is mapped nobody asks for again. With a writer of its own a view has most
                 // likely made the change itself, in the pages that it would drop.
                 let is_only_read = self.handles.is_open(node) && !self.handles.is_written(node);
-                match is_only_read && !self.directory.was_told(node, &attr) {
-                    true => self.declare_stale(node, Stale::Everything),
-                    false => self.declare_changed(node, &attr),
+                match self.directory.was_told(node, &attr) || !self.directory.has_news(node) {
+                    true => self.doubt(node, look),
+                    false if is_only_read => self.declare_stale(node, Stale::Everything),
+                    false => self.declare_changed(node),
                 }
             }
             (Err(Errno::NOENT), None) => {}
@@ -86,9 +99,17 @@ impl View {
     }
 
     /// Names may have changed within one tick of the clock by which the kernel judges a listing.
-    fn pass_on_directory(&self, node: NodeId) {
-        if self.directory.has_news(node) {
-            self.declare_stale(node, Stale::Everything);
+    fn pass_on_directory(&self, node: NodeId, look: Look) {
+        match self.directory.has_news(node) {
+            true => self.declare_stale(node, Stale::Everything),
+            false => self.doubt(node, look),
+        }
+    }
+
+    /// The kernel was told what is so; but it may have heard something older as well, and go by that.
+    fn doubt(&self, node: NodeId, look: Look) {
+        if look == Look::Second && self.directory.distrust(node) {
+            self.declare_stale(node, Stale::Attributes);
         }
     }
 

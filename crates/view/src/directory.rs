@@ -101,6 +101,8 @@ pub struct Review {
     pub attr: Attr,
     /// Whether the content that the kernel has read of it still holds.
     pub content_holds: bool,
+    /// Whether the kernel may take it for longer or shorter than it is, whatever it was told.
+    pub size_is_unsure: bool,
 }
 
 impl Directory {
@@ -156,8 +158,8 @@ impl Directory {
         Ok(self.nodes.get(node)?.key.file)
     }
 
-    /// Notes that the kernel is told these attributes, and returns which of the node's changes are
-    /// told from now on. What is done under other names of a file may be done where nobody looks.
+    /// Notes that the kernel is told these attributes, and returns for which of the node's changes it
+    /// need not ask: they are told from now on. What is done under other names of a file may be done where nobody looks.
     pub fn tell(&self, node: NodeId, attr: &Attr) -> Told {
         let Ok(node) = self.nodes.get(node) else { return Told { name: false, attributes: false } };
         node.tell(attr);
@@ -167,7 +169,25 @@ impl Directory {
             FileType::Directory => node.is_watched(),
             _ => attr.nlink == 1,
         };
-        Told { name, attributes: name && inside }
+        // Of what changes again and again two answers may be on their way, and the kernel keeps the one
+        // that it takes first.
+        let attributes = name && inside && !nodes::is_fresh(attr, SystemTime::now());
+        if attributes {
+            node.trust();
+        }
+        Told { name, attributes }
+    }
+
+    /// Notes that the kernel is told to ask for a node's attributes, which are these; returns whether
+    /// it was not before.
+    pub fn ask(&self, node: NodeId, attr: &Attr) -> bool {
+        self.nodes.get(node).is_ok_and(|node| node.ask(attr))
+    }
+
+    /// Notes that the kernel asks for a node's attributes next; returns whether it would not have
+    /// for long.
+    pub fn distrust(&self, node: NodeId) -> bool {
+        self.nodes.get(node).is_ok_and(|node| node.distrust())
     }
 
     /// Whether a node's attributes are others than the kernel was last told.
@@ -180,7 +200,9 @@ impl Directory {
     pub fn review(&self, node: NodeId) -> Result<Review, Errno> {
         let node = self.nodes.get(node)?;
         let attr = attributes::attr_of(&stat(&node.descriptor)?);
-        Ok(Review { attr, content_holds: node.see(&attr, SystemTime::now()) })
+        let now = SystemTime::now();
+        let size_is_unsure = nodes::is_fresh(&attr, now) || !node.was_told(&attr);
+        Ok(Review { attr, content_holds: node.see(&attr, now), size_is_unsure })
     }
 
     /// What others change in the directories that are watched, if any can be.

@@ -17,7 +17,7 @@ use gate_api::session::{Attachment, Quiet, Recall, Session, Watcher};
 use gate_api::{process, wire};
 use gate_core::lock::event::Revocation;
 use gate_fuse::{
-    Cover, Detached, Device, Made, MountError, MountOptions, Place, StartError, Wishes,
+    Cover, Detached, Device, InitFlags, Made, MountError, MountOptions, Place, StartError, Wishes,
 };
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags, statx};
 
@@ -276,7 +276,8 @@ impl Ready {
         let agents = Agents::new(&settings.identity);
         let guard = Guard::start(options.guard, options.kept).map_err(ServeError::Io)?;
         let handles = ears.handles.clone();
-        let ways = Ways::new(options.backing, session.backer());
+        let maps_direct = session.negotiated().flags.contains(InitFlags::DIRECT_IO_ALLOW_MMAP);
+        let ways = Ways::new(options.backing, session.backer(), maps_direct);
         let parts = Parts { directory, broker, handles, ways, timer, agents, guard, settings };
         let view = View::new(parts);
         view.set_notifier(session.notifier());

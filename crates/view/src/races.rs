@@ -66,7 +66,7 @@ impl Stage {
             directory: Directory::new(fs::File::open(source.path()).unwrap()).unwrap(),
             broker: session.unwrap(),
             handles: ears.handles,
-            ways: Ways::new(backing::Policy::Nothing, None),
+            ways: Ways::new(backing::Policy::Nothing, None, true),
             timer: Timer::start().unwrap(),
             agents: Agents::new(&identity),
             guard: None,

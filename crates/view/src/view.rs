@@ -182,10 +182,8 @@ impl View {
     /// changed it within the time for which the kernel trusts what it was told.
     fn refresh(&self, node: NodeId) -> Result<Review, Errno> {
         let review = self.directory.review(node)?;
-        match self.handles.is_open(node) && !self.directory.was_told(node, &review.attr) {
-            // Whoever has it open may have it mapped: the thread that listens sees to that.
-            true => self.declare_stale(node, Stale::Attributes),
-            false => self.declare_changed(node, &review.attr),
+        if !self.directory.was_told(node, &review.attr) {
+            self.declare_changed(node);
         }
         Ok(review)
     }
@@ -194,16 +192,19 @@ impl View {
     ///
     /// Once for each change: the kernel drops an answer that is on its way when it is told to ask
     /// anew, and who copies a file right after the open would go by the size of before.
-    pub fn declare_changed(&self, node: NodeId, attr: &Attr) {
-        if self.directory.was_told(node, attr) {
-            return;
-        }
+    pub fn declare_changed(&self, node: NodeId) {
         // Nothing panics while it is held.
         let _one_by_one = self.news.lock().unwrap_or_else(PoisonError::into_inner);
-        if !self.directory.was_told(node, attr) {
-            self.declare_stale(node, Stale::Attributes);
-            // It is what the kernel will hear when it asks, or something newer.
-            self.directory.tell(node, attr);
+        // As it is by now: somebody may have told of something newer than was seen before.
+        let Ok(attr) = self.directory.getattr(node) else { return };
+        if self.directory.was_told(node, &attr) || !self.directory.ask(node, &attr) {
+            return;
+        }
+        self.declare_stale(node, Stale::Attributes);
+        // It is what the kernel will hear when it asks, or something newer. But who has it open may
+        // have it mapped: the thread that listens sees to that, and has yet to find the change.
+        if !self.handles.is_open(node) {
+            self.directory.tell(node, &attr);
         }
     }
 
@@ -216,6 +217,7 @@ impl View {
     }
 
     pub fn declare_stale(&self, node: NodeId, stale: Stale) {
+        self.directory.distrust(node);
         if let Err(errno) = self.notifier().inval_inode(node, stale) {
             tracing::warn!(%errno, ?node, ?stale, "what is stale could not be declared so");
         }

@@ -27,6 +27,7 @@ rename_held() {
     "$gate" hold src/calls -- sh -c '
         sed -i "s/\bstep_[0-9]*/$0/" src/calls/*.rs || exit
         torn=$(grep -L "\b$0\b" src/calls/*.rs)
+        [ $? != 2 ] || exit
         [ -z "$torn" ] || { echo torn: $(wc -c $torn); exit 1; }' step_$RANDOM
 }
 # Several commit; git lets one in and tells the others so. It reads as much of a file as there was

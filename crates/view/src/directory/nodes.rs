@@ -7,7 +7,7 @@
 use std::collections::hash_map::Entry;
 use std::hash::{Hash, Hasher};
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -30,6 +30,10 @@ pub(super) struct Node {
     lookups: AtomicU64,
     /// A digest of the attributes that the kernel was last told.
     told: AtomicU64,
+    /// A digest of those that it was last told to ask for.
+    asked: AtomicU64,
+    /// Whether it may go by what it was told for long.
+    trusts: AtomicBool,
     /// Of a directory: `Some(None)` if it cannot be watched.
     watch: OnceLock<Option<Watch>>,
     /// A digest of the content that the kernel may have read; 0 if that may change unseen.
@@ -314,6 +318,8 @@ impl Node {
             descriptor,
             lookups: AtomicU64::new(lookups),
             told: AtomicU64::new(0),
+            asked: AtomicU64::new(0),
+            trusts: AtomicBool::new(false),
             watch: OnceLock::new(),
             seen: AtomicU64::new(0),
         }
@@ -321,6 +327,22 @@ impl Node {
 
     pub fn tell(&self, attr: &Attr) {
         self.told.store(digest(attr), Ordering::Relaxed);
+    }
+
+    /// Notes that the kernel is told to ask for these; returns whether it was not before.
+    pub fn ask(&self, attr: &Attr) -> bool {
+        let asked = digest(attr);
+        self.asked.swap(asked, Ordering::Relaxed) != asked
+    }
+
+    /// Notes that the kernel goes by what it is told for long.
+    pub fn trust(&self) {
+        self.trusts.store(true, Ordering::Relaxed);
+    }
+
+    /// Notes that it does no longer; returns whether it did.
+    pub fn distrust(&self) -> bool {
+        self.trusts.swap(false, Ordering::Relaxed)
     }
 
     pub fn was_told(&self, attr: &Attr) -> bool {
@@ -357,9 +379,22 @@ impl Node {
 /// time.
 const SETTLED_AFTER: Duration = Duration::from_secs(60);
 
+/// How long after a change the kernel may not know of it: longer than an answer that was older is
+/// on its way, and than it takes until everything is looked at once more.
+const FRESH_FOR: Duration = Duration::from_secs(2);
+
 fn is_settled(attr: &Attr, now: SystemTime) -> bool {
-    let changed = UNIX_EPOCH + Duration::from_secs(attr.ctime);
-    now.duration_since(changed).is_ok_and(|age| age > SETTLED_AFTER)
+    is_older(attr, now, SETTLED_AFTER)
+}
+
+/// Whether a file has changed of late.
+pub(super) fn is_fresh(attr: &Attr, now: SystemTime) -> bool {
+    !is_older(attr, now, FRESH_FOR)
+}
+
+fn is_older(attr: &Attr, now: SystemTime, than: Duration) -> bool {
+    let changed = UNIX_EPOCH + Duration::new(attr.ctime, attr.ctime_nsec);
+    now.duration_since(changed).is_ok_and(|age| age > than)
 }
 
 /// Of all that changes with a file's content. Never 0.
@@ -398,6 +433,26 @@ mod tests {
             assert_eq!([(); 3].map(|()| node.see(&old, at(now))), [false; 3], "{now}");
             assert!(!node.see(&old, at(2_000)), "what was read then may be something else");
         }
+    }
+
+    #[test]
+    fn the_size_of_what_was_changed_of_late_is_unsure() {
+        let attr = Attr { ctime: 1_000, ctime_nsec: 500_000_000, ..Attr::default() };
+        let at = |millis: u64| UNIX_EPOCH + Duration::from_millis(millis);
+        let fresh = [1_000_600, 1_002_500, 999_000].map(|millis| is_fresh(&attr, at(millis)));
+        assert_eq!(fresh, [true; 3], "also if the clock was set back");
+        assert!(!is_fresh(&attr, at(1_002_501)));
+    }
+
+    #[test]
+    fn the_kernel_is_told_to_ask_once_for_each_change() {
+        let node = node_of_nothing();
+        let [one, other] = [3, 4].map(|size| Attr { size, ..Attr::default() });
+        assert_eq!(
+            [one, one, other, other].map(|attr| node.ask(&attr)),
+            [true, false, true, false]
+        );
+        assert!(!node.was_told(&other), "it has not asked yet");
     }
 
     fn node_of_nothing() -> Node {

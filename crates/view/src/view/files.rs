@@ -42,6 +42,14 @@ pub(super) struct Creation {
     pub umask: u32,
 }
 
+impl Creation {
+    fn opening(self, turn: Turn) -> backing::Opening {
+        let to = Use::of(self.flags);
+        let in_turn = turn != Turn::Ungated;
+        backing::Opening { to, size: 0, in_turn, size_is_unsure: false, beside_fenced: false }
+    }
+}
+
 /// How long I/O waits to hear that its turn still stands, where that is not known.
 const PROOF_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -175,8 +183,14 @@ impl View {
                 if turn != Turn::Ungated {
                     self.guard_open(node, &user, opens(flags));
                 }
-                let io = (Use::of(flags), review.attr.size);
-                let mut opened = self.opened(node, user, turn, (file, io));
+                let opening = backing::Opening {
+                    to: Use::of(flags),
+                    size: review.attr.size,
+                    in_turn: turn != Turn::Ungated,
+                    size_is_unsure: review.size_is_unsure,
+                    beside_fenced: self.handles.has_fenced_writer(node),
+                };
+                let mut opened = self.opened((node, user), turn, (file, opening));
                 opened.flags.set(OpenFlags::KEEP_CACHE, review.content_holds);
                 reply.opened(&opened);
             }
@@ -214,15 +228,12 @@ impl View {
 
     fn opened(
         &self,
-        node: NodeId,
-        user: User,
+        (node, user): (NodeId, User),
         turn: Turn,
-        (file, (to, size)): (OpenFile, (Use, u64)),
+        (file, opening): (OpenFile, backing::Opening),
     ) -> Opened {
         let (writes, may_fail_at_close) = (user.writes, user.writes && file.may_fail_at_close());
-        let in_turn = turn != Turn::Ungated;
-        let beside_fenced = self.handles.has_fenced_writer(node);
-        let opening = backing::Opening { to, size, in_turn, beside_fenced };
+        let backing::Opening { to, in_turn, .. } = opening;
         let told = self.ways.join(node, opening, &file, || {
             self.directory.open(node, libc::O_RDWR.cast_unsigned(), false)
         });
@@ -271,8 +282,8 @@ impl View {
                     if turn != Turn::Ungated {
                         view.guard_open(found.node, &user, Opens::Empty);
                     }
-                    let opened =
-                        view.opened(found.node, user, turn, (file, (Use::of(creation.flags), 0)));
+                    let opening = creation.opening(turn);
+                    let opened = view.opened((found.node, user), turn, (file, opening));
                     reply.created(&view.entry(&found), &opened);
                 }
                 Err(errno) => {
@@ -332,8 +343,8 @@ impl View {
                 let process = asker.process();
                 let user = User { process, agent: asker.agent, writes: true, executes: false };
                 self.guard_open(found.node, &user, Opens::Empty);
-                let opened =
-                    self.opened(found.node, user, Turn::Ungated, (file, (Use::of(flags), 0)));
+                let opening = creation.opening(Turn::Ungated);
+                let opened = self.opened((found.node, user), Turn::Ungated, (file, opening));
                 reply.created(&self.entry(&found), &opened);
             }
             Err(errno) => reply.error(errno),
