@@ -1,6 +1,8 @@
 //! Turns: nothing is lost, the line is kept, readers share.
 
 use std::ffi::OsString;
+use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use gate_tests::actor::{Actor, Fd};
@@ -162,6 +164,44 @@ fn who_waits_for_a_file_that_is_gone_and_whose_name_is_taken_is_told_to_try_agai
     assert_eq!(other.answer(), Err(rustix::io::Errno::AGAIN));
     next.finish(SOON).success();
     other.open("w+", "d/f");
+}
+
+/// N1: what has waited for the writer of a file does not take it for the one that has its name by
+/// then, which has a writer of its own.
+#[test]
+fn n1_what_waited_for_one_file_waits_for_the_one_that_took_its_name() {
+    let world = World::new();
+    let bare = world.source();
+    let calls: [(&str, &[&str]); 5] = [
+        ("f1", &["rename", "tmp", "f1"]),
+        ("f2", &["unlink", "f2"]),
+        ("f3", &["chmod", "f3", "600"]),
+        ("f4", &["truncate", "f4", "0"]),
+        ("f5", &["rename", "f5", "other"]),
+    ];
+    for (f, call) in calls {
+        world.seed(f, "old");
+        world.seed("tmp", "moved");
+        let mut actors = [(); 3].map(|()| world.actor(&world.view()));
+        let [first, second, changer] = &mut actors;
+        let held = first.open("rw", f);
+        changer.tell(call.iter().copied());
+        world.await_waiting(f, 1);
+        fs::write(bare.join("next"), "new").unwrap();
+        fs::rename(bare.join("next"), bare.join(f)).unwrap();
+        let shows = |dir: &Path| fs::read_to_string(dir.join(f)).unwrap();
+        wait_until(SOON, "the new file shows", || shows(&world.view()) == "new");
+        let held_too = second.open("rw", f);
+        first.close(held);
+        wait_until(SOON, &format!("{call:?} asks for the new file"), || {
+            let board = world.board();
+            let turn = board.held(f).find(|lock| lock.pid == Some(second.pid()));
+            turn.is_some_and(|turn| board.waiting(f).any(|lock| lock.ticket > turn.ticket))
+        });
+        assert_eq!(world.source_text(f), "new", "{call:?}");
+        second.close(held_too);
+        assert_eq!(changer.answer(), Ok(String::new()), "{call:?}");
+    }
 }
 
 /// Saves by rename and appends do not lose each other.

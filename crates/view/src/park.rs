@@ -16,12 +16,13 @@ mod model;
 mod tickets;
 
 use std::ffi::CString;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use gate_api::{Answer, Ask, process};
 use gate_core::lock::claim::Patience;
 use gate_core::lock::event::Refusal;
+use gate_core::lock::want::{Node, Want};
 use gate_fuse::{Errno, NodeId, Parked, Reply, Stale};
 
 use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering, now};
@@ -55,6 +56,8 @@ pub(crate) struct Call {
     pub round: Round,
     /// What it asks of the broker.
     pub ask: Ask,
+    /// What it would ask for by now; `None` where its names cannot come to mean something else.
+    pub anew: Option<Anew>,
     /// Finds what makes it fail in any case, before it waits.
     pub check: Check,
     /// What it does when it is its turn.
@@ -63,6 +66,9 @@ pub(crate) struct Call {
 
 /// See [`Call::check`].
 pub(crate) type Check = Box<dyn FnOnce(&View) -> Result<(), Errno> + Send>;
+
+/// See [`Call::anew`].
+pub(crate) type Anew = Arc<dyn Fn(&View) -> Option<Want> + Send + Sync>;
 
 /// The calls of a view that wait outside.
 #[derive(Default)]
@@ -111,14 +117,14 @@ impl Parking {
 impl View {
     /// Runs a call when it is its turn.
     pub fn wait_outside(&self, call: Call, reply: Reply) {
-        let Call { thread, parents, name, round, ask, check, run } = call;
+        let Call { thread, parents, name, round, ask, anew, check, run } = call;
         let stub = self.parking.stub(thread);
         let in_hand = InHand { reply, parents, check, run, since: now() };
-        let about = About { spot: Spot { parents, name }, round };
+        let about = About { spot: Spot { parents, name }, round, stands: stands(&ask.want) };
         let (rest, arrival) = self.parking.with(|tickets| tickets.arrive(stub, about, in_hand));
         self.give_back(rest);
         match arrival {
-            Arrival::Ask => self.ask_for(stub, ask),
+            Arrival::Ask => self.ask_for(stub, ask, anew),
             // While nobody looked it may have been taken away.
             Arrival::Run(call, turn) if !self.has(turn) => {
                 self.end_turn(turn, None);
@@ -170,18 +176,33 @@ impl View {
         }
     }
 
-    fn ask_for(&self, stub: Stub, ask: Ask) {
+    fn ask_for(&self, stub: Stub, ask: Ask, anew: Option<Anew>) {
         self.sweep_later();
         let view = self.itself();
-        let then = move |answer: Answer| match Verdict::of(&answer) {
-            Some(verdict) => view.decided(stub, verdict),
-            None => view.must_wait(stub),
+        let again = anew.map(|anew| (ask.clone(), anew));
+        let then = move |answer: Answer| match (Verdict::of(&answer), &again) {
+            (Some(Verdict::Go(turn)), Some(again)) => view.granted(stub, turn, again),
+            (Some(verdict), _) => view.decided(stub, verdict),
+            (None, _) => view.must_wait(stub),
         };
         let owner = self.broker.acquire(ask, Box::new(then));
         if !self.parking.with(|tickets| tickets.asked(stub, owner)) {
             // Given up in the meantime; to one that was decided this does nothing.
             self.give_back(Rest::Place(owner));
         }
+    }
+
+    /// N1: while a call waited its names may have come to stand for other files, which have turns of
+    /// their own. From its turn on they stay as they are: see `Op::Rename` in the rules.
+    fn granted(&self, stub: Stub, turn: Turn, (ask, anew): &(Ask, Anew)) {
+        let is_outside = self.parking.with(|tickets| tickets.is_outside(stub));
+        let by_now = if is_outside { anew(self) } else { None };
+        let Some(want) = by_now.filter(|want| stands(want) != stands(&ask.want)) else {
+            return self.decided(stub, Verdict::Go(turn));
+        };
+        self.end_turn(turn, None);
+        self.parking.with(|tickets| tickets.asks_for(stub, stands(&want)));
+        self.ask_for(stub, Ask { want, ..ask.clone() }, Some(anew.clone()));
     }
 
     /// Sees to it that no call waits longer for the broker's first word than it may.
@@ -286,6 +307,10 @@ impl View {
             Rest::Turn(turn) => self.end_turn(turn, None),
         }
     }
+}
+
+fn stands(want: &Want) -> Vec<Node> {
+    want.places.iter().map(|place| place.node).collect()
 }
 
 fn is_alive(thread: u32) -> bool {

@@ -193,7 +193,9 @@ impl Place {
                 keys.add(Key::Tree(self.space, path.clone()), access.whole());
                 keys.add(holds, Mode::IntentExclusive);
             }
-            Op::Rename | Op::Rmdir if directory => keys.add(holds, Mode::Exclusive),
+            Op::Rmdir if directory => keys.add(holds, Mode::Exclusive),
+            // One at a time changes what a name stands for: who has looked at it may rely on that.
+            Op::Rename | Op::Unlink => keys.add(holds, Mode::Exclusive),
             _ => {}
         }
     }
@@ -241,10 +243,16 @@ mod tests {
 
     #[test]
     fn who_changes_a_file_but_not_its_bytes_waits_for_its_writers() {
-        for op in
-            [Op::Unlink, Op::Link, Op::Rename, Op::Chmod, Op::Chown, Op::Utimens, Op::Setxattr]
-        {
+        for op in [Op::Link, Op::Chmod, Op::Chown, Op::Utimens, Op::Setxattr] {
             check(op, FILE, "F:S P(d/n):IX T(.):IX T(d):IX");
+        }
+    }
+
+    #[test]
+    fn one_at_a_time_takes_a_name_from_a_file_or_gives_it_to_another() {
+        for op in [Op::Unlink, Op::Rename] {
+            check(op, FILE, "F:S H(d/n):X P(d/n):IX T(.):IX T(d):IX");
+            check(op, Node::None, "H(d/n):X P(d/n):IX T(.):IX T(d):IX");
         }
     }
 
@@ -260,8 +268,8 @@ mod tests {
     fn a_directory_that_moves_or_goes_waits_for_the_holds_beneath_it() {
         for op in [Op::Rename, Op::Rmdir] {
             check(op, Node::Directory, "H(d/n):X P(d/n):IX T(.):IX T(d):IX");
-            check(op, Node::None, "P(d/n):IX T(.):IX T(d):IX");
         }
+        check(Op::Rmdir, Node::None, "P(d/n):IX T(.):IX T(d):IX");
     }
 
     #[test]

@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::ffi::CString;
 
+use gate_core::lock::want::Node;
 use gate_fuse::{Errno, NodeId};
 
 use crate::turn::{Round, Turn, Verdict};
@@ -48,12 +49,16 @@ pub(crate) struct About {
     pub spot: Spot,
     /// In its last round it must not be sent outside.
     pub round: Round,
+    /// What stands at its places.
+    pub stands: Vec<Node>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Ticket<C, W> {
     number: u64,
     spot: Spot,
+    /// What the broker was asked for.
+    asked_for: Vec<Node>,
     owner: Option<u64>,
     state: State<C, W>,
     moves: u32,
@@ -122,7 +127,9 @@ impl<C, W> Tickets<C, W> {
             return (ticket.rest(), arrival);
         }
         match (&ticket.state, about.round) {
-            (State::Turn(turn), _) => (Rest::Nothing, Arrival::Run(call, *turn)),
+            (State::Turn(turn), _) if ticket.asked_for == about.stands => {
+                (Rest::Nothing, Arrival::Run(call, *turn))
+            }
             (State::Refused(errno), _) => (Rest::Nothing, Arrival::Fail(call, *errno)),
             (State::Kept, Round::First) => {
                 ticket.turn_to(State::InLine(None));
@@ -131,7 +138,7 @@ impl<C, W> Tickets<C, W> {
                 self.0.insert(stub.thread, ticket);
                 (Rest::Nothing, Arrival::Send(call, watch))
             }
-            // It was sent outside, and comes too late or without a walk.
+            // It was sent outside, and comes too late, without a walk, or to something else.
             _ => (ticket.rest(), Arrival::AskBriefly(call)),
         }
     }
@@ -141,6 +148,19 @@ impl<C, W> Tickets<C, W> {
         let Some(ticket) = self.get_mut(stub) else { return false };
         ticket.owner = Some(owner);
         !matches!(ticket.state, State::Expired)
+    }
+
+    /// Returns whether a call does not hold the kernel's locks, and will come again.
+    pub fn is_outside(&mut self, stub: Stub) -> bool {
+        let state = self.get_mut(stub).map(|ticket| &ticket.state);
+        matches!(state, Some(State::InLine(_) | State::Kept))
+    }
+
+    /// Something else stands at the places of a call that is outside: the broker is asked anew.
+    pub fn asks_for(&mut self, stub: Stub, stands: Vec<Node>) {
+        if let Some(ticket) = self.get_mut(stub) {
+            (ticket.asked_for, ticket.owner) = (stands, None);
+        }
     }
 
     /// The broker's answer is not yes, or overdue: the call is to be sent outside, or to fail.
@@ -270,13 +290,15 @@ impl<C, W> Tickets<C, W> {
         self.0.len()
     }
 
-    fn begin(&mut self, stub: Stub, About { spot, round }: About, call: C) -> Arrival<C> {
+    fn begin(&mut self, stub: Stub, about: About, call: C) -> Arrival<C> {
+        let About { spot, round, stands: asked_for } = about;
         if round == Round::Last {
             return Arrival::AskBriefly(call);
         }
         let Stub { thread, number } = stub;
         let state = State::Asked(call);
-        let ticket = Ticket { number, spot, owner: None, state, moves: 0, is_answered: false };
+        let (owner, moves, is_answered) = (None, 0, false);
+        let ticket = Ticket { number, spot, asked_for, owner, state, moves, is_answered };
         self.0.insert(thread, ticket);
         Arrival::Ask
     }

@@ -64,6 +64,7 @@ impl Directory {
             name: c"a".to_owned(),
             round: Round::First,
             ask: ask(),
+            anew: None,
             check: Box::new(|_| Ok(())),
             run: self.stage.work(),
         };

@@ -5,6 +5,7 @@
 //! taken to.
 
 use std::ffi::{CStr, CString};
+use std::sync::Arc;
 
 use gate_core::lock::want::Op;
 use gate_fuse::{Caller, Errno, NodeId, Reply, SetAttr};
@@ -14,6 +15,7 @@ use super::files::Named;
 use crate::asker::{Asker, uses_itself_or_above};
 use crate::directory::SetXattr;
 use crate::guard::{Overwrite, Victim};
+use crate::park::Anew;
 use crate::turn::{Round, Run, Turn};
 
 /// The attribute that tells which broker gates a view; it is in no file.
@@ -132,7 +134,11 @@ impl View {
         // The root has no name to be walked to: its own attributes are what the walk needs.
         let (parent, name) = self.directory.link_of(node).unwrap_or((node, CString::default()));
         let want = self.want(op, vec![self.place_of_node(node)]);
-        let named = Named { parents: [parent; 2], name, want, check: Box::new(|_| Ok(())) };
+        let walked = name.clone();
+        let anew = move |view: &View| view.want(op, vec![view.place_of_name(parent, &walked)]);
+        let check = Box::new(|_: &View| Ok(()));
+        let anew: Option<Anew> = (!name.is_empty()).then(|| Arc::new(anew) as Anew);
+        let named = Named { parents: [parent; 2], name, want, anew, check };
         self.in_turn(asker, named, reply, run);
     }
 

@@ -311,7 +311,7 @@ impl View {
             if exclusive { view.must_not_exist(parent, &must_be_new) } else { Ok(()) }
         };
         let want = self.want(Op::Create, vec![place]);
-        let call = Named { parents: [parent; 2], name, want, check: Box::new(check) };
+        let call = Named { parents: [parent; 2], name, want, anew: None, check: Box::new(check) };
         self.in_turn(&asker, call, reply, Box::new(run));
     }
 
@@ -418,7 +418,7 @@ impl View {
 
     /// Runs a call on names in its turn: at once if nothing of it is gated.
     pub(super) fn in_turn(&self, asker: &Asker, named: Named, reply: Reply, run: Run) {
-        let Named { parents, name, want, check } = named;
+        let Named { parents, name, want, anew, check } = named;
         let thread = asker.thread();
         let named = (parents[0], name);
         let round = self.round_of(thread, &named);
@@ -427,7 +427,7 @@ impl View {
         if thread == 0 {
             return self.ask_briefly(ask, reply, round, run);
         }
-        let call = Call { thread, parents, name: named.1, round, ask, check, run };
+        let call = Call { thread, parents, name: named.1, round, ask, anew, check, run };
         self.wait_outside(call, reply);
     }
 }
@@ -437,5 +437,6 @@ pub(super) struct Named {
     pub parents: [NodeId; 2],
     pub name: CString,
     pub want: Option<Want>,
+    pub anew: Option<crate::park::Anew>,
     pub check: crate::park::Check,
 }

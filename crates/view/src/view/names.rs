@@ -89,7 +89,7 @@ impl View {
             }
             want => {
                 let (name, check) = (name.to_owned(), absent(parent, name));
-                let named = Named { parents: [parent; 2], name, want, check };
+                let named = Named { parents: [parent; 2], name, want, anew: None, check };
                 self.in_turn(&asker, named, reply, Box::new(run));
             }
         }
@@ -132,7 +132,7 @@ impl View {
             view.answer_entry(made, reply);
         };
         let (name, check) = (name.to_owned(), absent(parent, name));
-        let named = Named { parents: [parent; 2], name, want, check };
+        let named = Named { parents: [parent; 2], name, want, anew: None, check };
         self.in_turn(&asker, named, reply, Box::new(run));
     }
 
@@ -165,10 +165,13 @@ impl View {
             view.end_turn(turn, change);
             answer(removed, reply);
         });
+        let gone = name.to_owned();
+        let anew = move |view: &View| view.want(op, vec![view.place_of_name(parent, &gone)]);
         let named = Named {
             parents: [parent; 2],
             name: name.to_owned(),
             want: self.want(op, vec![place]),
+            anew: Some(Arc::new(anew)),
             check: removable(parent, name, op),
         };
         self.in_turn(&asker, named, reply, run);
@@ -203,10 +206,13 @@ impl View {
                 None => view.rename_now(&moved, reply, turn),
             });
         });
+        let moved = names.clone();
+        let anew = move |view: &View| view.want(Op::Rename, view.places_of(&moved));
         let named = Named {
             parents: [names.from.0, names.to.0],
             name: names.from.1.clone(),
             want: self.want(Op::Rename, places),
+            anew: Some(Arc::new(anew)),
             check: movable(&names),
         };
         self.in_turn(&asker, named, reply, run);

@@ -207,7 +207,7 @@ impl World {
         }
         let round = self.round_of_walk(i);
         let stub = Stub { thread: thread(i), number: self.number(i) };
-        let about = About { spot: World::spot(request.name), round };
+        let about = About { spot: World::spot(request.name), round, stands: Vec::new() };
         let (rest, arrival) = self.tickets.arrive(stub, about, request);
         self.give_back(rest);
         match arrival {
