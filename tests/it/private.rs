@@ -366,7 +366,7 @@ fn status_tells_of_private_views_wherever_it_is_asked() {
         let source = world.source();
         let ada = actor(&world, &source, "ada");
         let expected = serde_json::json!([{
-            "agent": "ada", "mountpoint": source, "pid": server(&world, "ada"),
+            "agent": "ada", "mountpoint": source, "source": source, "pid": server(&world, "ada"),
         }]);
         let status = |run: Run| {
             let status: Value = serde_json::from_str(&run.run().success()).unwrap();
@@ -384,6 +384,24 @@ fn status_tells_of_private_views_wherever_it_is_asked() {
         wait_until(SOON, "it is gone", || {
             status(world.gate(["status", "--json"])) == serde_json::json!([])
         });
+    }
+}
+
+/// What lies past it is asked of its source, too: nothing else is at its own place.
+#[test]
+fn status_tells_what_a_private_view_at_another_place_shows() {
+    for mut world in worlds() {
+        let [source, view] = [world.source(), world.view()];
+        world.mount(&source, &view, [""; 0]);
+        let _ada = actor(&world, &view, "ada");
+        let status = world.gate(["status", "--json"]).run().success();
+        let status: Value = serde_json::from_str(&status).unwrap();
+        let private = &status["private"][0];
+        let paths = serde_json::json!([view, source]);
+        assert_eq!(serde_json::json!([private["mountpoint"], private["source"]]), paths);
+        let bypasses = status["bypasses"].as_array().unwrap();
+        let sources: Vec<_> = bypasses.iter().map(|bypass| &bypass["source"]).collect();
+        assert_eq!(sources, [&paths[1]]);
     }
 }
 

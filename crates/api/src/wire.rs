@@ -171,6 +171,8 @@ pub struct PrivateView {
     pub agent: String,
     /// Where it sees the view, as bytes of a path.
     pub mountpoint: Vec<u8>,
+    /// The directory behind it, as bytes of a path.
+    pub source: Vec<u8>,
 }
 
 /// How long an owner may hold while others wait.

@@ -233,10 +233,11 @@ class Recall:
 
 @dataclass(frozen=True)
 class PrivateView:
-    """A view that only one agent sees, and where."""
+    """A view that only one agent sees, where, and of what."""
 
     agent: str
     mountpoint: PathText
+    source: PathText
 
 
 @dataclass(frozen=True)

@@ -156,7 +156,8 @@ impl Desk {
         hello: Hello,
     ) -> Result<SessionId, String> {
         let is_long = |view: &PrivateView| {
-            view.agent.len() > TEXT_BYTES_MAX || view.mountpoint.len() > PATH_BYTES_MAX
+            let is_long = |path: &Vec<u8>| path.len() > PATH_BYTES_MAX;
+            view.agent.len() > TEXT_BYTES_MAX || is_long(&view.mountpoint) || is_long(&view.source)
         };
         if hello.client.len() > NAME_BYTES_MAX || hello.private.as_ref().is_some_and(is_long) {
             return Err(format!("limit: {}", Limit::TextBytes));

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gate_api::wire::{
-    Line, LinePlace, LineState, Locks, LogQuery, PrivateLine, Reply, Scope, SpaceLine, Status,
-    Stretch, Why,
+    Line, LinePlace, LineState, Locks, LogQuery, PrivateLine, PrivateView, Reply, Scope, SpaceLine,
+    Status, Stretch, Why,
 };
 use gate_core::id::{SessionId, SpaceId, Ticket};
 use gate_core::lock::table::{Standing, State, Table};
@@ -179,7 +179,8 @@ impl Desk {
             Some(PrivateLine { view, pid: client.process.pid })
         };
         let lines = self.sessions.iter().filter_map(line).take_while(|line| {
-            bytes += line.view.agent.len() + line.view.mountpoint.len() + 16;
+            let PrivateView { agent, mountpoint, source } = &line.view;
+            bytes += agent.len() + mountpoint.len() + source.len() + 16;
             bytes < LINES_BYTES_MAX
         });
         let mut lines: Vec<PrivateLine> = lines.collect();

@@ -271,8 +271,9 @@ impl Args {
     fn client(&self, mut name: String, plan: &Plan) -> ClientInfo {
         let Plan { settings, site, .. } = plan;
         let private = self.private.clone().map(|agent| {
-            let mountpoint = site.mountpoint.as_os_str().as_bytes().to_vec();
-            PrivateView { agent, mountpoint }
+            let [mountpoint, source] =
+                [&site.mountpoint, &site.source].map(|path| path.as_os_str().as_bytes().to_vec());
+            PrivateView { agent, mountpoint, source }
         });
         let lease_ms = self.turns.lease_ms.or(settings.lease_ms);
         let max_hold_ms = self.turns.max_hold_ms.or(settings.max_hold_ms);

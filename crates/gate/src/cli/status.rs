@@ -1,15 +1,18 @@
 //! `gate status`
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fmt::Write as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use gate_api::mounts::{self, Mount};
-use gate_api::wire::{Halt, PrivateLine, Status};
+use gate_api::wire::{Halt, PrivateLine, PrivateView, Status};
 use gate_api::{ClientInfo, QueryError, Watcher, event};
 use gate_core::lock::limits::Limit;
+use gate_view::written;
 use serde::Serialize;
 
 use super::doctor::facts::view::{self, Answer, Outcome, Served};
@@ -103,6 +106,8 @@ struct View {
 struct Private {
     agent: String,
     mountpoint: String,
+    #[serde(with = "written")]
+    source: PathBuf,
     /// Who serves it.
     pid: u32,
 }
@@ -177,9 +182,10 @@ impl Report {
         if self.mounts.iter().any(|view| ![FINE, OTHERS].contains(&view.state)) {
             text.push_str("`gate doctor` says what to do\n");
         }
-        let mut table = Table::new(["PRIVATE VIEW", "AGENT", "SERVED BY"]);
-        for Private { agent, mountpoint, pid } in &self.private {
-            table.row([mountpoint.clone(), agent.clone(), pid.to_string()]);
+        let mut table = Table::new(["PRIVATE VIEW", "SOURCE", "AGENT", "SERVED BY"]);
+        for Private { agent, mountpoint, source, pid } in &self.private {
+            let source = source.display().to_string();
+            table.row([mountpoint.clone(), source, agent.clone(), pid.to_string()]);
         }
         if !table.is_empty() {
             text.push_str(&table.text());
@@ -268,9 +274,10 @@ impl Halted {
 
 impl Private {
     fn new(line: &PrivateLine) -> Private {
-        let PrivateLine { view, pid } = line;
-        let mountpoint = String::from_utf8_lossy(&view.mountpoint).into_owned();
-        Private { agent: view.agent.clone(), mountpoint, pid: *pid }
+        let PrivateLine { view: PrivateView { agent, mountpoint, source }, pid } = line;
+        let mountpoint = String::from_utf8_lossy(mountpoint).into_owned();
+        let source = PathBuf::from(OsStr::from_bytes(source));
+        Private { agent: agent.clone(), mountpoint, source, pid: *pid }
     }
 }
 
@@ -278,7 +285,7 @@ impl From<&Private> for Shown {
     fn from(view: &Private) -> Shown {
         let server = std::fs::metadata(format!("/proc/{}", view.pid));
         let user = server.ok().map(|server| server.uid());
-        Shown { source: PathBuf::from(&view.mountpoint), user }
+        Shown { source: view.source.clone(), user }
     }
 }
 

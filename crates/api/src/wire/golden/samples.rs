@@ -133,9 +133,12 @@ fn hellos() -> Vec<ClientMessage> {
         ..plain.clone()
     };
     let endless = Hello { max_hold: Some(MaxHold::Never), ..plain.clone() };
-    let private = PrivateView { agent: "ada".into(), mountpoint: b"/srv".into() };
-    let private = Hello { private: Some(private), ..plain.clone() };
+    let private = Hello { private: Some(private_view()), ..plain.clone() };
     [plain, full, endless, private].map(ClientMessage::Hello).into()
+}
+
+fn private_view() -> PrivateView {
+    PrivateView { agent: "ada".into(), mountpoint: b"/mnt".into(), source: b"/srv".into() }
 }
 
 fn acquire(op: Op) -> Acquire {
@@ -245,10 +248,7 @@ fn replies(broker: BrokerInfo) -> Vec<Reply> {
         held: 2,
         waiting: 3,
         spaces: vec![SpaceLine { name: "s".into(), source: "/srv".into(), clients: 4 }],
-        private: vec![PrivateLine {
-            view: PrivateView { agent: "ada".into(), mountpoint: b"/srv".into() },
-            pid: 300,
-        }],
+        private: vec![PrivateLine { view: private_view(), pid: 300 }],
         limits: vec![("sessions".into(), 4_096)],
         counts: vec![("granted".into(), 5)],
     };
