@@ -104,12 +104,11 @@ fn who_works_there_already_is_named_and_refused_without_force() {
         ("exec 3>> source/d/f; read -r line", "open file"),
         ("exec source/cat", "mapped file"),
     ] {
-        let script = format!("echo $$; {there}");
-        let mut shell = world.script(world.home(), &script).start_with_input();
+        let mut shell = world.script(world.home(), there).start_with_input();
         let input = shell.stdin();
-        let is_there = || mount(&world, &source, &[]).contains(what);
-        wait_until(SOON, "the shell is there", is_there);
+        wait_until(SOON, "the shell is there", || kernel::uses(shell.pid(), &source));
         let refusal = mount(&world, &source, &[]);
+        assert!(refusal.contains(what), "{refusal}");
         assert!(refusal.contains(&format!("(process {}: ", shell.pid())), "{refusal}");
         assert!(refusal.contains("--force"), "{refusal}");
         world.mount(&source, &source, ["--force"]);
@@ -132,12 +131,12 @@ fn who_gets_past_by_other_mounts_is_named() {
     let mut world = with_broker();
     let source = world.source();
     world.seed("d/f", "");
-    let script = "mount --bind source twin; mount --make-private twin; cd twin/d; read -r line";
+    let script =
+        "mount --bind source twin; mount --make-private twin; cd twin/d; echo; read -r line";
     let unshare = ["--mount", "--propagation", "private", "bash", "-euc", script];
     let mut inside = world.command("unshare".as_ref()).args(unshare).start_with_input();
     let input = inside.stdin();
-    let named = || mount(&world, &source, &[]).contains("working directory");
-    wait_until(SOON, "the shell is there", named);
+    wait_until(SOON, "the shell is there", || !inside.so_far().is_empty());
     let refusal = mount(&world, &source, &[]);
     let user = format!("(process {}: working directory {}", inside.pid(), world.twin().display());
     assert!(refusal.contains(&user), "{refusal}");
