@@ -3,7 +3,8 @@
 //! [`cli`] has one file per command. Beside it lies what several commands need: [`reach`] finds
 //! the broker, [`seen`] tells which view shows a path, [`footing`] where another can stand, [`board`] words what the broker says of
 //! locks, [`bypass`] how one comes past a view, [`background`] makes processes that stay, [`temporary`] a view that goes with its command,
-//! [`within`] gives up on what hangs, [`failure`] is how every command fails.
+//! [`within`] gives up on what hangs, [`failure`] is how every command fails, [`fault`] how a
+//! server ends whose code is wrong.
 
 // They panic where standard error cannot be written: `output::say` does not.
 #![deny(clippy::print_stderr)]
@@ -15,6 +16,7 @@ mod cli;
 mod config;
 mod duration;
 mod failure;
+mod fault;
 mod footing;
 mod interruption;
 mod log;

@@ -1,6 +1,5 @@
 //! `gate mount`
 
-mod fault;
 mod guard;
 mod in_place;
 mod past;
@@ -34,6 +33,7 @@ use crate::background;
 use crate::config::{Settings, SourceSettings};
 use crate::duration;
 use crate::failure::{Exit, Failure};
+use crate::fault;
 use crate::output;
 use crate::reach::{BrokerFlags, DaemonFlags, Reached, Wanted};
 use crate::signals::Signals;

@@ -7,6 +7,7 @@ use gate_view::directory::raise_descriptor_limit;
 use rustix::process::Signal;
 
 use crate::failure::{Exit, Failure};
+use crate::fault;
 use crate::signals::Signals;
 
 /// Serves until a signal comes or the broker cannot go on; `ready` hears where, once all doors are
@@ -15,6 +16,7 @@ pub fn serve(
     options: Options,
     ready: impl FnOnce(&str) -> io::Result<()>,
 ) -> Result<Exit, Failure> {
+    fault::end_whole();
     let signals = Signals::keep(&[Signal::TERM, Signal::INT, Signal::HUP])
         .map_err(|error| came_to_an_end(&error))?;
     if let Err(errno) = raise_descriptor_limit() {
@@ -75,6 +77,24 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
+    use crate::fault::tests::{must_end_itself, panic_in_a_thread};
+
+    const STATE_DIR: &str = "GATE_TEST_PANICS_IN_A_BROKER";
+
+    #[test]
+    fn a_broker_does_not_outlive_any_of_its_threads() {
+        if let Some(state_dir) = std::env::var_os(STATE_DIR) {
+            let ready = |_: &str| {
+                panic_in_a_thread();
+                Err(io::Error::other("it goes on"))
+            };
+            serve(Options::new(state_dir.into()), ready).unwrap();
+            return;
+        }
+        let state = tempfile::tempdir().unwrap();
+        let own = "cli::broker::serve::tests::a_broker_does_not_outlive_any_of_its_threads";
+        must_end_itself(own, STATE_DIR, state.path());
+    }
 
     #[test]
     fn a_journal_that_cannot_be_read_is_named_with_the_way_out() {
