@@ -109,7 +109,8 @@ impl Footprint {
                     Access::Write => self.exclusive |= tree,
                 }
             }
-            Op::Rename | Op::Rmdir if directory => self.exclusive |= holds,
+            Op::Rmdir if directory => self.exclusive |= holds,
+            Op::Rename | Op::Unlink => self.exclusive |= holds,
             _ => {}
         }
     }
