@@ -12,6 +12,7 @@
 mod abi;
 mod backing;
 mod channel;
+mod guardian;
 mod mount;
 mod names;
 mod notify;

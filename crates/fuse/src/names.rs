@@ -1,28 +1,32 @@
-//! The thread that has the kernel drop names.
+//! The thread that has the kernel drop names and content.
 //!
-//! To drop a name the kernel takes its directory's lock, whose holder may be waiting for an answer
-//! of the server. A server that is killed in that moment keeps all its descriptors open until the
+//! To drop a name the kernel takes its directory's lock, and to drop content the page's, whose holder
+//! may be waiting for an answer of the server. A server that is killed in that moment keeps all its descriptors open until the
 //! thread that waits for the lock can end; were the device among them on which the holder's
 //! request came, that request would never end, and the mount would hang rather than be dead. So
-//! this thread shares its descriptors with no other, and has but one: a channel on which no
-//! requests come.
+//! this thread shares its descriptors with no other, and has but two: a channel on which no
+//! requests come, and one by which the [`guardian`](crate::guardian) knows when it is gone.
 
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
 use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::thread::UnshareFlags;
 
 use crate::channel::Channel;
+use crate::guardian::{Guardian, keep_only};
 
 /// What tells the thread what to drop; it ends when this is gone.
 #[derive(Debug)]
 pub(crate) struct Names {
-    orders: Sender<Order>,
+    pub(crate) orders: Sender<Order>,
+    /// Without it a killed server's mount may hang, and does all else.
+    pub(crate) _guardian: Option<Guardian>,
 }
 
-struct Order {
+pub(crate) struct Order {
     code: i32,
     message: Vec<u8>,
     done: SyncSender<Result<(), Errno>>,
@@ -34,18 +38,27 @@ impl Names {
         let (orders, ordered) = channel();
         let (ready, begun) = sync_channel(1);
         let connection = Arc::clone(channel_of_server);
+        let (gone, life) = pipe_with(PipeFlags::CLOEXEC).ok()?;
+        let alive = life.as_raw_fd();
         let run = move || {
-            let own = apart(&connection);
+            let own = apart(&connection, alive);
             drop(connection);
             // Nobody waits for it any more only if all is over.
             let _ = ready.send(own.as_ref().map(drop).map_err(|errno| *errno));
-            if let Ok(own) = own {
+            if let Ok((own, _alive)) = own {
                 serve(&own, &ordered);
             }
         };
         let thread = std::thread::Builder::new().name("fuse-names".to_owned()).spawn(run);
-        match thread.map(|_| begun.recv()) {
-            Ok(Ok(Ok(()))) => Some(Names { orders }),
+        let begun = thread.map(|_| begun.recv());
+        // From here on the thread alone has it.
+        drop(life);
+        match begun {
+            Ok(Ok(Ok(()))) => {
+                let guardian = Guardian::start(channel_of_server, &gone)
+                    .inspect_err(|errno| tracing::debug!(%errno, "the mount has no guardian"));
+                Some(Names { orders, _guardian: guardian.ok() })
+            }
             failed => {
                 tracing::debug!(?failed, "names are dropped by whoever wants it");
                 None
@@ -61,22 +74,17 @@ impl Names {
     }
 }
 
-/// Parts this thread's descriptors from those of all others, and keeps but a new channel.
-fn apart(connection: &Channel) -> Result<Channel, Errno> {
+/// Parts this thread's descriptors from those of all others, and keeps but a new channel and what
+/// tells that it is alive.
+fn apart(connection: &Channel, alive: RawFd) -> Result<(Channel, OwnedFd), Errno> {
     // SAFETY: from here on this thread uses no descriptor that another opens, and closes none that
     // another uses: theirs are their own.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FILES) }?;
+    // SAFETY: in this table nobody else owns it.
+    let alive = unsafe { OwnedFd::from_raw_fd(alive) };
     let own = connection.another()?;
-    let kept = own.device().as_raw_fd().cast_unsigned();
-    let below = kept.checked_sub(1).map(|last| (0, last));
-    for (first, last) in below.into_iter().chain([(kept + 1, u32::MAX)]) {
-        // SAFETY: whoever owns these descriptors has them in another table.
-        if unsafe { libc::close_range(first, last, 0) } != 0 {
-            let error = std::io::Error::last_os_error();
-            return Err(Errno::from_io_error(&error).unwrap_or(Errno::IO));
-        }
-    }
-    Ok(own)
+    keep_only(&mut [own.device().as_raw_fd(), alive.as_raw_fd()])?;
+    Ok((own, alive))
 }
 
 fn serve(channel: &Channel, ordered: &Receiver<Order>) {

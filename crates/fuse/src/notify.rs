@@ -16,7 +16,7 @@ use crate::request::NodeId;
 pub struct Notifier {
     /// Weak, so that a forgotten notifier does not keep a mount without a server half alive.
     channel: Weak<Channel>,
-    /// `None` where names are dropped on the same channel.
+    /// `None` where all is dropped on the same channel.
     names: Option<Weak<Names>>,
 }
 
@@ -51,14 +51,19 @@ impl Notifier {
             Stale::Range { offset, length } => (offset.cast_signed(), length.cast_signed()),
         };
         let message = abi::InvalInodeOut { node: node.0, offset, length };
-        self.send(notify::INVAL_INODE, message.as_bytes(), &[])
+        match stale {
+            Stale::Attributes => self.send(notify::INVAL_INODE, message.as_bytes(), &[]),
+            Stale::Everything | Stale::Range { .. } => {
+                self.drop_apart(notify::INVAL_INODE, message.as_bytes(), &[])
+            }
+        }
     }
 
     /// Drops a name. The kernel takes the directory's lock, which a CREATE, UNLINK, … that is
     /// not yet answered holds: only from a thread that nobody's answer waits for.
     pub fn inval_entry(&self, parent: NodeId, name: &[u8]) -> Result<(), Errno> {
         let message = abi::InvalEntryOut { parent: parent.0, name_len: len_of(name)?, flags: 0 };
-        self.drop_name(notify::INVAL_ENTRY, message.as_bytes(), name)
+        self.drop_apart(notify::INVAL_ENTRY, message.as_bytes(), &terminated(name))
     }
 
     /// Has the kernel forget nodes, in this order, that nobody uses (Linux ≥ 6.18; `EINVAL` before).
@@ -75,15 +80,14 @@ impl Notifier {
     pub fn delete(&self, parent: NodeId, child: NodeId, name: &[u8]) -> Result<(), Errno> {
         let (parent, child, name_len) = (parent.0, child.0, len_of(name)?);
         let message = abi::DeleteOut { parent, child, name_len, padding: 0 };
-        self.drop_name(notify::DELETE, message.as_bytes(), name)
+        self.drop_apart(notify::DELETE, message.as_bytes(), &terminated(name))
     }
 
-    fn drop_name(&self, code: i32, message: &[u8], name: &[u8]) -> Result<(), Errno> {
-        let Some(names) = &self.names else {
-            return self.send(code, message, &terminated(name));
-        };
+    /// Sends what has to wait for a lock of the kernel.
+    fn drop_apart(&self, code: i32, message: &[u8], more: &[u8]) -> Result<(), Errno> {
+        let Some(names) = &self.names else { return self.send(code, message, more) };
         let Some(names) = names.upgrade() else { return Ok(()) };
-        told(names.tell(code, [message, &terminated(name)].concat()))
+        told(names.tell(code, [message, more].concat()))
     }
 
     fn send(&self, code: i32, message: &[u8], more: &[u8]) -> Result<(), Errno> {

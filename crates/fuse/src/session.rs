@@ -22,7 +22,7 @@ use crate::request::{Incoming, Malformed, NodeId, Offer, Request, Unique, decode
 pub(crate) const MESSAGE_MAX: usize = 1 << 20;
 
 /// What precedes the data of a WRITE, and all of any other request, fits into this.
-const HEADERS_MAX: usize = 8192;
+pub(crate) const HEADERS_MAX: usize = 8192;
 
 const PAGES_MAX: u16 = 256;
 const READAHEAD_MAX: u32 = 1 << 20;
@@ -101,8 +101,8 @@ pub enum StartError {
 /// A mount that has agreed with the kernel and can be served.
 #[derive(Debug)]
 pub struct Session {
-    channel: Arc<Channel>,
-    names: Option<Arc<Names>>,
+    pub(crate) channel: Arc<Channel>,
+    pub(crate) names: Option<Arc<Names>>,
     negotiated: Negotiated,
 }
 

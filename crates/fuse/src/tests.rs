@@ -374,3 +374,28 @@ fn the_kernel_reads_a_backing_file_itself() {
 fn what_was_not_agreed_on_is_not_offered() {
     assert!(World::new().backer.is_none());
 }
+
+/// N15: of a killed server the thread that drops names may be left for long.
+#[test]
+fn n15_who_asks_while_nothing_but_the_names_is_left_of_a_server_hears_that_it_is_gone() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().to_owned();
+    let device = mount(&path, &options()).unwrap();
+    let wishes = Wishes { posix_acl: false, passthrough: false, locks: false };
+    let Session { channel, names, .. } = Session::start(device, wishes).unwrap();
+    let names::Names { orders, _guardian: guardian } = Arc::into_inner(names.unwrap()).unwrap();
+    let (told, heard) = std::sync::mpsc::channel();
+    let ask = |path: PathBuf| {
+        let told = told.clone();
+        std::thread::spawn(move || told.send(std::fs::metadata(path).map(drop)).unwrap());
+    };
+    let hears = || heard.recv_timeout(DEADLINE).unwrap().unwrap_err().raw_os_error();
+    ask(path.join("a"));
+    // What its end does to the descriptors of a server.
+    drop((guardian.expect("it has a guardian"), channel));
+    assert_eq!(hears(), Some(rustix::io::Errno::NOTCONN.raw_os_error()));
+    ask(path.join("b"));
+    assert_eq!(hears(), Some(rustix::io::Errno::NOTCONN.raw_os_error()), "it goes on");
+    drop(orders);
+    detach(&path).unwrap();
+}
