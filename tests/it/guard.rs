@@ -150,6 +150,45 @@ fn with_the_scope_mount_the_whole_view_is_one_agent() {
 }
 
 #[test]
+fn the_log_tells_what_the_guard_kept_and_what_it_refused() {
+    for (guard, event, words) in [
+        ("keep", "guard-kept", "ada rename f overwrote what it had not seen: kept as version 1"),
+        ("refuse", "guard-refused", "ada rename f was not to overwrite what it had not seen"),
+    ] {
+        let world = World::with_view(["--guard", guard]);
+        let (mut ada, _bob) = ada_is_behind(&world);
+        assert_eq!(overwrite(&mut ada, "rename").is_ok(), guard == "keep");
+        wait_until(SOON, "the log tells of it", || !guarded(&world).is_empty());
+        let told = guarded(&world);
+        let [one] = &told[..] else { panic!("{told:?}") };
+        let who = ["event", "owner", "op", "path"].map(|field| one[field].as_str().unwrap());
+        assert_eq!(who, [event, "ada", "rename", "f"], "{one}");
+        let kept = if guard == "keep" { list(&world, "f")[0]["id"].clone() } else { Value::Null };
+        assert_eq!(one["kept"], kept, "{one}");
+        let log = world.gate(["log", "view/f"]).run().success();
+        assert!(log.contains(words), "{log}");
+    }
+}
+
+#[test]
+fn the_log_tells_what_the_guard_could_not_keep() {
+    let world = World::with_view(["--guard-keep-max-mib", "1"]);
+    world.seed("large", &"x".repeat(65_537));
+    agent(&world, "ada").open("w0", "large");
+    wait_until(SOON, "the log tells of it", || !guarded(&world).is_empty());
+    let told = guarded(&world);
+    assert_eq!([&told[0]["event"], &told[0]["why"]], ["guard-lost", "too-large"], "{told:?}");
+}
+
+/// Returns what the log tells of the guard.
+fn guarded(world: &World) -> Vec<Value> {
+    let log = world.gate(["log", "--json"]).run().success();
+    let events = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let is_guards = |event: &Value| event["event"].as_str().unwrap().starts_with("guard-");
+    events.filter(is_guards).collect()
+}
+
+#[test]
 fn what_is_kept_is_bounded_and_what_is_too_large_is_named() {
     let world = World::with_view(["--guard-keep-max-mib", "1"]);
     let mut ada = agent(&world, "ada");

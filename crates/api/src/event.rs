@@ -10,7 +10,7 @@ use gate_core::lock::want::{Access, Op};
 use gate_core::path::ViewPath;
 use serde::Serialize;
 
-use crate::wire::{Entry, Fate, Former, Happening, Pass, Presence, Subject};
+use crate::wire::{Deed, Entry, Fate, Former, Happening, Pass, Presence, Subject};
 
 /// The version of the names and their meaning.
 const VERSION: u32 = 1;
@@ -64,7 +64,10 @@ struct More {
     /// Acquires behind a claim, or records that are missing.
     #[serde(skip_serializing_if = "Option::is_none")]
     count: Option<u64>,
-    /// Why it was refused or revoked.
+    /// The number of the version that the guard kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kept: Option<u64>,
+    /// Why it was refused or revoked, or could not be kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     why: Option<String>,
     /// How long a holder has to let go.
@@ -196,6 +199,19 @@ impl More {
                 "revoked"
             }
             Fate::Ungated => "ungated",
+            Fate::Guarded(became) => {
+                let (name, why) = match became {
+                    Deed::Kept(number) => {
+                        self.kept = Some(*number);
+                        ("guard-kept", None)
+                    }
+                    Deed::TooLarge => ("guard-lost", Some("too-large")),
+                    Deed::Failed => ("guard-lost", Some("failed")),
+                    Deed::Refused => ("guard-refused", None),
+                };
+                self.why = why.map(str::to_owned);
+                name
+            }
         }
     }
 }

@@ -133,7 +133,9 @@ impl Outgoing for ToBroker {
             ClientMessage::Ping => desk.errand(Errand::Ping),
             ClientMessage::Goodbye => desk.goodbye(),
             // An older broker knows names alone, and nobody passes there.
-            ClientMessage::Created { .. } | ClientMessage::Active { .. } => {}
+            ClientMessage::Created { .. }
+            | ClientMessage::Active { .. }
+            | ClientMessage::Guarded(_) => {}
         }
     }
 }

@@ -34,8 +34,8 @@ use crate::link::Connector;
 use crate::process;
 use crate::sync::{Condvar, Mutex, MutexGuard, mpsc, now, thread};
 use crate::wire::{
-    AttachRefusal, BrokerInfo, ClientMessage, Hello, Line, Locks, LogPage, LogQuery, Query, Reply,
-    Scope, Source, Status, Why,
+    AttachRefusal, BrokerInfo, ClientMessage, Hello, Line, Locks, LogPage, LogQuery, Overwrite,
+    Query, Reply, Scope, Source, Status, Why,
 };
 
 pub use crate::link::ConnectError;
@@ -337,6 +337,11 @@ impl Session {
     /// Says that a contended handle did I/O.
     pub fn active(&self, owner: u64) {
         self.state().say(&ClientMessage::Active { owner });
+    }
+
+    /// Tells the log what the guard of a view did. A broker that is away does not hear of it.
+    pub fn guarded(&self, overwrite: Overwrite) {
+        self.state().say(&ClientMessage::Guarded(overwrite));
     }
 
     /// Returns whether what is held may be used now. Where it was too long since the broker was

@@ -30,8 +30,8 @@ use crate::mirror::{
 };
 
 pub use log::{
-    Cursor, Entry, Fate, Former, Happening, LogPage, LogQuery, Named, NoCursor, Pass, Presence,
-    Record, Stretch, Subject,
+    Cursor, Deed, Entry, Fate, Former, Happening, LogPage, LogQuery, Named, NoCursor, Overwrite,
+    Pass, Presence, Record, Stretch, Subject,
 };
 pub use report::{
     Halt, Line, LinePlace, LineState, Locks, PrivateLine, Query, Reply, Scope, SpaceLine, Status,
@@ -87,6 +87,8 @@ pub enum ClientMessage {
     Ping,
     /// The session ends, with all that is its.
     Goodbye,
+    /// Of views: an agent overwrote what it had not seen, or was to. For the log alone.
+    Guarded(Overwrite),
 }
 
 /// What a broker says.

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use gate_api::wire::{Cursor, Fate, Former, Happening, Pass, Presence, Record, Subject};
+use gate_api::wire::{Cursor, Deed, Fate, Former, Happening, Pass, Presence, Record, Subject};
 use gate_core::lock::claim::Process;
 use gate_core::lock::event::{RecallCause, RecallStage, Refusal, Revocation, Standstill};
 use gate_core::lock::want::Op;
@@ -90,6 +90,18 @@ fn fate_words(became: &Fate<'_>) -> String {
             format!("{asked} within {}{why}", span(recall.within))
         }
         Fate::Revoked { why, .. } => format!("lost its turn: {}", revocation(*why)),
+        Fate::Guarded(Deed::Kept(number)) => {
+            format!("overwrote what it had not seen: kept as version {number}")
+        }
+        Fate::Guarded(Deed::TooLarge) => {
+            "overwrote what it had not seen, which was too large to be kept".to_owned()
+        }
+        Fate::Guarded(Deed::Failed) => {
+            "overwrote what it had not seen, which could not be kept".to_owned()
+        }
+        Fate::Guarded(Deed::Refused) => {
+            "was not to overwrite what it had not seen (EBUSY)".to_owned()
+        }
         Fate::Ungated => {
             "read without a turn: those who had it open had been idle for read_wait".to_owned()
         }

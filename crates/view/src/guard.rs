@@ -26,7 +26,7 @@ use rustix::fs::FileType;
 use crate::agent::Agent;
 use crate::directory::{Pinned, Sighting};
 use crate::handles::{Handle, User};
-use crate::kept::{Outcome, Place, Take, Went};
+use crate::kept::{Place, Take, Went};
 use crate::policy::Gating;
 use crate::turn::Turn;
 use crate::view::View;
@@ -183,11 +183,7 @@ impl View {
             Ruling::Refuse(victim, event) => {
                 self.end_turn(turn, None);
                 reply.error(Errno::BUSY);
-                guard.keeper.hand(Job::Note {
-                    victim: victim.descriptor,
-                    event,
-                    outcome: Outcome::Refused,
-                });
+                guard.keeper.hand(Job::Refused { victim: victim.descriptor, event });
             }
             Ruling::Keep(victim, event) => {
                 let parked = reply.park(|reply| reply.error(Errno::INTR));
@@ -252,7 +248,7 @@ impl View {
             return Ruling::Pass(Some(victim.sighting));
         }
         let path = Path::new(OsStr::from_bytes(&path)).to_owned();
-        let event = Event { path, agent: agent.clone(), op: overwrite.op };
+        let event = Event { path, agent: agent.clone(), op: overwrite.op, view: self.itself() };
         match guard.refuses {
             true => Ruling::Refuse(victim, event),
             false => Ruling::Keep(victim, event),

@@ -159,12 +159,14 @@ impl Store {
     }
 
     /// Says what became of what was to be overwritten: if that is still there nothing was lost,
-    /// and a version that is the file itself would change with it.
-    pub fn settle(&mut self, addition: Addition, went: Went) {
+    /// and a version that is the file itself would change with it. Returns whether it is kept.
+    pub fn settle(&mut self, addition: Addition, went: Went) -> bool {
         let dir = self.dir_of(addition.id);
-        if went == Went::Nowhere || is_elsewhere(&dir) {
+        let is_kept = went == Went::Ahead && !is_elsewhere(&dir);
+        if !is_kept {
             self.forget(addition.id);
         }
+        is_kept
     }
 
     /// Adds a version without bytes: only what happened.

@@ -11,7 +11,7 @@ from enum import Enum, auto
 from typing import Optional, Tuple
 
 from ._postcard import U32, U64, U128, PathText, Sum
-from .log import Cursor
+from .log import Cursor, Deed
 from .report import Answer
 from .terms import (
     BrokerInfo, Duration, FileKey, Op, PrivateView, Process, Recall, Refusal,
@@ -355,6 +355,15 @@ class Ping(ClientMessage):
 
 class Goodbye(ClientMessage):
     pass
+
+
+@dataclass(frozen=True)
+class Guarded(ClientMessage):
+    space: U32
+    path: PathText
+    op: Op
+    agent: str
+    became: Deed
 
 
 @dataclass(frozen=True)

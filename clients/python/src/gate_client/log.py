@@ -130,6 +130,36 @@ class Ungated(Fate):
     """A reader went on without a grant."""
 
 
+class Deed(Sum):
+    """What the guard of a view did about bytes that an agent was to overwrite unseen."""
+
+
+@dataclass(frozen=True)
+class DeedKept(Deed):
+    """They are kept under this number."""
+
+    number: U64
+
+
+class DeedTooLarge(Deed):
+    """They are gone: there were more than may be kept."""
+
+
+class DeedFailed(Deed):
+    """They are gone: they could not be kept."""
+
+
+class DeedRefused(Deed):
+    """They are as they were: that was refused."""
+
+
+@dataclass(frozen=True)
+class Guarded(Fate):
+    """By an agent that had not seen what it overwrites: the guard of its view stepped in."""
+
+    became: Deed
+
+
 @dataclass(frozen=True)
 class Named:
     """A name of a claim, as far as it has one."""

@@ -157,7 +157,8 @@ impl Book {
             }
             ClientMessage::Attach { .. }
             | ClientMessage::Created { .. }
-            | ClientMessage::Active { .. } => {}
+            | ClientMessage::Active { .. }
+            | ClientMessage::Guarded(_) => {}
         }
     }
 

@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{
-    ClientMessage, Fate, Former, Happening, Known, LineState, MaxHold, Origin, Party, Pass,
+    ClientMessage, Deed, Fate, Former, Happening, Known, LineState, MaxHold, Origin, Party, Pass,
     Presence, Query, Reply, Scope, ServerMessage, Stretch,
 };
 use crate::frame;
@@ -104,6 +104,7 @@ fn variants() -> Map<String, Value> {
         ("Answer", of::<Reply>()),
         ("Change", count(|from| ChangeDef::deserialize(from))),
         ("ClientMessage", of::<ClientMessage>()),
+        ("Deed", of::<Deed>()),
         ("Fate", of::<Fate<'_>>()),
         ("Former", of::<Former>()),
         ("Happening", of::<Happening<'_>>()),

@@ -9,7 +9,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use gate_core::id::Token;
+use gate_core::id::{SpaceId, Token};
 use gate_core::lock::claim::Process;
 use gate_core::lock::event::{Refusal, Revocation};
 use gate_core::lock::want::Op;
@@ -17,7 +17,9 @@ use gate_core::path::ViewPath;
 use serde::{Deserialize, Serialize};
 
 use super::{Recall, Scope};
-use crate::mirror::{OpDef, RefusalDef, RevocationDef, TokenDef, maybe_path, maybe_process};
+use crate::mirror::{
+    OpDef, RefusalDef, RevocationDef, SpaceIdDef, TokenDef, maybe_path, maybe_process, path,
+};
 
 /// A place in the log: a run of the broker, and the number of a record in it, from 1.
 #[derive(
@@ -150,6 +152,39 @@ pub enum Fate<'a> {
     },
     /// A reader went on without a grant.
     Ungated,
+    /// By an agent that had not seen what it overwrites: the guard of its view stepped in.
+    Guarded(Deed),
+}
+
+/// What the guard of a view did about bytes that an agent was to overwrite unseen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Deed {
+    /// They are kept under this number.
+    Kept(u64),
+    /// They are gone: there were more than may be kept.
+    TooLarge,
+    /// They are gone: they could not be kept.
+    Failed,
+    /// They are as they were: that was refused.
+    Refused,
+}
+
+/// What the guard of a view tells its broker.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Overwrite {
+    /// The source, by the client's number.
+    #[serde(with = "SpaceIdDef")]
+    pub space: SpaceId,
+    /// The file.
+    #[serde(with = "path")]
+    pub path: ViewPath,
+    /// By which operation.
+    #[serde(with = "OpDef")]
+    pub op: Op,
+    /// Who.
+    pub agent: String,
+    /// What became of it.
+    pub became: Deed,
 }
 
 /// By which right a claim was let in beside a holder.
@@ -275,6 +310,8 @@ impl Fate<'_> {
             Fate::Refused { why: Refusal::Interrupted | Refusal::WouldBlock, .. } => false,
             Fate::Refused { .. } | Fate::Recalled(_) | Fate::Revoked { .. } | Fate::Ungated => true,
             Fate::Granted { pass, .. } => *pass == Pass::AwaitedByHolder,
+            // The view tells of it where that is asked.
+            Fate::Guarded(_) => false,
             Fate::Waits | Fate::Counted(_) | Fate::Released { .. } => false,
         }
     }

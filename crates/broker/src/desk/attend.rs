@@ -312,6 +312,7 @@ impl Desk {
                 return self.letters.push(Letter::Client(connection, ServerMessage::Pong));
             }
             ClientMessage::Goodbye => return self.close(now, session),
+            ClientMessage::Guarded(overwrite) => return self.note_guarded(session, overwrite),
             ClientMessage::Hello(_)
             | ClientMessage::Held { .. }
             | ClientMessage::Waits { .. }
@@ -517,8 +518,8 @@ impl Desk {
     }
 }
 
-/// Returns at most as much of a reason as is kept.
-fn clipped(mut reason: String) -> String {
+/// Returns at most as much of a text as is kept.
+pub(super) fn clipped(mut reason: String) -> String {
     reason.truncate(reason.floor_char_boundary(TEXT_BYTES_MAX));
     reason
 }

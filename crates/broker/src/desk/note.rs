@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gate_api::wire::{Fate, Happening, Named, Pass, Presence, Recall, Subject};
+use gate_api::wire::{Fate, Happening, Named, Overwrite, Pass, Presence, Recall, Subject};
 use gate_core::id::{SessionId, Ticket};
 use gate_core::lock::claim::{Claim, Party};
 use gate_core::lock::event::{End, Event, Recall as RecallEvent, Refusal};
@@ -11,6 +11,7 @@ use gate_core::lock::want::{Node, Op};
 use gate_core::time::Time;
 
 use super::Desk;
+use super::attend::clipped;
 use crate::clock;
 use crate::sessions::Sessions;
 use crate::spaces::Spaces;
@@ -126,6 +127,28 @@ impl Desk {
     pub(super) fn note_refusal(&mut self, claim: &Claim, why: Refusal) {
         self.metrics.refused(why);
         self.note_claim(None, claim, Fate::Refused { why, reason: "".into() });
+    }
+
+    /// Notes what the guard of a view did, which no turn depends on.
+    pub(super) fn note_guarded(&mut self, session: SessionId, overwrite: Overwrite) {
+        let Overwrite { space, path, op, agent, became } = overwrite;
+        let Some(client) = self.sessions.get(session) else { return };
+        let Some(seat) = client.seats.get(&space) else { return };
+        let Ok(path) = path.below(&seat.prefix) else { return };
+        let space = self.spaces.get(seat.space).map_or("", |space| space.name.as_str());
+        let place = Named { space: space.into(), path: Some(path), directory: false };
+        let claim = Subject {
+            ticket: None,
+            op,
+            places: vec![place],
+            owner: clipped(agent).into(),
+            party: "".into(),
+            reason: "".into(),
+            process: None,
+            session: session.0,
+            client: client.name.as_str().into(),
+        };
+        self.pen.note(Happening::Claim { became: Fate::Guarded(became), claim });
     }
 
     /// Notes that a client is gone, which is still known.

@@ -2,14 +2,18 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
+use gate_api::wire::{Deed, Overwrite};
 use gate_core::lock::want::Op;
+use gate_core::path::ViewPath;
 
 use crate::agent::Agent;
 use crate::kept::{Addition, Facts, Outcome, Place, Record, Store, Take, Went};
+use crate::view::View;
 
 /// How many files may wait for it. Who comes then waits for room, in the thread that it has.
 const QUEUE_MAX: usize = 64;
@@ -20,7 +24,7 @@ pub(super) struct Keeper(SyncSender<Job>);
 /// What it is to do.
 pub(super) enum Job {
     Keep { victim: OwnedFd, take: Take, event: Event, then: Box<dyn FnOnce() -> Went + Send> },
-    Note { victim: OwnedFd, event: Event, outcome: Outcome },
+    Refused { victim: OwnedFd, event: Event },
 }
 
 /// Who overwrites what.
@@ -28,6 +32,7 @@ pub(super) struct Event {
     pub path: PathBuf,
     pub agent: Arc<Agent>,
     pub op: Op,
+    pub view: Arc<View>,
 }
 
 impl Keeper {
@@ -62,37 +67,46 @@ fn work(place: Place, jobs: &Receiver<Job>) {
             Job::Keep { victim, take, event, then } => {
                 let added = keep(&mut store, (&victim, take), &event);
                 let went = then();
-                if let Some(added) = added {
-                    store.settle(added, went);
+                let (became, is_so) = match added {
+                    Ok(added) => (Deed::Kept(added.id), store.settle(added, went)),
+                    Err(lost) => (lost, went == Went::Ahead),
+                };
+                if is_so {
+                    event.tell_broker(became);
                 }
             }
-            Job::Note { victim, event, outcome } => {
+            Job::Refused { victim, event } => {
                 // Who is refused may try again and again.
                 let who = (event.agent.clone(), event.path.clone());
                 if refused.replace(who.clone()) != Some(who) {
-                    note(&mut store, &victim, &event, outcome);
+                    note(&mut store, &victim, &event, Outcome::Refused);
+                    event.tell_broker(Deed::Refused);
                 }
             }
         }
     }
 }
 
-fn keep(store: &mut Store, (victim, take): (&OwnedFd, Take), event: &Event) -> Option<Addition> {
+fn keep(
+    store: &mut Store,
+    (victim, take): (&OwnedFd, Take),
+    event: &Event,
+) -> Result<Addition, Deed> {
     let (path, agent) = (event.path.display(), &event.agent.name);
-    let record = event.record(victim).inspect_err(|error| event.tell_lost(error)).ok()?;
+    let lost = |error: &io::Error| event.tell_lost(error);
+    let record = event.record(victim).inspect_err(lost).map_err(|_| Deed::Failed)?;
     if record.file.size > store.limits().file_bytes_max {
         note(store, victim, event, Outcome::TooLarge);
-        return None;
+        return Err(Deed::TooLarge);
     }
-    match store.keep(victim, take, &record) {
+    match store.keep(victim, take, &record).inspect_err(lost) {
         Ok(added) => {
             tracing::info!(%path, agent, id = added.id, "kept what is overwritten unseen");
-            Some(added)
+            Ok(added)
         }
         Err(error) => {
-            event.tell_lost(&error);
             note(store, victim, event, Outcome::Failed(error.to_string()));
-            None
+            Err(Deed::Failed)
         }
     }
 }
@@ -107,6 +121,13 @@ fn note(store: &mut Store, victim: &OwnedFd, event: &Event, outcome: Outcome) {
 }
 
 impl Event {
+    /// Lets the log know, if the broker is there.
+    fn tell_broker(&self, became: Deed) {
+        let Ok(path) = ViewPath::parse(self.path.as_os_str().as_bytes()) else { return };
+        let (space, op, agent) = (self.view.settings.space, self.op, self.agent.name.clone());
+        self.view.broker.guarded(Overwrite { space, path, op, agent, became });
+    }
+
     fn record(&self, victim: &OwnedFd) -> io::Result<Record> {
         let by = (self.agent.name.as_str(), self.op.as_str());
         Ok(Record::new(self.path.clone(), by, Facts::of(victim)?))

@@ -12,11 +12,11 @@ use gate_core::lock::want::{Access, Node, Op, Place, Want};
 use gate_core::path::ViewPath;
 
 use crate::wire::{
-    Acquire, AttachRefusal, Attached, BrokerInfo, ClientMessage, Cursor, Directory, Entry, Fate,
-    Former, Granted, Halt, Happening, Hello, Inode, Known, Line, LinePlace, LineState, Locks,
-    LogPage, LogQuery, MaxHold, Named, Origin, Party, Pass, Presence, PrivateLine, PrivateView,
-    Query, Recall, Record, Reply, Resume, Rules, Scope, ServerMessage, Source, SpaceLine, Status,
-    Stretch, Subject, Welcome, Why,
+    Acquire, AttachRefusal, Attached, BrokerInfo, ClientMessage, Cursor, Deed, Directory, Entry,
+    Fate, Former, Granted, Halt, Happening, Hello, Inode, Known, Line, LinePlace, LineState, Locks,
+    LogPage, LogQuery, MaxHold, Named, Origin, Overwrite, Party, Pass, Presence, PrivateLine,
+    PrivateView, Query, Recall, Record, Reply, Resume, Rules, Scope, ServerMessage, Source,
+    SpaceLine, Status, Stretch, Subject, Welcome, Why,
 };
 
 const PROCESS: Process = Process { namespace: 6, pid: 7, start: 8 };
@@ -70,6 +70,13 @@ pub fn client_messages() -> Vec<ClientMessage> {
     all.extend(REFUSALS.map(|why| ClientMessage::Withdraw { owner: 5, why }));
     all.push(ClientMessage::Created { owner: 5, file: FILE });
     all.push(ClientMessage::Active { owner: u64::MAX });
+    all.push(ClientMessage::Guarded(Overwrite {
+        space: SpaceId(1),
+        path: path(b"f"),
+        op: Op::Rename,
+        agent: "ada".into(),
+        became: Deed::Kept(300),
+    }));
     all.extend(queries().into_iter().map(|query| ClientMessage::Query { id: 9, query }));
     all
 }
@@ -325,6 +332,8 @@ fn fates() -> Vec<Fate<'static>> {
     let mut all = vec![Fate::Waits, Fate::Counted(2), Fate::Recalled(recall), Fate::Ungated];
     all.extend([Pass::None, Pass::Own, Pass::AwaitedByHolder].map(granted));
     all.extend([None, Some(waited)].map(|held| Fate::Released { held }));
+    let deeds = [Deed::Kept(300), Deed::TooLarge, Deed::Failed, Deed::Refused];
+    all.extend(deeds.map(Fate::Guarded));
     all.extend(REFUSALS.map(|why| Fate::Refused { why, reason: "no".into() }));
     all.extend(REVOCATIONS.map(|why| Fate::Revoked { why, reason: "now".into(), held: None }));
     all
