@@ -31,13 +31,13 @@ pub(crate) fn start(view: &Arc<View>) -> std::io::Result<()> {
         let mut later = VecDeque::<(Instant, Change)>::new();
         loop {
             let due = later.front().map(|(at, _)| at.saturating_duration_since(Instant::now()));
-            let Some(changes) = watches.next(due) else { return };
+            let Some(news) = watches.next(due) else { return };
             let Some(view) = view.upgrade() else { return };
             let now = Instant::now();
             let is_due = |(at, _): &mut (Instant, Change)| *at <= now;
             let mut looks = HashMap::new();
-            for change in changes {
-                looks.insert(change, Look::First);
+            for news in &news {
+                looks.insert(news.change(), Look::First);
             }
             later.extend(looks.keys().map(|change| (now + SECOND_LOOK_AFTER, change.clone())));
             while let Some((_, change)) = later.pop_front_if(is_due) {
@@ -94,6 +94,10 @@ impl View {
                 }
             }
             (Err(Errno::NOENT), None) => {}
+            // Who watches the file itself hears that it is gone.
+            (Ok(_) | Err(_), Some(node)) if self.directory.is_gone(node) => {
+                self.told(parent, self.notifier().delete(parent, node, name.to_bytes()));
+            }
             (Ok(_) | Err(_), _) => self.look_up_again(parent, name.to_bytes()),
         }
     }
@@ -123,7 +127,11 @@ impl View {
     }
 
     fn look_up_again(&self, parent: NodeId, name: &[u8]) {
-        if let Err(errno) = self.notifier().inval_entry(parent, name) {
+        self.told(parent, self.notifier().inval_entry(parent, name));
+    }
+
+    fn told(&self, parent: NodeId, outcome: Result<(), Errno>) {
+        if let Err(errno) = outcome {
             tracing::debug!(%errno, ?parent, "a name could not be declared stale");
         }
     }
