@@ -48,7 +48,10 @@ pub(crate) fn start(view: &Arc<View>) -> std::io::Result<()> {
                 later.push_back((now + SECOND_LOOK_AFTER, Change::Anything));
                 looks.insert(Change::Anything, Look::First);
             }
+            // Before anything waits: what this view does itself is remembered for a while only.
+            let by_others = view.directory.by_others(&news);
             view.pass_on(&looks);
+            view.echo(&by_others);
         }
     };
     std::thread::Builder::new().name("view-beside".into()).spawn(run)?;
