@@ -38,6 +38,15 @@ pub enum Crash {
     AfterLetters(usize),
 }
 
+/// What became of the journal's log.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Log {
+    /// More lies in it, if anything does.
+    Longer,
+    /// All of it is synced, and what is written over it is not to be torn off.
+    Folded,
+}
+
 pub struct Host {
     running: Option<Running>,
     state_dir: TempDir,
@@ -165,7 +174,9 @@ impl Host {
         };
         running.books.journal().fill_disk(scene.now < self.full_until);
         loop {
-            running.journal(scene);
+            if running.journal(scene) == Log::Folded {
+                self.log_lengths.clear();
+            }
             running.desk.hand_over();
             running.deliver(scene, &mut spared);
             if !running.desk.is_dirty() {
@@ -315,15 +326,18 @@ impl Running {
         is_due || self.desk.stands_still()
     }
 
-    fn journal(&mut self, scene: &mut Scene) {
+    fn journal(&mut self, scene: &mut Scene) -> Log {
         let now = self.now.at_broker;
-        let Err(error) = self.books.settle(&mut self.desk, now) else { return };
+        // A batch that comes after one that failed folds the log before.
+        let log = if self.desk.stands_still() { Log::Folded } else { Log::Longer };
+        let Err(error) = self.books.settle(&mut self.desk, now) else { return log };
         scene.note(|| format!("broker: writes nothing: {error}"));
         if !self.desk.stands_still() {
             scene.oracle.halts(now);
         }
         self.desk.stand_still(now, journal::standstill(&error), error.to_string());
         self.look(scene);
+        log
     }
 
     fn receive(&mut self, scene: &mut Scene) {
