@@ -220,8 +220,8 @@ impl View {
 
     /// Renames over a file that the guard has looked at.
     ///
-    /// Turns do not keep two from replacing a name at once, each of which has looked at what was
-    /// there before; so they change places, and what is at the other name then was replaced.
+    /// Beside the view nobody takes turns, and what was looked at may have been replaced since; so they
+    /// change places, and what is at the other name then was replaced.
     fn replace(
         &self,
         (agent, judged): (Option<Arc<Agent>>, Sighting),
