@@ -37,7 +37,7 @@ commit() {
     local said
     said=$(git commit -q -a -m "$mark" 2>&1) && return
     local fine='index.lock|cannot lock ref|nothing to commit|no changes added|nothing added'
-    grep -qE "$fine|short read|current working directory" <<< "$said" && return
+    grep -qE "$fine|short read|current working directory|run in a work tree" <<< "$said" && return
     echo "$said" >&2
     return 1
 }
