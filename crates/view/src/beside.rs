@@ -31,13 +31,13 @@ pub(crate) fn start(view: &Arc<View>) -> std::io::Result<()> {
         let mut later = VecDeque::<(Instant, Change)>::new();
         loop {
             let due = later.front().map(|(at, _)| at.saturating_duration_since(Instant::now()));
-            let Some(news) = watches.next(due) else { return };
+            let Some(changes) = watches.next(due) else { return };
             let Some(view) = view.upgrade() else { return };
             let now = Instant::now();
             let is_due = |(at, _): &mut (Instant, Change)| *at <= now;
             let mut looks = HashMap::new();
-            for news in &news {
-                looks.insert(news.change(), Look::First);
+            for change in changes {
+                looks.insert(change, Look::First);
             }
             later.extend(looks.keys().map(|change| (now + SECOND_LOOK_AFTER, change.clone())));
             while let Some((_, change)) = later.pop_front_if(is_due) {
@@ -48,10 +48,7 @@ pub(crate) fn start(view: &Arc<View>) -> std::io::Result<()> {
                 later.push_back((now + SECOND_LOOK_AFTER, Change::Anything));
                 looks.insert(Change::Anything, Look::First);
             }
-            // Before anything waits: what this view does itself is remembered for a while only.
-            let by_others = view.directory.by_others(&news);
             view.pass_on(&looks);
-            view.echo(&by_others);
         }
     };
     std::thread::Builder::new().name("view-beside".into()).spawn(run)?;
@@ -97,10 +94,6 @@ impl View {
                 }
             }
             (Err(Errno::NOENT), None) => {}
-            // Who watches the file itself hears that it is gone.
-            (Ok(_) | Err(_), Some(node)) if self.directory.is_gone(node) => {
-                self.told(parent, self.notifier().delete(parent, node, name.to_bytes()));
-            }
             (Ok(_) | Err(_), _) => self.look_up_again(parent, name.to_bytes()),
         }
     }
@@ -130,11 +123,7 @@ impl View {
     }
 
     fn look_up_again(&self, parent: NodeId, name: &[u8]) {
-        self.told(parent, self.notifier().inval_entry(parent, name));
-    }
-
-    fn told(&self, parent: NodeId, outcome: Result<(), Errno>) {
-        if let Err(errno) = outcome {
+        if let Err(errno) = self.notifier().inval_entry(parent, name) {
             tracing::debug!(%errno, ?parent, "a name could not be declared stale");
         }
     }

@@ -20,7 +20,6 @@ mod control;
 mod file;
 mod listing;
 mod nodes;
-mod own;
 mod sighting;
 #[cfg(test)]
 mod tests;
@@ -30,7 +29,6 @@ mod watch;
 use std::ffi::{CStr, CString, c_int};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
@@ -47,11 +45,10 @@ pub use control::Control;
 pub use file::OpenFile;
 pub use listing::OpenDirectory;
 pub use sighting::{Pinned, Sighting, Stamp};
-pub use watch::{Change, Happening, News, Watches, What};
+pub use watch::{Change, Watches};
 
 pub use nodes::{Idle, Population};
 use nodes::{Node, Nodes};
-use own::{Deed, Own};
 
 /// A directory of this machine, as a tree of nodes.
 #[derive(Debug)]
@@ -59,10 +56,6 @@ pub struct Directory {
     nodes: Nodes,
     /// `None` if nothing can be watched here.
     watches: Option<Arc<Watches>>,
-    /// What was not done by others.
-    own: Arc<Own>,
-    /// Somebody has looked into the root.
-    is_entered: AtomicBool,
 }
 
 /// A file of this machine, whatever its names. While a node or a handle of it exists the number
@@ -119,12 +112,7 @@ impl Directory {
         let root = rustix::fs::openat(root, c".", flags, Mode::empty())?;
         let stat = stat(&root)?;
         let watches = Watches::new().inspect_err(|errno| tracing::warn!(%errno, "no inotify"));
-        let watches = watches.ok().map(Arc::new);
-        let nodes = Nodes::new(root, &stat);
-        let is_entered = AtomicBool::new(false);
-        let directory = Directory { nodes, watches, own: Arc::default(), is_entered };
-        directory.watch(&*directory.nodes.get(NodeId::ROOT)?);
-        Ok(directory)
+        Ok(Directory { nodes: Nodes::new(root, &stat), watches: watches.ok().map(Arc::new) })
     }
 
     /// Finds a name. "." and ".." are answered for NFS, from what is known.
@@ -202,12 +190,6 @@ impl Directory {
         self.nodes.get(node).is_ok_and(|node| node.distrust())
     }
 
-    /// Whether a node has no name any more, anywhere.
-    pub fn is_gone(&self, node: NodeId) -> bool {
-        let Ok(node) = self.nodes.get(node) else { return false };
-        stat(&node.descriptor).is_ok_and(|stat| stat.stx_nlink == 0)
-    }
-
     /// Whether a node's attributes are others than the kernel was last told.
     pub fn has_news(&self, node: NodeId) -> bool {
         let Ok(node) = self.nodes.get(node) else { return false };
@@ -223,50 +205,9 @@ impl Directory {
         Ok(Review { attr, content_holds: node.see(&attr, now), size_is_unsure })
     }
 
-    /// Whether the kernel knows more of a node than its number, as it does of all but the root: it
-    /// drops an answer that is on its way when the node is declared stale, and without the first of
-    /// all lets nobody in.
-    pub fn has_face(&self, node: NodeId) -> bool {
-        node != NodeId::ROOT || self.is_entered.load(Ordering::Relaxed)
-    }
-
     /// What others change in the directories that are watched, if any can be.
     pub fn watches(&self) -> Option<Arc<Watches>> {
         self.watches.clone()
-    }
-
-    /// Returns, of what was told, the changes that others have made. Each is to be asked about once,
-    /// in the order in which it was told.
-    pub fn by_others(&self, news: &[News]) -> Vec<Happening> {
-        let happened = news.iter().filter_map(|news| match news {
-            News::Happening(happening) => Some(happening),
-            News::Lost => None,
-        });
-        happened.filter(|happening| !self.is_own(happening)).cloned().collect()
-    }
-
-    fn is_own(&self, happening: &Happening) -> bool {
-        let Happening { directory, name, what, .. } = happening;
-        let node = self.known(*directory, name);
-        let on_name = || self.own.did(&Deed::to_name(*what, *directory, name));
-        let on_node = |node| self.own.did(&Deed::to_node(*what, node));
-        match what {
-            What::Made | What::Gone | What::MovedFrom => on_name(),
-            What::MovedTo => {
-                let is_own = on_name();
-                if let Some(node) = node.filter(|_| is_own) {
-                    // What was written and closed before was told under its former name.
-                    self.own.dried(node);
-                }
-                is_own
-            }
-            What::Written => node.is_some_and(|node| on_node(node) || self.own.writes(node)),
-            What::Attributes => node.is_some_and(on_node),
-            What::Closed => {
-                node.inspect(|node| self.own.dried(*node));
-                true
-            }
-        }
     }
 
     /// Whether all changes of what is in a directory are told.
@@ -339,18 +280,6 @@ impl Directory {
         }
     }
 
-    /// Who watches a directory in the view asks for nothing in it.
-    fn watch_if_directory(&self, node: &Node) {
-        if node.kind == FileType::Directory {
-            self.watch(node);
-        }
-    }
-
-    fn enter(&self, directory: &Node) {
-        self.is_entered.store(true, Ordering::Relaxed);
-        self.watch(directory);
-    }
-
     fn watch(&self, directory: &Node) {
         if let Some(watches) = &self.watches {
             directory.watch(watches);
@@ -362,13 +291,12 @@ impl Directory {
     fn find(&self, parent: NodeId, name: &CStr) -> Result<(Found, Arc<Node>), Errno> {
         let directory = self.nodes.get(parent)?;
         // Before it is looked at: what changes later is told.
-        self.enter(&directory);
+        self.watch(&directory);
         let place = (parent, name.to_bytes());
         if self.nodes.child(place).is_some()
             && let Ok(stat) = stat_at(&directory.descriptor, name)
             && let Some(node) = self.nodes.found_known(&stat, place)
         {
-            self.watch_if_directory(&node);
             return Ok((Found { node: node.id, attr: attributes::attr_of(&stat) }, node));
         }
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -380,7 +308,6 @@ impl Directory {
             })?;
         let stat = stat(&descriptor)?;
         let node = self.nodes.found(descriptor, &stat, place);
-        self.watch_if_directory(&node);
         Ok((Found { node: node.id, attr: attributes::attr_of(&stat) }, node))
     }
 }

@@ -14,7 +14,6 @@ pub mod asker;
 pub mod backing;
 mod beside;
 pub mod directory;
-mod echo;
 mod fence;
 pub mod guard;
 mod handles;

@@ -20,14 +20,12 @@ use gate_fuse::{
     Cover, Detached, Device, InitFlags, Made, MountError, MountOptions, Place, StartError, Wishes,
 };
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags, statx};
-use rustix::process::Pid;
 
 use crate::agent::Agents;
 use crate::asker::Identity;
 use crate::backing::{self, Ways};
 use crate::beside;
 use crate::directory::{self, Directory};
-use crate::echo;
 use crate::guard::{self, Guard};
 use crate::handles::Handles;
 use crate::kept;
@@ -182,12 +180,7 @@ pub enum Berth {
     /// moment.
     Taken(Cover),
     /// Another process has mounted it, in a mount namespace that this one does not see.
-    Elsewhere {
-        /// The server's side of it.
-        device: Device,
-        /// A process there, while this one starts.
-        seen_by: Option<Pid>,
-    },
+    Elsewhere(Device),
 }
 
 /// What a view tells of its broker.
@@ -259,7 +252,6 @@ impl Ready {
             tracing::debug!(%errno, "the limit of open files stays");
             DESCRIPTORS_USUAL
         });
-        let read_only = options.read_only;
         let about = about(&source, &broker, attachment, &options).map_err(ServeError::Source)?;
         // The kernel can only enforce ACLs of the source for a server that acts for everybody.
         let wishes = Wishes {
@@ -292,9 +284,6 @@ impl Ready {
         let _ = ears.view.set(Arc::downgrade(&view));
         room::start(&view).map_err(ServeError::Io)?;
         beside::start(&view).map_err(ServeError::Io)?;
-        if !read_only {
-            echo::start(&view).map_err(ServeError::Io)?;
-        }
         Ok(Ready { view, session, _source: source })
     }
 
@@ -315,8 +304,8 @@ enum Mooring {
     Mounted(PathBuf),
     /// It is made, and takes the place of another.
     Waiting { mount: Detached, former: Cover },
-    /// Nothing of it is this process's; how it is seen from there.
-    Elsewhere(Option<PathBuf>),
+    /// Nothing of it is this process's.
+    Elsewhere,
 }
 
 impl Berth {
@@ -330,12 +319,7 @@ impl Berth {
                 let Made { device, mount } = gate_fuse::make(options)?;
                 Ok((device, Mooring::Waiting { mount, former }))
             }
-            Berth::Elsewhere { device, seen_by } => {
-                let root = |pid: Pid| PathBuf::from(format!("/proc/{pid}/root"));
-                let inside = point.strip_prefix("/").unwrap_or(point);
-                let way = seen_by.map(|pid| root(pid).join(inside));
-                Ok((device, Mooring::Elsewhere(way)))
-            }
+            Berth::Elsewhere(device) => Ok((device, Mooring::Elsewhere)),
         }
     }
 }
@@ -347,12 +331,7 @@ impl Mooring {
         let found = match self {
             Mooring::Mounted(point) => statx(CWD, point, flags, StatxFlags::empty()),
             Mooring::Waiting { mount, .. } => statx(mount, c"", flags, StatxFlags::empty()),
-            // Who started this process may be out of its sight.
-            Mooring::Elsewhere(way) => {
-                let found = |way| statx(CWD, way, flags, StatxFlags::empty()).ok();
-                let Some(found) = way.as_ref().and_then(found) else { return Ok(None) };
-                Ok(found)
-            }
+            Mooring::Elsewhere => return Ok(None),
         }?;
         Ok(Some((found.stx_dev_major, found.stx_dev_minor)))
     }

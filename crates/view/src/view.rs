@@ -30,7 +30,6 @@ use crate::agent::Agents;
 use crate::asker::{Asker, Identity};
 use crate::backing::Ways;
 use crate::directory::{Directory, Found, Review, Told};
-use crate::echo::Echoes;
 use crate::guard::Guard;
 use crate::handles::Handles;
 use crate::line::Line;
@@ -59,7 +58,6 @@ pub(crate) struct View {
     pub walkers: Walkers,
     pub timer: Timer,
     pub room: Room,
-    pub echoes: Echoes,
     pub agents: Agents,
     /// `None` if every overwrite is allowed.
     pub guard: Option<Guard>,
@@ -119,7 +117,6 @@ impl View {
             walkers: Walkers::default(),
             timer: parts.timer,
             room: Room::new(parts.settings.descriptors),
-            echoes: Echoes::default(),
             agents: parts.agents,
             guard: parts.guard,
             settings: parts.settings,
@@ -176,7 +173,7 @@ impl View {
         }
     }
 
-    pub fn answer_attr(&self, node: NodeId, attr: &Attr, reply: Reply) {
+    fn answer_attr(&self, node: NodeId, attr: &Attr, reply: Reply) {
         let told = self.directory.tell(node, attr);
         reply.attr(attr, self.attr_valid(node, &told));
     }
@@ -220,9 +217,6 @@ impl View {
     }
 
     pub fn declare_stale(&self, node: NodeId, stale: Stale) {
-        if !self.directory.has_face(node) {
-            return;
-        }
         self.directory.distrust(node);
         if let Err(errno) = self.notifier().inval_inode(node, stale) {
             tracing::warn!(%errno, ?node, ?stale, "what is stale could not be declared so");

@@ -452,7 +452,7 @@ impl Site {
                     tracing::warn!(?point, "the view was replaced, and ends with its last user");
                     continue;
                 }
-                match umount::unmount(&point) {
+                match gate_fuse::unmount(&point) {
                     Ok(()) => return,
                     Err(error) => drop(umount::refused(&point, &error).report()),
                 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use gate_api::mounts;
 use gate_api::process;
@@ -19,11 +19,6 @@ use crate::within::within;
 
 /// How long a view may take to say who serves it.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
-/// How long it is tried to unmount a view that nobody is seen to use: where it may not copy its mount,
-/// the view uses that itself, for moments, to tell watchers of others' changes …
-const MOMENTS_MAX: Duration = Duration::from_secs(1);
-/// … and how long between two tries.
-const MOMENT: Duration = Duration::from_millis(2);
 /// How long its process may take to end once it is unmounted, without a word …
 const END_PATIENCE_SILENT: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 /// … and after it was said what it may wait for.
@@ -50,7 +45,7 @@ impl Args {
             None => return Err(not_mounted(&point)),
         };
         let server = server_of(&point)?;
-        unmount(&point).map_err(|error| refused(&point, &error))?;
+        gate_fuse::unmount(&point).map_err(|error| refused(&point, &error))?;
         if let Some(server) = server {
             await_end(&server, &point, device)?;
         }
@@ -58,29 +53,14 @@ impl Args {
     }
 }
 
-/// Unmounts a view, unless somebody else than itself uses it.
-pub fn unmount(point: &Path) -> Result<(), UnmountError> {
-    let end = Instant::now() + MOMENTS_MAX;
-    loop {
-        match gate_fuse::unmount(point) {
-            Err(UnmountError::Busy(_)) if Instant::now() < end && users_of(point).is_empty() => {
-                std::thread::park_timeout(MOMENT);
-            }
-            outcome => return outcome,
-        }
-    }
-}
-
-fn users_of(point: &Path) -> Vec<User> {
-    let mount = mounts::at(point).ok().flatten();
-    mount.map(|mount| processes::users_of(&mount)).unwrap_or_default()
-}
-
 /// Says why a view was not unmounted.
 pub fn refused(point: &Path, error: &UnmountError) -> Failure {
     let cause = || io_cause(error);
     match error {
-        UnmountError::Busy(_) => busy(point, &users_of(point)),
+        UnmountError::Busy(_) => {
+            let mount = mounts::at(point).ok().flatten();
+            busy(point, &mount.map(|mount| processes::users_of(&mount)).unwrap_or_default())
+        }
         UnmountError::NotMounted(_) | UnmountError::NotPermitted(_) if is_of_another(point) => {
             let hint = "do it as the user who mounted it, or as root";
             cannot(point, "another user's view is mounted there", hint)

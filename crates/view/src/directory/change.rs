@@ -8,8 +8,6 @@ use gate_fuse::{Caller, Errno, NodeId};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags};
 
 use super::caller::{self, Strip};
-use super::own::Deed;
-use super::watch::What;
 use super::{Directory, Found, Node, OpenFile, attributes, descriptor_path, stat};
 
 /// Who makes a node, and with which permissions.
@@ -37,8 +35,7 @@ impl Directory {
     /// Makes a directory.
     pub fn mkdir(&self, parent: NodeId, name: &CStr, make: &Make<'_>) -> Result<Found, Errno> {
         let directory = self.nodes.get(parent)?;
-        let mkdir = || rustix::fs::mkdirat(&directory.descriptor, name, make.permissions());
-        self.own.doing(made(parent, name), || make.run(mkdir))?;
+        make.run(|| rustix::fs::mkdirat(&directory.descriptor, name, make.permissions()))?;
         self.lookup(parent, name)
     }
 
@@ -55,8 +52,7 @@ impl Directory {
         let (major, minor) = ((rdev >> 8) & 0xfff, (rdev & 0xff) | ((rdev >> 12) & 0xfff00));
         let device = rustix::fs::makedev(major, minor);
         let permissions = make.permissions();
-        let mknod = || rustix::fs::mknodat(&directory.descriptor, name, kind, permissions, device);
-        self.own.doing(made(parent, name), || make.run(mknod))?;
+        make.run(|| rustix::fs::mknodat(&directory.descriptor, name, kind, permissions, device))?;
         self.lookup(parent, name)
     }
 
@@ -70,8 +66,7 @@ impl Directory {
     ) -> Result<Found, Errno> {
         let directory = self.nodes.get(parent)?;
         let make = Make { caller, mode: 0o777, umask: 0 };
-        let symlink = || rustix::fs::symlinkat(target, &directory.descriptor, name);
-        self.own.doing(made(parent, name), || make.run(symlink))?;
+        make.run(|| rustix::fs::symlinkat(target, &directory.descriptor, name))?;
         self.lookup(parent, name)
     }
 
@@ -87,11 +82,11 @@ impl Directory {
         let directory = self.nodes.get(parent)?;
         let wanted = OpenFile::flags(flags) | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let permissions = make.permissions();
-        let create = || {
+        let made = make.run(|| {
             let flags = wanted | OFlags::CREATE | OFlags::EXCL;
             rustix::fs::openat(&directory.descriptor, name, flags, permissions)
-        };
-        let file = match self.own.doing(made(parent, name), || make.run(create)) {
+        });
+        let file = match made {
             // The kernel has checked no permission on a file that it did not know of.
             Err(Errno::EXIST) if flags & libc::O_EXCL.cast_unsigned() == 0 => {
                 caller::with_rights_of(make.caller, || {
@@ -101,8 +96,7 @@ impl Directory {
             made => made?,
         };
         let found = self.found_open(&file, Some((parent, name)))?;
-        let pen = writes(wanted).then(|| self.own.pen(found.node));
-        Ok((found, OpenFile::new(file, pen)))
+        Ok((found, OpenFile::new(file)))
     }
 
     /// Makes a file without a name in the directory's file system, and opens it.
@@ -120,8 +114,7 @@ impl Directory {
         let file =
             make.run(|| rustix::fs::openat(&directory.descriptor, c".", flags, permissions))?;
         let found = self.found_open(&file, None)?;
-        // What has no name is not told of.
-        Ok((found, OpenFile::new(file, None)))
+        Ok((found, OpenFile::new(file)))
     }
 
     /// Gives a node a further name.
@@ -130,9 +123,7 @@ impl Directory {
         let directory = self.nodes.get(parent)?;
         let follow = AtFlags::SYMLINK_FOLLOW;
         let path = node.reopen_path();
-        self.own.doing(made(parent, name), || {
-            rustix::fs::linkat(rustix::fs::CWD, path, &directory.descriptor, name, follow)
-        })?;
+        rustix::fs::linkat(rustix::fs::CWD, path, &directory.descriptor, name, follow)?;
         self.nodes.linked(&node, (parent, name.to_bytes()));
         let attr = self.getattr(existing).inspect_err(|_| self.forget(existing, 1))?;
         Ok(Found { node: existing, attr })
@@ -157,13 +148,7 @@ impl Directory {
     ) -> Result<(), Errno> {
         let (old, new) = (self.nodes.get(from.0)?, self.nodes.get(to.0)?);
         let flags = RenameFlags::from_bits_retain(flags);
-        let deeds = match flags.contains(RenameFlags::EXCHANGE) {
-            true => Deed::exchange(from, to),
-            false => Deed::rename(from, to).to_vec(),
-        };
-        self.own.doing(deeds, || {
-            rustix::fs::renameat_with(&old.descriptor, from.1, &new.descriptor, to.1, flags)
-        })?;
+        rustix::fs::renameat_with(&old.descriptor, from.1, &new.descriptor, to.1, flags)?;
         let (from, to) = ((from.0, from.1.to_bytes()), (to.0, to.1.to_bytes()));
         if flags.contains(RenameFlags::EXCHANGE) {
             self.nodes.exchanged(from, to);
@@ -177,17 +162,13 @@ impl Directory {
     pub fn swap(&self, from: (NodeId, &CStr), to: (NodeId, &CStr)) -> Result<(), Errno> {
         let (old, new) = (self.nodes.get(from.0)?, self.nodes.get(to.0)?);
         let exchange = RenameFlags::EXCHANGE;
-        self.own.doing(Deed::exchange(from, to), || {
-            rustix::fs::renameat_with(&old.descriptor, from.1, &new.descriptor, to.1, exchange)
-        })
+        rustix::fs::renameat_with(&old.descriptor, from.1, &new.descriptor, to.1, exchange)
     }
 
     /// Ends what [`Directory::swap`] has begun: what was replaced loses its other name, too.
     pub fn drop_swapped(&self, from: (NodeId, &CStr), to: (NodeId, &CStr)) -> Result<(), Errno> {
         let old = self.nodes.get(from.0)?;
-        let removed = self.own.doing(gone(from.0, from.1), || {
-            rustix::fs::unlinkat(&old.descriptor, from.1, AtFlags::empty())
-        });
+        let removed = rustix::fs::unlinkat(&old.descriptor, from.1, AtFlags::empty());
         self.nodes.renamed((from.0, from.1.to_bytes()), (to.0, to.1.to_bytes()));
         removed
     }
@@ -197,8 +178,6 @@ impl Directory {
         let node = self.nodes.get(node)?;
         let append = OFlags::from_bits_retain(flags) & OFlags::APPEND;
         let flags = OpenFile::flags(flags);
-        // Opening may cut the file off.
-        let pen = writes(flags).then(|| self.own.pen(node.id));
         if flags.contains(OFlags::TRUNC) {
             caller::strip_suidgid(Strip::if_asked(kill_suidgid))?;
         }
@@ -207,14 +186,12 @@ impl Directory {
             Err(Errno::PERM) if !append.is_empty() => node.reopen(flags | append)?,
             opened => opened?,
         };
-        Ok(OpenFile::new(file, pen))
+        Ok(OpenFile::new(file))
     }
 
     fn remove(&self, parent: NodeId, name: &CStr, flags: AtFlags) -> Result<(), Errno> {
         let directory = self.nodes.get(parent)?;
-        self.own.doing(gone(parent, name), || {
-            rustix::fs::unlinkat(&directory.descriptor, name, flags)
-        })?;
+        rustix::fs::unlinkat(&directory.descriptor, name, flags)?;
         self.nodes.unlinked((parent, name.to_bytes()));
         Ok(())
     }
@@ -230,16 +207,4 @@ impl Directory {
         };
         Ok(Found { node: node.id, attr: attributes::attr_of(&stat) })
     }
-}
-
-fn made(parent: NodeId, name: &CStr) -> [Deed; 1] {
-    [Deed::to_name(What::Made, parent, name)]
-}
-
-fn gone(parent: NodeId, name: &CStr) -> [Deed; 1] {
-    [Deed::to_name(What::Gone, parent, name)]
-}
-
-fn writes(flags: OFlags) -> bool {
-    flags.intersects(OFlags::WRONLY | OFlags::RDWR | OFlags::TRUNC)
 }

@@ -9,15 +9,10 @@ use rustix::io::ReadWriteFlags;
 
 use super::caller::{self, Strip};
 use super::checked;
-use super::own::Pen;
 
 /// A file of the source, open.
 #[derive(Debug)]
-pub struct OpenFile {
-    /// `None` if it was not opened to be written. Goes before the file is closed.
-    _pen: Option<Pen>,
-    file: OwnedFd,
-}
+pub struct OpenFile(OwnedFd);
 
 /// File systems of this machine alone: ext2 to 4, XFS, Btrfs, F2FS, bcachefs, tmpfs and ramfs.
 /// They report errors where they occur, and all their changes are made, and told, by this kernel.
@@ -32,8 +27,8 @@ pub(super) fn is_local(file: impl AsFd) -> bool {
 }
 
 impl OpenFile {
-    pub(super) fn new(file: OwnedFd, pen: Option<Pen>) -> OpenFile {
-        OpenFile { _pen: pen, file }
+    pub(super) fn new(file: OwnedFd) -> OpenFile {
+        OpenFile(file)
     }
 
     /// What the source's file is opened with, of the flags that the caller gave. O_CREAT,
@@ -49,12 +44,12 @@ impl OpenFile {
     /// writes leave suid and sgid in place.
     pub fn back(&self, backer: &Backer) -> Result<Backing, Errno> {
         caller::strip_suidgid(Strip::Yes)?;
-        backer.open(&self.file)
+        backer.open(&self.0)
     }
 
     /// Reads; less than the buffer's length only at the end of the file.
     pub fn read(&self, buffer: &mut [u8], offset: u64) -> Result<usize, Errno> {
-        rustix::io::pread(&self.file, buffer, offset)
+        rustix::io::pread(&self.0, buffer, offset)
     }
 
     /// Writes. What was opened to append is appended, wherever the kernel believed the end to
@@ -64,27 +59,27 @@ impl OpenFile {
         let append = write.flags & libc::O_APPEND.cast_unsigned() != 0;
         if append && !write.cached {
             let data = [IoSlice::new(write.data)];
-            return rustix::io::pwritev2(&self.file, &data, write.offset, ReadWriteFlags::APPEND);
+            return rustix::io::pwritev2(&self.0, &data, write.offset, ReadWriteFlags::APPEND);
         }
-        rustix::io::pwrite(&self.file, write.data, write.offset)
+        rustix::io::pwrite(&self.0, write.data, write.offset)
     }
 
     /// Puts what was written on the disk.
     pub fn sync(&self, data_only: bool) -> Result<(), Errno> {
-        if data_only { rustix::fs::fdatasync(&self.file) } else { rustix::fs::fsync(&self.file) }
+        if data_only { rustix::fs::fdatasync(&self.0) } else { rustix::fs::fsync(&self.0) }
     }
 
     /// Reports errors of earlier writes as close(2) does: a network file system has them only
     /// there.
     pub fn flush(&self) -> Result<(), Errno> {
-        let duplicate = rustix::io::fcntl_dupfd_cloexec(&self.file, 0)?.into_raw_fd();
+        let duplicate = rustix::io::fcntl_dupfd_cloexec(&self.0, 0)?.into_raw_fd();
         // SAFETY: the descriptor was made above and belongs to nobody else.
         checked(unsafe { libc::close(duplicate) })
     }
 
     /// Returns whether a close may bring errors that no earlier call did, as far as is known.
     pub fn may_fail_at_close(&self) -> bool {
-        !is_local(&self.file)
+        !is_local(&self.0)
     }
 
     /// Reserves, punches or zeroes a range, with the modes of fallocate(2).
@@ -96,7 +91,7 @@ impl OpenFile {
         length: u64,
     ) -> Result<(), Errno> {
         caller::strip_suidgid(Strip::unless_root(caller))?;
-        rustix::fs::fallocate(&self.file, FallocateFlags::from_bits_retain(mode), offset, length)
+        rustix::fs::fallocate(&self.0, FallocateFlags::from_bits_retain(mode), offset, length)
     }
 
     /// Finds data or a hole. Other ways to seek are the kernel's own.
@@ -106,7 +101,7 @@ impl OpenFile {
             libc::SEEK_HOLE => SeekFrom::Hole(offset),
             _ => return Err(Errno::INVAL),
         };
-        rustix::fs::seek(&self.file, position)
+        rustix::fs::seek(&self.0, position)
     }
 
     /// Copies a range into another file inside the source.
@@ -121,17 +116,17 @@ impl OpenFile {
         // The answer has 32 bits. A caller goes on where a copy stopped.
         let length = range.length.min(u64::from(u32::MAX)) as usize;
         let (from_at, to_at) = (Some(&mut from_offset), Some(&mut to_offset));
-        let copied = rustix::fs::copy_file_range(&self.file, from_at, &to.file, to_at, length)?;
+        let copied = rustix::fs::copy_file_range(&self.0, from_at, &to.0, to_at, length)?;
         u32::try_from(copied).map_err(|_| Errno::OVERFLOW)
     }
 
     pub(super) fn truncate(&self, size: u64) -> Result<(), Errno> {
-        rustix::fs::ftruncate(&self.file, size)
+        rustix::fs::ftruncate(&self.0, size)
     }
 }
 
 impl AsFd for OpenFile {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.file.as_fd()
+        self.0.as_fd()
     }
 }

@@ -14,16 +14,12 @@ use std::time::Duration;
 use gate_fuse::{Errno, NodeId};
 use rustc_hash::FxHashMap;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
-use rustix::fs::inotify::{self, CreateFlags, Event, ReadFlags, Reader, WatchFlags};
+use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
 
 use super::{descriptor_path, file};
 
 /// Bytes of events that are read at once.
 const EVENT_BYTES: usize = 64 * 1024;
-
-/// Events after which it is enough for once: who changes things without a pause is to be told of
-/// meanwhile.
-const EVENTS_ENOUGH: usize = 1024;
 
 /// How long events are gathered: programs change a file many times in a row.
 const GATHERED_FOR: Duration = Duration::from_millis(5);
@@ -35,77 +31,6 @@ pub enum Change {
     Name(NodeId, CString),
     /// Anything: there were more changes than the kernel remembers.
     Anything,
-}
-
-/// What is told.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum News {
-    /// One change.
-    Happening(Happening),
-    /// There were more changes than the kernel remembers.
-    Lost,
-}
-
-/// What happened to a name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Happening {
-    /// The directory.
-    pub directory: NodeId,
-    /// The name.
-    pub name: CString,
-    /// What was done.
-    pub what: What,
-    /// The same of both halves of a rename, and of nothing else; 0 if it is none.
-    pub rename: u32,
-    /// Whether it is, or was, the name of a directory.
-    pub is_directory: bool,
-}
-
-/// What is done to what bears a name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum What {
-    /// It came to be.
-    Made,
-    /// It was removed.
-    Gone,
-    /// It got another name …
-    MovedFrom,
-    /// … which is this.
-    MovedTo,
-    /// Its content was changed.
-    Written,
-    /// Who might write to it has closed it.
-    Closed,
-    /// Its attributes were changed.
-    Attributes,
-}
-
-impl News {
-    /// What may have changed.
-    pub fn change(&self) -> Change {
-        match self {
-            News::Happening(Happening { directory, name, .. }) => {
-                Change::Name(*directory, name.clone())
-            }
-            News::Lost => Change::Anything,
-        }
-    }
-}
-
-impl What {
-    /// The flags of one event have one of these.
-    fn of(event: &Event<'_>) -> What {
-        const OF_FLAGS: [(ReadFlags, What); 6] = [
-            (ReadFlags::CREATE, What::Made),
-            (ReadFlags::DELETE, What::Gone),
-            (ReadFlags::MOVED_FROM, What::MovedFrom),
-            (ReadFlags::MOVED_TO, What::MovedTo),
-            (ReadFlags::MODIFY, What::Written),
-            (ReadFlags::CLOSE_WRITE, What::Closed),
-        ];
-        let found = OF_FLAGS.iter().find(|(flag, _)| event.events().contains(*flag));
-        found.map_or(What::Attributes, |(_, what)| *what)
-    }
 }
 
 /// The watched directories of a source.
@@ -168,7 +93,7 @@ impl Watches {
     }
 
     /// Waits for changes, at most for so long; `None` after [`Watches::close`].
-    pub fn next(&self, patience: Option<Duration>) -> Option<Vec<News>> {
+    pub fn next(&self, patience: Option<Duration>) -> Option<Vec<Change>> {
         if self.wait(patience, true)? {
             self.wait(Some(GATHERED_FOR), false)?;
         }
@@ -191,32 +116,24 @@ impl Watches {
         ready[0].revents().is_empty().then(|| !ready[1].revents().is_empty())
     }
 
-    fn read(&self) -> Vec<News> {
+    fn read(&self) -> Vec<Change> {
         let mut buffer = vec![MaybeUninit::uninit(); EVENT_BYTES];
         let mut reader = Reader::new(&self.inotify, &mut buffer);
-        let mut news = Vec::new();
-        // What was read from the kernel must be told.
-        while news.len() < EVENTS_ENOUGH || !reader.is_buffer_empty() {
+        let mut changes = Vec::new();
+        loop {
             let event = match reader.next() {
                 Ok(event) => event,
                 Err(Errno::INTR) => continue,
-                Err(_) => return news,
+                Err(_) => return changes,
             };
             if event.events().contains(ReadFlags::QUEUE_OVERFLOW) {
-                news.push(News::Lost);
+                changes.push(Change::Anything);
             }
             let Some(name) = event.file_name() else { continue };
-            for directory in self.lock().get(&event.wd()).into_iter().flatten() {
-                news.push(News::Happening(Happening {
-                    directory: *directory,
-                    name: name.to_owned(),
-                    what: What::of(&event),
-                    rename: event.cookie(),
-                    is_directory: event.events().contains(ReadFlags::ISDIR),
-                }));
+            for node in self.lock().get(&event.wd()).into_iter().flatten() {
+                changes.push(Change::Name(*node, name.to_owned()));
             }
         }
-        news
     }
 
     fn lock(&self) -> MutexGuard<'_, FxHashMap<i32, Vec<NodeId>>> {
