@@ -508,8 +508,7 @@ for place in (second, bare, view):
 "#;
     let scene = Scene::new();
     let places = [scene.world.view(), scene.second.clone(), scene.world.source()];
-    let run = scene.world.command("python3".as_ref()).args(["-c", script]).args(places);
-    let said = run.run().success();
+    let said = scene.world.python(scene.world.home(), script).args(places).run().success();
     assert_eq!(said, "opened 0\nopened 0\nrefused 1\ntold 0\ntold 0\ntold 1\n");
 }
 

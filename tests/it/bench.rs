@@ -54,9 +54,8 @@ fn what_cannot_be_measured_is_refused_with_its_reason() {
 
 #[test]
 fn where_there_is_no_room_nothing_is_begun() {
-    assert!(rustix::process::geteuid().is_root(), "needs root: run `cargo xtask test`");
     let world = World::bare();
-    world.script(world.home(), "mount -t tmpfs -o size=64m tmpfs twin").run().success();
+    world.lay_small_disk(&world.twin(), "64m");
     let refusal = world.gate(["bench", "twin"]).run().refusal();
     assert!(refusal.contains("64 MiB are free"), "{refusal}");
     assert!(names_in(&world.twin()).is_empty());

@@ -179,9 +179,8 @@ fn a_journal_that_somebody_else_has_open_is_locked_not_damaged() {
 /// N3: what cannot be written down is not granted, and whoever asks hears that at once.
 #[test]
 fn n3_a_full_disk_under_the_journal_refuses_and_loses_nothing() {
-    assert!(rustix::process::geteuid().is_root(), "needs root: run `cargo xtask test`");
     let mut world = World::bare();
-    world.script(world.home(), "mount -t tmpfs -o size=1m tmpfs state").run().success();
+    world.lay_small_disk(&world.state(), "1m");
     world.start_broker([""; 0]);
     let [source, view] = [world.source(), world.view()];
     world.mount(&source, &view, [""; 0]);
@@ -224,9 +223,8 @@ fn n3_a_full_disk_under_the_journal_refuses_and_loses_nothing() {
 /// A broker whose last words find no room ends all the same.
 #[test]
 fn a_broker_on_a_full_disk_can_be_stopped() {
-    assert!(rustix::process::geteuid().is_root(), "needs root: run `cargo xtask test`");
     let mut world = World::bare();
-    world.script(world.home(), "mount -t tmpfs -o size=1m tmpfs state").run().success();
+    world.lay_small_disk(&world.state(), "1m");
     world.start_broker([""; 0]);
     fill_up(&world);
     world.stop_broker();
@@ -255,11 +253,10 @@ fn fill_up(world: &World) -> Reply {
 /// Their logs lie on that disk, too: that they cannot be written ends nobody.
 #[test]
 fn where_the_disk_of_broker_and_logs_is_full_calls_fail_and_go_on_when_there_is_room() {
-    assert!(rustix::process::geteuid().is_root(), "needs root: run `cargo xtask test`");
     let mut world = World::bare();
     world.unset_env("GATE_BROKER_HOST");
     world.unset_env("GATE_BROKER_PORT");
-    world.script(world.home(), "mount -t tmpfs -o size=1m tmpfs state").run().success();
+    world.lay_small_disk(&world.state(), "1m");
     let [source, view] = [world.source(), world.view()];
     let mount = ["mount", "--lease-ms", "1000"].map(OsStr::new);
     let mount = mount.into_iter().chain([source.as_os_str(), view.as_os_str()]);

@@ -185,9 +185,8 @@ fn a_stopped_view_that_nobody_missed_keeps_what_it_held() {
 /// N8: a full disk is told where the bytes were lost.
 #[test]
 fn n8_a_full_disk_is_told_by_write_and_by_fsync() {
-    assert!(rustix::process::geteuid().is_root(), "needs root: run `cargo xtask test`");
     let mut world = World::bare();
-    world.script(world.home(), "mount -t tmpfs -o size=64k tmpfs source").run().success();
+    world.lay_small_disk(&world.source(), "64k");
     world.start_broker([""; 0]);
     let [source, view] = [world.source(), world.view()];
     world.mount(&source, &view, [""; 0]);

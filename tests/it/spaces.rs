@@ -116,9 +116,7 @@ while not os.path.exists('end'):
     assert text == 'whole', text
     times += 1
 print(times)";
-    let run = |view: &Path, script: &str| {
-        world.command("python3".as_ref()).args(["-c", script]).dir(view).start()
-    };
+    let run = |view: &Path, script: &str| world.python(view, script).start();
     let readers = [run(&second, read), run(&second, read), run(&world.view(), read)];
     run(&world.view(), replace).finish(LONG).success();
     for reader in readers {
@@ -148,10 +146,7 @@ while not os.path.exists('end'):
         size = len(file.read())
     assert size >= before, f'{size} bytes of {before}'";
     let bare = world.source().join("f");
-    let run = |view: &Path, script: &str| {
-        let run = world.command("python3".as_ref()).args(["-c", script]);
-        run.args([&bare]).dir(view).start()
-    };
+    let run = |view: &Path, script: &str| world.python(view, script).args([&bare]).start();
     let readers = [run(&second, read), run(&second, read), run(&second, read)];
     let writers = [run(&world.view(), write), run(&world.view(), write)];
     for writer in writers {

@@ -171,6 +171,19 @@ impl World {
         self.command("bash".as_ref()).args(["-euo", "pipefail", "-c", script]).dir(dir)
     }
 
+    /// Prepares a Python script, in `dir`.
+    #[must_use]
+    pub fn python(&self, dir: &Path, script: &str) -> Run {
+        self.command("python3".as_ref()).args(["-c", script]).dir(dir)
+    }
+
+    /// Mounts a disk of so many bytes (as `1m`) over one of the directories.
+    pub fn lay_small_disk(&self, dir: &Path, size: &str) {
+        assert!(rustix::process::geteuid().is_root(), "needs root: run `cargo xtask test`");
+        let script = format!("mount -t tmpfs -o size={size} tmpfs .");
+        self.script(dir, &script).run().success();
+    }
+
     /// Prepares any program.
     #[must_use]
     pub fn command(&self, program: &Path) -> Run {

@@ -9,12 +9,13 @@
 //! It is forked while others may hold locks, so it allocates nothing and calls the kernel alone.
 
 use std::ffi::CStr;
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::FromBytes;
 
 use crate::abi;
 use crate::channel::Channel;
@@ -35,7 +36,7 @@ struct Vigil<'a> {
     server: BorrowedFd<'a>,
     /// Hangs up when the thread that drops names is gone.
     names: BorrowedFd<'a>,
-    channel: BorrowedFd<'a>,
+    channel: &'a Channel,
 }
 
 impl Guardian {
@@ -47,15 +48,12 @@ impl Guardian {
         let command = command_line();
         // SAFETY: the child allocates nothing and takes no lock; it never returns.
         match unsafe { libc::fork() } {
-            -1 => {
-                let error = std::io::Error::last_os_error();
-                Err(Errno::from_io_error(&error).unwrap_or(Errno::IO))
-            }
+            -1 => Err(last_errno()),
             0 => {
                 // SAFETY: the process's own arguments, which nothing reads here.
                 unsafe { command.rename() };
                 let (server, names) = (watched.as_fd(), names.as_fd());
-                Vigil { server, names, channel: channel.device() }.keep(&mut frame);
+                Vigil { server, names, channel: &channel }.keep(&mut frame);
                 // SAFETY: nothing of the server's is cleaned up in its child.
                 unsafe { libc::_exit(0) }
             }
@@ -102,26 +100,23 @@ impl Vigil<'_> {
         let _ = rustix::process::setsid();
         let _ = rustix::process::chdir(c"/");
         let _ = rustix::thread::set_name(NAME);
-        let mut kept = [self.server, self.names, self.channel].map(|fd| fd.as_raw_fd());
+        let mut kept = [self.server, self.names, self.channel.device()].map(|fd| fd.as_raw_fd());
         if keep_only(&mut kept).is_err() {
             return;
         }
         while !has_hung_up(self.server) {}
-        while !has_hung_up_before(self.channel, self.names) && self.answer(frame) {}
+        while !has_hung_up_before(self.channel.device(), self.names) && self.answer(frame) {}
     }
 
     /// Answers one request; false if there will be none any more.
     fn answer(&self, frame: &mut [u8]) -> bool {
-        let len = match rustix::io::read(self.channel, &mut *frame) {
+        let len = match rustix::io::read(self.channel.device(), &mut *frame) {
             Ok(len) => len,
             Err(errno) => return matches!(errno, Errno::INTR | Errno::AGAIN | Errno::NOENT),
         };
         if let Ok((header, _)) = abi::InHeader::read_from_prefix(&frame[..len]) {
-            let error = -Errno::NOTCONN.raw_os_error();
-            let len = u32::try_from(size_of::<abi::OutHeader>()).unwrap_or(u32::MAX);
-            let answer = abi::OutHeader { len, error, unique: header.unique };
             // What wants no answer is not found.
-            let _ = rustix::io::write(self.channel, answer.as_bytes());
+            let _ = self.channel.send(header.unique, -Errno::NOTCONN.raw_os_error(), &[], &[]);
         }
         true
     }
@@ -158,9 +153,10 @@ fn close_range(first: u32, last: u32) -> Result<(), Errno> {
     // SAFETY: whoever owns these descriptors has them in another table.
     match unsafe { libc::close_range(first, last, 0) } {
         0 => Ok(()),
-        _ => {
-            let error = std::io::Error::last_os_error();
-            Err(Errno::from_io_error(&error).unwrap_or(Errno::IO))
-        }
+        _ => Err(last_errno()),
     }
+}
+
+fn last_errno() -> Errno {
+    Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::IO)
 }

@@ -1,11 +1,12 @@
 //! The thread that has the kernel drop names and content.
 //!
-//! To drop a name the kernel takes its directory's lock, and to drop content the page's, whose holder
-//! may be waiting for an answer of the server. A server that is killed in that moment keeps all its descriptors open until the
-//! thread that waits for the lock can end; were the device among them on which the holder's
-//! request came, that request would never end, and the mount would hang rather than be dead. So
-//! this thread shares its descriptors with no other, and has but two: a channel on which no
-//! requests come, and one by which the [`guardian`](crate::guardian) knows when it is gone.
+//! To drop a name the kernel takes its directory's lock, and to drop content the page's, whose
+//! holder may be waiting for an answer of the server. A server that is killed in that moment keeps
+//! all its descriptors open until the thread that waits for the lock can end; were the device among
+//! them on which the holder's request came, that request would never end, and the mount would hang
+//! rather than be dead. So this thread shares its descriptors with no other, and has but two: a
+//! channel on which no requests come, and one by which the [`guardian`](crate::guardian) knows when
+//! it is gone.
 
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;

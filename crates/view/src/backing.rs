@@ -133,10 +133,11 @@ impl Ways {
     pub fn join(
         &self,
         node: NodeId,
-        opening: Opening,
+        mut opening: Opening,
         file: &OpenFile,
         read_write: impl FnOnce() -> Result<OpenFile, Errno>,
     ) -> Chosen {
+        opening.size_is_unsure &= self.maps_direct;
         let alone = !self.lock().contains_key(&node);
         let how = self.wanted(opening).filter(|_| alone);
         let backing = how.and_then(|how| match (how, opening.to) {
@@ -156,7 +157,7 @@ impl Ways {
                 vacant.insert(Shared { way, handles: 0 })
             }
         };
-        let told = shared.way.told(opening, self.must_see(opening), self.maps_direct);
+        let told = shared.way.told(opening, self.must_see(opening));
         shared.handles += usize::from(told.way != Way::Direct);
         told
     }
@@ -224,8 +225,8 @@ impl Ways {
 }
 
 impl SharedWay {
-    fn told(&self, opening: Opening, must_be_seen: bool, maps_direct: bool) -> Chosen {
-        let distrusts_cache = opening.beside_fenced || (opening.size_is_unsure && maps_direct);
+    fn told(&self, opening: Opening, must_be_seen: bool) -> Chosen {
+        let distrusts_cache = opening.beside_fenced || opening.size_is_unsure;
         match (self, opening.to) {
             (SharedWay::Cached, Use::Write) => Chosen::direct(),
             (SharedWay::Cached, _) if distrusts_cache => Chosen::direct(),

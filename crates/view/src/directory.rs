@@ -158,8 +158,9 @@ impl Directory {
         Ok(self.nodes.get(node)?.key.file)
     }
 
-    /// Notes that the kernel is told these attributes, and returns for which of the node's changes it
-    /// need not ask: they are told from now on. What is done under other names of a file may be done where nobody looks.
+    /// Notes that the kernel is told these attributes, and returns for which of the node's changes
+    /// it need not ask: they are told from now on. What is done under other names of a file may be
+    /// done where nobody looks.
     pub fn tell(&self, node: NodeId, attr: &Attr) -> Told {
         let Ok(node) = self.nodes.get(node) else { return Told { name: false, attributes: false } };
         node.tell(attr);
@@ -169,13 +170,20 @@ impl Directory {
             FileType::Directory => node.is_watched(),
             _ => attr.nlink == 1,
         };
-        // Of what changes again and again two answers may be on their way, and the kernel keeps the one
-        // that it takes first.
+        // Of what changes again and again two answers may be on their way, and the kernel keeps
+        // the one that it takes first.
         let attributes = name && inside && !nodes::is_fresh(attr, SystemTime::now());
         if attributes {
             node.trust();
         }
         Told { name, attributes }
+    }
+
+    /// Notes that the kernel, which asks next, will hear these.
+    pub fn expect(&self, node: NodeId, attr: &Attr) {
+        if let Ok(node) = self.nodes.get(node) {
+            node.tell(attr);
+        }
     }
 
     /// Notes that the kernel is told to ask for a node's attributes, which are these; returns whether

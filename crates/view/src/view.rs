@@ -204,7 +204,7 @@ impl View {
         // It is what the kernel will hear when it asks, or something newer. But who has it open may
         // have it mapped: the thread that listens sees to that, and has yet to find the change.
         if !self.handles.is_open(node) {
-            self.directory.tell(node, &attr);
+            self.directory.expect(node, &attr);
         }
     }
 

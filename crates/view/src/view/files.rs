@@ -151,10 +151,10 @@ impl View {
     }
 
     fn open_now(&self, opening: Opening, reply: Reply, turn: Turn) {
-        // As on a bare directory, rather than being told to try again.
-        let is_content = opening.access == Access::Read && opening.round == Round::Last;
+        // What it came to, as on a bare directory, rather than being told to try again.
+        let takes_any = opening.access == Access::Read && opening.round == Round::Last;
         if let Some((parent, name)) = &opening.name
-            && !is_content
+            && !takes_any
             && !self.directory.leads_to((*parent, name), opening.node)
         {
             let name = (*parent, name.clone());
