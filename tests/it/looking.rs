@@ -167,6 +167,23 @@ fn views_at_names_that_are_no_text_are_found_by_commands() {
     other.opened();
 }
 
+/// Where the broker keeps its state, too.
+#[test]
+fn a_broker_at_a_name_that_is_no_text_is_found_by_commands() {
+    let mut world = World::bare();
+    world.unset_env("GATE_BROKER_HOST");
+    world.unset_env("GATE_BROKER_PORT");
+    let state = world.state().join(OsStr::from_bytes(b"n\xff\xfe"));
+    let gate = |words: &[&str]| world.gate(words).env("GATE_STATE_DIR", &state).run().success();
+    gate(&["mount", "source", "view"]);
+    let report: serde_json::Value = serde_json::from_str(&gate(&["status", "--json"])).unwrap();
+    assert_eq!(report["broker"]["state_dir"], serde_json::json!(state.as_os_str().as_bytes()));
+    assert_eq!(report["mounts"][0]["state"], "ok");
+    assert!(gate(&["why", "view/f"]).contains("nobody holds it"));
+    gate(&["umount", "view"]);
+    gate(&["daemon", "stop"]);
+}
+
 /// What `gate status --json` says of the only view.
 #[track_caller]
 fn state_of_view(world: &World) -> String {

@@ -1,5 +1,6 @@
 //! Where a broker listens.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -53,6 +54,14 @@ impl Address {
     /// Returns where the broker with this state directory listens.
     pub fn of_state_dir(state_dir: &Path) -> Address {
         Address::Unix(state_dir.join(SOCKET_NAME))
+    }
+
+    /// Returns how it is written, byte for byte: a path may be no text.
+    pub fn to_os_string(&self) -> OsString {
+        match self {
+            Address::Unix(path) => path.clone().into(),
+            Address::Tcp { .. } => self.to_string().into(),
+        }
     }
 
     /// Returns whether it leads to this machine without leaving it.

@@ -46,7 +46,8 @@ pub struct About {
     #[serde(with = "written")]
     pub mountpoint: PathBuf,
     /// Where its broker listens.
-    pub broker: String,
+    #[serde(with = "written")]
+    broker: PathBuf,
     /// The name of its space.
     pub space: String,
     /// The one agent it speaks for and is shown to: of a private view.
@@ -182,13 +183,16 @@ impl About {
 
     /// Returns where the view's broker listens.
     pub fn address(&self) -> Address {
-        let tcp = self.broker.rsplit_once(':').filter(|_| !self.broker.starts_with('/'));
-        match tcp.and_then(|(host, port)| Some((host, port.parse().ok()?))) {
+        let text = self.broker.to_str().filter(|_| self.broker.is_relative());
+        match text
+            .and_then(|text| text.rsplit_once(':'))
+            .and_then(|(host, port)| Some((host, port.parse().ok()?)))
+        {
             Some((host, port)) => {
                 let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
                 Address::Tcp { host, port }
             }
-            None => Address::Unix(PathBuf::from(&self.broker)),
+            None => Address::Unix(self.broker.clone()),
         }
     }
 }
@@ -294,12 +298,14 @@ fn attribute(path: &Path) -> Result<Vec<u8>, Errno> {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
+
     use gate_view::kept::Limits;
     use gate_view::policy::Policies;
 
     use super::*;
 
-    fn about(broker: &str) -> About {
+    fn about(broker: impl Into<PathBuf>) -> About {
         About {
             version: VERSION,
             source: "/s".into(),
@@ -322,10 +328,12 @@ mod tests {
     fn an_address_is_read_as_it_was_written() {
         for address in [
             Address::Unix("/run/a:1/gate.sock".into()),
+            Address::Unix(PathBuf::from(OsStr::from_bytes(b"/run/\xff/gate.sock"))),
             Address::Tcp { host: "localhost".into(), port: 8787 },
             Address::Tcp { host: "::1".into(), port: 1 },
         ] {
-            assert_eq!(about(&address.to_string()).address(), address);
+            let text = serde_json::to_vec(&about(address.to_os_string())).unwrap();
+            assert_eq!(About::parse(&text).unwrap().address(), address);
         }
     }
 

@@ -4,6 +4,7 @@
 //! the source's root is opened before anything is mounted over it; the view is mounted last, and
 //! answers once it is served.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::io;
 use std::num::NonZeroUsize;
@@ -187,7 +188,7 @@ pub enum Berth {
 #[derive(Clone, Debug)]
 pub struct About {
     /// The broker's address, as it is written.
-    pub broker: String,
+    pub broker: OsString,
 }
 
 /// A view that is mounted and waits to be served.
@@ -374,7 +375,7 @@ fn about(
         ("root".to_owned(), serde_json::json!(source.inode()?)),
         ("root_descriptor".to_owned(), source.root.as_raw_fd().into()),
         ("mountpoint".to_owned(), path(options.mountpoint.as_os_str().as_bytes())),
-        ("broker".to_owned(), options.about.broker.clone().into()),
+        ("broker".to_owned(), path(options.about.broker.as_bytes())),
         ("space".to_owned(), attachment.name.clone().into()),
         ("prefix".to_owned(), path(attachment.prefix.as_bytes())),
         ("agent".to_owned(), options.identity.agent.clone().into()),

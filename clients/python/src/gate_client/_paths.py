@@ -69,7 +69,7 @@ class View:
         if about["version"] != _VERSION:
             raise WrongVersion(f"the view speaks version {about['version']}, not {_VERSION}")
         source, mountpoint = _written(about["source"]), _written(about["mountpoint"])
-        prefix, broker, space = _written(about["prefix"]), about["broker"], about["space"]
+        prefix, broker, space = _written(about["prefix"]), _written(about["broker"]), about["space"]
         root = m.Inode(about["root"]["device"], about["root"]["number"])
         return cls(source, mountpoint, broker, space, prefix, about["volume"], root)
 

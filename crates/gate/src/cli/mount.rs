@@ -336,7 +336,7 @@ impl Args {
             kill: self.turns.kill,
             guard: self.guard.policy(&settings),
             kept,
-            about: About { broker: reached.address.to_string() },
+            about: About { broker: reached.address.to_os_string() },
         };
         let broker: (Session, &Attachment) = (reached.session, attachment);
         Ready::mount(source, broker, &ears, options).map_err(|error| not_mounted(&site, &error))

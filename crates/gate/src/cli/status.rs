@@ -63,6 +63,7 @@ struct Report {
 #[derive(Debug, Serialize)]
 struct Broker {
     address: String,
+    #[serde(with = "written")]
     state_dir: PathBuf,
     pid: u32,
     version: String,
