@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use gate_tests::wait::{SOON, wait_until};
 use gate_tests::{Actor, World, kernel};
 use rustix::io::Errno;
+use rustix::process::Signal;
 use serde_json::Value;
 
 #[test]
@@ -157,6 +158,28 @@ fn a_holder_that_sleeps_for_whom_it_blocks_lets_it_in() {
         let why = world.gate(["why"]).args([world.view().join("f")]).run().success();
         assert!(why.contains("passed because a holder waits for it"), "{why}");
     }
+}
+
+/// In poll(2) nobody can see for whom a program waits: it stays for the user to end it, who is told.
+#[test]
+fn why_names_a_waiter_that_its_holder_may_wait_for_unseen() {
+    let world = World::new();
+    world.seed("f", "");
+    let script = "from subprocess import PIPE, Popen
+with open('f', 'a'):
+    Popen(['cat', 'f'], stdout=PIPE, stderr=PIPE).communicate()";
+    let holder = world.python(&world.view(), script).start();
+    world.await_waiting("f", 1);
+    let [held, waiting] = [world.board().held("f").count(), world.board().waiting("f").count()];
+    assert_eq!((held, waiting), (1, 1), "a holder in poll has no kin");
+    let why = world.gate(["why"]).args([world.view().join("f")]).run().success();
+    let waiter = world.board().waiting("f").next().and_then(|lock| lock.pid).unwrap();
+    let named = format!("cat (process {waiter}) runs below python3 (process {})", holder.pid());
+    assert!(why.contains(&named) && why.contains("neither goes on"), "{why}");
+    assert!(!why.contains("finish"), "{why}");
+    let waiter = rustix::process::Pid::from_raw(waiter).unwrap();
+    rustix::process::kill_process(waiter, Signal::KILL).unwrap();
+    assert_eq!(holder.finish(SOON).code, Some(0));
 }
 
 /// What kin was given conflicts with everybody else: it does not open the file to the world.

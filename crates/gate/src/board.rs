@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use gate_api::wire::{Line, LinePlace, LineState, Locks};
+use gate_core::lock::claim::Process;
 use gate_core::lock::want::Access;
 use gate_core::path::ViewPath;
 use serde::Serialize;
@@ -55,6 +56,8 @@ pub struct Row {
     /// Whether its process is known to have ended: it holds or waits for a moment still.
     #[serde(skip)]
     pub has_ended: bool,
+    #[serde(skip)]
+    pub process: Option<Process>,
 }
 
 impl Board {
@@ -166,6 +169,7 @@ pub fn rows(line: Line) -> Vec<Row> {
         recalled_until,
         since_ms: line.since_ms,
         has_ended: line.process.is_some_and(processes::has_ended),
+        process: line.process,
     };
     line.places.iter().map(|place| Row { path: shown(place), ..row.clone() }).collect()
 }

@@ -28,6 +28,7 @@ mod seen;
 mod signals;
 mod target;
 mod temporary;
+mod tie;
 mod tokens;
 mod told;
 mod userns;

@@ -1,5 +1,6 @@
 //! `gate why`
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,12 +18,15 @@ use crate::output::{self, printable};
 use crate::overwritten::Kept;
 use crate::reach::BrokerFlags;
 use crate::seen::{About, resolve};
+use crate::tie::{self, Tie};
 use crate::told;
 
 /// The version of the JSON form.
 const JSON_VERSION: u32 = 1;
 /// How long something can still be done about what went wrong.
 const LATELY: Duration = Duration::from_secs(600);
+/// Pairs of a holder and one whom it keeps waiting that are looked at.
+const TIED_MAX: usize = 256;
 
 /// Tell who holds a path, who waits for it, what went wrong there, and what to do
 #[derive(Debug, clap::Args)]
@@ -151,15 +155,12 @@ fn tell_row(row: &Row) -> String {
 
 fn advice(rows: &[Row], past: &[Entry]) -> Vec<String> {
     let mut advice = Vec::new();
-    let waits = rows.iter().any(|row| row.place.is_some());
-    if let Some(holder) = rows.iter().find(|row| row.place.is_none()).filter(|_| waits) {
-        advice.push(match holder.pid {
-            Some(pid) if holder.has_ended => {
-                format!("process {pid} passed an open file on: end whoever has it")
-            }
-            Some(pid) => format!("let {} finish, or end process {pid}", printable(&holder.who())),
-            None => format!("let {} finish", printable(&holder.who())),
-        });
+    let (waiting, holding): (Vec<&Row>, Vec<&Row>) =
+        rows.iter().partition(|row| row.place.is_some());
+    if let Some(first) = holding.first().filter(|_| !waiting.is_empty()) {
+        let tied = Tied::find(&holding, &waiting);
+        let holder = tied.as_ref().map_or(*first, |tied| tied.holder);
+        advice.push(tied.map_or_else(|| let_finish(holder), |tied| tied.advice()));
         let ticket = holder.ticket;
         advice.push(format!(
             "`gate recall {ticket}` asks it to let go, `gate break {ticket} --reason …` takes it away"
@@ -171,6 +172,66 @@ fn advice(rows: &[Row], past: &[Entry]) -> Vec<String> {
         );
     }
     advice
+}
+
+fn let_finish(holder: &Row) -> String {
+    match holder.pid {
+        Some(pid) if holder.has_ended => {
+            format!("process {pid} passed an open file on: end whoever has it")
+        }
+        Some(pid) => format!("let {} finish, or end process {pid}", printable(&holder.who())),
+        None => format!("let {} finish", printable(&holder.who())),
+    }
+}
+
+/// A holder that may wait for one whom it keeps waiting, as in poll(2), where that cannot be seen.
+struct Tied<'a> {
+    holder: &'a Row,
+    waiter: &'a Row,
+    tie: Tie,
+}
+
+impl<'a> Tied<'a> {
+    fn find(holding: &[&'a Row], waiting: &[&'a Row]) -> Option<Tied<'a>> {
+        let pairs = holding.iter().flat_map(|holder| {
+            blocked_by(holder.ticket, waiting).into_iter().map(|waiter| (*holder, waiter))
+        });
+        pairs.take(TIED_MAX).find_map(|(holder, waiter)| {
+            let tie = tie::between(holder.process?, waiter.process?)?;
+            Some(Tied { holder, waiter, tie })
+        })
+    }
+
+    fn advice(&self) -> String {
+        let named = |row: &Row| {
+            let pid = row.pid.map(|pid| format!(" (process {pid})")).unwrap_or_default();
+            printable(&format!("{}{pid}", row.who()))
+        };
+        let (holder, waiter) = (named(self.holder), named(self.waiter));
+        let how = match self.tie {
+            Tie::Below => "runs below",
+            Tie::Pipe => "shares a pipe with",
+        };
+        format!(
+            "{waiter} {how} {holder}: if that waits for it, neither goes on; \
+            the file must be closed before, or one of them ended"
+        )
+    }
+}
+
+/// Returns who waits for a ticket, or for who waits for it.
+fn blocked_by<'a>(ticket: u64, waiting: &[&'a Row]) -> Vec<&'a Row> {
+    let mut in_the_way = BTreeSet::from([ticket]);
+    let mut waiting = waiting.to_vec();
+    waiting.sort_unstable_by_key(|row| row.ticket);
+    waiting.retain(|row| {
+        let is_blocked = row.behind.iter().any(|ticket| in_the_way.contains(ticket));
+        if is_blocked {
+            in_the_way.insert(row.ticket);
+        }
+        is_blocked
+    });
+    waiting
 }
 
 fn is_new_deadlock(entry: &Entry) -> bool {
