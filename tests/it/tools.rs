@@ -2,12 +2,15 @@
 //!
 //! Each script runs in the view and in the twin: same output, same exit status, same tree.
 
+use std::path::Path;
 use std::time::Duration;
 
-use gate_tests::World;
+use gate_tests::{World, scaled};
 
 /// Long enough for a `git gc` on a busy machine of two cores.
 const DEADLINE: Duration = Duration::from_secs(120);
+/// The same for a build of all there is.
+const BUILD_DEADLINE: Duration = Duration::from_secs(1800);
 
 /// Below these names lie bytes that differ from run to run: times, inode numbers, build ids.
 const UNSTABLE: [&str; 3] = [".git", "clone/.git", "target"];
@@ -63,6 +66,23 @@ fn cargo_builds_and_rebuilds_a_crate() {
         cargo run -q --offline
         "#,
     );
+}
+
+/// A part of it, and in the long tier all of it; what was built is not built again.
+#[test]
+fn this_project_builds_in_a_view() {
+    let world = World::new();
+    let project = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let script = r#"
+        git -C "$1" ls-files -z | (cd "$1" && tar --null -T - -c) | tar -x
+        for round in 1 2; do cargo build --offline --locked $2 2>&1 | tee log | tail -1; done
+        ! grep Compiling log
+    "#;
+    let part = ["--package gate-core", "--workspace"][scaled(0, 1)];
+    let run =
+        world.script(&world.view(), script).args(["project".as_ref(), project, part.as_ref()]);
+    let said = run.within(BUILD_DEADLINE).run().success();
+    assert_eq!(said.matches("Finished").count(), 2, "{said}");
 }
 
 #[test]
