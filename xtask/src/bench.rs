@@ -68,7 +68,12 @@ const GROUPS: [Group; 5] = [
         needs: &machine::TO_COMPARE_TURNS,
         run: |run| broker::run(run.home),
     },
-    Group { name: "scale", part_of: "broker", needs: &[], run: |run| scale::run(run.home) },
+    Group {
+        name: "scale",
+        part_of: "broker",
+        needs: &machine::TO_CROWD,
+        run: |run| scale::run(run.home),
+    },
 ];
 
 /// Where one row of the view spends its time: only when asked for.

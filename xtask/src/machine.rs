@@ -65,6 +65,9 @@ pub const TO_COMPARE_VIEWS: [Package; 5] = [
 /// What turns are compared with.
 pub const TO_COMPARE_TURNS: [Package; 1] = [package("etcd-server", "etcd")];
 
+/// What stands in the way of the log.
+pub const TO_CROWD: [Package; 1] = [package("sqlite3", "sqlite3")];
+
 /// What looks into those who work.
 pub const TO_PROFILE: [Package; 3] =
     [package("linux-perf", "perf"), package("ripgrep", "rg"), package("strace", "strace")];

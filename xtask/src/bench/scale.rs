@@ -3,7 +3,8 @@
 mod crowd;
 mod probe;
 
-use std::io;
+use std::io::{self, BufRead, BufReader, Write};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::park_timeout;
 use std::time::{Duration, Instant};
@@ -109,6 +110,9 @@ fn print_pauses(broker: &Broker, pong: &Pong, mut crowd: Crowd) -> io::Result<()
     probe.during(&format!("handed on, {WATCHERS} watch"), || {
         watched(broker, || hand_offs(&mut crowd).map(drop))
     })?;
+    probe.during("handed on, nothing can be logged", || {
+        unlogged(broker, || hand_offs(&mut crowd).map(drop))
+    })?;
     probe.during(&format!("{SESSIONS} say good-bye at once"), || {
         crowd.say_goodbye();
         rest(SPAN)
@@ -133,6 +137,23 @@ fn ask(broker: &Broker) -> io::Result<()> {
         asker.session.why(root.clone()).map_err(no_answer)?;
     }
     Ok(())
+}
+
+/// Does `work` while somebody else has the log, so that all that happens waits to be written.
+fn unlogged(broker: &Broker, work: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    let mut sqlite = Command::new("sqlite3")
+        .arg(broker.state_dir.join("audit.sqlite"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut line = sqlite.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?;
+    let said = sqlite.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
+    writeln!(line, "PRAGMA busy_timeout = 10000; BEGIN IMMEDIATE; SELECT 'mine';")?;
+    let is_had = BufReader::new(said).lines().map_while(Result::ok).any(|said| said == "mine");
+    let worked = if is_had { work() } else { Err(io::Error::other("cannot lock the log")) };
+    drop(line); // It ends, and gives the log back.
+    sqlite.wait()?;
+    worked
 }
 
 /// Does `work` while some follow all that changes, as `gate locks --watch` does.

@@ -3,7 +3,8 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use super::row::{Behind, Round, Site};
 
@@ -20,6 +21,30 @@ pub fn walk(site: &Site) -> io::Result<Round> {
 
 pub fn remove(site: &Site) -> io::Result<Round> {
     over_new_files(site, |tree| fs::remove_dir_all(tree))
+}
+
+/// How long somebody else waits at most for one open meanwhile.
+pub fn remove_beside_another(site: &Site) -> io::Result<Round> {
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| {
+            let file = site.dir.join("beside-many");
+            File::create(&file)?;
+            let (mut longest, mut operations) = (Duration::ZERO, 0);
+            while !over.load(Ordering::Relaxed) {
+                let asked = Instant::now();
+                File::open(&file)?;
+                longest = longest.max(asked.elapsed());
+                operations += 1;
+            }
+            fs::remove_file(&file)?;
+            Ok(Round { time: longest, operations })
+        });
+        let removed = remove(site);
+        over.store(true, Ordering::Relaxed);
+        let waited = other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        removed.and(waited)
+    })
 }
 
 /// Times what is done to files that the place has never shown; what is left of them goes.

@@ -133,7 +133,7 @@ const MANY: Row = Row {
 };
 
 /// All rows.
-pub const ROWS: [Row; 14] = [
+pub const ROWS: [Row; 15] = [
     Row {
         name: "open",
         title: "open, read 4 KiB, close",
@@ -210,4 +210,10 @@ pub const ROWS: [Row; 14] = [
     Row { name: "list", title: "list many files, each", round: many::list, ..MANY },
     Row { name: "walk", title: "look at many files, each", round: many::walk, ..MANY },
     Row { name: "remove", title: "remove many files, each", round: many::remove, ..MANY },
+    Row {
+        name: "pause",
+        title: "longest open while many are removed",
+        round: many::remove_beside_another,
+        ..MANY
+    },
 ];
