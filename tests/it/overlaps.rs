@@ -1,9 +1,11 @@
 //! Sources that overlap: one truth, or a refusal that says why.
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use gate_tests::World;
+use rustix::io::Errno;
 
 #[test]
 fn a_source_that_is_mounted_elsewhere_too_is_one_source() {
@@ -41,6 +43,66 @@ fn a_part_of_a_source_that_is_mounted_elsewhere_is_refused_whichever_comes_first
     one.open("w", "d/f");
     two.tell(["open", "r", "f"]);
     world.await_waiting("d/f", 1);
+}
+
+/// The server of the one would walk into the other, and wait there for who waits for it.
+#[test]
+fn no_view_lies_in_what_another_shows_whichever_comes_first() {
+    let mut world = World::bare();
+    world.start_broker([""; 0]);
+    world.seed("d/f", "");
+    let [source, view, inner] = [world.source(), world.view(), world.source().join("d")];
+    world.mount(&source, &view, [""; 0]);
+    let empty = world.source().join("empty");
+    fs::create_dir(&empty).unwrap();
+    for words in [vec![&inner], vec![&world.twin(), &empty]] {
+        let words = words.into_iter().map(|path| path.as_os_str());
+        let refusal = world.gate(["mount", "--foreground"]).args(words).run().refusal();
+        let named = format!("the view {} shows what lies there", view.display());
+        assert!(refusal.contains(&named), "{refusal}");
+    }
+    let hint = format!("work in {}", view.join("d").display());
+    let refusal = world.gate(["mount".as_ref(), inner.as_os_str()]).run().refusal();
+    assert!(refusal.contains(&hint), "{refusal}");
+    world.umount(&view);
+    world.mount(&inner, &inner, [""; 0]);
+    assert!(refused(&world, &source).contains("there is a view in it"));
+}
+
+/// The private view is seen by its own processes alone: the server of the other walks past it.
+#[test]
+fn a_private_view_of_what_another_view_shows_takes_turns_with_it() {
+    let mut world = World::bare();
+    world.start_broker([""; 0]);
+    world.seed("d/f", "");
+    let [view, inner] = [world.view(), world.source().join("d")];
+    world.mount(&world.source(), &view, [""; 0]);
+    let words = ["run", "--agent", "ada", "--view", "private", "--in"].map(OsString::from);
+    let words = words.into_iter().chain([inner.clone().into(), "--".into()]);
+    let words = std::iter::once(world.program("gate").into()).chain(words);
+    let mut ada = world.actor_by(words, &inner);
+    let mut other = world.actor(&view);
+    let fd = ada.open("w", "f");
+    other.tell(["open", "w", "d/f"]);
+    world.await_waiting("d/f", 1);
+    ada.close(fd);
+    other.opened();
+}
+
+/// However it came there, as from another mount namespace.
+#[test]
+fn a_view_does_not_walk_into_another() {
+    let mut world = World::bare();
+    world.start_broker([""; 0]);
+    world.seed("d/f", "");
+    let other = place(&world, "other");
+    world.mount(&world.twin(), &other, [""; 0]);
+    world.mount(&world.source(), &world.view(), [""; 0]);
+    let mut actor = world.actor(&world.view());
+    world.script(world.home(), "mount --bind other source/d").run().success();
+    assert_eq!(actor.ask(["stat", "d/f"]), Err(Errno::XDEV));
+    world.script(world.home(), "umount source/d").run().success();
+    assert_eq!(actor.ask(["stat", "d/f"]), Ok("0".to_owned()));
 }
 
 #[test]

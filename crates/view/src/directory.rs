@@ -7,7 +7,8 @@
 //! It must hold: no path leaves the source, for only single components are walked, from
 //! descriptors of nodes, and ".." is answered from the links; a node never comes to stand for
 //! another file; what a caller makes is the caller's. Permissions are the kernel's to check
-//! (`default_permissions`), so there is no ACCESS. `/proc` must be mounted.
+//! (`default_permissions`), so there is no ACCESS. No view that is mounted in the source is walked
+//! into. `/proc` must be mounted.
 //!
 //! Not here: locks, handles' numbers, time-outs of caches.
 
@@ -32,6 +33,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
+use gate_api::mounts;
 use gate_fuse::{Attr, Errno, NodeId, StatFs};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Statx, StatxFlags};
 use rustix::path::DecInt;
@@ -315,6 +317,9 @@ impl Directory {
                 }
             })?;
         let stat = stat(&descriptor)?;
+        if stat.stx_mnt_id != directory.key.mount && is_view(stat.stx_mnt_id)? {
+            return Err(Errno::XDEV);
+        }
         let node = self.nodes.found(descriptor, &stat, place);
         Ok((Found { node: node.id, attr: attributes::attr_of(&stat) }, node))
     }
@@ -380,6 +385,13 @@ fn descriptors() -> Result<BorrowedFd<'static>, Errno> {
         let _ = OPEN.set(rustix::fs::open("/proc/self/fd", flags, Mode::empty())?);
     }
     Ok(OPEN.get().expect("set above").as_fd())
+}
+
+/// Returns whether a mount, which is named by its number, is a gated view. There this process would
+/// be a caller like any, and wait for those who wait for it.
+fn is_view(mount: u64) -> Result<bool, Errno> {
+    let table = mounts::all().map_err(|error| errno_of(&error))?;
+    Ok(table.iter().any(|known| known.id == mount && known.is_gated))
 }
 
 fn descriptor_path(descriptor: &OwnedFd) -> String {

@@ -231,6 +231,7 @@ impl Args {
         let state_dir = self.broker.state_dir(&settings)?;
         site.check_state(&state_dir)?;
         site.check_gated()?;
+        site.check_unshown()?;
         let Ground { source, berth } = match site.is_in_place() {
             true => Ground::over(&site, self.insistence())?,
             false => Ground::beside(&site, self.insistence())?,

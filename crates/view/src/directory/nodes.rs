@@ -44,7 +44,7 @@ pub(super) struct Node {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct NodeKey {
     pub file: FileKey,
-    mount: u64,
+    pub mount: u64,
 }
 
 impl NodeKey {

@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use gate_api::mounts;
+use gate_api::mounts::{self, Mount};
 use gate_fuse::is_of_dead;
 use rustix::fs::Access;
 use rustix::io::Errno;
@@ -72,6 +72,32 @@ impl Site {
                 Err(cannot_show(source, cause, "work there: turns are taken in it already"))
             }
             Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Checks that no view shows what lies at the mount point: its server would walk into this one, as
+    /// one more caller that waits, and take turns here for what it has turns for there.
+    pub fn check_unshown(&self) -> Result<(), Failure> {
+        let point = &self.mountpoint;
+        let table =
+            mounts::all().map_err(|error| cannot_mount_at(point, error, "is /proc mounted?"))?;
+        // What is mounted on a view is seen by no server: they all look behind it.
+        if mounts::innermost(&table, point).is_some_and(|mount| mount.is_gated) {
+            return Ok(());
+        }
+        let shows_it = |mount: &&Mount| mount.is_gated && is_beneath(point, &mount.source);
+        match table.iter().find(shows_it) {
+            Some(Mount { point: other, source, .. }) => {
+                let inner = point.strip_prefix(source).unwrap_or(point);
+                let cause = format!("the view {} shows what lies there", other.display());
+                let hint = format!(
+                    "work in {}, or `gate umount {}` first",
+                    other.join(inner).display(),
+                    other.display()
+                );
+                Err(cannot_mount_at(point, cause, hint))
+            }
+            None => Ok(()),
         }
     }
 

@@ -67,6 +67,19 @@ impl Drop for Mounted {
     }
 }
 
+/// Its server would wait there as a caller, for those who wait for it.
+#[test]
+fn a_view_is_not_walked_into() {
+    let world = Mounted::new();
+    let look_up = |path: &std::path::Path| {
+        let above = Directory::new(fs::File::open(path.parent().unwrap()).unwrap()).unwrap();
+        let name = CString::new(path.file_name().unwrap().as_encoded_bytes()).unwrap();
+        above.lookup(NodeId::ROOT, &name).map(|_| ())
+    };
+    assert_eq!(look_up(world.view.path()), Err(Errno::XDEV));
+    assert_eq!(look_up(world.bare.path()), Ok(()));
+}
+
 #[test]
 fn what_goes_in_at_one_side_comes_out_at_the_other() {
     let world = Mounted::new();
