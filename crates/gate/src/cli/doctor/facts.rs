@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use gate_api::mounts;
 use gate_fuse::may_mount;
+use rustix::fs::inotify::{self, CreateFlags};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
@@ -54,8 +55,8 @@ pub struct Machine {
     pub descriptors: Descriptors,
     /// Whether this user may let the kernel read and write files for a view.
     pub may_back: bool,
-    /// How many directories this user may watch.
-    pub watches: Option<u64>,
+    /// How many directories this user may watch, if one more view could watch any.
+    pub watches: Result<Option<u64>, Errno>,
     /// Which processes may look into others of their user; `None` if all may.
     pub ptrace_scope: Option<u8>,
     /// Whether this user may look into all processes.
@@ -135,7 +136,8 @@ impl Machine {
                 may_raise: has(CapabilitySet::SYS_RESOURCE),
             },
             may_back: has(CapabilitySet::SYS_ADMIN) && !surroundings.in_user_namespace,
-            watches: number("/proc/sys/fs/inotify/max_user_watches"),
+            watches: inotify::init(CreateFlags::CLOEXEC)
+                .map(|_| number("/proc/sys/fs/inotify/max_user_watches")),
             ptrace_scope: number("/proc/sys/kernel/yama/ptrace_scope"),
             may_trace: has(CapabilitySet::SYS_PTRACE),
             surroundings,

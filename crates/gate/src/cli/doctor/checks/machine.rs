@@ -142,11 +142,19 @@ pub fn backing(release: &str, may_back: bool) -> Finding {
     Finding::ok("backing", found)
 }
 
-pub fn watches(most: Option<u64>) -> Finding {
+pub fn watches(most: Result<Option<u64>, Errno>) -> Finding {
     const CHECK: &str = "watches";
-    let Some(most) = most else {
-        let mend = "use a kernel with inotify";
-        return Finding::warn(CHECK, "no directory can be watched: views ask for all anew", mend);
+    let most = match most {
+        Ok(Some(most)) => most,
+        Err(Errno::MFILE) => {
+            let found = "another view of this user could watch nothing, and would ask for all anew";
+            let mend = "as root: `sysctl fs.inotify.max_user_instances=1024`";
+            return Finding::warn(CHECK, found, mend);
+        }
+        Ok(None) | Err(_) => {
+            let found = "no directory can be watched: views ask for all anew";
+            return Finding::warn(CHECK, found, "use a kernel with inotify");
+        }
     };
     let found = format!("{most} directories of sources can be watched by this user");
     match most < WATCHES_FEW {
@@ -279,9 +287,10 @@ mod tests {
 
     #[test]
     fn few_watches_make_views_of_large_trees_slow() {
-        check(watches(Some(524_288)), Level::Ok, "524288 directories");
-        check(watches(Some(8_192)), Level::Warn, "sysctl");
-        check(watches(None), Level::Warn, "inotify");
+        check(watches(Ok(Some(524_288))), Level::Ok, "524288 directories");
+        check(watches(Ok(Some(8_192))), Level::Warn, "sysctl");
+        check(watches(Err(Errno::NOSYS)), Level::Warn, "kernel with inotify");
+        check(watches(Err(Errno::MFILE)), Level::Warn, "max_user_instances");
     }
 
     #[test]
