@@ -211,6 +211,35 @@ fn what_is_kept_is_bounded_and_what_is_too_large_is_named() {
     assert_eq!(kept.last().unwrap()["path"], "f19", "the newest win");
 }
 
+/// Of a source that has no view any more, too: the broker sees to that. A clock that is set forward
+/// makes nothing old.
+#[test]
+fn what_is_kept_of_a_source_without_a_view_does_not_stay_for_ever() {
+    let mut world = World::new();
+    let (mut ada, bob) = ada_is_behind(&world);
+    overwrite(&mut ada, "open").unwrap();
+    world.gate(["restore", "view/f"]).run().success();
+    drop((ada, bob));
+    let view = world.view();
+    world.umount(&view);
+    let ids = |world: &World| -> Vec<Value> {
+        list(world, "f").iter().map(|version| version["id"].clone()).collect()
+    };
+    assert_eq!(ids(&world), [1, 2]);
+    let store = store(&world).unwrap();
+    let edit = |id: &str, edit: &dyn Fn(&mut Value)| {
+        let path = store.join(id).join("record.json");
+        let mut record = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        edit(&mut record);
+        fs::write(path, record.to_string()).unwrap();
+    };
+    edit("1", &|record| record["at_ms"] = 1.into());
+    edit("2", &|record| (record["at_ms"], record["in_run"]) = (1.into(), Value::Null));
+    world.stop_broker();
+    world.start_broker([""; 0]);
+    wait_until(SOON, "what is old by any clock is gone", || ids(&world) == [1]);
+}
+
 /// A view that is killed while it keeps leaves whole versions only, and no litter for long.
 #[test]
 fn a_view_that_is_killed_while_it_keeps_leaves_a_store_that_is_whole() {

@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! lock             held, shared, by whoever is adding
+//! limits.json      its bounds, for who trims all stores (see `stores`)
 //! .new-PID-N/      not yet whole
 //! 12/record.json   what happened (see `record`)
 //! 12/content       the bytes, with their extended attributes, if they were kept
@@ -16,6 +17,7 @@
 
 mod copy;
 mod record;
+mod stores;
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -25,17 +27,20 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{FlockOperation, OFlags};
 use serde::{Deserialize, Serialize};
 
+use record::When;
 pub use record::{Facts, Outcome, Record};
+pub use stores::{TRIM_PAUSE, root, trim};
 
 const LOCK: &str = "lock";
 const UNFINISHED: &str = ".new-";
 const CONTENT: &str = "content";
 const RECORD: &str = "record.json";
+const LIMITS: &str = "limits.json";
 
 /// Versions in a store, those included whose bytes were not kept.
 const VERSIONS_MAX: usize = 4096;
@@ -75,13 +80,18 @@ pub struct Store {
     place: Place,
     /// What is there, as far as this process knows: others add too.
     known: BTreeMap<u64, Held>,
+    /// Whether it says its bounds.
+    is_marked: bool,
+    /// When all stores were trimmed, and what was added since, which others may not know of.
+    trimmed: Option<Instant>,
+    untold_bytes: u64,
 }
 
 /// The space that a version takes.
 #[derive(Clone, Copy, Debug)]
 struct Held {
     bytes: u64,
-    at_ms: u64,
+    when: When,
 }
 
 /// How the bytes of a file come into a store.
@@ -131,14 +141,20 @@ impl Place {
         let name: String = name.chars().filter(|c| c.is_ascii_alphanumeric()).collect();
         let name = name.get(..NAME_BYTES_MAX).unwrap_or(&name);
         let number = fold(source.as_os_str().as_bytes());
-        Place { dir: state_dir.join("kept").join(format!("{name}-{number:016x}")), limits }
+        Place { dir: stores::root(state_dir).join(format!("{name}-{number:016x}")), limits }
     }
 }
 
 impl Store {
     /// Opens a store, which need not exist yet, and clears away what crashed writers left.
     pub fn open_or_make_later(place: Place) -> Store {
-        let mut store = Store { place, known: BTreeMap::new() };
+        let mut store = Store {
+            place,
+            known: BTreeMap::new(),
+            is_marked: false,
+            trimmed: None,
+            untold_bytes: 0,
+        };
         if let Err(error) = store.look_around()
             && error.kind() != ErrorKind::NotFound
         {
@@ -187,7 +203,8 @@ impl Store {
         fs::write(unfinished.0.join(RECORD), text)?;
         let id = self.publish(&unfinished)?;
         let bytes = if record.outcome == Outcome::Kept { record.file.size } else { 0 };
-        self.known.insert(id, Held { bytes, at_ms: record.at_ms });
+        self.known.insert(id, Held { bytes, when: record.when() });
+        self.untold_bytes += bytes;
         self.prune();
         Ok(Addition { id, _adding: adding })
     }
@@ -206,24 +223,41 @@ impl Store {
         }
     }
 
-    /// Removes the oldest until what is left is within the bounds.
+    /// Removes what is too old, and the oldest until what is left is within the bounds.
     fn prune(&mut self) {
-        let Limits { bytes_max, age_s_max, .. } = self.place.limits;
-        let oldest_ms = now_ms().saturating_sub(age_s_max.saturating_mul(1000));
-        let mut bytes: u64 = self.known.values().map(|held| held.bytes).sum();
-        let mut looked = false;
-        while let Some((id, held)) = self.known.first_key_value().map(|(id, held)| (*id, *held)) {
-            let over = bytes > bytes_max || self.known.len() > VERSIONS_MAX;
-            if !over && held.at_ms >= oldest_ms {
-                return;
-            }
-            if !std::mem::replace(&mut looked, true) && self.look_around().is_ok() {
-                bytes = self.known.values().map(|held| held.bytes).sum();
-                continue;
-            }
-            self.forget(id);
-            bytes = bytes.saturating_sub(held.bytes);
+        if self.is_within_bounds() {
+            return;
         }
+        // Others may have removed it already; and what cannot be listed is not known, and stays.
+        let _ = self.look_around();
+        let overdue: Vec<u64> = self.overdue().collect();
+        overdue.into_iter().for_each(|id| self.forget(id));
+        while !self.is_within_bounds()
+            && let Some((id, _)) = self.oldest()
+        {
+            self.forget(id);
+        }
+    }
+
+    fn is_within_bounds(&self) -> bool {
+        self.bytes() <= self.place.limits.bytes_max
+            && self.known.len() <= VERSIONS_MAX
+            && self.overdue().next().is_none()
+    }
+
+    /// Returns what is older than allowed: mostly the first, unless somebody set the clock.
+    fn overdue(&self) -> impl Iterator<Item = u64> {
+        let (now, age_ms_max) = (When::now(), self.place.limits.age_s_max.saturating_mul(1000));
+        let is_overdue = move |held: &Held| held.when.age_ms(now) > age_ms_max;
+        self.known.iter().filter(move |(_, held)| is_overdue(held)).map(|(id, _)| *id)
+    }
+
+    fn bytes(&self) -> u64 {
+        self.known.values().map(|held| held.bytes).sum()
+    }
+
+    fn oldest(&self) -> Option<(u64, Held)> {
+        self.known.first_key_value().map(|(id, held)| (*id, *held))
     }
 
     fn forget(&mut self, id: u64) {
@@ -255,7 +289,7 @@ impl Store {
                 Ok(record) => {
                     let content = fs::symlink_metadata(path.join(CONTENT));
                     let bytes = content.map_or(0, |content| content.size());
-                    self.known.insert(id, Held { bytes, at_ms: record.at_ms });
+                    self.known.insert(id, Held { bytes, when: record.when() });
                 }
                 Err(error) if error.kind() == ErrorKind::NotFound => {
                     let _ = remove(&path); // Somebody was removing it.
@@ -342,7 +376,7 @@ fn is_elsewhere(dir: &Path) -> bool {
 /// Removes a version, its record first: without that it is none. A directory with anything else
 /// in it is no version and stays.
 fn remove(dir: &Path) -> io::Result<()> {
-    for name in [RECORD, CONTENT] {
+    for name in [RECORD, CONTENT, LIMITS] {
         let _ = fs::remove_file(dir.join(name));
     }
     match fs::remove_dir(dir) {

@@ -5,14 +5,14 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 
 use gate_api::wire::{Deed, Overwrite};
 use gate_core::lock::want::Op;
 use gate_core::path::ViewPath;
 
 use crate::agent::Agent;
-use crate::kept::{Addition, Facts, Outcome, Place, Record, Store, Take, Went};
+use crate::kept::{Addition, Facts, Outcome, Place, Record, Store, TRIM_PAUSE, Take, Went};
 use crate::view::View;
 
 /// How many files may wait for it. Who comes then waits for room, in the thread that it has.
@@ -62,26 +62,36 @@ impl Keeper {
 fn work(place: Place, jobs: &Receiver<Job>) {
     let mut store = Store::open_or_make_later(place);
     let mut refused = None;
-    while let Ok(job) = jobs.recv() {
-        match job {
-            Job::Keep { victim, take, event, then } => {
-                let added = keep(&mut store, (&victim, take), &event);
-                let went = then();
-                let (became, is_so) = match added {
-                    Ok(added) => (Deed::Kept(added.id), store.settle(added, went)),
-                    Err(lost) => (lost, went == Went::Ahead),
-                };
-                if is_so {
-                    event.tell_broker(became);
-                }
+    loop {
+        store.trim_all();
+        match jobs.recv_timeout(TRIM_PAUSE) {
+            Ok(job) => work_on(job, &mut store, &mut refused),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+    }
+}
+
+/// `refused` is who was refused last, and what.
+fn work_on(job: Job, store: &mut Store, refused: &mut Option<(Arc<Agent>, PathBuf)>) {
+    match job {
+        Job::Keep { victim, take, event, then } => {
+            let added = keep(store, (&victim, take), &event);
+            let went = then();
+            let (became, is_so) = match added {
+                Ok(added) => (Deed::Kept(added.id), store.settle(added, went)),
+                Err(lost) => (lost, went == Went::Ahead),
+            };
+            if is_so {
+                event.tell_broker(became);
             }
-            Job::Refused { victim, event } => {
-                // Who is refused may try again and again.
-                let who = (event.agent.clone(), event.path.clone());
-                if refused.replace(who.clone()) != Some(who) {
-                    note(&mut store, &victim, &event, Outcome::Refused);
-                    event.tell_broker(Deed::Refused);
-                }
+        }
+        Job::Refused { victim, event } => {
+            // Who is refused may try again and again.
+            let who = (event.agent.clone(), event.path.clone());
+            if refused.replace(who.clone()) != Some(who) {
+                note(store, &victim, &event, Outcome::Refused);
+                event.tell_broker(Deed::Refused);
             }
         }
     }

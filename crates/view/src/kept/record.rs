@@ -5,6 +5,8 @@ use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use gate_api::process;
+use gate_api::session::Moment;
 use serde::{Deserialize, Serialize};
 
 /// The version of its text that this release knows (N16).
@@ -19,6 +21,9 @@ pub struct Record {
     pub path: PathBuf,
     /// When: milliseconds since 1970, UTC.
     pub at_ms: u64,
+    /// And by a clock that nobody sets; records of earlier releases do not say.
+    #[serde(default)]
+    in_run: Option<InRun>,
     /// Who overwrote it.
     pub agent: String,
     /// By which operation.
@@ -27,6 +32,20 @@ pub struct Record {
     pub outcome: Outcome,
     /// What it was like.
     pub file: Facts,
+}
+
+/// A time in one run of the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct InRun {
+    boot: u64,
+    ms: u64,
+}
+
+/// A time by two clocks: one that may be set, and one that ends with the run of the machine.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct When {
+    at_ms: u64,
+    in_run: Option<InRun>,
 }
 
 /// What became of a file's bytes.
@@ -65,10 +84,12 @@ pub struct Facts {
 impl Record {
     /// Begins a record of now.
     pub fn new(path: PathBuf, (agent, op): (&str, &str), file: Facts) -> Record {
+        let When { at_ms, in_run } = When::now();
         Record {
             format: FORMAT,
             path,
-            at_ms: super::now_ms(),
+            at_ms,
+            in_run,
             agent: agent.to_owned(),
             op: op.to_owned(),
             outcome: Outcome::Kept,
@@ -79,6 +100,10 @@ impl Record {
     /// Says what became of the bytes.
     pub fn with(self, outcome: Outcome) -> Record {
         Record { outcome, ..self }
+    }
+
+    pub(super) fn when(&self) -> When {
+        When { at_ms: self.at_ms, in_run: self.in_run }
     }
 
     pub(super) fn read(path: &Path) -> io::Result<Record> {
@@ -96,6 +121,23 @@ impl Record {
             return Err(io::Error::new(ErrorKind::Unsupported, text));
         }
         Ok(serde_json::from_slice(text)?)
+    }
+}
+
+impl When {
+    pub fn now() -> When {
+        let since_boot = u64::try_from(Moment::now().0.as_millis()).unwrap_or(u64::MAX);
+        let in_run = Some(InRun { boot: process::machine(), ms: since_boot });
+        When { at_ms: super::now_ms(), in_run }
+    }
+
+    /// Returns how many milliseconds ago that was, whatever happened to the time of day in this run
+    /// of the machine.
+    pub fn age_ms(self, now: When) -> u64 {
+        match (self.in_run, now.in_run) {
+            (Some(then), Some(now)) if then.boot == now.boot => now.ms.saturating_sub(then.ms),
+            _ => now.at_ms.saturating_sub(self.at_ms),
+        }
     }
 }
 
@@ -131,5 +173,19 @@ mod tests {
         assert_eq!(Record::parse(text.as_bytes()).unwrap(), record);
         let newer = text.replace("\"format\":1", "\"format\":2");
         assert_eq!(Record::parse(newer.as_bytes()).unwrap_err().kind(), ErrorKind::Unsupported);
+    }
+
+    /// The time of day may jump; the clock of this run of the machine does not.
+    #[test]
+    fn age_is_told_by_the_clock_that_nobody_sets_while_the_machine_runs() {
+        const YEAR_MS: u64 = 365 * 24 * 60 * 60 * 1000;
+        let when = |at_ms, boot, ms| When { at_ms, in_run: Some(InRun { boot, ms }) };
+        let kept = when(YEAR_MS, 7, 1000);
+        assert_eq!(kept.age_ms(when(2 * YEAR_MS, 7, 3000)), 2000, "it was set forward");
+        assert_eq!(kept.age_ms(when(0, 7, 3000)), 2000, "and back");
+        assert_eq!(kept.age_ms(when(YEAR_MS + 5, 8, 1)), 5, "the machine began anew");
+        let of_earlier_release = When { at_ms: YEAR_MS, in_run: None };
+        assert_eq!(of_earlier_release.age_ms(when(YEAR_MS + 5, 7, 9)), 5);
+        assert!(When::now().age_ms(When::now()) < YEAR_MS);
     }
 }

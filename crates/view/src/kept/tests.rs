@@ -6,16 +6,17 @@ use super::*;
 
 struct World {
     dir: tempfile::TempDir,
+    name: &'static str,
     limits: Limits,
 }
 
 impl World {
     fn new(limits: Limits) -> World {
-        World { dir: tempfile::tempdir().unwrap(), limits }
+        World { dir: tempfile::tempdir().unwrap(), name: "store", limits }
     }
 
     fn place(&self) -> Place {
-        Place { dir: self.dir.path().join("store"), limits: self.limits }
+        Place { dir: self.dir.path().join(self.name), limits: self.limits }
     }
 
     fn store(&self) -> Store {
@@ -34,6 +35,15 @@ impl World {
         let id = added.id;
         store.settle(added, Went::Ahead);
         id
+    }
+
+    /// Makes a version look kept at a time of a former run of the machine.
+    fn seem_kept(&self, id: u64, at_ms: u64) {
+        let path = self.place().dir.join(id.to_string()).join(RECORD);
+        let mut record: serde_json::Value =
+            serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        (record["at_ms"], record["in_run"]) = (at_ms.into(), serde_json::Value::Null);
+        fs::write(path, record.to_string()).unwrap();
     }
 
     fn versions(&self) -> Vec<Version> {
@@ -119,16 +129,45 @@ fn the_newest_win() {
         world.keep(&mut store, "1234");
     }
     assert_eq!(world.ids(), [4, 5]);
-    let aged = World { dir: world.dir, limits: Limits { age_s_max: 0, ..limits } };
-    let mut old = aged.versions()[0].record.clone();
-    old.at_ms = 1;
-    let path = aged.place().dir.join("4").join(RECORD);
-    fs::write(path, serde_json::to_vec(&old).unwrap()).unwrap();
-    drop(Store::open_or_make_later(Place {
-        limits: Limits { age_s_max: 3600, ..limits },
-        ..aged.place()
-    }));
-    assert_eq!(aged.ids(), [5]);
+    // As of a former run of the machine, by a clock that was ahead: the second is older.
+    world.seem_kept(4, now_ms() + 1_000_000);
+    world.seem_kept(5, 1);
+    drop(world.store());
+    assert_eq!(world.ids(), [4]);
+}
+
+/// Nobody else would trim what was kept of a source that has no view any more.
+#[test]
+fn all_stores_are_trimmed_together_each_by_its_own_age() {
+    const DAY_S: u64 = 24 * 60 * 60;
+    let limits = Limits { bytes_max: 16, file_bytes_max: 1, age_s_max: DAY_S };
+    let mut world = World::new(limits);
+    let mut former = world.store();
+    for text in ["1234", "5678"] {
+        world.keep(&mut former, text);
+    }
+    former.trim_all();
+    drop(former);
+    let of_former = world.place().dir;
+    world.name = "other";
+    world.limits.age_s_max *= 3;
+    let mut store = world.store();
+    for _ in 0..3 {
+        world.keep(&mut store, "1234");
+        store.trim_all();
+    }
+    let ids_of_former = || Store::versions(&of_former).unwrap().iter().map(|v| v.id).collect();
+    assert_eq!((ids_of_former(), world.ids()), (vec![2], vec![1, 2, 3]), "the oldest goes first");
+    world.seem_kept(2, now_ms() - 2 * DAY_S * 1000);
+    world.name = "store";
+    world.seem_kept(2, now_ms() - 2 * DAY_S * 1000);
+    let beside = world.dir.path().join("beside");
+    fs::create_dir_all(beside.join("1")).unwrap();
+    trim(world.dir.path());
+    assert!(ids_of_former().is_empty(), "a day was its bound");
+    world.name = "other";
+    assert_eq!(world.ids(), [1, 2, 3]);
+    assert!(beside.join("1").exists(), "that is no store");
 }
 
 /// A writer that was killed leaves `.new-…`; the next one clears it away, unless somebody is

@@ -4,6 +4,7 @@ use std::io;
 
 use gate_broker::{Broker, JournalError, ListenError, Options, Running, StartError};
 use gate_view::directory::raise_descriptor_limit;
+use gate_view::kept;
 use rustix::process::Signal;
 
 use crate::failure::{Exit, Failure};
@@ -22,6 +23,7 @@ pub fn serve(
     if let Err(errno) = raise_descriptor_limit() {
         tracing::debug!(%errno, "the limit of open files stays");
     }
+    let kept = kept::root(&options.state_dir);
     let running = Broker::start(options).map_err(|error| not_started(&error))?;
     ready(&addresses(&running)).map_err(|error| came_to_an_end(&error))?;
     let stopper = running.stopper();
@@ -30,6 +32,13 @@ pub fn serve(
             tracing::error!(%error, "signals cannot be heard any more");
         }
         stopper.stop();
+    });
+    // Of what is kept of a source that has no view any more nobody else would think.
+    std::thread::spawn(move || {
+        loop {
+            kept::trim(&kept);
+            std::thread::park_timeout(kept::TRIM_PAUSE);
+        }
     });
     running.wait().map_err(|error| came_to_an_end(&error))?;
     Ok(Exit::Success)
