@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use gate_tests::World;
-use gate_tests::wait::{SOON, wait_until};
+use gate_tests::wait::{SOON, wait_for, wait_until};
 use rustix::fs::inotify;
 use rustix::io::Errno;
 use rustix::process::Signal;
@@ -133,15 +133,57 @@ fn n7_what_is_written_is_fenced_beside_a_backed_reader() {
         let reader = actor.open("r", "f");
         let writer = actor.open(how, "f");
         actor.write(writer, "mine").unwrap();
-        for line in world.board().held("f") {
-            world.gate(["break", &line.ticket.to_string(), "--reason", "test"]).run().success();
-        }
+        break_turns_of_holders(&world);
         wait_until(SOON, "it is fenced", || actor.write(writer, "late") == Err(Errno::IO));
         world.seed("f", "theirs");
         assert_eq!(actor.write(writer, "late"), Err(Errno::IO));
         assert_eq!(world.source_text("f"), "theirs");
         drop((reader, actor));
     }
+}
+
+/// Who was let in when a lease ran out has the file: it is too late to give its name to a copy.
+#[test]
+fn a_fast_view_that_lost_its_lease_takes_no_file_from_who_came_next() {
+    let mut world = World::bare();
+    world.start_broker(["--lease-ms", "500"]);
+    let [source, view] = [world.source(), world.view()];
+    world.mount(&source, &view, ["--lease-ms", "500", "--mode", "fast"]);
+    let second = super::spaces::second_view(&mut world, ["--lease-ms", "500"]);
+    world.seed("f", "old");
+    world.seed("g", "");
+    let [mut frozen, mut other] = [world.actor(&view), world.actor(&second)];
+    frozen.open("rw", "f");
+    let file = fs::metadata(source.join("f")).unwrap().ino();
+    world.server_of(&view).stop();
+    let theirs = other.open("w0", "f");
+    world.server_of(&view).signal(Signal::CONT);
+    // Whoever is let in again has heard of all that it lost.
+    wait_for(SOON, "the view is back", || frozen.ask(["open", "w", "g"]).ok());
+    wait_until(SOON, "that it keeps its name is said", || {
+        world.server_of(&view).so_far().contains("written past the view until it is closed")
+    });
+    other.write(theirs, "theirs").unwrap();
+    assert_eq!(fs::metadata(source.join("f")).unwrap().ino(), file);
+    assert_eq!(world.source_text("f"), "theirs");
+}
+
+/// Who still writes the file by right does not lose what it writes.
+#[test]
+fn a_file_keeps_its_name_while_another_handle_writes_it_by_right() {
+    let world = World::with_view(["--mode", "fast"]);
+    world.seed("f", "old");
+    let [mut holder, mut next] = [(); 2].map(|()| world.actor(&world.view()));
+    let [_, by_right] = [(); 2].map(|()| holder.open("rw", "f"));
+    next.tell(["open", "rw", "f"]);
+    world.await_waiting("f", 1);
+    break_turn_of_holder(&world);
+    holder.write(by_right, "mine").unwrap();
+    assert_eq!(world.source_text("f"), "mine");
+    break_turns_of_holders(&world);
+    let theirs = next.opened();
+    holder.write(by_right, "late").unwrap();
+    assert_eq!(next.read(theirs, 9).as_deref(), Ok("mine"));
 }
 
 #[test]
@@ -162,6 +204,12 @@ fn break_turn_of_holder(world: &World) {
     let board = world.board();
     let line = board.held("f").next().expect("it is held");
     world.gate(["break", &line.ticket.to_string(), "--reason", "test"]).run().success();
+}
+
+fn break_turns_of_holders(world: &World) {
+    for line in world.board().held("f") {
+        world.gate(["break", &line.ticket.to_string(), "--reason", "test"]).run().success();
+    }
 }
 
 /// N7: nobody can stop the kernel, but what it writes then goes nowhere.

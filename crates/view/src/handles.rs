@@ -248,6 +248,13 @@ impl Handles {
             .is_some_and(|users| users.iter().any(|handle| handle.user.writes))
     }
 
+    /// Returns the handles by which a file is written.
+    pub fn writers(&self, node: NodeId) -> Vec<Arc<Handle>> {
+        let users = lock(&self.users);
+        let handles = users.get(&node).into_iter().flatten();
+        handles.filter(|handle| handle.user.writes).cloned().collect()
+    }
+
     /// Returns whether a file is open to be written by somebody whose turn was taken away.
     pub fn has_fenced_writer(&self, node: NodeId) -> bool {
         // Hardly ever is there any; who waits for a turn that was taken away comes after that.

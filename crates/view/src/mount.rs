@@ -73,7 +73,7 @@ impl Watcher for Ears {
         let quiet = self.handles.fence(owner);
         tracing::warn!(owner, ?why, reason, ?quiet, "a grant was taken away");
         if let (Some(view), Some(handle)) = (self.view(), self.handles.unfenced(owner)) {
-            view.oust(handle);
+            view.oust(&handle, why);
         }
         quiet
     }

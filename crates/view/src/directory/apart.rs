@@ -19,6 +19,8 @@ pub enum KeptName {
     Large,
     /// It has several names, or none that is known.
     OtherNames,
+    /// Who writes it by right, or may do so by now, would lose what it writes.
+    InUse,
     /// The copy failed.
     Failed(Errno),
 }

@@ -3,7 +3,7 @@
 //! A handle that is backed by the source's file to be written cannot be fenced. Its file is set
 //! apart: the name goes to a copy, and whatever is still written to a file that has none. Where
 //! that cannot be, its turn ends with its last close, or, with `--kill`, with whoever has it open.
-//! N7: the next in line is let in only then.
+//! N7: the next in line is let in only then; unless the lease ran out, for then it is in already.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use gate_core::lock::event::Revocation;
 use gate_fuse::{Attr, NodeId};
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -25,31 +26,39 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 impl View {
     /// Makes way for the next in line, on a thread of its own: it takes as long as a copy.
-    pub fn oust(self: Arc<Self>, handle: Arc<Handle>) {
+    pub fn oust(self: Arc<Self>, handle: &Handle, why: Revocation) {
+        let node = handle.node;
         let started =
             std::thread::Builder::new().name("view-oust".into()).spawn(move || {
-                match self.directory.set_apart(handle.node) {
-                    Ok((parent, name)) => {
-                        tracing::warn!(
-                            ?name,
-                            "what is still written goes to a file without a name"
-                        );
-                        if let Err(errno) = self.notifier().inval_entry(parent, name.to_bytes()) {
-                            tracing::warn!(%errno, ?name, "a name could not be declared stale");
-                        }
-                        self.end_turn(handle.end_turn(), None);
-                    }
-                    Err(reason) if self.settings.kill => self.kill_users(handle.node, reason),
+                match self.make_way(node, why) {
+                    Ok(()) => {}
+                    Err(reason) if self.settings.kill => self.kill_users(node, reason),
                     Err(reason) => tracing::warn!(
                         ?reason,
-                        path = ?self.directory.path_of(handle.node),
-                        "a file is written past the view; the next waits until it is closed"
+                        path = ?self.directory.path_of(node),
+                        "a file is written past the view until it is closed"
                     ),
                 }
             });
         if let Err(error) = started {
             tracing::error!(%error, "a file is written past the view until it is closed");
         }
+    }
+
+    fn make_way(&self, node: NodeId, why: Revocation) -> Result<(), KeptName> {
+        let writers = self.handles.writers(node);
+        if why == Revocation::LeaseLost || writers.iter().any(|writer| !writer.fence.is_shut()) {
+            return Err(KeptName::InUse);
+        }
+        let (parent, name) = self.directory.set_apart(node)?;
+        tracing::warn!(?name, "what is still written goes to a file without a name");
+        if let Err(errno) = self.notifier().inval_entry(parent, name.to_bytes()) {
+            tracing::warn!(%errno, ?name, "a name could not be declared stale");
+        }
+        for writer in writers {
+            self.end_turn(writer.end_turn(), None);
+        }
+        Ok(())
     }
 
     /// Tells that a handle works whose I/O is not seen, for as long as the file changes.
