@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use gate_tests::World;
+use gate_tests::actor::Actor;
 use gate_tests::wait::{SOON, wait_for, wait_until};
 use rustix::fs::inotify;
 use rustix::io::Errno;
@@ -140,6 +141,79 @@ fn n7_what_is_written_is_fenced_beside_a_backed_reader() {
         assert_eq!(world.source_text("f"), "theirs");
         drop((reader, actor));
     }
+}
+
+/// Opens `f` to be read and written, and maps the start of it.
+fn map(actor: &mut Actor) {
+    actor.ask(["at", "0", "open", "rw", "f"]).unwrap();
+    actor.ask(["at", "0", "map", "sw", "4096"]).unwrap();
+}
+
+/// Stores four times the letter of that number at the start of what is mapped.
+fn store(actor: &mut Actor, letter: u8) {
+    actor.ask(["at", "0", "store", "0", "4", &(letter - b'a').to_string()]).unwrap();
+}
+
+/// N7: a mapping of a backed file is the kernel's alone, but what is stored in it then goes nowhere.
+#[test]
+fn n7_what_is_stored_late_beside_a_backed_reader_goes_to_a_file_without_a_name() {
+    let world = World::new();
+    seed_large(&world, "f");
+    let [mut holder, mut next] = [(); 2].map(|()| world.actor(&world.view()));
+    holder.open("r", "f");
+    map(&mut holder);
+    store(&mut holder, b'm');
+    next.tell(["open", "rw", "f"]);
+    world.await_waiting("f", 1);
+    break_turns_of_holders(&world);
+    let theirs = next.opened();
+    store(&mut holder, b'l');
+    assert_eq!(holder.ask(["at", "0", "write", "4", "0"]), Err(Errno::IO));
+    assert_eq!(next.read(theirs, 8).as_deref(), Ok("mmmm4567"), "what was stored in time");
+    next.write(theirs, "theirs").unwrap();
+    store(&mut holder, b'l');
+    next.close(theirs);
+    assert!(world.source_text("f").starts_with("mmmm4567theirsef"));
+}
+
+/// N7: the same beside a writer that has no turn. It goes on writing: its file keeps its name.
+#[test]
+fn n7_who_mapped_a_file_beside_a_backed_writer_is_waited_for() {
+    let world = World::new();
+    seed_large(&world, "f.log");
+    let [mut logger, mut holder, mut next] = [(); 3].map(|()| world.actor(&world.view()));
+    let log = logger.open("rw", "f.log");
+    logger.ask(["rename", "f.log", "f"]).unwrap();
+    map(&mut holder);
+    next.tell(["open", "rw", "f"]);
+    world.await_waiting("f", 1);
+    break_turns_of_holders(&world);
+    assert_eq!(holder.ask(["at", "0", "write", "4", "0"]), Err(Errno::IO));
+    store(&mut holder, b'l');
+    logger.write(log, "log").unwrap();
+    assert!(next.is_busy(), "let in beside one who still stores");
+    holder.ask(["at", "0", "unmap"]).unwrap();
+    let _fenced = holder.ask(["at", "0", "close"]);
+    let theirs = next.opened();
+    assert_eq!(next.read(theirs, 8).as_deref(), Ok("logl4567"));
+}
+
+/// Nobody tells the view of such stores: who asks for the time is told the source's.
+#[test]
+fn when_a_file_was_stored_into_beside_a_backed_reader_shows_at_once() {
+    let world = World::new();
+    seed_large(&world, "f");
+    let [bare, seen] = [world.source(), world.view()].map(|dir| dir.join("f"));
+    let modified = |path: &Path| fs::metadata(path).unwrap().modified().unwrap();
+    let before = SystemTime::now() - Duration::from_secs(90);
+    fs::File::options().write(true).open(&bare).unwrap().set_modified(before).unwrap();
+    let mut actor = world.actor(&world.view());
+    actor.open("r", "f");
+    map(&mut actor);
+    assert_eq!(modified(&seen), before);
+    store(&mut actor, b'm');
+    assert_ne!(modified(&bare), before);
+    assert_eq!(modified(&seen), modified(&bare));
 }
 
 /// Who was let in when a lease ran out has the file: it is too late to give its name to a copy.

@@ -105,6 +105,41 @@ fn n7_the_next_is_let_in_when_the_last_write_of_a_broken_turn_has_ended() {
     world.script(world.home(), "umount source").run().success();
 }
 
+/// N7: a file that is set apart has its new name before the next is let in, also if a write was under
+/// way.
+#[test]
+fn n7_the_next_is_let_in_when_what_is_stored_late_has_lost_the_files_name() {
+    let mut world = World::bare();
+    let disk = Disk::below_the_source_of(&world);
+    world.start_broker([""; 0]);
+    let [source, view] = [world.source(), world.view()];
+    world.mount(&source, &view, [""; 0]);
+    world.seed("f", &"old".repeat(100_000));
+    let [mut holder, mut next] = [world.actor(&view), world.actor(&view)];
+    let reader = holder.open("r", "f");
+    let writer = holder.open("rw", "f");
+    holder.close(reader);
+    next.tell(["open", "rw", "f"]);
+    world.await_waiting("f", 1);
+    disk.freeze();
+    holder.tell_on("write", writer, &["last"]);
+    let server = world.server_of(&view).pid();
+    wait_until(SOON, "the write is under way", || kernel::is_in_call(server, libc::SYS_pwrite64));
+    for lock in world.board().held("f") {
+        world.gate(["break", &lock.ticket.to_string(), "--reason", "stuck"]).run().success();
+    }
+    disk.thaw();
+    assert_eq!(holder.answer().as_deref(), Ok("4"));
+    let theirs = next.opened();
+    next.write(theirs, "theirs").unwrap();
+    holder.on("store", writer, &["late"]).unwrap();
+    next.on("fsync", theirs, &[]).unwrap();
+    assert!(world.source_text("f").starts_with("theirs"));
+    drop((holder, next));
+    world.umount(&view);
+    world.script(world.home(), "umount source").run().success();
+}
+
 /// N7: the kernel has what is written in its cache before the view refuses it; nobody sees it there.
 #[test]
 fn n7_what_is_refused_to_who_lost_its_turn_is_not_seen_meanwhile() {

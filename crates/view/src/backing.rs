@@ -10,8 +10,10 @@
 //! before it was changed elsewhere. Who opens a file beside a handle that lost its turn, or soon
 //! after a change, passes the cache, so that it sees neither.
 //!
-//! It must hold: no handle that was opened in a turn writes past the view, unless the view was
-//! mounted to be fast ([`Policy::Everything`]): a backed handle cannot be fenced.
+//! It must hold: no handle that was opened in a turn writes past the view, unless it is known to
+//! ([`Way::Unfenced`]): a backed handle cannot be fenced. Of a view that was mounted to be fast
+//! ([`Policy::Everything`]) each may; of others what is written comes to the view, and only a mapping
+//! of a file that was backed already does not.
 
 use std::collections::hash_map::Entry;
 use std::sync::PoisonError;
@@ -73,6 +75,8 @@ pub(crate) struct Ways {
 struct Shared {
     way: SharedWay,
     handles: usize,
+    /// How many of them are [`Way::Unfenced`].
+    unfenced: usize,
 }
 
 enum SharedWay {
@@ -94,7 +98,8 @@ pub(crate) enum Way {
     Direct,
     /// As the other handles of the file.
     Shared,
-    /// As the other handles of the file, and what it writes does not come to the view.
+    /// As the other handles of the file, and what it writes, or stores in a mapping, does not come
+    /// to the view.
     Unfenced,
 }
 
@@ -154,11 +159,12 @@ impl Ways {
             Entry::Vacant(vacant) => {
                 let way =
                     backing.map_or(SharedWay::Cached, |(file, how)| SharedWay::Backed(file, how));
-                vacant.insert(Shared { way, handles: 0 })
+                vacant.insert(Shared { way, handles: 0, unfenced: 0 })
             }
         };
         let told = shared.way.told(opening, self.must_see(opening));
         shared.handles += usize::from(told.way != Way::Direct);
+        shared.unfenced += usize::from(told.way == Way::Unfenced);
         told
     }
 
@@ -170,6 +176,7 @@ impl Ways {
         let mut files = self.lock();
         let Entry::Occupied(mut shared) = files.entry(node) else { return };
         shared.get_mut().handles -= 1;
+        shared.get_mut().unfenced -= usize::from(way == Way::Unfenced);
         if shared.get().handles == 0 {
             let shared = shared.remove();
             drop(files);
@@ -179,9 +186,7 @@ impl Ways {
 
     /// Returns whether a file may change without the kernel's telling us.
     pub fn is_written_unseen(&self, node: NodeId) -> bool {
-        let files = self.lock();
-        let shared = files.get(&node);
-        shared.is_some_and(|shared| matches!(shared.way, SharedWay::Backed(_, Backed::ToWrite)))
+        self.lock().get(&node).is_some_and(|shared| shared.unfenced > 0)
     }
 
     fn wanted(&self, opening: Opening) -> Option<Backed> {
@@ -237,7 +242,12 @@ impl SharedWay {
                 let mut flags = OpenFlags::PASSTHROUGH;
                 let seen = to.writes() && (*how == Backed::ToRead || must_be_seen);
                 flags.set(OpenFlags::DIRECT_IO, seen);
-                let way = if to.writes() && !seen { Way::Unfenced } else { Way::Shared };
+                let way = match to {
+                    // A mapping of it is one of the source's file, whatever else is seen.
+                    Use::ReadWrite => Way::Unfenced,
+                    Use::Write if !seen => Way::Unfenced,
+                    Use::Read | Use::Write => Way::Shared,
+                };
                 Chosen { way, flags, backing: Some(backing.id()) }
             }
         }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use gate_fuse::{Errno, HandleId};
 
+use crate::backing::Way;
 use crate::handles::Handle;
 use crate::sync::{AtomicU32, Ordering};
 use crate::view::View;
@@ -86,7 +87,8 @@ impl Deref for InUse<'_> {
 
 impl Drop for InUse<'_> {
     fn drop(&mut self) {
-        if self.handle.fence.leave() {
+        // What is not fenced writes on though nobody is inside: see `view::oust`.
+        if self.handle.fence.leave() && self.handle.way != Way::Unfenced {
             self.view.end_turn(self.handle.end_turn(), None);
         }
     }

@@ -91,7 +91,7 @@ struct Turns {
     #[arg(long, value_enum, default_value_t = Mode::Default)]
     mode: Mode,
     /// Kill who writes past the view after its turn was taken away, where nothing else stops it:
-    /// with --mode fast, files above 64 MiB and files with several names
+    /// with --mode fast, or by a mapping, files above 64 MiB and files with several names
     #[arg(long)]
     kill: bool,
     /// Gate names or not, as in '*.log=none' or 'build/=gated'; may be repeated, the last one wins
