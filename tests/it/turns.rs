@@ -50,6 +50,43 @@ fn sixteen_processes_append_by_open_write_close_and_lose_nothing() {
     assert_eq!(world.source_text("f"), "0123456789".repeat(PROCESSES * TIMES));
 }
 
+/// N1: who makes a file without a name is its writer when it gets one. What never gets one takes no
+/// turn.
+#[test]
+fn n1_a_file_that_was_made_without_a_name_has_its_writer_when_it_gets_one() {
+    for mode in ["default", "strict", "fast"] {
+        let world = World::with_view(["--mode", mode]);
+        let [mut maker, mut next] = [(); 2].map(|()| world.actor(&world.view()));
+        let mut make = |line: &str| drop(maker.ask(line.split(' ')).unwrap());
+        make("at 0 open rwt! .");
+        assert!(world.board().locks.is_empty(), "{mode}: {:?}", world.board());
+        ["at 0 open rwt .", "at 0 write 4 0", "at 0 name f"].into_iter().for_each(&mut make);
+        next.tell(["open", "rw", "f"]);
+        world.await_waiting("f", 1);
+        ["at 0 pwrite 0 4 1", "at 0 close"].into_iter().for_each(make);
+        let theirs = next.opened();
+        assert_eq!(next.read(theirs, 9).as_deref(), Ok("bbbb"), "{mode}");
+    }
+}
+
+#[test]
+fn a_file_without_a_name_is_linked_as_on_the_bare_directory() {
+    let world = World::new();
+    let bare = world.home().join("bare");
+    fs::create_dir(&bare).unwrap();
+    let script = [
+        ["at 0 open rwt! .", "at 0 write 9 0", "at 0 name f", "at 0 close"],
+        ["at 1 open rwt .", "at 1 write 9 1", "at 1 name f", "at 1 name f"],
+        ["at 1 name g", "at 1 write 9 2", "at 1 fstat", "at 2 open wt missing"],
+        ["look f", "at 1 close", "unlink f", "tree ."],
+    ];
+    let [as_seen, as_bare] = [world.view(), bare].map(|dir| {
+        let mut actor = world.actor(&dir);
+        script.map(|lines| lines.map(|line| actor.ask(line.split(' '))))
+    });
+    assert_eq!(as_seen, as_bare);
+}
+
 /// N2: first come, first granted.
 #[test]
 fn writers_are_let_in_in_the_order_of_their_arrival() {

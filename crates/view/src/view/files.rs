@@ -3,8 +3,10 @@
 use std::ffi::{CStr, CString};
 use std::time::Duration;
 
+use gate_api::Ask;
 use gate_api::session::Quiet;
-use gate_core::lock::want::{Access, Node, Op, Want};
+use gate_core::lock::claim::Process;
+use gate_core::lock::want::{Access, Node, Op, Place, Want};
 use gate_fuse::{
     Caller, CopyFileRange, Errno, HandleId, NodeId, OpenFlags, Opened, Reply, Stale, Write,
 };
@@ -144,6 +146,16 @@ impl View {
         let Opening { node, access, .. } = opening;
         let process = opening.asker.process();
         let run: Run = Box::new(move |view, reply, turn, _| then(view, opening, reply, turn));
+        self.ask_in_line((process, node, access), ask, reply, run);
+    }
+
+    fn ask_in_line(
+        &self,
+        (process, node, access): (Option<Process>, NodeId, Access),
+        ask: Ask,
+        reply: Reply,
+        run: Run,
+    ) {
         match process {
             Some(process) => self.wait_in_line(Spot { process, node, access }, ask, reply, run),
             None => self.ask_briefly(ask, reply, Round::First, run),
@@ -326,29 +338,50 @@ impl View {
         let exclusive = flags | libc::O_EXCL.cast_unsigned();
         let make = Make { caller, mode, umask };
         let (found, file) = self.directory.create(parent, name, &make, exclusive)?;
+        self.tell_created(turn, &found)?;
+        Ok((found, file))
+    }
+
+    /// From now on a turn is one of the file that was made in it.
+    fn tell_created(&self, turn: Turn, found: &Found) -> Result<(), Errno> {
         if let Turn::Granted { owner } = turn {
             let key = self.directory.file_key(found.node)?;
             self.broker.created(owner, self.file_key(key));
         }
-        Ok((found, file))
+        Ok(())
     }
 
-    /// A file without a name is nobody else's until it is linked.
+    /// A file without a name is nobody else's until it is linked. Its turn is there by then.
     pub(super) fn tmpfile(&self, caller: Caller, parent: NodeId, creation: Creation, reply: Reply) {
         let Creation { flags, mode, umask } = creation;
         let asker = self.asker(caller.tid);
-        let make = Make { caller: &caller, mode, umask };
-        match self.directory.tmpfile(parent, &make, flags) {
-            Ok((found, file)) => {
-                let process = asker.process();
-                let user = User { process, agent: asker.agent, writes: true, executes: false };
-                self.guard_open(found.node, &user, Opens::Empty);
-                let opening = creation.opening(Turn::Ungated);
-                let opened = self.opened((found.node, user), Turn::Ungated, (file, opening));
-                reply.created(&self.entry(&found), &opened);
+        let process = asker.process();
+        let agent = asker.agent.clone();
+        let user = User { process, agent, writes: true, executes: false };
+        let run = move |view: &View, reply: Reply, turn: Turn, _: Round| {
+            let make = Make { caller: &caller, mode, umask };
+            let made = view.directory.tmpfile(parent, &make, flags);
+            match made.and_then(|made| view.tell_created(turn, &made.0).map(|()| made)) {
+                Ok((found, file)) => {
+                    view.guard_open(found.node, &user, Opens::Empty);
+                    let opening = creation.opening(turn);
+                    let opened = view.opened((found.node, user), turn, (file, opening));
+                    reply.created(&view.entry(&found), &opened);
+                }
+                Err(errno) => {
+                    view.end_turn(turn, None);
+                    reply.error(errno);
+                }
             }
-            Err(errno) => reply.error(errno),
+        };
+        if is_exclusive(flags) {
+            // It will never be linked.
+            return run(self, reply, Turn::Ungated, Round::Last);
         }
+        let nameless = Place { space: self.settings.space, path: None, node: Node::None };
+        let ask = self.ask(&asker, Want { op: Op::Create, places: vec![nameless] });
+        // Of the directory itself nobody waits to be a writer.
+        self.ask_in_line((process, parent, Access::Write), ask, reply, Box::new(run));
     }
 
     pub(super) fn read(&self, handle: HandleId, offset: u64, size: u32, reply: Reply) {
