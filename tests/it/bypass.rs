@@ -39,14 +39,18 @@ fn what_is_mounted_elsewhere_too_is_named_until_it_is_unmounted() {
     let mut world = with_broker();
     world.seed("d/f", "");
     let [source, twin] = [world.source(), world.twin()];
-    for (of, shows) in [("source", source.clone()), ("source/d", source.join("d"))] {
+    for (of, path, shows) in [
+        ("source", twin.clone(), source.clone()),
+        ("source/d", twin.clone(), source.join("d")),
+        (".", twin.join("source"), source.clone()),
+    ] {
         let bind = format!("mount --bind {of} twin; mount --make-private twin");
         world.script(world.home(), &bind).run().success();
         world.mount(&source, &source, [""; 0]);
         let found = way(&world, "other-mount").unwrap();
         assert_eq!(
-            (found["path"].as_str(), found["shows"].as_str()),
-            (twin.to_str(), shows.to_str())
+            [&found["path"], &found["shows"], &found["mount"]].map(Value::as_str),
+            [path.to_str(), shows.to_str(), twin.to_str()]
         );
         let mend = format!("`umount {}`", twin.display());
         assert!(mends(&world, &source).contains(&mend));
@@ -62,10 +66,13 @@ fn who_was_there_before_the_view_is_named_until_it_has_left() {
     let source = world.source();
     world.seed("d/f", "");
     fs::copy("/bin/cat", source.join("cat")).unwrap();
+    // To be called as Gate is makes nobody one of its programs.
+    fs::copy("/bin/cat", source.join("gate")).unwrap();
     for (there, has) in [
         ("cd source/d; read -r line", "working-directory"),
         ("exec 3>> source/d/f; read -r line", "open-file"),
         ("exec source/cat", "mapping"),
+        ("exec source/gate", "mapping"),
     ] {
         let mut shell = world.script(world.home(), there).start_with_input();
         let input = shell.stdin();
@@ -83,6 +90,18 @@ fn who_was_there_before_the_view_is_named_until_it_has_left() {
         assert_eq!(way(&world, "bare-use"), None, "who works in the view is not past it");
         world.umount(&source);
     }
+}
+
+#[test]
+fn servers_of_a_replaced_release_are_not_past_the_view() {
+    let mut world = World::bare_of_ordinary_user();
+    world.start_broker([""; 0]);
+    let [source, view] = [world.source(), world.view()];
+    world.mount(&source, &view, [""; 0]);
+    assert!(world.program("gate").starts_with(world.home()));
+    let upgrade = "cp bin/gate bin/new; mv bin/new bin/gate";
+    world.script(world.home(), upgrade).run().success();
+    assert_eq!(way(&world, "bare-use"), None);
 }
 
 #[test]

@@ -51,6 +51,9 @@ pub enum Bypass {
         /// What lies there: the source, or what of it.
         #[serde(with = "written")]
         shows: PathBuf,
+        /// The mount point of the mount that shows it.
+        #[serde(with = "written")]
+        mount: PathBuf,
         /// Who may go there.
         open_to: Access,
     },
@@ -109,12 +112,12 @@ pub fn find(views: impl IntoIterator<Item = Shown>) -> Vec<Bypasses> {
 fn ways(tables: &Tables, source: &Path) -> Vec<Bypass> {
     let (table, bare) = (tables.own(), Bare::of(tables.own(), source));
     let mut ways = Vec::new();
-    for Place { path, shows } in bare.places(table, Views::AsTheyAre) {
+    for Place { path, shows, mount } in bare.places(table, Views::AsTheyAre) {
         match Access::of(table, &path) {
             // Root gets everywhere.
             None | Some(Access::User(0)) => {}
             Some(open_to) if path == source => ways.push(Bypass::BarePath { open_to }),
-            Some(open_to) => ways.push(Bypass::OtherMount { path, shows, open_to }),
+            Some(open_to) => ways.push(Bypass::OtherMount { path, shows, mount, open_to }),
         }
     }
     let users = users_of(&bare, tables);
@@ -133,7 +136,7 @@ fn ways(tables: &Tables, source: &Path) -> Vec<Bypass> {
 pub fn users_of(bare: &Bare, tables: &Tables) -> Vec<User> {
     let mut users =
         processes::users_where(|grip| tables.spot(grip).is_some_and(|at| bare.has(&at)));
-    users.retain(|user| !processes::runs_own_program(user.pid));
+    users.retain(|user| !processes::is_of_gate(user.pid));
     users
 }
 
@@ -142,7 +145,7 @@ impl Bypass {
     pub fn text(&self) -> String {
         match self {
             Bypass::BarePath { open_to } => format!("its own path is open to {open_to}"),
-            Bypass::OtherMount { path, shows, open_to } => {
+            Bypass::OtherMount { path, shows, open_to, .. } => {
                 let (path, shows) = (path.display(), shows.display());
                 format!("{shows} is mounted bare at {path}, open to {open_to}")
             }
@@ -162,13 +165,19 @@ impl Bypass {
 
     /// Says how to close it, if it can be closed.
     pub fn closed_by(&self, source: &Path) -> Option<String> {
-        let source = source.display();
+        let hidden = "keep it in a directory that is open to root alone";
+        let covered =
+            |path: &Path| format!("`gate mount {}` puts a view over it; or {hidden}", path.display());
         Some(match self {
-            Bypass::BarePath { .. } => format!(
-                "`gate mount {source}` puts a view over it; or keep it in a directory that is open \
-                 to root alone"
-            ),
-            Bypass::OtherMount { path, .. } => format!("`umount {}`", path.display()),
+            Bypass::BarePath { .. } => covered(source),
+            // That shows more than what is to be closed.
+            Bypass::OtherMount { path, shows, mount, .. } if source.starts_with(mount) => {
+                match shows == source {
+                    true => covered(path),
+                    false => hidden.to_owned(),
+                }
+            }
+            Bypass::OtherMount { mount, .. } => format!("`umount {}`", mount.display()),
             Bypass::BareUse { .. } => {
                 "let them end, or leave the directory and close their files".to_owned()
             }

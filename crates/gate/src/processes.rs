@@ -17,6 +17,11 @@ use crate::output;
 /// The variables in which a process tree carries the name of its agent, and which tree it is.
 pub use gate_view::agent::{AGENT_VARIABLE, RUN_VARIABLE};
 
+/// What a server of a view has open …
+const DEVICE: &str = "/dev/fuse";
+/// … and what a broker, by its name.
+const JOURNAL_NAME: &str = "journal.sqlite";
+
 /// Somebody who uses something.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct User {
@@ -38,7 +43,7 @@ pub enum Use {
     /// Its working directory.
     WorkingDirectory,
     /// Its root directory.
-    Root,
+    RootDirectory,
     /// An open file.
     OpenFile,
     /// A file mapped to memory, or the program it runs.
@@ -50,7 +55,7 @@ impl Use {
     pub fn as_str(self) -> &'static str {
         match self {
             Use::WorkingDirectory => "working directory",
-            Use::Root => "root directory",
+            Use::RootDirectory => "root directory",
             Use::OpenFile => "open file",
             Use::Mapping => "mapped file",
         }
@@ -186,18 +191,36 @@ fn serves(pid: u32, point: &Path) -> bool {
     let is_told = words.any(|word| {
         dir.join(word) == point || is_left(word) && word.file_name() == point.file_name()
     });
-    is_told && first_link_below(&of.join("fd"), Path::new("/dev/fuse")).is_some()
+    is_told && has_open(&of, |path| path == Path::new(DEVICE))
 }
 
-/// Returns whether a process runs a program of this one's name: it is of Gate.
-pub fn runs_own_program(pid: u32) -> bool {
-    let program = |of: &str| {
-        let path = fs::read_link(format!("/proc/{of}/exe")).ok()?;
-        // The kernel says so of a program that was replaced since.
-        let name = path.file_name()?.as_bytes();
-        Some(name.strip_suffix(b" (deleted)").unwrap_or(name).to_owned())
-    };
-    program(&pid.to_string()).is_some_and(|name| program("self") == Some(name))
+/// Returns whether a process is of Gate: it runs this very program, or another release of it has it
+/// serve.
+pub fn is_of_gate(pid: u32) -> bool {
+    let [own, its] = ["self", &pid.to_string()].map(|of| Path::new("/proc").join(of));
+    // A name alone proves nothing, and costs less than what proves it.
+    program_name(&its).is_some_and(|name| program_name(&own) == Some(name))
+        && (program_file(&its).is_some_and(|file| program_file(&own) == Some(file))
+            || has_open(&its, is_of_server))
+}
+
+fn program_name(process: &Path) -> Option<Vec<u8>> {
+    let path = fs::read_link(process.join("exe")).ok()?;
+    // The kernel says so of a program that was replaced since.
+    let name = path.file_name()?.as_bytes();
+    Some(name.strip_suffix(b" (deleted)").unwrap_or(name).to_owned())
+}
+
+/// Returns which file a process runs; that asks no server of a file system.
+fn program_file(process: &Path) -> Option<(u32, u32, u64)> {
+    let exe = process.join("exe");
+    let found = statx(CWD, &exe, AtFlags::STATX_DONT_SYNC, StatxFlags::INO).ok()?;
+    Some((found.stx_dev_major, found.stx_dev_minor, found.stx_ino))
+}
+
+/// What servers of views and their guardians have open, and what brokers.
+fn is_of_server(path: &Path) -> bool {
+    path == Path::new(DEVICE) || path.file_name() == Some(OsStr::new(JOURNAL_NAME))
 }
 
 fn is_here(of: Process) -> bool {
@@ -222,7 +245,7 @@ fn grips_of(pid: u32) -> impl Iterator<Item = Grip> {
         let path = fs::read_link(&link).ok()?;
         Some(Grip { pid, has, path, way: Way::Link(link) })
     };
-    let places = [(Use::WorkingDirectory, of.join("cwd")), (Use::Root, of.join("root"))];
+    let places = [(Use::WorkingDirectory, of.join("cwd")), (Use::RootDirectory, of.join("root"))];
     let places = places.into_iter().filter_map(move |(has, link)| by_link(has, link));
     let fds = fs::read_dir(of.join("fd")).into_iter().flatten().flatten();
     let open = fds.filter_map(move |fd| by_link(Use::OpenFile, fd.path()));
@@ -236,9 +259,9 @@ impl Grip {
     }
 }
 
-fn first_link_below(dir: &Path, top: &Path) -> Option<PathBuf> {
-    let links = fs::read_dir(dir).ok()?.flatten();
-    links.filter_map(|link| fs::read_link(link.path()).ok()).find(|path| path.starts_with(top))
+fn has_open(process: &Path, is_meant: impl Fn(&Path) -> bool) -> bool {
+    let links = fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
+    links.filter_map(|link| fs::read_link(link.path()).ok()).any(|path| is_meant(&path))
 }
 
 fn mappings_of(pid: u32) -> impl Iterator<Item = Grip> {

@@ -31,6 +31,8 @@ pub struct Place {
     pub path: PathBuf,
     /// What of the source lies there.
     pub shows: PathBuf,
+    /// The mount point of the mount that shows it there.
+    pub mount: PathBuf,
 }
 
 /// Which views are reckoned with.
@@ -97,16 +99,16 @@ fn place(part: &Part, mount: &Mount, table: &[Mount]) -> Option<Place> {
     if mount.device != spot.device {
         return None;
     }
-    let place = match spot.path.strip_prefix(&mount.root) {
-        Ok(below) => Place { path: joined(&mount.point, below), shows: path.clone() },
+    let (path, shows) = match spot.path.strip_prefix(&mount.root) {
+        Ok(below) => (joined(&mount.point, below), path.clone()),
         Err(_) => {
             let below = mount.root.strip_prefix(&spot.path).ok()?;
-            Place { path: mount.point.clone(), shows: joined(path, below) }
+            (mount.point.clone(), joined(path, below))
         }
     };
     // Something else may be mounted over it: a view, for one.
-    let seen = mounts::innermost(table, &place.path)?;
-    (seen.id == mount.id).then_some(place)
+    let seen = mounts::innermost(table, &path)?;
+    (seen.id == mount.id).then(|| Place { path, shows, mount: mount.point.clone() })
 }
 
 #[cfg(test)]

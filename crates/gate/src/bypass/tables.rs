@@ -58,7 +58,7 @@ impl Tables {
                 continue;
             };
             let known = others.entry(namespace).or_insert_with(|| Table::of(pid));
-            if known.is_gates && !processes::runs_own_program(pid) {
+            if known.is_gates && !processes::is_of_gate(pid) {
                 (known.pid, known.is_gates) = (pid, false);
             }
         }
@@ -99,7 +99,7 @@ impl Tables {
 impl Table {
     fn of(pid: u32) -> Table {
         let table = fs::read(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
-        let is_gates = processes::runs_own_program(pid);
+        let is_gates = processes::is_of_gate(pid);
         Table { pid, is_gates, mounts: mounts::parse(&table) }
     }
 }

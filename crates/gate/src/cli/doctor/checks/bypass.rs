@@ -25,14 +25,21 @@ mod tests {
 
     #[test]
     fn each_way_is_told_with_what_closes_it_and_what_nothing_closes_is_no_fault() {
-        let mount = Bypass::OtherMount {
-            path: "/bind".into(),
-            shows: "/s".into(),
+        let other = |path: &str, shows: &str, mount: &str| Bypass::OtherMount {
+            path: path.into(),
+            shows: shows.into(),
+            mount: mount.into(),
             open_to: Access::Group(7),
         };
-        let open = Bypass::BarePath { open_to: Access::Everybody };
-        let ways = vec![open, mount, Bypass::Privileged { users: vec![0, 7] }];
-        let findings = all(&Bypasses { source: "/s".into(), ways });
+        let ways = vec![
+            Bypass::BarePath { open_to: Access::Everybody },
+            other("/bind", "/d/s", "/bind"),
+            other("/bind/s", "/d/s", "/bind"),
+            other("/e/s", "/d/s", "/"),
+            other("/d/x", "/d/s/x", "/d"),
+            Bypass::Privileged { users: vec![0, 7] },
+        ];
+        let findings = all(&Bypasses { source: "/d/s".into(), ways });
         let said: Vec<_> =
             findings.iter().map(|f| (f.level, f.found.as_str(), f.mend.as_deref())).collect();
         let expected = [
@@ -40,11 +47,29 @@ mod tests {
                 Level::Warn,
                 "its own path is open to everybody",
                 Some(
-                    "`gate mount /s` puts a view over it; or keep it in a directory that is open \
+                    "`gate mount /d/s` puts a view over it; or keep it in a directory that is open \
                      to root alone",
                 ),
             ),
-            (Level::Warn, "/s is mounted bare at /bind, open to group 7", Some("`umount /bind`")),
+            (Level::Warn, "/d/s is mounted bare at /bind, open to group 7", Some("`umount /bind`")),
+            (
+                Level::Warn,
+                "/d/s is mounted bare at /bind/s, open to group 7",
+                Some("`umount /bind`"),
+            ),
+            (
+                Level::Warn,
+                "/d/s is mounted bare at /e/s, open to group 7",
+                Some(
+                    "`gate mount /e/s` puts a view over it; or keep it in a directory that is open \
+                     to root alone",
+                ),
+            ),
+            (
+                Level::Warn,
+                "/d/s/x is mounted bare at /d/x, open to group 7",
+                Some("keep it in a directory that is open to root alone"),
+            ),
             (Level::Ok, "root and user 7 could unmount the view, or look into its server", None),
         ];
         assert_eq!(said, expected);
