@@ -166,8 +166,9 @@ impl Bypass {
     /// Says how to close it, if it can be closed.
     pub fn closed_by(&self, source: &Path) -> Option<String> {
         let hidden = "keep it in a directory that is open to root alone";
-        let covered =
-            |path: &Path| format!("`gate mount {}` puts a view over it; or {hidden}", path.display());
+        let covered = |path: &Path| {
+            format!("`gate mount {}` puts a view over it; or {hidden}", path.display())
+        };
         Some(match self {
             Bypass::BarePath { .. } => covered(source),
             // That shows more than what is to be closed.

@@ -148,16 +148,13 @@ impl Report {
         let mounts = mounts::all()
             .map_err(|error| Failure::new("cannot list the mounts", error, "is /proc mounted?"))?;
         let mounts: Vec<Mount> = mounts.into_iter().filter(|mount| mount.is_gated).collect();
-        let is_served = |source: &Path| broker.as_ref().is_none_or(|broker| broker.serves(source));
-        let served = mounts.iter().filter(|mount| is_served(&mount.source));
-        let bypasses = bypass::find(served.map(Shown::from).chain(private.iter().map(Shown::from)));
-        let mut mounts = View::all(&mounts);
-        // Of a dead one no broker knows any more.
-        mounts.retain(|view| is_served(Path::new(&view.source)) || view.state == DEAD);
+        let views = View::all(&mounts, broker.as_ref());
+        let shown = views.iter().map(|(mount, _)| Shown::from(*mount));
+        let bypasses = bypass::find(shown.chain(private.iter().map(Shown::from)));
         Ok(Report {
             version: 1,
             bypasses,
-            mounts,
+            mounts: views.into_iter().map(|(_, view)| view).collect(),
             private,
             broker,
             trouble,
@@ -237,10 +234,17 @@ impl Broker {
         }
     }
 
-    /// A mount's name is its source, which lies in one of the broker's.
-    fn serves(&self, source: &Path) -> bool {
+    /// Returns whether a view is one of its own, by the word of the view, or else by the source: a
+    /// view may have come to it by another address, or say nothing.
+    fn has(&self, view: &View, outcome: &Outcome) -> bool {
         let sources = self.spaces.iter().map(|space| Path::new(&space.source));
-        sources.filter(|served| !served.as_os_str().is_empty()).any(|at| source.starts_with(at))
+        let mut sources = sources.filter(|source| !source.as_os_str().is_empty());
+        match outcome {
+            // Of a dead one no broker knows any more.
+            Outcome::Answer(Answer::Dead) => true,
+            Outcome::Answer(Answer::Serves(served)) if served.broker == self.address => true,
+            _ => sources.any(|at| Path::new(&view.source).starts_with(at)),
+        }
     }
 
     fn text(&self) -> String {
@@ -291,8 +295,8 @@ impl From<&Private> for Shown {
 }
 
 impl View {
-    /// Returns the uppermost of each mount point, and how it is.
-    fn all(mounts: &[Mount]) -> Vec<View> {
+    /// Returns the uppermost of each mount point, if a broker is named those of it, and how it is.
+    fn all<'a>(mounts: &'a [Mount], broker: Option<&Broker>) -> Vec<(&'a Mount, View)> {
         let points: Vec<PathBuf> = mounts.iter().map(|mount| mount.point.clone()).collect();
         if points.is_empty() {
             return Vec::new();
@@ -302,7 +306,8 @@ impl View {
             let mount = mounts::uppermost(mounts, &found.point)?;
             let text = |path: &Path| path.display().to_string();
             let (mountpoint, source) = (text(&mount.point), text(&mount.source));
-            Some(View { mountpoint, source, state: state_of(&found.outcome) })
+            let view = View { mountpoint, source, state: state_of(&found.outcome) };
+            broker.is_none_or(|of| of.has(&view, &found.outcome)).then_some((mount, view))
         });
         views.collect()
     }

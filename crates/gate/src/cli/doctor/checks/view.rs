@@ -102,12 +102,16 @@ mod tests {
     #[test]
     fn a_view_that_answers_is_as_good_as_its_broker() {
         let served = |served| Outcome::Answer(Answer::Serves(served));
-        let serves = |pid, broker_gone| served(Served { pid, broker_gone, source_removed: false });
+        let broker = || "/b".to_owned();
+        let serves = |pid, broker_gone| {
+            served(Served { pid, broker: broker(), broker_gone, source_removed: false })
+        };
         check(serves(Some(7), None), Level::Ok, "process 7");
         check(serves(None, None), Level::Ok, "another pid namespace");
         let gone = Some(("nobody there".to_owned(), "`gate daemon start`".to_owned()));
         check(serves(Some(7), gone), Level::Fail, "waits: nobody there `gate daemon start`");
-        let removed = Served { pid: Some(7), broker_gone: None, source_removed: true };
+        let removed =
+            Served { pid: Some(7), broker: broker(), broker_gone: None, source_removed: true };
         check(served(removed), Level::Fail, "was removed, and nothing can be made in it `gate um");
     }
 

@@ -68,6 +68,8 @@ pub enum Answer {
 pub struct Served {
     /// Its server, if that is of this pid namespace.
     pub pid: Option<u32>,
+    /// Where its broker listens, for people.
+    pub broker: String,
     /// Why its broker cannot be reached and what helps, if nobody listens there.
     pub broker_gone: Option<(String, String)>,
     /// Whether the directory behind it was removed.
@@ -79,6 +81,7 @@ pub fn ask(point: &Path) -> Answer {
     match About::of(point) {
         Ok(about) => Answer::Serves(Served {
             pid: Some(about.pid).filter(|_| about.pid_namespace == process::namespace()),
+            broker: about.address().to_string(),
             broker_gone: broker_gone(&about),
             source_removed: is_removed(point),
         }),
