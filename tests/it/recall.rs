@@ -44,6 +44,34 @@ fn n7_a_broken_lock_is_fenced_and_its_holder_learns_why() {
     assert!(told.contains("somebody broke it: it is stuck"), "{told}");
 }
 
+/// Not only who asks about the very path.
+#[test]
+fn status_tells_whose_turns_were_taken_away_lately_and_why() {
+    let world = World::new();
+    let status = || -> Value {
+        serde_json::from_str(&world.gate(["status", "--json"]).run().success()).unwrap()
+    };
+    assert_eq!(status()["lately"], json!([]));
+    let (_holder, _fd, mut waiter) = held_and_waited_for(&world);
+    let path = world.view().join("f");
+    let break_it = || {
+        let said = ["--reason", "it is stuck"];
+        world.gate(["break".as_ref(), path.as_os_str()]).args(said).run().success();
+    };
+    break_it();
+    waiter.opened();
+    break_it();
+    let told = world.gate(["status"]).run().success();
+    let lately: Vec<&str> = told.lines().filter(|line| line.contains("it is stuck")).collect();
+    assert!(lately[0].starts_with("lately ") && lately.len() == 2, "{told}");
+    assert!(lately[0].contains("open f to write (ticket 1) lost its turn: somebody broke it"));
+    let lately = status()["lately"].take();
+    let events: Vec<Value> =
+        lately.as_array().unwrap().iter().map(|e| e["event"].clone()).collect();
+    assert_eq!(events, ["revoked", "revoked"], "{lately}");
+    assert_eq!((&lately[0]["path"], &lately[0]["said"]), (&json!("f"), &json!("it is stuck")));
+}
+
 #[test]
 fn n7_who_was_asked_to_let_go_and_did_not_is_fenced() {
     let world = World::new();

@@ -24,7 +24,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use gate_api::wire::{Happening, LogPage, Record, Stretch};
+use gate_api::wire::{Fate, Happening, LogPage, Record, Stretch};
 use gate_core::id::Epoch;
 use gate_core::path::ViewPath;
 use prometheus_client::metrics::counter::Counter;
@@ -90,6 +90,8 @@ pub(crate) enum Filter {
     Beneath { space: String, path: ViewPath },
     /// What somebody may ask about of a path, what is beneath it and what is above.
     OddAt { space: String, path: ViewPath },
+    /// Turns that were taken away, wherever.
+    TakenAway,
 }
 
 impl Audit {
@@ -159,7 +161,7 @@ impl Filter {
     fn kind(&self) -> Kind {
         match self {
             Filter::All | Filter::Beneath { .. } => Kind::All,
-            Filter::OddAt { .. } => Kind::Odd,
+            Filter::OddAt { .. } | Filter::TakenAway => Kind::Odd,
         }
     }
 
@@ -176,6 +178,9 @@ impl Filter {
                     named.beneath(path).is_some() || path.beneath(named).is_some()
                 };
                 record.is_odd() && touches(record, space, near)
+            }
+            Filter::TakenAway => {
+                matches!(record.what, Happening::Claim { became: Fate::Revoked { .. }, .. })
             }
         }
     }

@@ -22,7 +22,7 @@ pub enum Query {
         /// Only those with a later ticket: the next page.
         after: u64,
     },
-    /// All about one path.
+    /// All about one path. About everything: the turns that were taken away lately, and no lines.
     Why { scope: Scope },
     /// How the broker is.
     Status,

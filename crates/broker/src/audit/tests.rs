@@ -263,9 +263,12 @@ fn the_past_of_a_path_is_what_is_odd_at_above_and_beneath_it() {
     pen.note(claim("t", "d/e", deadlock()));
     pen.hand_over();
     let filter = Filter::OddAt { space: "s".into(), path: ViewPath::parse(b"d/e").unwrap() };
-    let page = ask_within(&audit, filter, Stretch::UpTo(None), Duration::ZERO);
-    let numbers: Vec<u64> = page.entries.iter().map(|entry| entry.cursor.number).collect();
-    assert_eq!(numbers, [2, 3, 4]);
+    let numbers = |filter| -> Vec<u64> {
+        let page = ask_within(&audit, filter, Stretch::UpTo(None), Duration::ZERO);
+        page.entries.iter().map(|entry| entry.cursor.number).collect()
+    };
+    assert_eq!(numbers(filter), [2, 3, 4]);
+    assert_eq!(numbers(Filter::TakenAway), [2]);
 }
 
 #[test]

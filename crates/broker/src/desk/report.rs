@@ -66,7 +66,12 @@ impl Desk {
         let Some(why) = self.why(scope) else {
             return self.answered(connection, id, Reply::Unknown);
         };
-        let filter = Filter::OddAt { space: why.space.clone(), path: why.path.clone() };
+        let filter = match scope {
+            Scope::Everything => Filter::TakenAway,
+            Scope::Within { .. } | Scope::Absolute(_) => {
+                Filter::OddAt { space: why.space.clone(), path: why.path.clone() }
+            }
+        };
         let inbox = self.inbox.clone();
         self.log.ask(Question {
             filter,
@@ -123,6 +128,10 @@ impl Desk {
     }
 
     fn why(&self, scope: &Scope) -> Option<Why> {
+        if *scope == Scope::Everything {
+            let (space, path) = (String::new(), ViewPath::root());
+            return Some(Why { space, path, lines: Vec::new(), past: Vec::new() });
+        }
         let (space, path) = self.resolve(scope)?;
         let is_hold =
             |ticket: &Ticket| self.claim_of(*ticket).is_some_and(|claim| claim.want().op.is_hold());

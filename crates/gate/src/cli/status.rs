@@ -1,5 +1,7 @@
 //! `gate status`
 
+mod lately;
+
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fmt::Write as _;
@@ -22,6 +24,7 @@ use crate::config::Settings;
 use crate::failure::{Exit, Failure};
 use crate::output::{self, Table};
 use crate::reach::{BrokerFlags, Deaf, Wanted};
+use lately::Lately;
 
 /// What is said of a view that works …
 const FINE: &str = "ok";
@@ -56,6 +59,7 @@ struct Report {
     mounts: Vec<View>,
     private: Vec<Private>,
     bypasses: Vec<Bypasses>,
+    lately: Lately,
     limits: BTreeMap<String, u64>,
     sudo: String,
 }
@@ -132,6 +136,7 @@ impl Report {
         let deaf: Arc<dyn Watcher> = Arc::new(Deaf);
         let mut limits = Limit::ALL.map(|(limit, most)| (limit.to_string(), most as u64)).to_vec();
         let mut private = Vec::new();
+        let mut lately = Lately::default();
         let (broker, trouble) = match wanted.reach(&client, &deaf) {
             Ok(None) => (None, None),
             Err(unreached) => (None, Some(unreached.error.to_string())),
@@ -140,6 +145,7 @@ impl Report {
                     // It has bounds of its own beside those of locks.
                     limits.clone_from(&status.limits);
                     private.extend(status.private.iter().map(Private::new));
+                    lately = Lately::ask(&reached.session);
                     (Some(Broker::new(reached.address.to_string(), status)), None)
                 }
                 Err(error) => (None, Some(QueryError::to_string(&error))),
@@ -154,6 +160,7 @@ impl Report {
         Ok(Report {
             version: 1,
             bypasses,
+            lately,
             mounts: views.into_iter().map(|(_, view)| view).collect(),
             private,
             broker,
@@ -169,6 +176,7 @@ impl Report {
             (None, Some(trouble)) => format!("broker   none: {trouble}\n"),
             (None, None) => "broker   none runs; `gate mount R M` starts one\n".to_owned(),
         };
+        text.push_str(&self.lately.text());
         let mut table = Table::new(["VIEW", "SOURCE", "STATE"]);
         for view in &self.mounts {
             table.row([view.mountpoint.clone(), view.source.clone(), view.state.to_owned()]);
