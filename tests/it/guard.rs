@@ -262,7 +262,10 @@ fn a_view_that_is_killed_while_it_keeps_leaves_a_store_that_is_whole() {
             let id = version["id"].to_string();
             let to = world.home().join("out");
             let to = to.to_str().unwrap();
-            world.gate(["restore", "source/f", "--version", &id, "--to", to]).run().success();
+            world
+                .gate(["restore", "source/f", "--version", &id, "--to", to, "--force"])
+                .run()
+                .success();
             assert_eq!(fs::metadata(to).unwrap().len(), text.len() as u64);
         }
         versions.len()
@@ -311,6 +314,29 @@ fn a_restore_takes_its_turn_and_brings_back_removed_files() {
     assert_eq!(world.source_text("f"), "bob's");
     let refusal = world.gate(["restore", "source/f"]).run().refusal();
     assert!(refusal.contains("without taking a turn"), "{refusal}");
+}
+
+/// A restore destroys nothing unasked, elsewhere neither.
+#[test]
+fn a_restore_to_a_file_that_has_something_in_it_is_refused_unless_forced() {
+    let world = World::new();
+    let (mut ada, _bob) = ada_is_behind(&world);
+    overwrite(&mut ada, "open").unwrap();
+    let restore = |to: &str| world.gate(["restore", "view/f", "--to", to]);
+    restore("out").run().success();
+    let out = world.home().join("out");
+    assert_eq!(fs::read_to_string(&out).unwrap(), "bob's");
+    fs::write(&out, "mine and longer").unwrap();
+    let refusal = restore("out").run().refusal();
+    assert!(refusal.contains("something in out") && refusal.contains("--force"), "{refusal}");
+    assert_eq!(fs::read_to_string(&out).unwrap(), "mine and longer");
+    restore("out").args(["--force"]).run().success();
+    assert_eq!(fs::read_to_string(&out).unwrap(), "bob's");
+    let script = "mkfifo -m 600 pipe; cat pipe & \"$0\" restore view/f --to pipe; wait";
+    let gate = [world.program("gate")];
+    let read = world.script(world.home(), script).args(gate).run().success();
+    let pipe = fs::metadata(world.home().join("pipe")).unwrap();
+    assert_eq!((read.as_str(), pipe.mode() & 0o777), ("bob's", 0o600), "a pipe stays what it is");
 }
 
 #[test]

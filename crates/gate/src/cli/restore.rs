@@ -35,6 +35,9 @@ pub struct Args {
     /// Write it to another file, or with - to standard output
     #[arg(long, value_name = "FILE")]
     to: Option<PathBuf>,
+    /// Replace the FILE if there is something in it, which is not kept
+    #[arg(long, requires = "to")]
+    force: bool,
     /// Write JSON
     #[arg(long)]
     json: bool,
@@ -82,8 +85,7 @@ impl Args {
             .map_err(|error| self.cannot(error, "`--list` shows the others"))?;
         match &self.to {
             Some(to) if to == Path::new("-") => write_out(content)?,
-            Some(to) => write_to(to, content, &version.record.file)
-                .map_err(|error| self.cannot(error, format!("check {}", to.display())))?,
+            Some(to) => self.write_to(to, content, &version.record.file)?,
             None => {
                 let replaced = self.put_back(&kept, version, content)?;
                 self.tell(version, replaced)?;
@@ -171,6 +173,23 @@ impl Args {
         Ok(Some(added.id))
     }
 
+    fn write_to(&self, to: &Path, mut from: File, facts: &Facts) -> Result<(), Failure> {
+        let failed = |error: io::Error| self.cannot(error, format!("check {}", to.display()));
+        let mut options = OpenOptions::new();
+        let options = options.write(true).create(true).truncate(false).mode(0o600);
+        let mut file = options.open(to).map_err(failed)?;
+        let present = file.metadata().map_err(failed)?;
+        if !present.is_file() {
+            // A device or a pipe stays what it is.
+            return io::copy(&mut from, &mut file).map(drop).map_err(failed);
+        }
+        if present.len() > 0 && !self.force {
+            let cause = format!("there is something in {}, which would be lost", to.display());
+            return Err(self.cannot(cause, "choose another name, or replace it: --force"));
+        }
+        fill(&mut file, from, facts).map_err(failed)
+    }
+
     fn tell(&self, version: &Version, replaced: Option<u64>) -> Result<(), Failure> {
         let path = self.path.display().to_string();
         if self.json {
@@ -218,14 +237,13 @@ fn replace(file: &mut File, mut from: File, facts: &Facts) -> io::Result<()> {
     file.sync_all()
 }
 
-fn write_to(to: &Path, mut from: File, facts: &Facts) -> io::Result<()> {
-    let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(to)?;
-    io::copy(&mut from, &mut file)?;
-    resemble(&file, &from, facts)?;
+fn fill(file: &mut File, mut from: File, facts: &Facts) -> io::Result<()> {
+    file.set_len(0)?;
+    io::copy(&mut from, file)?;
+    resemble(file, &from, facts)?;
     let modified = Timespec { tv_sec: facts.modified_s, tv_nsec: facts.modified_ns.into() };
     let times = Timestamps { last_access: modified, last_modification: modified };
-    Ok(rustix::fs::futimens(&file, &times)?)
+    Ok(rustix::fs::futimens(&*file, &times)?)
 }
 
 fn write_out(mut from: File) -> Result<(), Failure> {
