@@ -2,12 +2,16 @@
 
 use std::ffi::OsString;
 use std::fs::{self, Permissions};
+use std::net::{Ipv4Addr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use gate_tests::World;
-use gate_tests::run::Run;
+use gate_tests::run::{Run, Running};
+use gate_tests::wait::{SOON, wait_until};
 use gate_tests::world::{ORDINARY_USER, User};
+use rustix::process::Signal;
 use serde_json::json;
 
 const READ: &str = "read-read-read-0123456789abcdefgh";
@@ -157,4 +161,59 @@ fn in_a_network_of_its_own(world: &World, script: &str) -> Run {
     let path: OsString = std::env::join_paths(path).unwrap();
     let words = [flags, "bash", "-euo", "pipefail", "-c", script];
     world.command("unshare".as_ref()).args(words).env("PATH", path)
+}
+
+#[test]
+fn a_flood_over_tcp_leaves_descriptors_for_who_comes_by_the_socket() {
+    let world = World::bare_of_ordinary_user();
+    let broker = broker_with_few_descriptors(&world);
+    let port = world.http().port;
+    let flood: Vec<TcpStream> =
+        (0..200).map(|_| TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap()).collect();
+    wait_until(SOON, "the flood is turned away", || broker.so_far().contains("turned away"));
+    let locks = world.gate(["locks", "--json"]);
+    let locks = locks.without_env("GATE_BROKER_HOST").without_env("GATE_BROKER_PORT").run();
+    assert!(locks.success().contains("\"locks\""));
+    assert_eq!(broker.so_far().matches("turned away").count(), 1, "{}", broker.so_far());
+    drop(flood);
+    let mut answered = || world.http().get("/v1/locks/status").status == 200;
+    wait_until(SOON, "who comes after the flood is let in", &mut answered);
+    end(broker);
+}
+
+#[test]
+fn without_descriptors_the_broker_says_so_once_and_goes_on_when_there_are_some() {
+    let world = World::bare_of_ordinary_user();
+    let broker = broker_with_few_descriptors(&world);
+    let socket = world.state().join("gate.sock");
+    let crowd: Vec<UnixStream> = (0..200).map(|_| UnixStream::connect(&socket).unwrap()).collect();
+    wait_until(SOON, "no descriptor is left", || broker.so_far().contains("a client could not"));
+    let waiting = world.http().send("GET", "/v1/locks/status", b"");
+    let told = || broker.so_far().matches("an HTTP client could not be let in").count();
+    wait_until(SOON, "it is told that there is none for HTTP", || told() > 0);
+    // By the socket it is told anew each second: until then HTTP tried some times.
+    let by_socket = || broker.so_far().matches(" a client could not be let in").count();
+    let before = by_socket();
+    wait_until(SOON, "time has passed", || by_socket() > before);
+    assert_eq!(told(), 1);
+    drop(crowd);
+    assert_eq!(waiting.reply(SOON).status, 200);
+    end(broker);
+}
+
+/// Starts a broker that may have 128 files open.
+fn broker_with_few_descriptors(world: &World) -> Running {
+    // Root would raise the limit.
+    let broker = world.command("prlimit".as_ref()).args(["--nofile=128"]);
+    let broker = broker.args([world.program("gate").as_os_str(), "broker".as_ref()]).start();
+    wait_until(SOON, "the broker listens", || {
+        assert!(broker.is_running(), "the broker ended: {}", broker.so_far());
+        TcpStream::connect((Ipv4Addr::LOCALHOST, world.http().port)).is_ok()
+    });
+    broker
+}
+
+fn end(broker: Running) {
+    broker.signal(Signal::TERM);
+    assert_eq!(broker.finish(SOON).code, Some(0));
 }

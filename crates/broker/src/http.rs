@@ -15,7 +15,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
@@ -25,6 +25,7 @@ use rustix::net::sockopt;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
+use crate::bounds::TcpConnections;
 use crate::mail::Inbox;
 use guard::Peer;
 use room::{NoRoom, Place, Room};
@@ -41,6 +42,10 @@ const UNREAD_MAX: Duration = Duration::from_secs(30);
 /// After how long of silence the system asks whether the other machine is there, how often, and
 /// how many questions may stay unanswered.
 const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(10), Duration::from_secs(5), 3);
+/// How soon after a client could not be let in the next attempt is made.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How often it is told at most that clients are turned away.
+const TOLD_PAUSE: Duration = Duration::from_secs(60);
 
 /// The running interface; it ends when this is dropped.
 pub(crate) struct Http {
@@ -131,7 +136,8 @@ async fn serve(listener: TcpListener, router: axum::Router, mut stopped: oneshot
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "the HTTP interface cannot listen"),
     };
-    let room = Room::new();
+    let room = Room::new(TcpConnections::of_this_process());
+    let mut told_at: Option<Instant> = None;
     loop {
         let vacancy = tokio::select! {
             _ = &mut stopped => return,
@@ -139,19 +145,35 @@ async fn serve(listener: TcpListener, router: axum::Router, mut stopped: oneshot
         };
         let (stream, peer) = tokio::select! {
             _ = &mut stopped => return,
-            accepted = listener.accept() => match accepted {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    tracing::warn!(%error, "an HTTP client could not be let in");
-                    tokio::task::yield_now().await;
-                    continue;
-                }
-            },
+            accepted = accept(&listener) => accepted,
         };
         match room.place(vacancy, peer.ip()) {
             Ok(place) => drop(tokio::spawn(converse(stream, Peer(peer), place, router.clone()))),
-            Err(NoRoom) => turn_away(&stream, peer),
+            Err(NoRoom(limit)) => {
+                if told_at.is_none_or(|at| at.elapsed() >= TOLD_PAUSE) {
+                    tracing::warn!(%peer, limit, "clients are turned away");
+                    told_at = Some(Instant::now());
+                }
+                turn_away(&stream, limit);
+            }
         }
+    }
+}
+
+/// Waits for the next client. One for whom the system has no room, such as a descriptor, stays before
+/// the door, and says nothing of when there is some.
+async fn accept(listener: &tokio::net::TcpListener) -> (TcpStream, SocketAddr) {
+    let mut is_told = false;
+    loop {
+        match listener.accept().await {
+            Ok(accepted) => return accepted,
+            Err(error) if !is_told => {
+                tracing::warn!(%error, "an HTTP client could not be let in");
+                is_told = true;
+            }
+            Err(_) => {}
+        }
+        tokio::time::sleep(ACCEPT_PAUSE).await;
     }
 }
 
@@ -191,9 +213,8 @@ fn watch_over(stream: &TcpStream) -> io::Result<()> {
 }
 
 /// Says why there is no room, if that can be said at once.
-fn turn_away(stream: &TcpStream, peer: SocketAddr) {
-    tracing::warn!(%peer, "a client was turned away: its machine has too many connections");
-    let body = "{\"error\":\"limit: tcp-connections-per-address\"}";
+fn turn_away(stream: &TcpStream, limit: &str) {
+    let body = format!("{{\"error\":\"limit: {limit}\"}}");
     let head = "HTTP/1.1 429 Too Many Requests\r\nConnection: close\r\n\
                 Content-Type: application/json";
     let answer = format!("{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len());

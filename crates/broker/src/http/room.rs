@@ -1,4 +1,4 @@
-//! Room for connections: in all, for frames, and for each other machine.
+//! Room for connections: in all, for frames, and for each machine.
 //!
 //! A [`Place`] goes with its connection, also when that is handed to the deciding thread, and frees
 //! its room when it is dropped.
@@ -9,31 +9,41 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rustc_hash::FxHashMap;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::bounds::{TCP_CONNECTIONS_MAX, TCP_CONNECTIONS_PER_ADDRESS_MAX, TCP_SESSIONS_MAX};
+use crate::bounds::{self, TCP_SESSIONS_MAX, TcpConnections};
 
 /// Bits of an IPv6 address that are one machine's, or one household's.
 const NETWORK_BITS: u32 = 64;
 
 pub(super) struct Room {
+    most: TcpConnections,
     all: Arc<Semaphore>,
     frames: Arc<Semaphore>,
-    elsewhere: Arc<Elsewhere>,
+    counts: Arc<Counts>,
 }
 
-/// How many connections each other machine has.
-type Elsewhere = Mutex<FxHashMap<IpAddr, usize>>;
+/// Where a client is.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Machine {
+    /// Here.
+    This,
+    /// At this address, or in this network.
+    Other(IpAddr),
+}
+
+/// How many connections each machine has.
+type Counts = Mutex<FxHashMap<Machine, usize>>;
 
 /// A connection's place.
 pub(crate) struct Place {
     _all: OwnedSemaphorePermit,
-    _of: Option<Counted>,
+    _of: Counted,
     frames: Arc<Semaphore>,
 }
 
 /// A place among those of one machine.
 struct Counted {
-    machine: IpAddr,
-    elsewhere: Arc<Elsewhere>,
+    machine: Machine,
+    counts: Arc<Counts>,
 }
 
 /// The place of a connection that speaks frames.
@@ -42,15 +52,16 @@ pub(crate) struct FramesPlace {
     _frames: OwnedSemaphorePermit,
 }
 
-/// There is no room for another of the kind.
-pub(super) struct NoRoom;
+/// There is no room for another of the kind: the bound's name.
+pub(super) struct NoRoom(pub &'static str);
 
 impl Room {
-    pub fn new() -> Room {
+    pub fn new(most: TcpConnections) -> Room {
         Room {
-            all: Arc::new(Semaphore::new(TCP_CONNECTIONS_MAX)),
+            most,
+            all: Arc::new(Semaphore::new(most.all)),
             frames: Arc::new(Semaphore::new(TCP_SESSIONS_MAX)),
-            elsewhere: Arc::default(),
+            counts: Arc::default(),
         }
     }
 
@@ -61,10 +72,12 @@ impl Room {
 
     /// Gives a connection its place, if its machine may have another.
     pub fn place(&self, vacancy: OwnedSemaphorePermit, peer: IpAddr) -> Result<Place, NoRoom> {
-        let counted = match machine(peer) {
-            Some(machine) => Some(Counted::new(machine, &self.elsewhere).ok_or(NoRoom)?),
-            None => None,
+        let machine = Machine::of(peer);
+        let (limit, most) = match machine {
+            Machine::This => (bounds::TCP_FROM_HERE, self.most.from_here),
+            Machine::Other(_) => (bounds::TCP_PER_ADDRESS, self.most.per_address),
         };
+        let counted = Counted::new(machine, most, &self.counts).ok_or(NoRoom(limit))?;
         Ok(Place { _all: vacancy, _of: counted, frames: self.frames.clone() })
     }
 }
@@ -78,20 +91,20 @@ impl Place {
 }
 
 impl Counted {
-    fn new(machine: IpAddr, elsewhere: &Arc<Elsewhere>) -> Option<Counted> {
-        let mut counts = lock(elsewhere);
-        let count = counts.entry(machine).or_default();
-        if *count >= TCP_CONNECTIONS_PER_ADDRESS_MAX {
+    fn new(machine: Machine, most: usize, counts: &Arc<Counts>) -> Option<Counted> {
+        let mut counted = lock(counts);
+        let count = counted.entry(machine).or_default();
+        if *count >= most {
             return None;
         }
         *count += 1;
-        Some(Counted { machine, elsewhere: elsewhere.clone() })
+        Some(Counted { machine, counts: counts.clone() })
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        let mut counts = lock(&self.elsewhere);
+        let mut counts = lock(&self.counts);
         if let Some(count) = counts.get_mut(&self.machine) {
             *count -= 1;
             if *count == 0 {
@@ -101,20 +114,21 @@ impl Drop for Counted {
     }
 }
 
-/// Returns what stands for another machine; this one is not counted.
-fn machine(peer: IpAddr) -> Option<IpAddr> {
-    match peer.to_canonical() {
-        here if here.is_loopback() => None,
-        IpAddr::V4(address) => Some(address.into()),
-        IpAddr::V6(address) => {
-            let network = address.to_bits() >> NETWORK_BITS << NETWORK_BITS;
-            Some(IpAddr::V6(network.into()))
+impl Machine {
+    fn of(peer: IpAddr) -> Machine {
+        match peer.to_canonical() {
+            here if here.is_loopback() => Machine::This,
+            IpAddr::V4(address) => Machine::Other(address.into()),
+            IpAddr::V6(address) => {
+                let network = address.to_bits() >> NETWORK_BITS << NETWORK_BITS;
+                Machine::Other(IpAddr::V6(network.into()))
+            }
         }
     }
 }
 
-fn lock(elsewhere: &Elsewhere) -> MutexGuard<'_, FxHashMap<IpAddr, usize>> {
-    elsewhere.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(counts: &Counts) -> MutexGuard<'_, FxHashMap<Machine, usize>> {
+    counts.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -126,12 +140,14 @@ mod tests {
         room.place(vacancy, peer.parse().unwrap()).ok()
     }
 
+    fn room() -> Room {
+        Room::new(TcpConnections { all: 12, from_here: 6, per_address: 3 })
+    }
+
     #[test]
     fn one_machine_leaves_room_for_the_others() {
-        let room = Room::new();
-        let mut own: Vec<Place> = (0..TCP_CONNECTIONS_PER_ADDRESS_MAX)
-            .map(|_| place(&room, "2001:db8::1").unwrap())
-            .collect();
+        let room = room();
+        let mut own: Vec<Place> = (0..3).map(|_| place(&room, "2001:db8::1").unwrap()).collect();
         assert!(place(&room, "2001:db8::2").is_none(), "the same network");
         assert!(place(&room, "2001:db8:0:1::1").is_some());
         assert!(place(&room, "192.0.2.1").is_some());
@@ -139,18 +155,35 @@ mod tests {
         own.pop();
         own.push(place(&room, "2001:db8::2").unwrap());
         drop(own);
-        assert!(lock(&room.elsewhere).is_empty());
-        assert_eq!(room.all.available_permits(), TCP_CONNECTIONS_MAX);
+        assert!(lock(&room.counts).is_empty());
+        assert_eq!(room.all.available_permits(), 12);
+    }
+
+    #[test]
+    fn this_machine_leaves_room_for_the_others() {
+        let room = room();
+        let here = ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"];
+        let own: Vec<_> = here.iter().cycle().take(6).map(|peer| place(&room, peer)).collect();
+        assert!(own.iter().all(Option::is_some));
+        assert!(here.iter().all(|peer| place(&room, peer).is_none()));
+        assert!(place(&room, "192.0.2.1").is_some());
     }
 
     #[test]
     fn frames_have_room_of_their_own() {
-        let room = Room::new();
+        let room = room();
         let one = Arc::new(place(&room, "127.0.0.1").unwrap());
         let mut all: Vec<_> = (0..TCP_SESSIONS_MAX).map(|_| one.clone().for_frames()).collect();
         assert!(all.iter().all(Option::is_some));
         assert!(one.clone().for_frames().is_none());
         all.pop();
         assert!(one.for_frames().is_some());
+    }
+
+    #[test]
+    fn connections_leave_half_of_the_files_that_a_broker_may_open() {
+        let most = |files| TcpConnections::with_files(files).all;
+        assert_eq!([most(None), most(Some(1 << 20)), most(Some(u64::MAX))], [16_384; 3]);
+        assert_eq!([most(Some(1_024)), most(Some(100))], [512, 50]);
     }
 }
