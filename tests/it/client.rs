@@ -275,7 +275,11 @@ except gate_client.Broken:
         &world,
         "
 ticket = next(line.ticket for line in client.locks('f').lines if line.client == 'py')
-client.break_lock(ticket, 'now')
+try:
+    client.break_lock(ticket, ' ')
+    raise SystemExit('broken without a reason')
+except ValueError:
+    client.break_lock(ticket, 'now')
 ",
     );
     other.finish();

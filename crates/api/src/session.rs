@@ -202,7 +202,8 @@ pub enum AttachError {
 pub enum QueryError {
     /// There is no such path, space or ticket.
     Unknown,
-    /// This client may not ask that: come by the broker's socket, or with another token.
+    /// This client may not ask that: come by the broker's socket, or with another token. Nobody may
+    /// break a lock without a reason.
     Forbidden,
     /// Nothing changed in the time that was given.
     Unchanged,
@@ -406,7 +407,7 @@ impl Session {
         }
     }
 
-    /// Ends a claim, whoever's it is. A holder is fenced and told why.
+    /// Ends a claim, whoever's it is. A holder is fenced and told why, so there must be a reason.
     pub fn break_lock(&self, ticket: u64, reason: String) -> Result<(), QueryError> {
         self.order(Query::Break { ticket, reason })
     }

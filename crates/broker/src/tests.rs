@@ -12,7 +12,9 @@ use gate_api::link::Connector;
 use gate_api::wire::{
     Entry, Fate, Happening, LineState, LogQuery, Origin, Party, Scope, Source, Stretch,
 };
-use gate_api::{Address, Answer, Ask, Attachment, ClientInfo, Grant, Quiet, Session, Watcher};
+use gate_api::{
+    Address, Answer, Ask, Attachment, ClientInfo, Grant, QueryError, Quiet, Session, Watcher,
+};
 use gate_core::lock::claim::{Label, Patience};
 use gate_core::lock::event::{Refusal, Revocation, Standstill};
 use gate_core::lock::want::{Access, Node, Op, Place, Want};
@@ -412,6 +414,8 @@ fn locks_why_status_and_break_tell_of_what_is() {
     let watch = std::thread::spawn(move || {
         watching.locks(&Scope::Everything, Some(all.version), SOON).unwrap()
     });
+    let unfounded = a.session.break_lock(grant.ticket.0, " ".to_owned());
+    assert_eq!(unfounded, Err(QueryError::Forbidden));
     a.session.break_lock(grant.ticket.0, "it is stuck".to_owned()).unwrap();
     assert_eq!(a.hears(), Heard::Revoked(held.number, Revocation::Broken));
     waiting.is_granted();
@@ -429,7 +433,8 @@ fn locks_why_status_and_break_tell_of_what_is() {
     );
     let status = a.session.status().unwrap();
     assert_eq!((status.sessions, status.held, status.waiting), (2, 1, 0));
-    assert!(a.session.break_lock(grant.ticket.0, String::new()).is_err(), "it is gone");
+    let gone = a.session.break_lock(grant.ticket.0, "it is stuck".to_owned());
+    assert_eq!(gone, Err(QueryError::Unknown));
 }
 
 #[test]

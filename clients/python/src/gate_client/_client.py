@@ -198,7 +198,9 @@ class Client:
         self._ask(query, report.Done)
 
     def break_lock(self, ticket: int, reason: str) -> None:
-        """Ends a claim, whoever's it is; a holder is fenced and told why."""
+        """Ends a claim, whoever's it is; a holder is fenced and told why: there must be a reason."""
+        if not reason.strip():
+            raise ValueError("to break a lock takes a reason")
         self._ask(m.QueryBreak(ticket, _bounded(reason, "reason")), report.Done)
 
     def close(self) -> None:

@@ -64,7 +64,7 @@ pub enum Reply {
     Log(LogPage),
     /// There is no such path, space or ticket.
     Unknown,
-    /// This client may not ask that.
+    /// This client may not ask that, or nobody may: to break a lock without a reason.
     Forbidden,
 }
 

@@ -30,6 +30,14 @@ const GREETING_PATIENCE: Duration = Duration::from_secs(10);
 /// Bytes of a client's name.
 const NAME_BYTES_MAX: usize = 256;
 
+/// Why nothing came of an order.
+pub(super) enum NotDone {
+    /// To take a lock away takes a reason.
+    NoReason,
+    /// There is nothing of that ticket.
+    NoSuchClaim,
+}
+
 impl Desk {
     /// A connection begins.
     pub fn enter(&mut self, connection: ConnectionId, guest: Guest) {
@@ -493,7 +501,11 @@ impl Desk {
         if !self.may(connection, Rights::Admin) {
             return Reply::Forbidden;
         }
-        self.order(now, command, reason).map_or(Reply::Unknown, |()| Reply::Done)
+        match self.order(now, command, reason) {
+            Ok(()) => Reply::Done,
+            Err(NotDone::NoReason) => Reply::Forbidden,
+            Err(NotDone::NoSuchClaim) => Reply::Unknown,
+        }
     }
 
     /// Ends a claim, or has it ended, for a reason that whoever loses it is told.
@@ -502,19 +514,21 @@ impl Desk {
         now: Time,
         command: Command,
         reason: String,
-    ) -> Result<(), Refusal> {
-        let (Command::Break { ticket } | Command::Recall { ticket, .. }) = command else {
-            return Err(Refusal::Unknown);
+    ) -> Result<(), NotDone> {
+        let ticket = match command {
+            Command::Break { .. } if reason.trim().is_empty() => return Err(NotDone::NoReason),
+            Command::Break { ticket } | Command::Recall { ticket, .. } => ticket,
+            _ => return Err(NotDone::NoSuchClaim),
         };
         if self.is_revoked(ticket) {
             return Ok(()); // It is done, for the reason that was given first.
         }
         self.reasons.insert(ticket, clipped(reason));
         let outcome = self.run(now, command);
-        if outcome.is_err() {
+        outcome.map_err(|_| {
             self.reasons.remove(&ticket);
-        }
-        outcome
+            NotDone::NoSuchClaim
+        })
     }
 }
 

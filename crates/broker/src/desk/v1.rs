@@ -13,6 +13,7 @@ use gate_core::path::{PathError, ViewPath};
 use gate_core::time::Time;
 use tokio::sync::oneshot;
 
+use super::attend::NotDone;
 use super::questions::Page;
 use super::{Desk, Letter};
 use crate::clock::{self, Reading};
@@ -36,12 +37,12 @@ impl Desk {
             Call::Recall { body, answer } => {
                 let (ticket, within) = (Ticket(body.ticket), Duration::from_millis(body.within_ms));
                 let done = self.order(now, Command::Recall { ticket, within }, body.reason);
-                (answer, done.map_or(Outcome::Unknown, |()| Outcome::Recalled))
+                (answer, done.map_or_else(Outcome::from, |()| Outcome::Recalled))
             }
             Call::Break { body, answer } => {
                 let command = Command::Break { ticket: Ticket(body.ticket) };
                 let done = self.order(now, command, body.reason);
-                (answer, done.map_or(Outcome::Unknown, |()| Outcome::Broken))
+                (answer, done.map_or_else(Outcome::from, |()| Outcome::Broken))
             }
             Call::Status { body, after, answer } => {
                 return self.ask_for_page(Page { body, after, answer });
@@ -210,6 +211,15 @@ impl Desk {
 
     fn space_named(&self, name: &str) -> Option<SpaceId> {
         self.spaces.iter().find(|(_, space)| space.name == name).map(|(id, _)| id)
+    }
+}
+
+impl From<NotDone> for Outcome {
+    fn from(why: NotDone) -> Outcome {
+        match why {
+            NotDone::NoReason => Outcome::Nonsense("reason is empty".to_owned()),
+            NotDone::NoSuchClaim => Outcome::Unknown,
+        }
     }
 }
 

@@ -313,7 +313,7 @@ fn views_by_host_and_port_and_stateless_clients_share_the_default_space() {
     let board = served.status("");
     assert_eq!(board["locks"][0]["token"], grant.token.to_string());
     // Over TCP one may look, but not end what others hold.
-    let broken = client.session.break_lock(grant.ticket.0, String::new());
+    let broken = client.session.break_lock(grant.ticket.0, "stuck".to_owned());
     assert_eq!(broken, Err(gate_api::QueryError::Forbidden));
 }
 

@@ -141,7 +141,7 @@ impl Fate {
                 let held = scene.oracle.held_tickets();
                 if !held.is_empty() && !clients[victim].remote {
                     let ticket = *scene.chance.pick(&held);
-                    let (ticket, reason) = (ticket.0, String::new());
+                    let (ticket, reason) = (ticket.0, "fate".to_owned());
                     let query = match scene.chance.one_in(2) {
                         true => Query::Break { ticket, reason },
                         false => {

@@ -72,7 +72,7 @@ fn n3_a_turn_that_was_taken_away_stays_so_over_a_crash() {
     let ticket = held.is_granted().ticket.0;
     let waiting = b.hold("f");
     waiting.waits();
-    b.session.break_lock(ticket, String::new()).unwrap();
+    b.session.break_lock(ticket, "it is stuck".to_owned()).unwrap();
     assert_eq!(a.hears(), Heard::Revoked(held.number, Revocation::Broken));
     let copy = crash(broker, &state);
     assert_eq!([a.hears(), b.hears()], [Heard::Away, Heard::Away]);

@@ -106,7 +106,7 @@ fn who_may_look_may_neither_lock_nor_break() {
             }
             Err(AttachError::BrokerGone) => panic!("{token}"),
         }
-        let broken = session.break_lock(grant.ticket.0, String::new());
+        let broken = session.break_lock(grant.ticket.0, "stuck".to_owned());
         let expected = if may_break { Ok(()) } else { Err(QueryError::Forbidden) };
         assert_eq!(broken, expected, "{token}");
     }
@@ -125,7 +125,12 @@ fn locks_are_recalled_and_broken_with_the_scope_admin_alone() {
         assert_ne!(served.shows(token, "POST /v1/locks/break", &end).0, 200, "{token:?}");
     }
     assert_eq!(served.post("break", &end).status, 403, "this machine without a token");
-    assert_eq!(served.shows(Some(ADMIN), "POST /v1/locks/recall", &recall).0, 200);
+    let by_admin = |what: &str, body: &Value| served.shows(Some(ADMIN), what, body).0;
+    for reason in ["", " \n"] {
+        let unfounded = json!({"ticket": ticket, "reason": reason});
+        assert_eq!(by_admin("POST /v1/locks/break", &unfounded), 400, "{reason:?}");
+    }
+    assert_eq!(by_admin("POST /v1/locks/recall", &recall), 200);
     let lines = owner.session.locks(&Scope::Everything, None, SOON).unwrap().lines;
     assert!(matches!(&lines[0].state, LineState::Held { recalled_until_ms: Some(_), .. }));
     assert_eq!(served.shows(Some(ADMIN), "POST /v1/locks/break", &end).0, 200);
