@@ -44,6 +44,9 @@ pub(super) fn router(inbox: Inbox, policy: Policy) -> Router {
     let routes = needs(Rights::Read, to_look)
         .merge(needs(Rights::Lock, to_lock))
         .merge(needs(Rights::Admin, to_order))
+        .method_not_allowed_fallback(|| async {
+            error(StatusCode::METHOD_NOT_ALLOWED, "this resource has another method: see Allow")
+        })
         .fallback(|| async { error(StatusCode::NOT_FOUND, "no such resource") })
         .layer(DefaultBodyLimit::max(v1::BODY_BYTES_MAX));
     guarded(routes, policy).with_state(inbox)
@@ -192,7 +195,12 @@ impl<T: DeserializeOwned> FromRequest<Inbox> for Said<T> {
         let body = tokio::time::timeout(BODY_MAX, Bytes::from_request(request, inbox)).await;
         // Not 408, which says that a lock was not to be had.
         let body = body.map_err(|_| error(StatusCode::BAD_REQUEST, "the body comes too slowly"))?;
-        let body = body.map_err(|rejection| error(rejection.status(), &rejection.body_text()))?;
+        let body = body.map_err(|rejection| match rejection.status() {
+            status @ StatusCode::PAYLOAD_TOO_LARGE => {
+                error(status, &format!("the body has more than {} bytes", v1::BODY_BYTES_MAX))
+            }
+            status => error(status, &rejection.body_text()),
+        })?;
         let said = serde_json::from_slice(&body);
         said.map(Said).map_err(|nonsense| error(StatusCode::BAD_REQUEST, &nonsense.to_string()))
     }

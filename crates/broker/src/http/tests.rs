@@ -263,7 +263,12 @@ fn nonsense_is_refused_and_harms_nothing() {
     let head = format!("POST /v1/locks/acquire HTTP/1.1\r\nHost: {}", served.at());
     assert_eq!(served.raw(&head, b"\xff{not json").reply().status, 400);
     let big = vec![b' '; gate_api::v1::BODY_BYTES_MAX + 1];
-    assert_eq!(served.raw(&head, &big).reply().status, 413);
+    let reply = served.raw(&head, &big).reply();
+    assert_eq!(reply.status, 413);
+    assert_eq!(reply.body, json!({"error": "the body has more than 65536 bytes"}));
+    let head = format!("GET /v1/locks/acquire HTTP/1.1\r\nHost: {}", served.at());
+    let reply = served.raw(&head, b"").reply();
+    assert!(reply.status == 405 && reply.body["error"].is_string(), "{reply:?}");
     lock_id(&served.acquire("f", "read", "a"));
 }
 
