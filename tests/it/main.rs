@@ -37,6 +37,7 @@ mod posix;
 mod private;
 mod recall;
 mod restart;
+mod slow;
 mod spaces;
 mod stories;
 mod tools;

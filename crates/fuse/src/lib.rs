@@ -12,6 +12,7 @@
 mod abi;
 mod backing;
 mod channel;
+mod crew;
 mod guardian;
 mod mount;
 mod names;

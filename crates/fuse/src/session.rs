@@ -4,7 +4,8 @@ use std::cell::Cell;
 use std::io;
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::io::Errno;
 use rustix::thread::UnshareFlags;
@@ -12,6 +13,7 @@ use rustix::thread::UnshareFlags;
 use crate::abi::{self, InitFlags};
 use crate::backing::Backer;
 use crate::channel::{Channel, Device, Received};
+use crate::crew::{Crew, Need, Next, Rank};
 use crate::names::Names;
 use crate::notify::Notifier;
 use crate::park::Parking;
@@ -56,7 +58,7 @@ const WANTED: InitFlags = InitFlags::ASYNC_READ
 /// A file system that answers the kernel.
 pub trait FileSystem: Send + Sync + 'static {
     /// Answers a request, at once or later. The worker reads no further request until this
-    /// returns: what may wait parks the reply or hands it to another thread.
+    /// returns: what waits for others parks the reply or hands it to another thread.
     fn handle(&self, request: Request<'_>, reply: Reply);
 
     /// Takes back `lookups` of the lookups of a node. At the end of a mount the rest is not
@@ -154,26 +156,39 @@ impl Session {
         agreed.then(|| Backer::new(&self.channel))
     }
 
-    /// Serves the mount with so many threads until it is unmounted or aborted. Every worker has
-    /// a channel, a umask and a working directory of its own.
+    /// Serves the mount until it is unmounted or aborted, with so many threads; with more while all
+    /// of them are in requests ([`crew`](crate::crew)). Every worker has a umask and a working
+    /// directory of its own, the usual ones a channel, too.
     pub fn serve(self, workers: NonZeroUsize, fs: &Arc<impl FileSystem>) -> io::Result<()> {
         let parking = Arc::new(Parking::default());
-        let mut channels = vec![Arc::clone(&self.channel)];
-        for _ in 1..workers.get() {
-            channels.push(self.channel_for_worker());
-        }
-        let ends = std::thread::scope(|scope| {
-            let spawn = |(number, channel)| {
-                let worker = Worker { channel, parking: Arc::clone(&parking), fs: &**fs };
-                std::thread::Builder::new()
-                    .name(format!("fuse-{number}"))
-                    .spawn_scoped(scope, move || worker.run())
-            };
-            let running: Vec<_> = channels.into_iter().enumerate().map(spawn).collect();
-            running.into_iter().map(|worker| join(worker?)).collect::<Vec<_>>()
+        let crew = Crew::new(workers);
+        let outcome = Mutex::new(Ok(()));
+        let fail = |error| {
+            crew.lose();
+            *outcome.lock().unwrap_or_else(PoisonError::into_inner) = Err(error);
+        };
+        std::thread::scope(|scope| {
+            let (recruits, recruited) = channel();
+            for number in 0..workers.get() {
+                let channel =
+                    if number == 0 { Arc::clone(&self.channel) } else { self.channel_for_worker() };
+                let (parking, recruits) = (Arc::clone(&parking), recruits.clone());
+                let (crew, rank, fs) = (&crew, Rank::Usual, &**fs);
+                let worker = Worker { channel, parking, fs, crew, rank, recruits };
+                worker.recruits.clone().send(worker).expect("received below");
+            }
+            drop(recruits);
+            // This thread starts them all: what a worker takes on for a caller, such as rights, is
+            // no other worker's. It is over when none is left who could ask for another.
+            for (number, worker) in recruited.iter().enumerate() {
+                let run = move || worker.run().unwrap_or_else(fail);
+                let name = format!("fuse-{number}");
+                let started = std::thread::Builder::new().name(name).spawn_scoped(scope, run);
+                let _ = started.map_err(fail);
+            }
         });
         parking.close();
-        ends.into_iter().collect()
+        outcome.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A channel of its own, or, where the device cannot be opened again (a sandbox), the first.
@@ -186,10 +201,6 @@ impl Session {
             }
         }
     }
-}
-
-fn join(worker: std::thread::ScopedJoinHandle<'_, io::Result<()>>) -> io::Result<()> {
-    worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 fn negotiate(offer: &Offer, wishes: Wishes) -> (Negotiated, abi::InitOut) {
@@ -230,6 +241,9 @@ struct Worker<'a, F> {
     channel: Arc<Channel>,
     parking: Arc<Parking>,
     fs: &'a F,
+    crew: &'a Crew,
+    rank: Rank,
+    recruits: Sender<Worker<'a, F>>,
 }
 
 impl<F: FileSystem> Worker<'_, F> {
@@ -238,13 +252,28 @@ impl<F: FileSystem> Worker<'_, F> {
         unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS) }?;
         let mut frame = vec![0; HEADERS_MAX + MESSAGE_MAX];
         while let Received::Frame(len) = self.channel.receive(&mut frame)? {
+            if self.crew.begin() == Need::Another {
+                self.recruit();
+            }
             // A fault in one request answers EIO (its reply is dropped) and leaves the mount alive:
             // a worker less each time would end in a mount that answers nobody.
             IS_ANSWERING.set(true);
             let _ = catch_unwind(AssertUnwindSafe(|| self.dispatch(&frame[..len])));
             IS_ANSWERING.set(false);
+            if self.crew.end(self.rank) == Next::Leave {
+                break;
+            }
         }
         Ok(())
+    }
+
+    /// Has a worker started that waits in the place of this one, by its channel: answers go back by
+    /// that as long as somebody owes one.
+    fn recruit(&self) {
+        let (channel, parking) = (Arc::clone(&self.channel), Arc::clone(&self.parking));
+        let recruits = self.recruits.clone();
+        let worker = Worker { channel, parking, rank: Rank::Extra, recruits, ..*self };
+        self.recruits.send(worker).expect("received until the last worker is gone");
     }
 
     fn dispatch(&self, frame: &[u8]) {

@@ -22,6 +22,9 @@ use crate::*;
 /// Ample even for a busy machine; a test that fails waits this long.
 const DEADLINE: Duration = Duration::from_secs(20);
 
+/// How many serve a [`World`] usually.
+const WORKERS: usize = 3;
+
 /// A mounted [`Memory`]; gone when dropped, whatever the test did.
 struct World {
     directory: tempfile::TempDir,
@@ -50,7 +53,7 @@ impl World {
         let backer = session.backer();
         let memory = Arc::new(Memory::default());
         let served = Arc::clone(&memory);
-        let workers = 3.try_into().unwrap();
+        let workers = WORKERS.try_into().unwrap();
         let server = std::thread::spawn(move || session.serve(workers, &served));
         World { directory, memory, negotiated, notifier, backer, server: Some(server) }
     }
@@ -63,7 +66,7 @@ impl World {
     fn reader(&self, name: &str) -> Reader {
         let child = Command::new("cat").arg(self.path(name)).stdout(Stdio::piped()).spawn();
         let reader = Reader(child.unwrap());
-        self.expect(Event::Parked);
+        self.expect(if name == "stuck" { Event::Stuck } else { Event::Parked });
         reader
     }
 
@@ -147,7 +150,7 @@ fn reads_lists_and_stats() {
     let names = std::fs::read_dir(world.directory.path()).unwrap();
     let mut names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
     names.sort();
-    assert_eq!(names, ["hello", "later", "panic", "parked"]);
+    assert_eq!(names, ["hello", "later", "panic", "parked", "stuck"]);
 }
 
 #[test]
@@ -203,6 +206,22 @@ fn a_parked_open_ends_at_sigint_and_at_sigkill() {
         world.expect(Event::Interrupted);
         assert!(world.memory.parked.lock().unwrap().remove(0).resume().is_none());
         eprintln!("{signal:?}: ended after {:?}", start.elapsed());
+    }
+}
+
+#[test]
+fn calls_that_are_stuck_in_the_server_leave_it_to_others() {
+    let world = World::new();
+    let memory = Arc::clone(&world.memory);
+    let mut readers = Vec::new();
+    let stuck = memory.stuck.lock().unwrap();
+    for _ in 0..3 * WORKERS {
+        readers.push(world.reader("stuck"));
+    }
+    assert_eq!(std::fs::read(world.path("hello")).unwrap(), b"hello, world\n");
+    drop(stuck);
+    for mut reader in readers {
+        assert!(reader.end().success());
     }
 }
 

@@ -1,4 +1,4 @@
-//! A root directory with four files, each with an open of its own kind.
+//! A root directory with five files, each with an open of its own kind.
 
 use std::ffi::CStr;
 use std::sync::Mutex;
@@ -11,9 +11,15 @@ pub(super) const HELLO: NodeId = NodeId(2);
 pub(super) const LATER: NodeId = NodeId(3);
 pub(super) const PARKED: NodeId = NodeId(4);
 pub(super) const PANIC: NodeId = NodeId(5);
+pub(super) const STUCK: NodeId = NodeId(6);
 
-const FILES: [(&CStr, NodeId); 4] =
-    [(c"hello", HELLO), (c"later", LATER), (c"parked", PARKED), (c"panic", PANIC)];
+const FILES: [(&CStr, NodeId); 5] = [
+    (c"hello", HELLO),
+    (c"later", LATER),
+    (c"parked", PARKED),
+    (c"panic", PANIC),
+    (c"stuck", STUCK),
+];
 
 /// Nothing expires by itself: what changes was notified.
 const VALID: Duration = Duration::from_secs(3600);
@@ -22,6 +28,7 @@ const VALID: Duration = Duration::from_secs(3600);
 pub(super) enum Event {
     Parked,
     Interrupted,
+    Stuck,
     Forgotten(NodeId),
 }
 
@@ -32,6 +39,8 @@ pub(super) struct Memory {
     pub backing: Mutex<Option<Backing>>,
     /// Opens of `parked`, oldest first.
     pub parked: Mutex<Vec<Parked>>,
+    /// Opens of `stuck` occupy their worker while this is held.
+    pub stuck: Mutex<()>,
     pub events: Mutex<(Sender<Event>, Receiver<Event>)>,
     sender: Sender<Event>,
 }
@@ -43,6 +52,7 @@ impl Default for Memory {
             content: Mutex::new(Some(b"hello, world\n".to_vec())),
             backing: Mutex::default(),
             parked: Mutex::default(),
+            stuck: Mutex::default(),
             events: Mutex::new((sender.clone(), receiver)),
             sender,
         }
@@ -124,6 +134,11 @@ impl Memory {
                 };
                 let backing = backing.as_ref().map(Backing::id);
                 reply.opened(&Opened { handle: HandleId(1), flags, backing });
+            }
+            STUCK => {
+                self.sender.send(Event::Stuck).unwrap();
+                drop(self.stuck.lock().unwrap());
+                open(reply);
             }
             PANIC if crate::is_answering() => panic!("a fault on purpose"),
             _ => open(reply),
