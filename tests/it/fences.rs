@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use gate_tests::actor::Actor;
 use gate_tests::wait::{SOON, try_wait_for, wait_for, wait_until};
 use gate_tests::{World, kernel, scaled};
 use rustix::io::Errno;
@@ -138,6 +139,34 @@ fn n7_the_next_is_let_in_when_what_is_stored_late_has_lost_the_files_name() {
     drop((holder, next));
     world.umount(&view);
     world.script(world.home(), "umount source").run().success();
+}
+
+/// N7: what is stored late stays in the pages of who stored it: the kernel would write them back by the
+/// handle of whoever maps the file, too.
+#[test]
+fn n7_what_is_stored_late_is_not_written_back_for_the_next() {
+    for mode in ["default", "strict"] {
+        let world = World::with_view(["--mode", mode]);
+        world.seed("f", "old....");
+        let play = |actor: &mut Actor, lines: &[&str]| {
+            lines.iter().for_each(|line| drop(actor.ask(line.split(' ')).unwrap()));
+        };
+        let [mut holder, mut next] = [(); 2].map(|()| world.actor(&world.view()));
+        play(&mut holder, &["at 0 open rw f", "at 0 map sw 7", "at 0 store 0 1 12"]);
+        next.tell("at 0 open rw f".split(' '));
+        world.await_waiting("f", 1);
+        let ticket = world.board().held("f").next().unwrap().ticket;
+        world.gate(["break", &ticket.to_string(), "--reason", "test"]).run().success();
+        assert_eq!(next.answer(), Ok(String::new()));
+        play(&mut next, &["at 0 map sw 7", "at 0 store 3 2 19"]);
+        play(&mut holder, &["at 0 store 5 2 11"]);
+        play(&mut next, &["at 0 msync"]);
+        assert_eq!(holder.ask("at 0 msync".split(' ')), Err(Errno::IO));
+        play(&mut next, &["at 0 store 3 1 19", "at 0 unmap", "at 0 close"]);
+        assert_eq!(world.source_text("f"), "oldtt..", "{mode}");
+        let seen = fs::read_to_string(world.view().join("f")).unwrap();
+        assert_eq!(seen, "oldtt..", "{mode}");
+    }
 }
 
 /// N7: the kernel has what is written in its cache before the view refuses it; nobody sees it there.

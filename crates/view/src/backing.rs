@@ -5,10 +5,8 @@
 //! the source's file, all are, by the same; while one goes through the *cache*, none is backed.
 //! What is written *directly* passes the cache and may stand beside either.
 //!
-//! What is written through the cache stands in it while the view is asked, also if that refuses; and
-//! the cache ends where the kernel takes the file to end, which for a moment may be where it ended
-//! before it was changed elsewhere. Who opens a file beside a handle that lost its turn, or soon
-//! after a change, passes the cache, so that it sees neither.
+//! The cache ends where the kernel takes the file to end, which for a moment may be where it ended
+//! before it was changed elsewhere. Who opens a file soon after a change passes the cache.
 //!
 //! It must hold: no handle that was opened in a turn writes past the view, unless it is known to
 //! ([`Way::Unfenced`]): a backed handle cannot be fenced. Of a view that was mounted to be fast
@@ -56,8 +54,6 @@ pub(crate) struct Opening {
     pub in_turn: bool,
     /// Whether the kernel may take the file for longer or shorter than it is.
     pub size_is_unsure: bool,
-    /// Whether there is a handle to write the file whose turn was taken away.
-    pub beside_fenced: bool,
 }
 
 /// The ways of the files that are open.
@@ -231,10 +227,9 @@ impl Ways {
 
 impl SharedWay {
     fn told(&self, opening: Opening, must_be_seen: bool) -> Chosen {
-        let distrusts_cache = opening.beside_fenced || opening.size_is_unsure;
         match (self, opening.to) {
             (SharedWay::Cached, Use::Write) => Chosen::direct(),
-            (SharedWay::Cached, _) if distrusts_cache => Chosen::direct(),
+            (SharedWay::Cached, _) if opening.size_is_unsure => Chosen::direct(),
             (SharedWay::Cached, Use::Read | Use::ReadWrite) => {
                 Chosen { way: Way::Shared, flags: OpenFlags::empty(), backing: None }
             }

@@ -235,6 +235,17 @@ impl Directory {
         self.nodes.places()
     }
 
+    /// Lets a file be found as another node from now on: what the kernel has cached of this one is not
+    /// shared with those who open it later.
+    pub fn retire(&self, node: NodeId) {
+        self.nodes.retire(node);
+    }
+
+    /// Whether a file would be found as another node.
+    pub fn is_retired(&self, node: NodeId) -> bool {
+        self.nodes.is_retired(node)
+    }
+
     /// Whether a name leads to a known node.
     pub fn leads_to(&self, (parent, name): (NodeId, &CStr), node: NodeId) -> bool {
         match (self.file_key(node), self.peek(parent, name)) {

@@ -7,7 +7,8 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
-use gate_fuse::{Errno, HandleId};
+use gate_api::session::Quiet;
+use gate_fuse::{Errno, HandleId, Stale};
 
 use crate::backing::Way;
 use crate::handles::Handle;
@@ -65,6 +66,19 @@ pub(crate) struct InUse<'a> {
 }
 
 impl View {
+    /// Fences the handle of an owner. Whoever opens the file from now on does not share its pages in
+    /// the kernel's cache: there stand writes until the view refuses them, and stores in a mapping until
+    /// they are written back, by whatever handle of the node.
+    pub fn fence(&self, owner: u64) -> Quiet {
+        if let Some(handle) = self.handles.writer(owner)
+            && handle.way != Way::Unfenced
+        {
+            self.directory.retire(handle.node);
+            self.declare_stale(handle.node, Stale::Attributes);
+        }
+        self.handles.fence(owner)
+    }
+
     /// Returns a handle to work on; EIO once it was fenced.
     pub fn enter(&self, handle: HandleId) -> Result<InUse<'_>, Errno> {
         InUse::of(self, self.handles.get(handle)?)

@@ -55,8 +55,6 @@ pub(crate) struct Handles {
     owners: Mutex<FxHashMap<u64, Arc<Handle>>>,
     /// Who has a file open, each as often as it has.
     users: Mutex<FxHashMap<NodeId, Vec<Arc<Handle>>>>,
-    /// How many of the owners' handles are fenced; it changes with the lock of these.
-    fenced: AtomicU64,
     next: AtomicU64,
     started: Instant,
 }
@@ -123,7 +121,6 @@ impl Handles {
             directories: RwLock::default(),
             owners: Mutex::default(),
             users: Mutex::default(),
-            fenced: AtomicU64::new(0),
             next: AtomicU64::new(1),
             started: Instant::now(),
         }
@@ -158,11 +155,7 @@ impl Handles {
     pub fn remove(&self, id: HandleId) -> Option<Arc<Handle>> {
         let handle = self.files.write().unwrap_or_else(PoisonError::into_inner).remove(&id)?;
         if let Turn::Granted { owner } = handle.turn {
-            let mut owners = lock(&self.owners);
-            owners.remove(&owner);
-            if handle.fence.is_shut() {
-                self.fenced.fetch_sub(1, Ordering::Relaxed);
-            }
+            lock(&self.owners).remove(&owner);
         }
         let mut users = lock(&self.users);
         if let Some(of_node) = users.get_mut(&handle.node) {
@@ -184,11 +177,7 @@ impl Handles {
     /// without a handle has is in the hands of a call, which gives it back.
     pub fn fence(&self, owner: u64) -> Quiet {
         let owners = lock(&self.owners);
-        let found = owners.get(&owner).map(|handle| (handle.fence.shut(), handle.way));
-        if found.is_some_and(|(found, _)| found != Found::Shut) {
-            self.fenced.fetch_add(1, Ordering::Relaxed);
-        }
-        match found {
+        match owners.get(&owner).map(|handle| (handle.fence.shut(), handle.way)) {
             Some((Found::Nobody, Way::Direct | Way::Shared)) => Quiet::Now,
             Some((Found::Nobody, Way::Unfenced) | (Found::Somebody | Found::Shut, _)) | None => {
                 Quiet::Later
@@ -196,10 +185,14 @@ impl Handles {
         }
     }
 
+    /// Returns the handle of an owner if it writes.
+    pub fn writer(&self, owner: u64) -> Option<Arc<Handle>> {
+        lock(&self.owners).get(&owner).filter(|handle| handle.user.writes).cloned()
+    }
+
     /// Returns the handle of an owner if what it writes does not come to the view.
     pub fn unfenced(&self, owner: u64) -> Option<Arc<Handle>> {
-        let handle = lock(&self.owners).get(&owner).cloned();
-        handle.filter(|handle| handle.way == Way::Unfenced)
+        self.writer(owner).filter(|handle| handle.way == Way::Unfenced)
     }
 
     /// Notes that a reader waits for an owner: its I/O is to be told.
@@ -253,16 +246,6 @@ impl Handles {
         let users = lock(&self.users);
         let handles = users.get(&node).into_iter().flatten();
         handles.filter(|handle| handle.user.writes).cloned().collect()
-    }
-
-    /// Returns whether a file is open to be written by somebody whose turn was taken away.
-    pub fn has_fenced_writer(&self, node: NodeId) -> bool {
-        // Hardly ever is there any; who waits for a turn that was taken away comes after that.
-        if self.fenced.load(Ordering::Relaxed) == 0 {
-            return false;
-        }
-        let is_fenced = |handle: &Arc<Handle>| handle.user.writes && handle.fence.is_shut();
-        lock(&self.users).get(&node).is_some_and(|users| users.iter().any(is_fenced))
     }
 
     /// Returns whether a file runs as a program.

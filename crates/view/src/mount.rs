@@ -70,9 +70,11 @@ impl Default for Ears {
 
 impl Watcher for Ears {
     fn revoked(&self, owner: u64, why: Revocation, reason: &str) -> Quiet {
-        let quiet = self.handles.fence(owner);
+        let view = self.view();
+        let quiet =
+            view.as_ref().map_or_else(|| self.handles.fence(owner), |view| view.fence(owner));
         tracing::warn!(owner, ?why, reason, ?quiet, "a grant was taken away");
-        if let (Some(view), Some(handle)) = (self.view(), self.handles.unfenced(owner)) {
+        if let (Some(view), Some(handle)) = (view, self.handles.unfenced(owner)) {
             view.oust(&handle, why);
         }
         quiet

@@ -157,10 +157,12 @@ impl View {
         path.map_or(Gating::Gated, |path| self.settings.policies.gating(path))
     }
 
-    /// While calls wait the walk of each must come to us; and what is written past us changes
-    /// attributes that the kernel would not ask for.
+    /// While calls wait the walk of each must come to us; and what is written past us, or to the node
+    /// that a file is by now, changes attributes that the kernel would not ask for.
     fn attr_valid(&self, node: NodeId, told: &Told) -> Duration {
-        let unsure = self.parking.is_in_use() || self.ways.is_written_unseen(node);
+        let unsure = self.parking.is_in_use()
+            || self.ways.is_written_unseen(node)
+            || self.directory.is_retired(node);
         if unsure { Duration::ZERO } else { valid(told.attributes) }
     }
 

@@ -2,7 +2,8 @@
 //!
 //! A node lives while the kernel holds lookups of it or a known node lies beneath it. Its
 //! descriptor pins the inode: as long as the node lives, its number stands for no other file,
-//! so a file found under that number *is* this node. Node ids are never reused.
+//! so a file found under that number *is* this node, unless it was retired: then it is found as
+//! another. Node ids are never reused.
 
 use std::collections::hash_map::Entry;
 use std::hash::{Hash, Hasher};
@@ -153,6 +154,18 @@ impl Nodes {
         }
     }
 
+    /// Lets a file be found as another node from now on; to this one only what is open leads.
+    pub fn retire(&self, node: NodeId) {
+        let mut known = self.write();
+        let Some(retired) = known.by_id.get(&node).cloned() else { return };
+        known.strike(&retired);
+    }
+
+    pub fn is_retired(&self, node: NodeId) -> bool {
+        let known = self.read();
+        known.by_id.get(&node).is_some_and(|retired| !known.is_found(retired))
+    }
+
     /// Forgets a name that leads nowhere any more.
     pub fn unlinked(&self, (parent, name): Place<'_>) {
         if self.read().tree.child(parent, name).is_none() {
@@ -260,6 +273,17 @@ impl Known {
         Some(Arc::clone(node))
     }
 
+    /// Whether its file is found as this node.
+    fn is_found(&self, node: &Node) -> bool {
+        self.by_key.get(&node.key).is_some_and(|found| found.id == node.id)
+    }
+
+    fn strike(&mut self, node: &Node) {
+        if self.is_found(node) {
+            self.by_key.remove(&node.key);
+        }
+    }
+
     /// The node and the nodes that this made superfluous.
     fn find_or_insert(
         &mut self,
@@ -301,7 +325,7 @@ impl Known {
                 continue;
             }
             let node = entry.remove();
-            self.by_key.remove(&node.key);
+            self.strike(&node);
             suspects.extend(self.tree.unlink_all(suspect));
             gone.push(node);
         }

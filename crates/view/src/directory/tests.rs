@@ -72,6 +72,21 @@ fn a_node_lives_as_long_as_its_lookups() {
 }
 
 #[test]
+fn a_file_whose_node_was_retired_is_found_as_another() {
+    let world = World::new(&["f"]);
+    let retired = world.walk("f").unwrap();
+    world.directory.retire(retired);
+    let node = world.walk("f").unwrap();
+    assert_ne!(node, retired);
+    assert_eq!(world.directory.file_key(node), world.directory.file_key(retired));
+    assert_eq!([retired, node].map(|node| world.directory.is_retired(node)), [true, false]);
+    world.check_path(node, Some("f"));
+    // What it leaves is not what took its place.
+    world.directory.forget(retired, 1);
+    assert_eq!(world.walk("f"), Ok(node));
+}
+
+#[test]
 fn a_directory_outlives_its_lookups_while_something_below_is_known() {
     let world = World::new(&["d/", "d/s/", "d/s/f"]);
     let (d, s, f) = (world.walk("d").unwrap(), world.walk("d/s").unwrap(), world.walk("d/s/f"));

@@ -48,7 +48,7 @@ impl Creation {
     fn opening(self, turn: Turn) -> backing::Opening {
         let to = Use::of(self.flags);
         let in_turn = turn != Turn::Ungated;
-        backing::Opening { to, size: 0, in_turn, size_is_unsure: false, beside_fenced: false }
+        backing::Opening { to, size: 0, in_turn, size_is_unsure: false }
     }
 }
 
@@ -172,6 +172,9 @@ impl View {
             let name = (*parent, name.clone());
             return self.open_another(opening, name, reply, turn);
         }
+        if opening.round == Round::First && self.directory.is_retired(opening.node) {
+            return self.open_anew(opening, reply, turn);
+        }
         let flags = opening.flags.cast_signed();
         if flags & libc::O_TRUNC == 0 || flags & libc::O_APPEND != 0 {
             return self.open_file(opening, reply, turn);
@@ -200,7 +203,6 @@ impl View {
                     size: review.attr.size,
                     in_turn: turn != Turn::Ungated,
                     size_is_unsure: review.size_is_unsure,
-                    beside_fenced: self.handles.has_fenced_writer(node),
                 };
                 let mut opened = self.opened((node, user), turn, (file, opening));
                 opened.flags.set(OpenFlags::KEEP_CACHE, review.content_holds);
@@ -211,6 +213,21 @@ impl View {
                 reply.error(errno);
             }
         }
+    }
+
+    /// Lets the kernel find the same file as the node that it is by now.
+    fn open_anew(&self, opening: Opening, reply: Reply, turn: Turn) {
+        let Opening { asker, node, access, name, .. } = opening;
+        match (asker.thread(), self.directory.file_key(node)) {
+            (0, _) | (_, Err(_)) => self.end_turn(turn, None),
+            (thread, Ok(key)) => {
+                let kept = Kept { file: self.file_key(key), access, turn };
+                // By /proc/PID/fd it comes back to the node that it came to.
+                let name = name.unwrap_or((node, CString::default()));
+                self.send_to_walk(thread, Walk::new(Some(node), name, Some(kept)));
+            }
+        }
+        reply.error(Errno::STALE);
     }
 
     /// Another file bears the name by now, or none.
@@ -257,7 +274,7 @@ impl View {
         // Taken away before there was a handle to fence.
         if let Turn::Granted { owner } = turn
             && !self.has(turn)
-            && self.handles.fence(owner) == Quiet::Now
+            && self.fence(owner) == Quiet::Now
         {
             self.end_turn(turn, None);
         }
