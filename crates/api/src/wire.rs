@@ -195,6 +195,9 @@ pub struct Resume {
     pub key: u128,
 }
 
+/// The longest lease: a day.
+pub const LEASE_MS_MAX: u64 = 24 * 3600 * 1000;
+
 /// What a client must know of its session and its broker.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Welcome {

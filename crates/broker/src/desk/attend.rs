@@ -24,7 +24,7 @@ use crate::mail::ConnectionId;
 use crate::sessions::{Client, Limits};
 
 /// The longest lease a client may ask for.
-const LEASE_MAX: Duration = Duration::from_secs(24 * 3600);
+const LEASE_MAX: Duration = Duration::from_millis(wire::LEASE_MS_MAX);
 /// How long a client may take to say hello.
 const GREETING_PATIENCE: Duration = Duration::from_secs(10);
 /// Bytes of a client's name.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gate_api::v1;
+use gate_api::wire::LEASE_MS_MAX;
 use gate_core::id::{OwnerId, SessionId, SpaceId, Ticket};
 use gate_core::lock::claim::{Claim, Label, Party, Patience, Terms};
 use gate_core::lock::event::{Command, Refusal};
@@ -205,6 +206,9 @@ impl Desk {
     fn lease_of(&self, lease_ms: Option<u64>) -> Result<Option<Duration>, Outcome> {
         match lease_ms {
             Some(0) => Err(Outcome::Nonsense("lease_ms must be at least 1".to_owned())),
+            Some(ms) if ms > LEASE_MS_MAX => {
+                Err(Outcome::Nonsense(format!("lease_ms must be at most {LEASE_MS_MAX}")))
+            }
             lease_ms => Ok(lease_ms.map(Duration::from_millis)),
         }
     }

@@ -249,6 +249,7 @@ fn nonsense_is_refused_and_harms_nothing() {
         json!({"path": "", "mode": "read", "owner": "a"}),
         json!({"path": "f", "mode": "read", "owner": ""}),
         json!({"path": "f", "mode": "read", "owner": "a", "lease_ms": 0}),
+        json!({"path": "f", "mode": "read", "owner": "a", "lease_ms": u64::MAX, "max_hold_ms": 0}),
         json!({"path": "f", "mode": "read", "owner": "a", "timeout_ms": -1}),
         json!([1, 2]),
     ];
@@ -269,7 +270,9 @@ fn nonsense_is_refused_and_harms_nothing() {
     let head = format!("GET /v1/locks/acquire HTTP/1.1\r\nHost: {}", served.at());
     let reply = served.raw(&head, b"").reply();
     assert!(reply.status == 405 && reply.body["error"].is_string(), "{reply:?}");
-    lock_id(&served.acquire("f", "read", "a"));
+    let id = lock_id(&served.acquire("f", "read", "a"));
+    let endless = json!({"lock_id": id, "owner": "a", "lease_ms": 1_u64 << 63});
+    assert_eq!(served.post("heartbeat", &endless).status, 400);
 }
 
 #[test]
