@@ -64,6 +64,30 @@ fn gate_lease_ms_sets_the_lease_of_stateless_clients() {
 }
 
 #[test]
+fn a_lease_that_nobody_could_keep_or_without_end_is_refused_wherever_it_is_said() {
+    let world = World::new();
+    world.seed("f", "");
+    let commands =
+        [&["mount", "source", "twin"][..], &["hold", "view/f", "--", "true"], &["broker"]];
+    let range = "is not in 100..=86400000";
+    for command in commands {
+        for ms in ["0", "86400001"] {
+            let flag = [&command[..1], &["--lease-ms", ms], &command[1..]].concat();
+            let by_flag = world.gate(flag).run().refusal();
+            let by_variable = world.gate(command).env("GATE_LEASE_MS", ms).run().refusal();
+            for refusal in [by_flag, by_variable] {
+                assert!(refusal.contains("lease") && refusal.contains(range), "{refusal}");
+            }
+        }
+    }
+    let config = world.home().join("home/.config/gate");
+    std::fs::create_dir_all(&config).unwrap();
+    std::fs::write(config.join("gate.toml"), "lease_ms = 0\n").unwrap();
+    let by_file = world.gate(["hold", "view/f", "--", "true"]).run().refusal();
+    assert!(by_file.contains("line 1") && by_file.contains(range), "{by_file}");
+}
+
+#[test]
 fn gate_acquire_timeout_ms_ends_a_wait_with_etimedout() {
     let mut world = World::bare();
     world.seed("f", "");

@@ -1,12 +1,15 @@
 """A session against a broker that says what a test wants it to say."""
 
+import math
 import os
 import socket
 import tempfile
 import threading
+import time
 import unittest
 from typing import Callable, List, Type, TypeVar
 
+from gate_client import Client
 from gate_client import _messages as m
 from gate_client import _postcard, terms
 from gate_client._link import Link
@@ -356,12 +359,28 @@ class SessionTest(unittest.TestCase):
         stream.sendall(b"GATE\x02\0\0\0")
         self.assertIsInstance(session.ended(), WrongVersion)
 
+    def test_who_is_greeted_and_hung_up_on_comes_back_after_pauses_that_grow(self) -> None:
+        _, peer = self.begin()
+        for pause in (0.0, 0.002, 0.004, 0.008, 0.016, 0.032):
+            hung_up_at = time.monotonic()
+            peer.hang_up()
+            peer = self.accept()
+            self.assertGreaterEqual(time.monotonic() - hung_up_at, pause)
+            peer.welcome(m.Known.NOTHING)
+
     def test_closing_says_good_bye(self) -> None:
         session, peer = self.begin()
         closing = Thread(session.close)
         peer.hear(m.Goodbye)
         peer.hang_up()
         closing.ended()
+
+
+class ClientTest(unittest.TestCase):
+    def test_a_lease_is_long_enough_to_be_kept_and_has_an_end(self) -> None:
+        for lease in (0, 0.05, 86401, math.inf, math.nan):
+            with self.assertRaises(ValueError):
+                Client.connect(socket="/nowhere", lease=lease)
 
 
 if __name__ == "__main__":

@@ -156,7 +156,8 @@ pub struct Hello {
     pub process: Process,
     /// The boot of the machine it runs on.
     pub machine: u64,
-    /// How long it may be away; `None` for the broker's default.
+    /// How long it may be away, within [`LEASE_MS_MIN`] and [`LEASE_MS_MAX`]; `None` for the broker's
+    /// default.
     pub lease: Option<Duration>,
     /// How long its owners may hold while others wait; `None` for the broker's default.
     pub max_hold: Option<MaxHold>,
@@ -195,7 +196,9 @@ pub struct Resume {
     pub key: u128,
 }
 
-/// The longest lease: a day.
+/// The shortest lease of a client: heartbeats of it are heard in time.
+pub const LEASE_MS_MIN: u64 = 100;
+/// The longest: a day.
 pub const LEASE_MS_MAX: u64 = 24 * 3600 * 1000;
 
 /// What a client must know of its session and its broker.

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::ValueEnum;
+use gate_api::wire::{LEASE_MS_MAX, LEASE_MS_MIN};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
@@ -26,6 +27,7 @@ pub struct Settings {
     pub broker_host: Option<String>,
     pub broker_port: Option<u16>,
     pub token_file: Option<PathBuf>,
+    #[serde(deserialize_with = "maybe_lease_ms")]
     pub lease_ms: Option<u64>,
     pub max_hold_ms: Option<u64>,
     pub acquire_timeout_ms: Option<u64>,
@@ -153,6 +155,15 @@ fn maybe_duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>
     duration::parse(&text).map(Some).map_err(serde::de::Error::custom)
 }
 
+fn maybe_lease_ms<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
+    match u64::deserialize(from)? {
+        ms @ LEASE_MS_MIN..=LEASE_MS_MAX => Ok(Some(ms)),
+        ms => Err(serde::de::Error::custom(format!(
+            "lease_ms: {ms} is not in {LEASE_MS_MIN}..={LEASE_MS_MAX}"
+        ))),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -160,11 +171,19 @@ mod tests {
     #[test]
     fn the_user_wins_and_policies_add_up() {
         let system: Settings =
-            toml::from_str("lease_ms = 5\nread_wait = \"2s\"\npolicy = [\"*.a=none\"]").unwrap();
-        let user = toml::from_str("lease_ms = 7\npolicy = [\"*.a=gated\"]").unwrap();
+            toml::from_str("lease_ms = 500\nread_wait = \"2s\"\npolicy = [\"*.a=none\"]").unwrap();
+        let user = toml::from_str("lease_ms = 700\npolicy = [\"*.a=gated\"]").unwrap();
         let both = system.overlaid(user);
-        assert_eq!((both.lease_ms, both.read_wait), (Some(7), Some(Duration::from_secs(2))));
+        assert_eq!((both.lease_ms, both.read_wait), (Some(700), Some(Duration::from_secs(2))));
         assert_eq!(both.policy, ["*.a=none", "*.a=gated"]);
+    }
+
+    #[test]
+    fn a_lease_that_no_heartbeat_keeps_is_refused_as_one_without_end_is() {
+        for ms in ["0", "99", "86400001"] {
+            let refused = toml::from_str::<Settings>(&format!("lease_ms = {ms}")).unwrap_err();
+            assert_eq!(refused.message(), format!("lease_ms: {ms} is not in 100..=86400000"));
+        }
     }
 
     #[test]

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use clap::builder::RangedU64ValueParser;
+use gate_api::wire::{LEASE_MS_MAX, LEASE_MS_MIN};
+
 /// Parses a duration.
 pub fn parse(text: &str) -> Result<Duration, String> {
     let unit_at = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
@@ -16,6 +19,11 @@ pub fn parse(text: &str) -> Result<Duration, String> {
     };
     let number: f64 = number.parse().map_err(|_| "write it as 30s, 500ms or 2m".to_owned())?;
     Duration::try_from_secs_f64(number * seconds_per_unit).map_err(|_| "it is too long".to_owned())
+}
+
+/// Parses the milliseconds of a lease.
+pub fn lease_ms() -> RangedU64ValueParser {
+    RangedU64ValueParser::new().range(LEASE_MS_MIN..=LEASE_MS_MAX)
 }
 
 /// Writes how long ago something was, in its two largest units at most.

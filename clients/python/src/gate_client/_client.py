@@ -24,6 +24,9 @@ _SOCKET_NAME = "gate.sock"
 _STATE_DIR_SYSTEM = "/var/lib/gate"
 #: Bytes of a reason or a name.
 _TEXT_BYTES_MAX = 256
+#: Seconds of a lease.
+_LEASE_MIN = 0.1
+_LEASE_MAX = 86400
 #: Seconds that one question for news stays open before it is asked again.
 _NEWS_PATIENCE = 60.0
 
@@ -61,7 +64,7 @@ class Client:
         else the user's own.
 
         name: what the client calls itself, for people; 256 bytes at most.
-        lease: seconds it may be away; the broker's default is 10, a day is the most.
+        lease: seconds it may be away, from 0.1 to a day; the broker's default is 10.
         max_hold: seconds it may hold while others wait; `math.inf` for ever; the broker's default
             is an hour.
         """
@@ -69,7 +72,7 @@ class Client:
             client=_bounded(name, "name"),
             process=_process.own(),
             machine=_process.machine(),
-            lease=None if lease is None else Duration.of(lease),
+            lease=_lease(lease),
             max_hold=_max_hold(max_hold),
             resume=None,
             private=None,
@@ -375,6 +378,14 @@ def _patience(timeout: Optional[float], deadline: Optional[float]) -> m.Patience
     if timeout <= 0:
         return m.Try()
     return m.Limited(Duration.of(deadline - time.monotonic()))
+
+
+def _lease(seconds: Optional[float]) -> Optional[Duration]:
+    if seconds is None:
+        return None
+    if not _LEASE_MIN <= seconds <= _LEASE_MAX:
+        raise ValueError(f"a lease has from {_LEASE_MIN} to {_LEASE_MAX} seconds")
+    return Duration.of(seconds)
 
 
 def _max_hold(seconds: Optional[float]) -> Optional[m.MaxHold]:

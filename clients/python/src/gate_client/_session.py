@@ -41,6 +41,9 @@ _FAREWELL_PATIENCE = 1.0
 #: Seconds between two attempts to come back, at first and at most.
 _PAUSE_MIN = 0.002
 _PAUSE_MAX = 0.25
+#: Seconds: connections that break sooner, one after the other, are not made anew before such a pause,
+#: either.
+_STEADY_MIN = 1.0
 #: Seconds between two pings, at least.
 _PING_PAUSE_MIN = 0.01
 
@@ -253,10 +256,15 @@ class Session:
             self._say(m.Release(owner.number, None))
 
     def _serve(self) -> None:
+        pause = 0.0
         while True:
+            connected_at = _now()
             self._listen()
-            if not self._return():
+            if _now() - connected_at >= _STEADY_MIN:
+                pause = 0.0
+            if not self._return(pause):
                 return
+            pause = min(max(pause * 2, _PAUSE_MIN), _PAUSE_MAX)
 
     def _listen(self) -> None:
         """Hears the broker until the connection breaks."""
@@ -296,8 +304,10 @@ class Session:
                 self._say(m.Ping())
         return now + self._ping_pause()
 
-    def _return(self) -> bool:
-        """Tries until the broker is back; False once the session was closed."""
+    def _return(self, first_pause: float) -> bool:
+        """Tries until the broker is back, after a pause; False once the session was closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed, first_pause)
         pause = _PAUSE_MIN
         # What is held counts as lost once the broker was not heard of for a lease, and did not
         # answer an attempt after that.

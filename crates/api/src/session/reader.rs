@@ -17,6 +17,9 @@ const GREETING_PATIENCE: Duration = Duration::from_secs(5);
 const PAUSE_MIN: Duration = Duration::from_millis(2);
 /// The longest such pause.
 const PAUSE_MAX: Duration = Duration::from_millis(250);
+/// Connections that break sooner than that, one after the other, are not made anew before such a pause,
+/// either.
+const STEADY_MIN: Duration = Duration::from_secs(1);
 /// The longest such pause where the broker wants another token: that is for people to mend.
 const PAUSE_DENIED_MAX: Duration = Duration::from_secs(30);
 /// Silent heartbeats after which a connection counts as broken.
@@ -41,9 +44,15 @@ pub(super) fn greet(
 /// Serves a session until it says good-bye; `greeted` before its connection said anything.
 pub(super) fn serve(shared: &Shared, incoming: Box<dyn Incoming>, greeted: Moment) {
     let mut link = Some(Link { incoming, heard: greeted });
+    let mut pause = Duration::ZERO;
     while let Some(connected) = link {
+        let connected_at = sync::now();
         shared.listen(connected);
-        link = shared.return_to_broker();
+        if sync::now().duration_since(connected_at) >= STEADY_MIN {
+            pause = Duration::ZERO;
+        }
+        link = shared.return_to_broker(pause);
+        pause = (pause * 2).clamp(PAUSE_MIN, PAUSE_MAX);
     }
 }
 
@@ -102,12 +111,15 @@ impl Shared {
         self.state().lose(sync::now());
     }
 
-    /// Tries until the broker is back; `None` once the session was closed.
-    fn return_to_broker(&self) -> Option<Link> {
+    /// Tries until the broker is back, after a pause; `None` once the session was closed.
+    fn return_to_broker(&self, pause: Duration) -> Option<Link> {
         if self.state().is_closed() {
             return None;
         }
         self.watcher.away();
+        if !self.wait(sync::now() + pause) {
+            return None;
+        }
         let (mut pause, mut is_denied) = (PAUSE_MIN, false);
         loop {
             self.run_errands();
@@ -205,6 +217,77 @@ impl Shared {
             Some(Call::Recalled { owner, recall }) => self.watcher.recalled(owner, &recall),
             Some(Call::Contended { owner }) => self.watcher.contended(owner),
             Some(Call::Proven { .. } | Call::Restored) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(feature = "shuttle"))]
+mod tests {
+    use std::collections::VecDeque;
+    use std::sync::{Arc, mpsc};
+
+    use gate_core::lock::event::Revocation;
+
+    use super::*;
+    use crate::link::Outgoing;
+    use crate::session::{ClientInfo, Session, Watcher};
+    use crate::wire::{BrokerInfo, Resume};
+
+    const SOON: Duration = Duration::from_secs(20);
+
+    /// A broker that greets whoever comes, and hangs up.
+    struct Fickle(mpsc::Sender<Instant>);
+
+    struct Unheard;
+
+    struct Greeting(VecDeque<ServerMessage>);
+
+    struct Deaf;
+
+    impl Connector for Fickle {
+        fn connect(&self) -> Result<Connection, ConnectError> {
+            // The test may have seen enough.
+            let _ = self.0.send(Instant::now());
+            let broker =
+                BrokerInfo { epoch: 1, version: String::new(), pid: 1, state_dir: Vec::new() };
+            let (session, known) = (Resume { session: 1, key: 1 }, Known::Nothing);
+            let welcome = Welcome { session, known, lease: Duration::ZERO, broker };
+            let greeting = VecDeque::from([ServerMessage::Welcome(welcome)]);
+            let (outgoing, incoming) = (Box::new(Unheard), Box::new(Greeting(greeting)));
+            Ok(Connection { outgoing, incoming, heartbeat: true })
+        }
+    }
+
+    impl Outgoing for Unheard {
+        fn send(&mut self, _: &ClientMessage) {}
+    }
+
+    impl Incoming for Greeting {
+        fn receive(&mut self, _: Option<Duration>) -> Result<Option<ServerMessage>, Broken> {
+            self.0.pop_front().map(Some).ok_or(Broken::Closed)
+        }
+    }
+
+    impl Watcher for Deaf {
+        fn revoked(&self, _owner: u64, _why: Revocation, _reason: &str) -> Quiet {
+            Quiet::Now
+        }
+
+        fn contended(&self, _owner: u64) {}
+    }
+
+    #[test]
+    fn who_is_greeted_and_hung_up_on_comes_back_after_pauses_that_grow() {
+        let (came, comes) = mpsc::channel();
+        let session = Session::connect(Fickle(came), ClientInfo::named("test"), Arc::new(Deaf));
+        let came: Vec<Instant> = (0..7).map(|_| comes.recv_timeout(SOON).unwrap()).collect();
+        drop(session);
+        // The first time it comes back at once.
+        let pauses = came.windows(2).skip(1).map(|pair| pair[1] - pair[0]);
+        let least = (0..).map(|attempt| PAUSE_MIN * (1 << attempt));
+        for (pause, least) in pauses.zip(least) {
+            assert!(pause >= least, "{pause:?}, {least:?} at least");
         }
     }
 }

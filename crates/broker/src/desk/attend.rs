@@ -23,7 +23,8 @@ use crate::kin::look::Family;
 use crate::mail::ConnectionId;
 use crate::sessions::{Client, Limits};
 
-/// The longest lease a client may ask for.
+/// The shortest and the longest lease a client may ask for.
+const LEASE_MIN: Duration = Duration::from_millis(wire::LEASE_MS_MIN);
 const LEASE_MAX: Duration = Duration::from_millis(wire::LEASE_MS_MAX);
 /// How long a client may take to say hello.
 const GREETING_PATIENCE: Duration = Duration::from_secs(10);
@@ -170,7 +171,7 @@ impl Desk {
         if hello.client.len() > NAME_BYTES_MAX || hello.private.as_ref().is_some_and(is_long) {
             return Err(format!("limit: {}", Limit::TextBytes));
         }
-        let lease = hello.lease.unwrap_or(self.terms.lease_session).min(LEASE_MAX);
+        let lease = hello.lease.unwrap_or(self.terms.lease_session).clamp(LEASE_MIN, LEASE_MAX);
         let guest = self.visitors.get(&connection).map(|visitor| visitor.guest);
         let way = guest.map_or(Way::Tcp, |guest| guest.way);
         self.make_room(now, way);

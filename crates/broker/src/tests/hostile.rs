@@ -5,7 +5,10 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 
 use gate_api::frame::{self, Decoder, PREAMBLE};
-use gate_api::wire::{Acquire, ClientMessage, Hello, Known, Query, Reply, Resume, ServerMessage};
+use gate_api::wire::{
+    Acquire, ClientMessage, Hello, Known, LEASE_MS_MAX, LEASE_MS_MIN, Query, Reply, Resume,
+    ServerMessage, Welcome,
+};
 use gate_core::id::SpaceId;
 use gate_core::lock::limits::SESSIONS_MAX;
 
@@ -24,6 +27,12 @@ struct Raw {
 impl Raw {
     /// Connects and says hello; returns its session, too.
     fn connect(broker: &Running, resume: Option<Resume>) -> (Raw, Resume, bool) {
+        // It is silent for as long as it takes.
+        let (raw, welcome) = Raw::greet(broker, resume, SOON * 10);
+        (raw, welcome.session, welcome.known != Known::Nothing)
+    }
+
+    fn greet(broker: &Running, resume: Option<Resume>, lease: Duration) -> (Raw, Welcome) {
         let Address::Unix(socket) = broker.address() else { panic!("a socket file") };
         let stream = UnixStream::connect(&socket).unwrap();
         stream.set_read_timeout(Some(SOON)).unwrap();
@@ -33,8 +42,7 @@ impl Raw {
             client: "raw".to_owned(),
             process: gate_api::process::own(),
             machine: gate_api::process::machine(),
-            // It is silent for as long as it takes.
-            lease: Some(SOON * 10),
+            lease: Some(lease),
             max_hold: None,
             resume,
             private: None,
@@ -44,7 +52,7 @@ impl Raw {
             raw.await_bytes();
         }
         let ServerMessage::Welcome(welcome) = raw.hears() else { panic!("it is welcome") };
-        (raw, welcome.session, welcome.known != Known::Nothing)
+        (raw, welcome)
     }
 
     fn say(&self, messages: impl IntoIterator<Item = ClientMessage>) {
@@ -88,6 +96,16 @@ fn acquire(owner: u64, space: u32, path: &str) -> ClientMessage {
 
 fn attach() -> ClientMessage {
     ClientMessage::Attach { space: SpaceId(1), source: bucket() }
+}
+
+#[test]
+fn a_lease_is_long_enough_to_be_kept_and_has_an_end() {
+    let state = tempfile::tempdir().unwrap();
+    let broker = start(&state);
+    for (asked, ms) in [(Duration::ZERO, LEASE_MS_MIN), (Duration::MAX, LEASE_MS_MAX)] {
+        let (_raw, welcome) = Raw::greet(&broker, None, asked);
+        assert_eq!(welcome.lease, Duration::from_millis(ms));
+    }
 }
 
 #[test]

@@ -11,6 +11,7 @@ use gate_api::bearer::TokenFile;
 use gate_broker::{Listen, Options, Policy};
 
 use crate::config::Settings;
+use crate::duration;
 use crate::failure::{Exit, Failure};
 use crate::output;
 use crate::reach::HOST_DEFAULT;
@@ -45,7 +46,7 @@ pub struct Args {
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct Limits {
     /// Keep locks of stateless clients without a heartbeat for so long [default: 3600000]
-    #[arg(long, value_name = "MS", env = "GATE_LEASE_MS")]
+    #[arg(long, value_name = "MS", env = "GATE_LEASE_MS", value_parser = duration::lease_ms())]
     lease_ms: Option<u64>,
     /// End locks of v1 clients after so long, opens and holds while others wait; 0: never
     /// [default: 3600000]
@@ -145,7 +146,7 @@ mod tests {
     #[test]
     fn a_daemon_that_is_started_is_told_every_limit() {
         let limits = Limits {
-            lease_ms: Some(1),
+            lease_ms: Some(100),
             max_hold_ms: Some(2),
             acquire_timeout_ms: Some(3),
             audit_max_mib: Some(4),

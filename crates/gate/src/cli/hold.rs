@@ -77,7 +77,7 @@ pub struct Args {
     reason: String,
     /// Keep what is held while broker and hold do not reach each other for so long
     /// [default: 10000]
-    #[arg(long, value_name = "MS", env = "GATE_LEASE_MS")]
+    #[arg(long, value_name = "MS", env = "GATE_LEASE_MS", value_parser = duration::lease_ms())]
     lease_ms: Option<u64>,
     /// Have $SHELL, or /bin/sh, run this in place of CMD
     #[arg(short = 'c', long = "command", value_name = "COMMAND", conflicts_with = "command")]

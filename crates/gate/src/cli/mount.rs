@@ -117,7 +117,7 @@ struct Turns {
     acquire_timeout_ms: Option<u64>,
     /// Keep what is held while broker and view do not reach each other for so long
     /// [default: 10000]
-    #[arg(long, value_name = "MS", env = "GATE_LEASE_MS")]
+    #[arg(long, value_name = "MS", env = "GATE_LEASE_MS", value_parser = duration::lease_ms())]
     lease_ms: Option<u64>,
     /// Ask users of a file that others wait for to close it after so long, then fence them; 0: never
     /// [default: the broker's]
