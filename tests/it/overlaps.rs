@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use gate_tests::World;
+use gate_tests::wait::{SOON, wait_until};
 use rustix::io::Errno;
 
 #[test]
@@ -129,6 +130,31 @@ fn a_broker_of_another_user_is_named() {
         let refusal = refused(&other, &source);
         assert!(refusal.contains(&format!("process {}", world.broker_pid())), "{refusal}");
     }
+}
+
+/// Its own broker was down when the other took it.
+#[test]
+fn a_view_whose_source_another_broker_has_says_so_and_takes_turns_again_when_it_is_free() {
+    let mut world = World::with_view(["--lease-ms", "1000"]);
+    world.seed("f", "");
+    let mut actor = world.actor(&world.view());
+    world.kill_broker();
+    let mut other = World::bare();
+    other.start_broker([""; 0]);
+    let point = other.view();
+    other.mount(&world.source(), &point, [""; 0]);
+    world.start_broker([""; 0]);
+    let named = format!("is served by process {}", other.broker_pid());
+    let why = || world.gate(["why", "view/f"]).run();
+    wait_until(SOON, "the view is refused", || why().stderr.contains(&named));
+    assert_eq!(actor.ask(["open", "w", "f"]), Err(Errno::IO));
+    let status = world.gate(["status"]).run().success();
+    assert!(status.contains(" refused\n"), "{status}");
+    let doctor = world.gate(["doctor", "view"]).run();
+    assert!(doctor.stdout.contains(&named), "{doctor}");
+    other.umount(&point);
+    wait_until(SOON, "the view is served again", || actor.ask(["open", "w", "f"]).is_ok());
+    assert!(why().success().contains(" holds"));
 }
 
 /// A bind mount at a world's twin; gone at its end.

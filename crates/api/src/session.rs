@@ -280,6 +280,12 @@ impl Session {
         Ok(Attachment { space, name, prefix, notice })
     }
 
+    /// Returns why the broker, since it is back, does not serve a source that it served, if that is
+    /// so. It is asked again once a lease.
+    pub fn refusal(&self, space: SpaceId) -> Option<AttachRefusal> {
+        self.0.shared.silent_state().refusal(space).cloned()
+    }
+
     /// Asks, and returns the owner's number at once; `then` hears the answers on the session's
     /// thread and must not block.
     pub fn acquire(&self, ask: Ask, then: Box<dyn FnMut(Answer) + Send>) -> u64 {

@@ -34,6 +34,8 @@ pub(crate) struct Client {
     pub over_tcp: bool,
     /// What it attached, by the numbers it speaks of.
     pub seats: BTreeMap<SpaceId, Seat>,
+    /// What it was refused when it last attached something in this run of the broker.
+    pub refused: Option<SpaceId>,
     /// Where it is heard, while it is there.
     pub connection: Option<ConnectionId>,
 }
@@ -81,6 +83,7 @@ impl Sessions {
             private: hello.private,
             over_tcp: way == Way::Tcp,
             seats: BTreeMap::new(),
+            refused: None,
             connection: None,
         };
         self.clients.insert(id, client);

@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use gate_api::wire::{Inode, Origin, Scope, Source};
+use gate_api::wire::{AttachRefusal, Inode, Origin, Scope, Source};
 use gate_api::{Address, Attachment, Session};
 use gate_core::lock::key::FileKey;
 use gate_core::lock::want::Node;
@@ -61,6 +61,9 @@ pub struct About {
     pub prefix: PathBuf,
     /// The file system of the node that was asked, as file keys have it.
     pub volume: u64,
+    /// Why its broker does not serve its source any more, if that is so.
+    #[serde(default)]
+    pub refused: Option<AttachRefusal>,
     /// Who serves it, in its own pid namespace.
     pub pid: u32,
     /// Which that is.
@@ -319,6 +322,7 @@ mod tests {
             kept: Place::of("/s".as_ref(), "/r".as_ref(), Limits::default()),
             prefix: ".".into(),
             volume: 7,
+            refused: None,
             pid: 1,
             pid_namespace: 2,
         }

@@ -73,6 +73,7 @@ impl Shared {
         };
         let greeted = link.heard;
         let mut next = heartbeat.map(|pause| sync::now() + pause);
+        let mut attach_next = sync::now() + lease;
         loop {
             if let (Some(at), Some(pause)) = (next, heartbeat)
                 && sync::now() >= at
@@ -81,6 +82,10 @@ impl Shared {
                     break;
                 }
                 self.state().ping(Moment::now());
+                if sync::now() >= attach_next {
+                    self.state().attach_refused();
+                    attach_next = sync::now() + lease;
+                }
                 next = Some(sync::now() + pause);
             }
             let patience = next.map(|at| at.saturating_duration_since(sync::now()));

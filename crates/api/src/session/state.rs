@@ -45,6 +45,8 @@ pub struct State {
     /// Owners to look at on the session's thread, while the broker is away.
     errands: Vec<u64>,
     sources: BTreeMap<SpaceId, Source>,
+    /// Those of them that were served, and are not since the broker is back; and why.
+    refused: BTreeMap<SpaceId, AttachRefusal>,
     attaching: Waiters<SpaceId, AttachAnswer>,
     queries: Waiters<u64, Reply>,
 }
@@ -116,6 +118,7 @@ impl State {
             busy: Vec::new(),
             errands: Vec::new(),
             sources: BTreeMap::new(),
+            refused: BTreeMap::new(),
             attaching: HashMap::new(),
             queries: HashMap::new(),
         }
@@ -208,6 +211,20 @@ impl State {
     pub fn forget_attach(&mut self, space: SpaceId) {
         self.attaching.remove(&space);
         self.sources.remove(&space);
+    }
+
+    /// Asks anew for what is no longer served.
+    pub fn attach_refused(&mut self) {
+        let mut refused = self.sources.clone();
+        refused.retain(|space, _| self.refused.contains_key(space));
+        for (space, source) in refused {
+            self.say(&ClientMessage::Attach { space, source });
+        }
+    }
+
+    /// Returns why a source that was served is not any more, if that is so.
+    pub fn refusal(&self, space: SpaceId) -> Option<&AttachRefusal> {
+        self.refused.get(&space)
     }
 
     pub fn query(&mut self, query: Query, answer: mpsc::Sender<Reply>) -> Option<u64> {
@@ -304,7 +321,6 @@ impl State {
                 None
             }
             ServerMessage::AttachRefused { space, refusal } => {
-                self.sources.remove(&space);
                 self.tell_attached(space, Err(refusal));
                 None
             }
@@ -393,13 +409,27 @@ impl State {
     }
 
     fn tell_attached(&mut self, space: SpaceId, answer: AttachAnswer) {
-        match (self.attaching.remove(&space), answer) {
-            // Who asked may have stopped waiting.
-            (Some(asker), answer) => drop(asker.send(answer)),
-            (None, Err(refusal)) => {
-                tracing::error!(reason = refusal.reason, "a source is no longer served");
+        if let Some(asker) = self.attaching.remove(&space) {
+            if answer.is_err() {
+                self.sources.remove(&space);
             }
-            (None, Ok(_)) => {}
+            // Who asked may have stopped waiting.
+            return drop(asker.send(answer));
+        }
+        if !self.sources.contains_key(&space) {
+            return;
+        }
+        match answer {
+            Ok(_) if self.refused.remove(&space).is_some() => {
+                tracing::warn!("the broker serves the source again");
+            }
+            Ok(_) => {}
+            Err(refusal) => {
+                let reason = refusal.reason.clone();
+                if self.refused.insert(space, refusal).is_none() {
+                    tracing::error!(reason, "the broker no longer serves the source");
+                }
+            }
         }
     }
 

@@ -15,8 +15,8 @@ use super::state::{Call, State};
 use super::{Answer, Ask, Grant};
 use crate::link::Outgoing;
 use crate::wire::{
-    Attached, BrokerInfo, ClientMessage, Granted, Known, Origin, Party, Resume, ServerMessage,
-    Source, Welcome,
+    AttachRefusal, Attached, BrokerInfo, ClientMessage, Granted, Known, Origin, Party, Resume,
+    ServerMessage, Source, Welcome,
 };
 
 const LEASE: Duration = Duration::from_secs(10);
@@ -467,6 +467,31 @@ fn who_attaches_while_the_broker_is_away_is_answered_on_return() {
     // Who has said good-bye does not come back.
     stage.state.goodbye();
     assert_eq!(stage.state.attach(bucket("d"), crate::sync::mpsc::channel().0), None);
+}
+
+#[test]
+fn what_was_served_and_is_refused_on_return_is_asked_for_again() {
+    let mut stage = stage();
+    let (answer, answered) = crate::sync::mpsc::channel();
+    let space = stage.state.attach(bucket("b"), answer).unwrap();
+    let attached = Attached { space: "b".to_owned(), prefix: ViewPath::root(), notice: None };
+    let refusal = AttachRefusal { reason: "another has it".to_owned(), fix: "wait".to_owned() };
+    stage.hears(ServerMessage::Attached { space, attached: attached.clone() });
+    assert_eq!(answered.try_recv(), Ok(Ok(attached.clone())));
+    stage.state.attach_refused();
+    stage.breaks();
+    stage.returns(Known::Nothing);
+    stage.check("", "attach 1, attach 1");
+    for _ in 0..2 {
+        stage.hears(ServerMessage::AttachRefused { space, refusal: refusal.clone() });
+        assert_eq!(stage.state.refusal(space), Some(&refusal));
+        stage.state.attach_refused();
+        stage.check("", "attach 1");
+    }
+    stage.hears(ServerMessage::Attached { space, attached });
+    assert_eq!(stage.state.refusal(space), None);
+    stage.state.attach_refused();
+    stage.check("", "");
 }
 
 #[test]

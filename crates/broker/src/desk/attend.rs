@@ -454,7 +454,18 @@ impl Desk {
         } else {
             self.spaces.attach(source)
         };
+        let refused_before = client.refused.take() == Some(spoken);
         let message = match attached {
+            // Another broker had it, and may be starting again: it has until the next attempt.
+            Ok((seat, _)) if refused_before => {
+                self.spaces.detach(seat.space);
+                self.forget_unused_spaces();
+                let refusal = wire::AttachRefusal {
+                    reason: "another broker served it a moment ago".to_owned(),
+                    fix: "wait: it is asked for again".to_owned(),
+                };
+                ServerMessage::AttachRefused { space: spoken, refusal }
+            }
             Ok((seat, attached)) => {
                 self.dirty_spaces.insert(seat.space);
                 self.dirty_sessions.insert(session);
@@ -462,7 +473,10 @@ impl Desk {
                 self.elsewhere = self.elsewhere.max(client.lease_elsewhere());
                 ServerMessage::Attached { space: spoken, attached }
             }
-            Err(refusal) => ServerMessage::AttachRefused { space: spoken, refusal },
+            Err(refusal) => {
+                client.refused = Some(spoken);
+                ServerMessage::AttachRefused { space: spoken, refusal }
+            }
         };
         self.letters.push(Letter::Client(connection, message));
     }

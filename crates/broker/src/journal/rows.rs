@@ -175,6 +175,7 @@ pub(super) fn decode_session(bytes: &[u8]) -> Option<Client> {
         seats: seats
             .map(|seat| (seat.spoken, Seat { space: seat.space, prefix: seat.prefix }))
             .collect(),
+        refused: None,
         connection: None,
     })
 }

@@ -80,6 +80,29 @@ impl Raw {
     }
 }
 
+/// Another broker may be starting again: it has as long as its clients wait before they ask again.
+#[test]
+fn a_source_that_was_refused_is_served_to_who_finds_it_free_twice() {
+    let [state, dir] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let broker = start(&state);
+    let directory = gate_api::source::directory(dir.path()).unwrap();
+    let source = Source { origin: Origin::Directory(directory), ..bucket() };
+    let taken = std::fs::File::open(dir.path()).unwrap();
+    taken.lock().unwrap();
+    let (mut raw, ..) = Raw::connect(&broker, None);
+    let mut is_served = || {
+        raw.say([ClientMessage::Attach { space: SpaceId(1), source: source.clone() }]);
+        matches!(raw.hears(), ServerMessage::Attached { .. })
+    };
+    assert!(!is_served());
+    drop(taken);
+    assert!(!is_served());
+    let other = std::fs::File::open(dir.path()).unwrap();
+    assert!(other.try_lock().is_ok(), "it was only looked at");
+    drop(other);
+    assert!(is_served());
+}
+
 fn acquire(owner: u64, space: u32, path: &str) -> ClientMessage {
     let path = Some(ViewPath::parse(path.as_bytes()).unwrap());
     let place = Place { space: SpaceId(space), path, node: Node::None };

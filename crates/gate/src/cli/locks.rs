@@ -7,7 +7,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::Duration;
 
-use gate_api::wire::Scope;
+use gate_api::wire::{AttachRefusal, Scope};
 use gate_api::{ClientInfo, QueryError, Session, Watcher};
 
 use crate::board::Board;
@@ -130,6 +130,11 @@ pub fn broker_of(
         let scope = Scope::Absolute(absolute.as_os_str().as_bytes().to_vec());
         return Ok((reach(flags, command)?.session, scope));
     };
+    if let Some(AttachRefusal { reason, fix }) = &about.refused {
+        let what = format!("nobody takes turns in {}", about.mountpoint.display());
+        let cause = format!("it is refused by its broker: {reason}");
+        return Err(Failure::new(what, cause, fix).exit(Exit::Unable));
+    }
     let approach = Wanted::find(flags, &Settings::load()?)?.approach(about.address());
     let deaf: Arc<dyn Watcher> = Arc::new(Deaf);
     let session = connect(&approach, &ClientInfo::named(command), &deaf)

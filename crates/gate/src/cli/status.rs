@@ -325,6 +325,7 @@ fn state_of(outcome: &Outcome) -> &'static str {
     match outcome {
         Outcome::Answer(Answer::Serves(Served { source_removed: true, .. })) => "source removed",
         Outcome::Answer(Answer::Serves(Served { broker_gone: Some(_), .. })) => "broker away",
+        Outcome::Answer(Answer::Serves(Served { refused: Some(_), .. })) => "refused",
         Outcome::Answer(Answer::Serves(_)) => FINE,
         Outcome::Answer(Answer::Dead) => DEAD,
         Outcome::Answer(Answer::Closed) => OTHERS,

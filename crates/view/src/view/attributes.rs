@@ -124,6 +124,8 @@ impl View {
         let mut about = self.settings.about.clone();
         let volume = self.file_key(self.directory.file_key(node)?).volume;
         about.insert("volume".to_owned(), volume.into());
+        let refusal = self.broker.refusal(self.settings.space);
+        about.insert("refused".to_owned(), serde_json::json!(refusal));
         Ok(serde_json::Value::Object(about).to_string().into_bytes())
     }
 

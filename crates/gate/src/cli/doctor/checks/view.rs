@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use gate_api::wire::AttachRefusal;
+
 use crate::cli::doctor::Finding;
 use crate::cli::doctor::facts::view::{Answer, Outcome, Served, View};
 use crate::processes::Server;
@@ -34,6 +36,11 @@ fn answered(answer: &Answer, view: &View) -> Finding {
         Answer::Serves(Served { broker_gone: Some((why, mend)), .. }) => {
             let found = format!("it answers, but what needs a turn waits: {why}");
             Finding::fail(CHECK, found, mend.as_str())
+        }
+        Answer::Serves(Served { refused: Some(AttachRefusal { reason, fix }), .. }) => {
+            let found =
+                format!("it answers, but what needs a turn is refused by its broker: {reason}");
+            Finding::fail(CHECK, found, fix.as_str())
         }
         Answer::Serves(Served { pid: Some(pid), .. }) => {
             Finding::ok(CHECK, format!("it answers, served by process {pid}"))
@@ -104,14 +111,20 @@ mod tests {
         let served = |served| Outcome::Answer(Answer::Serves(served));
         let broker = || "/b".to_owned();
         let serves = |pid, broker_gone| {
-            served(Served { pid, broker: broker(), broker_gone, source_removed: false })
+            let (broker, refused) = (broker(), None);
+            served(Served { pid, broker, broker_gone, refused, source_removed: false })
         };
         check(serves(Some(7), None), Level::Ok, "process 7");
         check(serves(None, None), Level::Ok, "another pid namespace");
         let gone = Some(("nobody there".to_owned(), "`gate daemon start`".to_owned()));
         check(serves(Some(7), gone), Level::Fail, "waits: nobody there `gate daemon start`");
-        let removed =
-            Served { pid: Some(7), broker: broker(), broker_gone: None, source_removed: true };
+        let [reason, fix] = ["served by process 8", "stop it"].map(str::to_owned);
+        let (pid, broker_gone) = (Some(7), None);
+        let refused = Some(AttachRefusal { reason, fix });
+        let refused = Served { pid, broker: broker(), broker_gone, refused, source_removed: false };
+        check(served(refused), Level::Fail, "by its broker: served by process 8 stop it");
+        let (broker_gone, refused) = (None, None);
+        let removed = Served { pid, broker: broker(), broker_gone, refused, source_removed: true };
         check(served(removed), Level::Fail, "was removed, and nothing can be made in it `gate um");
     }
 

@@ -9,6 +9,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use gate_api::mounts::{self, Mount};
+use gate_api::wire::AttachRefusal;
 use gate_api::{ClientInfo, ConnectError, Watcher, process};
 use gate_fuse::is_of_dead;
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
@@ -72,6 +73,8 @@ pub struct Served {
     pub broker: String,
     /// Why its broker cannot be reached and what helps, if nobody listens there.
     pub broker_gone: Option<(String, String)>,
+    /// Why its broker does not serve its source any more, if that is so.
+    pub refused: Option<AttachRefusal>,
     /// Whether the directory behind it was removed.
     pub source_removed: bool,
 }
@@ -83,6 +86,7 @@ pub fn ask(point: &Path) -> Answer {
             pid: Some(about.pid).filter(|_| about.pid_namespace == process::namespace()),
             broker: about.address().to_string(),
             broker_gone: broker_gone(&about),
+            refused: about.refused,
             source_removed: is_removed(point),
         }),
         Err(Unseen::Version(theirs)) => Answer::Version(theirs),
