@@ -2,7 +2,7 @@
 //!
 //! A thread of its own, for looking at processes takes time. It is told of each waiter and of the
 //! holders in its way, and looks after a while, then ever less often, whether a holder sleeps for
-//! it. What it finds is a command like any other.
+//! it; and again as soon as one has slept long enough. What it finds is a command like any other.
 
 pub(crate) mod look;
 #[cfg(test)]
@@ -103,10 +103,21 @@ impl Prober {
         };
         watched.case = case.clone();
         if std::mem::take(&mut watched.asked) {
-            watched.look_at = now + watched.pause;
-            watched.pause = (watched.pause * 2).min(PAUSE_MAX);
+            let pause = watched.pause;
+            watched.pause = (pause * 2).min(PAUSE_MAX);
             self.look_for_sleepers(&case, now);
+            let slept = self.slept_enough_at(&case, now);
+            let watched = self.watched.get_mut(&case.ticket).expect("it was found above");
+            watched.look_at = slept.map_or(now + pause, |at| at.min(now + pause));
         }
+    }
+
+    /// Returns when the first of the threads in a waiter's way will have slept long enough that do
+    /// not yet.
+    fn slept_enough_at(&self, case: &Case, now: Instant) -> Option<Instant> {
+        let in_way = |holder| case.suspects.iter().any(|suspect| suspect.owner == holder);
+        let asleep = self.asleep.iter().filter(|((_, holder), _)| in_way(*holder));
+        asleep.map(|(_, since)| *since + PATIENCE_THREADS).filter(|at| *at > now).min()
     }
 
     /// Asks which of those that are due still wait; forgets those of which nothing came.

@@ -1,16 +1,20 @@
 //! Looks at real processes.
 
+use std::collections::{BTreeMap, HashMap};
 use std::process::{Child as Process, Command, Stdio};
 use std::time::Instant;
 
 use gate_api::wire::{Fate, Happening, Party, Pass, Scope};
 use gate_api::{Ask, process};
+use gate_core::id::{OwnerId, SessionId, Ticket};
 use gate_core::lock::claim;
 use gate_core::lock::event::Refusal;
 use gate_core::lock::key::FileKey;
 use gate_core::lock::want::{Access, Node, Op};
 
 use super::look::{self, Child, End, Family, Sleep};
+use super::{Case, Prober, Suspect};
+use crate::mail::{Inbox, Mail};
 use crate::tests::{SOON, connect, start};
 
 /// A shell whose end is the end of all it started.
@@ -136,6 +140,39 @@ fn a_shell_with_a_second_child_does_not_wait_for_the_first_alone() {
 fn a_thread_that_runs_sleeps_for_nobody() {
     let thread = rustix::thread::gettid().as_raw_pid().cast_unsigned();
     assert_eq!(Sleep::of(std::process::id(), thread), None);
+}
+
+/// A thread of ours sleeps for a child, and we have others.
+#[test]
+fn a_thread_among_several_is_looked_at_again_when_it_has_slept_two_seconds() {
+    let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+    let (end, waiter) = (child.stdin.take(), process::of_pid(child.id()).unwrap());
+    let (told, thread) = std::sync::mpsc::channel();
+    let sleeper = std::thread::spawn(move || {
+        told.send(rustix::thread::gettid().as_raw_pid().cast_unsigned()).unwrap();
+        child.wait().unwrap();
+    });
+    let (holder, thread) = (process::own(), thread.recv().unwrap());
+    until("sleep", || Sleep::of(holder.pid, thread));
+    let [holds, waits] = [1, 2].map(|number| OwnerId { session: SessionId::STATELESS, number });
+    let suspects = vec![Suspect { owner: holds, process: holder, thread, is_hold: false }];
+    let case = Case { ticket: Ticket(1), owner: waits, process: waiter, suspects };
+    let poll = mio::Poll::new().unwrap();
+    let (inbox, mail) = Inbox::new(poll.registry(), mio::Token(0)).unwrap();
+    let mut prober = Prober { inbox, watched: BTreeMap::new(), asleep: HashMap::new() };
+    // The prober's clock is what it is told; the broker answers at once.
+    let begun = Instant::now();
+    prober.take(case.clone(), begun);
+    let mut looks = Vec::new();
+    while !mail.try_iter().any(|mail| matches!(mail, Mail::Kin { .. })) {
+        let now = prober.watched[&case.ticket].look_at;
+        prober.ask(now);
+        prober.take(case.clone(), now);
+        looks.push((now - begun).as_millis());
+    }
+    assert_eq!(looks, [250, 500, 1_000, 2_000, 2_250]);
+    drop(end);
+    sleeper.join().unwrap();
 }
 
 #[test]
