@@ -1,5 +1,7 @@
 //! Crashes and damage. What is lost at worst is what nobody was told of.
 
+mod cuts;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -11,10 +13,9 @@ use gate_core::id::{Epoch, OwnerId, SessionId, SpaceId, Ticket, Token};
 use gate_core::lock::claim::{Caller, Claim, Label, Party, Patience, Process, Terms};
 use gate_core::lock::event::Passed;
 use gate_core::lock::key::FileKey;
-use gate_core::lock::table::{Record, Restore, Table};
+use gate_core::lock::table::Record;
 use gate_core::lock::want::{Access, Node, Op, Place, Want};
 use gate_core::path::ViewPath;
-use gate_core::time::Time;
 
 use super::rows;
 use super::{Entry, JOURNAL_NAME, Journal, JournalError, Loss};
@@ -168,66 +169,6 @@ fn where_nobody_is_remembered_nobody_is_expected() {
     assert_eq!(loss(dir.path(), "another"), Loss::Clients);
 }
 
-/// Cuts the log of a crashed broker wherever it may matter, and spoils what follows. Each must open,
-/// and remember a state that was committed once: never half a batch, and never an epoch that was
-/// used before (N4).
-#[test]
-fn a_log_cut_anywhere_yields_what_some_commit_left() {
-    let dir = tempfile::tempdir().unwrap();
-    let (mut journal, _) = Journal::open(dir.path(), BOOT).unwrap();
-    let log = dir.path().join(format!("{JOURNAL_NAME}-wal"));
-    let begun = fs::metadata(&log).unwrap().len();
-    let batches = [
-        (vec![held(1), held(2)], vec![1, 2]),
-        (vec![gone(1), held(3)], vec![2, 3]),
-        (vec![gone(2), gone(3), held(4)], vec![4]),
-    ];
-    let mut states = vec![vec![]];
-    for (batch, state) in batches {
-        journal.commit(batch.into_iter()).unwrap();
-        states.push(state);
-    }
-    let [file, log] = [JOURNAL_NAME.to_owned(), format!("{JOURNAL_NAME}-wal")]
-        .map(|name| fs::read(dir.path().join(name)).unwrap());
-    let begun = usize::try_from(begun).unwrap();
-    let cut_dir = tempfile::tempdir().unwrap();
-    let mut last = 0;
-    let cuts = (begun..=log.len()).filter(|cut| is_telling(*cut));
-    for (cut, tail) in cuts.flat_map(|cut| [(cut, vec![]), (cut, spoilt(&log[cut..]))]) {
-        for entry in fs::read_dir(cut_dir.path()).unwrap() {
-            fs::remove_file(entry.unwrap().path()).unwrap();
-        }
-        fs::write(cut_dir.path().join(JOURNAL_NAME), &file).unwrap();
-        let left = [&log[..cut], &tail].concat();
-        fs::write(cut_dir.path().join(format!("{JOURNAL_NAME}-wal")), left).unwrap();
-        let (_, memory) = Journal::open(cut_dir.path(), BOOT).unwrap();
-        assert_eq!(memory.epoch, Epoch(2), "the first epoch was synced before any grant");
-        let mut tickets: Vec<u64> = memory.claims.iter().map(|(ticket, _)| ticket.0).collect();
-        tickets.sort_unstable();
-        let state = states.iter().position(|state| *state == tickets);
-        let state = state.unwrap_or_else(|| panic!("cut at {cut}: {tickets:?}"));
-        assert!(state >= last, "a longer log remembers no less: {last}, then {state} at {cut}");
-        last = state;
-        let restore = Restore { claims: memory.claims, ..Restore::default() };
-        Table::restore(memory.epoch, Time(1), restore);
-    }
-    assert_eq!(last, states.len() - 1, "the whole log remembers all");
-}
-
-/// Every byte near the seams of a log's frames, and some of those between; all in the long tier.
-fn is_telling(cut: usize) -> bool {
-    const HEADER: usize = 32;
-    const FRAME: usize = 24 + super::PAGE_BYTES as usize;
-    let within = (cut - HEADER) % FRAME;
-    let near_a_seam = !(64..FRAME - 64).contains(&within);
-    near_a_seam || within.is_multiple_of(61) || std::env::var_os("GATE_SOAK").is_some()
-}
-
-/// What a disk may have where the end of the log should be.
-fn spoilt(bytes: &[u8]) -> Vec<u8> {
-    bytes.iter().map(|byte| !byte).collect()
-}
-
 #[test]
 fn n16_an_unknown_version_is_refused() {
     let dir = tempfile::tempdir().unwrap();
@@ -269,7 +210,6 @@ fn a_batch_that_fails_leaves_nothing_and_may_be_tried_again() {
     assert_eq!(tickets(dir.path()).unwrap(), Vec::from_iter(2..500));
 }
 
-/// A row of format 1. If this fails, the format changed: raise its version.
 #[test]
 fn a_log_that_grew_too_long_is_folded_by_the_next_commit_and_begins_anew() {
     let dir = tempfile::tempdir().unwrap();
@@ -289,6 +229,7 @@ fn a_log_that_grew_too_long_is_folded_by_the_next_commit_and_begins_anew() {
     assert_eq!(tickets(dir.path()).unwrap().len(), 300);
 }
 
+/// If this fails, the format changed: raise its version.
 #[test]
 fn the_format_of_a_row_is_fixed() {
     let expected = "010007000102030101020304010100c096b10201060001070000016f0172080001\
