@@ -1,6 +1,6 @@
 //! Looks at processes: who is below whom, and for whom a thread sleeps.
 
-use std::fs;
+use std::{fs, io};
 
 use gate_api::process::Stat;
 use gate_core::lock::claim::Process;
@@ -103,11 +103,10 @@ impl Family {
 impl Sleep {
     /// Returns what a thread sleeps for; `None` if it does not, or for something else.
     pub fn of(pid: u32, thread: u32) -> Option<Sleep> {
-        let task = format!("/proc/{pid}/task/{thread}");
-        match fs::read_to_string(format!("{task}/syscall")) {
+        match read_call(pid, thread) {
             Ok(syscall) => Sleep::in_call(pid, thread, &syscall),
-            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-                Sleep::in_channel(&fs::read_to_string(format!("{task}/wchan")).ok()?)
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                Sleep::in_channel(&read_channel(pid, thread)?)
             }
             Err(_) => None,
         }
@@ -162,8 +161,7 @@ impl Sleep {
     fn in_pipe((pid, thread): (u32, u32), descriptor: u64, other_end: End) -> Option<Sleep> {
         let link = fs::read_link(format!("/proc/{pid}/fd/{descriptor}")).ok()?;
         if !link.as_os_str().as_encoded_bytes().starts_with(b"pipe:[") {
-            let channel = fs::read_to_string(format!("/proc/{pid}/task/{thread}/wchan")).ok()?;
-            Sleep::in_channel(&channel)?;
+            Sleep::in_channel(&read_channel(pid, thread)?)?;
         }
         let opened = OpenFile::of(pid, &descriptor.to_string())?;
         Some(Sleep::Pipe { pipe: Some(opened.pipe), other_end })
@@ -179,6 +177,16 @@ impl Sleep {
             _ => None,
         }
     }
+}
+
+fn read_call(pid: u32, thread: u32) -> io::Result<String> {
+    #[cfg(test)]
+    super::tests::may_read_calls()?;
+    fs::read_to_string(format!("/proc/{pid}/task/{thread}/syscall"))
+}
+
+fn read_channel(pid: u32, thread: u32) -> Option<String> {
+    fs::read_to_string(format!("/proc/{pid}/task/{thread}/wchan")).ok()
 }
 
 /// Returns whether a thread of `holder` sleeps for `waiter` and for nobody else: for itself, or for

@@ -1,6 +1,8 @@
 //! Looks at real processes.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
+use std::io;
 use std::process::{Child as Process, Command, Stdio};
 use std::time::Instant;
 
@@ -16,6 +18,24 @@ use super::look::{self, Child, End, Family, Sleep};
 use super::{Case, Prober, Suspect};
 use crate::mail::{Inbox, Mail};
 use crate::tests::{SOON, connect, start};
+
+thread_local! {
+    /// As yama may have it.
+    static CALLS_ARE_HIDDEN: Cell<bool> = const { Cell::new(false) };
+}
+
+pub(super) fn may_read_calls() -> io::Result<()> {
+    if CALLS_ARE_HIDDEN.get() { Err(io::ErrorKind::PermissionDenied.into()) } else { Ok(()) }
+}
+
+/// Looks where the calls of others can be seen, and where only the kernel's functions can that they
+/// sleep in.
+fn both_ways(look: impl Fn()) {
+    for are_hidden in [false, true] {
+        CALLS_ARE_HIDDEN.set(are_hidden);
+        look();
+    }
+}
 
 /// A shell whose end is the end of all it started.
 struct Shell(Process);
@@ -66,45 +86,51 @@ fn until<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
 
 #[test]
 fn a_shell_sleeps_for_its_child_and_for_what_is_below() {
-    let shell = Shell::start("sh -c 'cat; :'; :");
-    let child = shell.child();
-    let grandchild = until("a grandchild", || {
-        let pids = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", child.pid));
-        process::of_pid(pids.ok()?.split_whitespace().next()?.parse().ok()?)
+    both_ways(|| {
+        let shell = Shell::start("sh -c 'cat; :'; :");
+        let child = shell.child();
+        let grandchild = until("a grandchild", || {
+            let pids = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", child.pid));
+            process::of_pid(pids.ok()?.split_whitespace().next()?.parse().ok()?)
+        });
+        let sleep = shell.sleep();
+        let other = Shell::start("exec cat");
+        assert!(matches!(sleep, Sleep::Wait(_)), "{sleep:?}");
+        assert!(sleep.is_for(child, shell.process()));
+        assert!(sleep.is_for(grandchild, shell.process()));
+        assert!(!sleep.is_for(other.process(), shell.process()), "a stranger is no child");
+        // The grandchild reads a pipe of which the other end is ours.
+        until("a chain of sleeps", || sleep.is_for(process::own(), shell.process()).then_some(()));
+        assert!(Family::of(grandchild).is_below(shell.process()));
+        assert!(!Family::of(shell.process()).is_below(grandchild));
+        assert!(!Family::of(child).is_below(child), "nobody is below itself");
     });
-    let sleep = shell.sleep();
-    let other = Shell::start("exec cat");
-    assert!(matches!(sleep, Sleep::Wait(_)), "{sleep:?}");
-    assert!(sleep.is_for(child, shell.process()));
-    assert!(sleep.is_for(grandchild, shell.process()));
-    assert!(!sleep.is_for(other.process(), shell.process()), "a stranger is no child");
-    // The grandchild reads a pipe of which the other end is ours.
-    until("a chain of sleeps", || sleep.is_for(process::own(), shell.process()).then_some(()));
-    assert!(Family::of(grandchild).is_below(shell.process()));
-    assert!(!Family::of(shell.process()).is_below(grandchild));
-    assert!(!Family::of(child).is_below(child), "nobody is below itself");
 }
 
 #[test]
 fn a_reader_sleeps_for_who_has_the_other_end() {
-    let [cat, other] = [Shell::start("exec cat"), Shell::start("exec cat")];
-    let sleep = until("a read", || match Sleep::of(cat.0.id(), cat.0.id()) {
-        Some(sleep @ Sleep::Pipe { other_end: End::Writing, .. }) => Some(sleep),
-        _ => None,
+    both_ways(|| {
+        let [cat, other] = [Shell::start("exec cat"), Shell::start("exec cat")];
+        let sleep = until("a read", || match Sleep::of(cat.0.id(), cat.0.id()) {
+            Some(sleep @ Sleep::Pipe { other_end: End::Writing, .. }) => Some(sleep),
+            _ => None,
+        });
+        assert!(sleep.is_for(process::own(), cat.process()));
+        assert!(!sleep.is_for(other.process(), cat.process()));
     });
-    assert!(sleep.is_for(process::own(), cat.process()));
-    assert!(!sleep.is_for(other.process(), cat.process()));
 }
 
 #[test]
 fn a_writer_sleeps_for_who_reads() {
-    let [yes, other] = [Shell::start("exec yes"), Shell::start("exec cat")];
-    let sleep = until("a write", || match Sleep::of(yes.0.id(), yes.0.id()) {
-        Some(sleep @ Sleep::Pipe { other_end: End::Reading, .. }) => Some(sleep),
-        _ => None,
+    both_ways(|| {
+        let [yes, other] = [Shell::start("exec yes"), Shell::start("exec cat")];
+        let sleep = until("a write", || match Sleep::of(yes.0.id(), yes.0.id()) {
+            Some(sleep @ Sleep::Pipe { other_end: End::Reading, .. }) => Some(sleep),
+            _ => None,
+        });
+        assert!(sleep.is_for(process::own(), yes.process()));
+        assert!(!sleep.is_for(other.process(), yes.process()));
     });
-    assert!(sleep.is_for(process::own(), yes.process()));
-    assert!(!sleep.is_for(other.process(), yes.process()));
 }
 
 #[test]
@@ -121,58 +147,65 @@ fn a_wait_for_one_child_is_not_one_for_another() {
 /// Who works in the background may be let go on by whoever does not.
 #[test]
 fn a_shell_with_a_second_child_does_not_wait_for_the_first_alone() {
-    let shell = Shell::start("sh -c 'cat; :'; :");
-    shell.sleep();
-    let only = |shell: &Shell, child| look::only_waits_for(child, shell.process(), shell.0.id());
-    until("a chain", || only(&shell, shell.child()).then_some(()));
-    let shell = Shell::start("exec 3<&0; cat <&3 & cat; :");
-    shell.sleep();
-    let children = format!("/proc/{0}/task/{0}/children", shell.0.id());
-    until("two children", || {
-        let pids = std::fs::read_to_string(&children).unwrap();
-        (pids.split_whitespace().count() == 2).then_some(())
+    both_ways(|| {
+        let shell = Shell::start("sh -c 'cat; :'; :");
+        shell.sleep();
+        let only =
+            |shell: &Shell, child| look::only_waits_for(child, shell.process(), shell.0.id());
+        until("a chain", || only(&shell, shell.child()).then_some(()));
+        let shell = Shell::start("exec 3<&0; cat <&3 & cat; :");
+        shell.sleep();
+        let children = format!("/proc/{0}/task/{0}/children", shell.0.id());
+        until("two children", || {
+            let pids = std::fs::read_to_string(&children).unwrap();
+            (pids.split_whitespace().count() == 2).then_some(())
+        });
+        assert!(!only(&shell, shell.child()));
+        assert!(!only(&Shell::start("cat & exec yes"), shell.child()), "it does not wait");
     });
-    assert!(!only(&shell, shell.child()));
-    assert!(!only(&Shell::start("cat & exec yes"), shell.child()), "it does not wait");
 }
 
 #[test]
 fn a_thread_that_runs_sleeps_for_nobody() {
-    let thread = rustix::thread::gettid().as_raw_pid().cast_unsigned();
-    assert_eq!(Sleep::of(std::process::id(), thread), None);
+    both_ways(|| {
+        let thread = rustix::thread::gettid().as_raw_pid().cast_unsigned();
+        assert_eq!(Sleep::of(std::process::id(), thread), None);
+    });
 }
 
 /// A thread of ours sleeps for a child, and we have others.
 #[test]
 fn a_thread_among_several_is_looked_at_again_when_it_has_slept_two_seconds() {
-    let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
-    let (end, waiter) = (child.stdin.take(), process::of_pid(child.id()).unwrap());
-    let (told, thread) = std::sync::mpsc::channel();
-    let sleeper = std::thread::spawn(move || {
-        told.send(rustix::thread::gettid().as_raw_pid().cast_unsigned()).unwrap();
-        child.wait().unwrap();
+    both_ways(|| {
+        let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let (end, waiter) = (child.stdin.take(), process::of_pid(child.id()).unwrap());
+        let (told, thread) = std::sync::mpsc::channel();
+        let sleeper = std::thread::spawn(move || {
+            told.send(rustix::thread::gettid().as_raw_pid().cast_unsigned()).unwrap();
+            child.wait().unwrap();
+        });
+        let (holder, thread) = (process::own(), thread.recv().unwrap());
+        until("sleep", || Sleep::of(holder.pid, thread));
+        let [holds, waits] = [1, 2].map(|number| OwnerId { session: SessionId::STATELESS, number });
+        let suspects = vec![Suspect { owner: holds, process: holder, thread, is_hold: false }];
+        let case = Case { ticket: Ticket(1), owner: waits, process: waiter, suspects };
+        let poll = mio::Poll::new().unwrap();
+        let (inbox, mail) = Inbox::new(poll.registry(), mio::Token(0)).unwrap();
+        let mut prober = Prober { inbox, watched: BTreeMap::new(), asleep: HashMap::new() };
+        // The prober's clock is what it is told; the broker answers at once.
+        let begun = Instant::now();
+        prober.take(case.clone(), begun);
+        let mut looks = Vec::new();
+        while !mail.try_iter().any(|mail| matches!(mail, Mail::Kin { .. })) {
+            let now = prober.watched[&case.ticket].look_at;
+            prober.ask(now);
+            prober.take(case.clone(), now);
+            looks.push((now - begun).as_millis());
+        }
+        assert_eq!(looks, [250, 500, 1_000, 2_000, 2_250]);
+        drop(end);
+        sleeper.join().unwrap();
     });
-    let (holder, thread) = (process::own(), thread.recv().unwrap());
-    until("sleep", || Sleep::of(holder.pid, thread));
-    let [holds, waits] = [1, 2].map(|number| OwnerId { session: SessionId::STATELESS, number });
-    let suspects = vec![Suspect { owner: holds, process: holder, thread, is_hold: false }];
-    let case = Case { ticket: Ticket(1), owner: waits, process: waiter, suspects };
-    let poll = mio::Poll::new().unwrap();
-    let (inbox, mail) = Inbox::new(poll.registry(), mio::Token(0)).unwrap();
-    let mut prober = Prober { inbox, watched: BTreeMap::new(), asleep: HashMap::new() };
-    // The prober's clock is what it is told; the broker answers at once.
-    let begun = Instant::now();
-    prober.take(case.clone(), begun);
-    let mut looks = Vec::new();
-    while !mail.try_iter().any(|mail| matches!(mail, Mail::Kin { .. })) {
-        let now = prober.watched[&case.ticket].look_at;
-        prober.ask(now);
-        prober.take(case.clone(), now);
-        looks.push((now - begun).as_millis());
-    }
-    assert_eq!(looks, [250, 500, 1_000, 2_000, 2_250]);
-    drop(end);
-    sleeper.join().unwrap();
 }
 
 #[test]
