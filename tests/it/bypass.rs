@@ -102,6 +102,7 @@ fn what_is_mounted_elsewhere_too_is_named_until_it_is_unmounted() {
 
 #[test]
 fn who_was_there_before_the_view_is_named_until_it_has_left() {
+    assert!(rustix::process::geteuid().is_root(), "needs root: run `cargo xtask test`");
     let mut world = with_broker();
     let source = world.source();
     world.seed("d/f", "");
@@ -110,6 +111,7 @@ fn who_was_there_before_the_view_is_named_until_it_has_left() {
     fs::copy("/bin/cat", source.join("gate")).unwrap();
     for (there, has) in [
         ("cd source/d; read -r line", "working-directory"),
+        ("exec python3 -c 'import os; os.chroot(\"source/d\"); input()'", "root-directory"),
         ("exec 3>> source/d/f; read -r line", "open-file"),
         ("exec source/cat", "mapping"),
         ("exec source/gate", "mapping"),
@@ -128,6 +130,42 @@ fn who_was_there_before_the_view_is_named_until_it_has_left() {
         drop(input);
         let _ = shell.finish(SOON);
         assert_eq!(way(&world, "bare-use"), None, "who works in the view is not past it");
+        world.umount(&source);
+    }
+}
+
+/// It has left what the threads of its process share.
+#[test]
+fn what_one_thread_has_alone_is_named_too() {
+    let mut world = with_broker();
+    let source = world.source();
+    world.seed("f", "");
+    for (what, alone, has) in [
+        ("CLONE_FS", "os.chdir('source')", "working-directory"),
+        ("CLONE_FILES", "os.open('source/f', os.O_WRONLY)", "open-file"),
+    ] {
+        let script = format!(
+            "import ctypes, os, sys, threading
+def alone():
+    flag = dict(CLONE_FS=0x200, CLONE_FILES=0x400)['{what}']
+    assert ctypes.CDLL(None).unshare(flag) == 0
+    {alone}
+    print('there', flush=True)
+    sys.stdin.readline()
+thread = threading.Thread(target=alone)
+thread.start()
+thread.join()"
+        );
+        let mut program = world.python(world.home(), &script).start_with_input();
+        let input = program.stdin();
+        wait_until(SOON, "its thread is there", || !program.so_far().is_empty());
+        let refusal = world.gate(["mount", "--foreground", "source"]).run().refusal();
+        assert!(refusal.contains(&format!("(process {}: ", program.pid())), "{refusal}");
+        world.mount(&source, &source, ["--force"]);
+        let users = &way(&world, "bare-use").unwrap()["users"];
+        assert_eq!((&users[0]["pid"], &users[0]["has"]), (&json!(program.pid()), &json!(has)));
+        drop(input);
+        let _ = program.finish(SOON);
         world.umount(&source);
     }
 }

@@ -95,12 +95,14 @@ fn what_was_overwritten_in_place_comes_back() {
 
 #[test]
 fn who_works_there_already_is_named_and_refused_without_force() {
+    assert!(rustix::process::geteuid().is_root(), "needs root: run `cargo xtask test`");
     let mut world = with_broker();
     let source = world.source();
     world.seed("d/f", "");
     fs::copy("/bin/cat", source.join("cat")).unwrap();
     for (there, what) in [
         ("cd source/d; read -r line", "working directory"),
+        ("exec python3 -c 'import os; os.chroot(\"source/d\"); input()'", "root directory"),
         ("exec 3>> source/d/f; read -r line", "open file"),
         ("exec source/cat", "mapped file"),
     ] {

@@ -70,12 +70,14 @@ pub fn leave_common_mounts() {
     }
 }
 
-/// Tells whether a process works in a directory, or has a file of it open, or is a program of it.
+/// Tells whether a process works in a directory, has it as its root or a file of it open, or is a
+/// program of it.
 #[must_use]
 pub fn uses(pid: i32, dir: &Path) -> bool {
     let process = PathBuf::from(format!("/proc/{pid}"));
     let open = fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
-    let mut links = open.map(|file| file.path()).chain([process.join("cwd"), process.join("exe")]);
+    let mut links =
+        open.map(|file| file.path()).chain(["cwd", "root", "exe"].map(|link| process.join(link)));
     links.any(|link| fs::read_link(link).is_ok_and(|to| to.starts_with(dir)))
 }
 

@@ -1,5 +1,7 @@
 //! What /proc tells of the processes of this machine.
 
+mod threads;
+
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -13,6 +15,7 @@ use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use serde::Serialize;
 
 use crate::output;
+use threads::Shared;
 
 /// The variables in which a process tree carries the name of its agent, and which tree it is.
 pub use gate_view::agent::{AGENT_VARIABLE, RUN_VARIABLE};
@@ -238,16 +241,25 @@ pub fn all() -> impl Iterator<Item = u32> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
+/// Returns a process, and those of its threads that are in directories of their own, and maybe among
+/// other mounts.
+pub fn with_own_directories(pid: u32) -> impl Iterator<Item = u32> {
+    threads::apart(pid, Shared::Directories)
+}
+
 /// The plainest use first: where a process is tells people more than what it has open.
 fn grips_of(pid: u32) -> impl Iterator<Item = Grip> {
-    let of = PathBuf::from(format!("/proc/{pid}"));
     let by_link = move |has, link: PathBuf| {
         let path = fs::read_link(&link).ok()?;
         Some(Grip { pid, has, path, way: Way::Link(link) })
     };
-    let places = [(Use::WorkingDirectory, of.join("cwd")), (Use::RootDirectory, of.join("root"))];
-    let places = places.into_iter().filter_map(move |(has, link)| by_link(has, link));
-    let fds = fs::read_dir(of.join("fd")).into_iter().flatten().flatten();
+    let places = with_own_directories(pid).flat_map(|task| {
+        let of = PathBuf::from(format!("/proc/{task}"));
+        [(Use::WorkingDirectory, of.join("cwd")), (Use::RootDirectory, of.join("root"))]
+    });
+    let places = places.filter_map(move |(has, link)| by_link(has, link));
+    let fds = threads::apart(pid, Shared::Files)
+        .flat_map(|task| fs::read_dir(format!("/proc/{task}/fd")).into_iter().flatten().flatten());
     let open = fds.filter_map(move |fd| by_link(Use::OpenFile, fd.path()));
     places.chain(open).chain(mappings_of(pid))
 }
@@ -304,6 +316,36 @@ mod tests {
         assert_eq!(command(Process { start: own.start + 1, ..own }), None);
         let program = std::env::current_exe().unwrap();
         assert!(own_mappings().any(|path| path == program));
+    }
+
+    /// It may leave what the others share.
+    #[test]
+    fn what_one_thread_has_alone_is_found() {
+        use rustix::thread::{UnshareFlags, unshare_unsafe};
+
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().canonicalize().unwrap();
+        let found = |has| {
+            let mut grips = grips_of(std::process::id());
+            grips.any(|grip| grip.has == has && grip.path == path)
+        };
+        for (what, has) in
+            [(UnshareFlags::FS, Use::WorkingDirectory), (UnshareFlags::FILES, Use::OpenFile)]
+        {
+            std::thread::scope(|scope| {
+                let alone = scope.spawn(|| {
+                    // SAFETY: nothing of what is no longer shared is used by two threads.
+                    unsafe { unshare_unsafe(what) }.unwrap();
+                    let _open = match has {
+                        Use::OpenFile => Some(fs::File::open(&path).unwrap()),
+                        _ => std::env::set_current_dir(&path).map(|()| None).unwrap(),
+                    };
+                    found(has)
+                });
+                assert!(alone.join().unwrap(), "{has:?}");
+            });
+            assert!(!found(has), "{has:?}");
+        }
     }
 
     #[test]

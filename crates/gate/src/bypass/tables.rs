@@ -52,7 +52,8 @@ impl Tables {
         let mut others: BTreeMap<u64, Table> = BTreeMap::new();
         // Threads of the kernel have no program, and open nothing.
         let has_program = |pid: &u32| fs::read_link(format!("/proc/{pid}/exe")).is_ok();
-        for pid in processes::all().filter(has_program) {
+        let all = processes::all().flat_map(processes::with_own_directories);
+        for pid in all.filter(has_program) {
             let Some(namespace) = number(&pid.to_string()).filter(|found| Some(*found) != own)
             else {
                 continue;
