@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gate_api::mounts;
 use gate_api::process;
@@ -19,6 +19,11 @@ use crate::within::within;
 
 /// How long a view may take to say who serves it.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
+/// How long it may be busy with nobody in it: whoever asks it something, as `gate status` does, keeps it
+/// busy meanwhile …
+const LOOK_PATIENCE: Duration = Duration::from_secs(1);
+/// … and how long until it is tried again.
+const LOOK_PAUSE: Duration = Duration::from_millis(20);
 /// How long its process may take to end once it is unmounted, without a word …
 const END_PATIENCE_SILENT: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 /// … and after it was said what it may wait for.
@@ -45,7 +50,7 @@ impl Args {
             None => return Err(not_mounted(&point)),
         };
         let server = server_of(&point)?;
-        gate_fuse::unmount(&point).map_err(|error| refused(&point, &error))?;
+        unmount(&point)?;
         if let Some(server) = server {
             await_end(&server, &point, device)?;
         }
@@ -53,14 +58,25 @@ impl Args {
     }
 }
 
+fn unmount(point: &Path) -> Result<(), Failure> {
+    let deadline = Instant::now() + LOOK_PATIENCE;
+    loop {
+        match gate_fuse::unmount(point) {
+            Err(UnmountError::Busy(_))
+                if Instant::now() < deadline && users_of(point).is_empty() =>
+            {
+                std::thread::park_timeout(LOOK_PAUSE);
+            }
+            ended => return ended.map_err(|error| refused(point, &error)),
+        }
+    }
+}
+
 /// Says why a view was not unmounted.
 pub fn refused(point: &Path, error: &UnmountError) -> Failure {
     let cause = || io_cause(error);
     match error {
-        UnmountError::Busy(_) => {
-            let mount = mounts::at(point).ok().flatten();
-            busy(point, &mount.map(|mount| processes::users_of(&mount)).unwrap_or_default())
-        }
+        UnmountError::Busy(_) => busy(point, &users_of(point)),
         UnmountError::NotMounted(_) | UnmountError::NotPermitted(_) if is_of_another(point) => {
             let hint = "do it as the user who mounted it, or as root";
             cannot(point, "another user's view is mounted there", hint)
@@ -72,6 +88,11 @@ pub fn refused(point: &Path, error: &UnmountError) -> Failure {
         UnmountError::NoFusermount(_) => cannot(point, cause(), "install fuse3"),
         UnmountError::Failed(_) => cannot(point, cause(), "try again"),
     }
+}
+
+fn users_of(point: &Path) -> Vec<User> {
+    let mount = mounts::at(point).ok().flatten();
+    mount.map(|mount| processes::users_of(&mount)).unwrap_or_default()
 }
 
 fn busy(point: &Path, users: &[User]) -> Failure {
