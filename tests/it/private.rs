@@ -330,6 +330,21 @@ fn what_cannot_be_shown_once_more_is_refused() {
     }
 }
 
+/// Who serves it stays outside, so nothing waits for itself.
+#[test]
+fn a_private_view_may_show_the_program_of_gate_and_its_settings() {
+    for world in worlds() {
+        let source = world.source();
+        world.script(&source, "mkdir bin gate; echo > gate/gate.toml; echo > f").run().success();
+        fs::copy(world.program("gate"), source.join("bin/gate")).unwrap();
+        let gate = world.command(&source.join("bin/gate")).env("XDG_CONFIG_HOME", &source);
+        let words = ["run", "--view", "private", "--agent", "ada", "--"];
+        let inside = ["bin/gate", "hold", "f", "--", "bin/gate", "why", "f"];
+        let said = gate.args(words).args(inside).dir(&source).run().success();
+        assert!(said.contains("ada"), "{said}");
+    }
+}
+
 /// Never does it run in the shared view instead.
 #[test]
 fn where_user_namespaces_are_forbidden_that_is_said_and_nothing_is_run() {

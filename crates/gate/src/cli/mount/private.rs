@@ -2,7 +2,8 @@
 //!
 //! `gate run` mounts it in the mount namespace of what it runs and hands its device over. This
 //! process has never seen that namespace, and keeps nothing of it: when its last process is gone
-//! the kernel ends the view.
+//! the kernel ends the view. So it comes past the view to its own program, settings and tokens, and
+//! unlike a view in place a private one may show these.
 
 use std::sync::Arc;
 
