@@ -9,7 +9,9 @@ use gate_tests::{kernel, scaled};
 use rustix::io::Errno;
 use rustix::process::{Signal, kill_process};
 
-use play::{AGENTS, AGENTS_DEEDS, ENDLESS, HUMAN, HUMANS_DEEDS, LONG, Story, all, build_anew, pid};
+use play::{
+    AGENTS, AGENTS_DEEDS, ENDLESS, HUMAN, HUMANS_DEEDS, LEASE, LONG, Story, all, build_anew, pid,
+};
 
 /// Nothing goes wrong: nothing fails either, and whoever holds the sources can build them.
 #[test]
@@ -47,12 +49,13 @@ fn n15_whatever_part_is_killed_the_others_go_on_and_nothing_is_lost() {
     story.end(Vec::new());
 }
 
-/// N7: an agent is stopped with its view for longer than a lease. The others get what it held and
+/// N7: an agent is stopped with its view for two leases. The others get what it held and
 /// go on; when it goes on it is fenced, and destroys nothing of theirs.
 #[test]
 fn n7_an_agent_that_was_suspended_wakes_up_fenced_and_hurts_nobody() {
-    let mut story = Story::new(&["--lease-ms", "1000"], deeds);
-    story.world.set_env("GATE_LEASE_MS", "1000");
+    let lease_ms = LEASE.as_millis().to_string();
+    let mut story = Story::new(&["--lease-ms", &lease_ms], deeds);
+    story.world.set_env("GATE_LEASE_MS", &lease_ms);
     story.start_all(ENDLESS);
     let mut late = story.actor("LIZ");
     let file = "src/parts/p00.rs";

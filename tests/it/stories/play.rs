@@ -11,6 +11,7 @@ use gate_tests::dice::{Dice, seed};
 use gate_tests::run::Running;
 use gate_tests::wait::{SOON, wait_until};
 use gate_tests::{Actor, World, kernel};
+use jiff::Timestamp;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use super::judge::marks;
@@ -21,6 +22,8 @@ pub const AGENTS: [&str; 4] = ["ADA", "BOB", "EVE", "KIM"];
 pub const HUMAN: &str = "SUE";
 
 pub const LONG: Duration = Duration::from_secs(60);
+/// The lease of views that are suspended.
+pub const LEASE: Duration = Duration::from_secs(1);
 /// More rounds than anybody has time for.
 pub const ENDLESS: usize = 1_000_000_000;
 
@@ -143,13 +146,14 @@ impl Story {
         self.world.actor_by(words, &dir)
     }
 
-    /// Stops an agent, with all that its leader has started and with its view, until it is overdue
-    /// and the others have done something; then lets it go on.
+    /// Stops an agent, with all that its leader has started and with its view, until it is overdue,
+    /// two leases have gone by and the others have done something; then lets it go on.
     pub fn while_suspended(&self, agent: &str, leader: i32, act: impl FnOnce(&Story)) {
-        let since = self.newest_record();
+        let (since, _) = self.newest_record();
         let server = pid(self.server_of(agent));
         kill_process_group(pid(leader), Signal::STOP).unwrap();
         kill_process(server, Signal::STOP).unwrap();
+        let (_, stopped) = self.newest_record();
         let of_it = format!("\"pid\":{}", server.as_raw_nonzero());
         // Of one that holds nothing it is only said that it is gone.
         let is_over = |line: &str| {
@@ -159,6 +163,9 @@ impl Story {
         wait_until(LONG, "its lease ran out", || {
             let log = self.world.gate(["log", "--json", "--since", &since]).run().success();
             log.lines().any(is_over)
+        });
+        wait_until(LONG, "it could have run out twice", || {
+            self.newest_record().1 >= stopped + 2 * LEASE
         });
         act(self);
         kill_process(server, Signal::CONT).unwrap();
@@ -211,10 +218,12 @@ impl Story {
         marks(&self.bare().join("src")).into_iter().filter(ours).collect()
     }
 
-    fn newest_record(&self) -> String {
+    /// Returns the newest record of the log, and its time; whoever asks makes one.
+    fn newest_record(&self) -> (String, Timestamp) {
         let newest = self.world.gate(["log", "--json", "--limit", "1"]).run().success();
         let newest: serde_json::Value = serde_json::from_str(&newest).unwrap();
-        newest["cursor"].as_str().unwrap().to_owned()
+        let [cursor, at] = ["cursor", "at"].map(|name| newest[name].as_str().unwrap());
+        (cursor.to_owned(), at.parse().unwrap())
     }
 
     /// Waits until all have done their rounds, and returns what they said.
