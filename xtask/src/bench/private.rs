@@ -72,11 +72,17 @@ fn print_memory(home: &Home, source: &Path) -> io::Result<()> {
         if servers.len() != VIEWS {
             return Err(io::Error::other(format!("{} of {VIEWS} are served", servers.len())));
         }
-        let mean = |bytes: fn(u32) -> io::Result<usize>| {
-            let sum = servers.iter().map(|pid| bytes(*pid)).sum::<io::Result<usize>>()?;
+        let guardians = guardians_of(&servers)?;
+        let mean = |pids: &[u32], bytes: fn(u32) -> io::Result<usize>| {
+            let sum = pids.iter().map(|pid| bytes(*pid)).sum::<io::Result<usize>>()?;
             io::Result::Ok(mebibytes(sum / VIEWS))
         };
-        print_row(&[when, &mean(resident_bytes)?, &mean(proportional_bytes)?, &bar]);
+        for (who, pids, bar) in [
+            (when, &[&servers[..], &guardians].concat(), &bar[..]),
+            ("… of that its guardian", &guardians, ""),
+        ] {
+            print_row(&[who, &mean(pids, resident_bytes)?, &mean(pids, proportional_bytes)?, bar]);
+        }
         for shell in &mut shells {
             shell.go_on()?;
         }
@@ -113,14 +119,25 @@ impl Drop for Shell {
 
 /// Returns the processes that serve private views: there are no others in this namespace.
 fn servers() -> io::Result<Vec<u32>> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir("/proc")? {
-        let name = entry?.file_name();
-        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
+    let serves = |pid: &u32| {
         let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        if words.split(|byte| *byte == 0).nth(2) == Some(b"--private") {
-            found.push(pid);
-        }
-    }
-    Ok(found)
+        words.split(|byte| *byte == 0).nth(2) == Some(b"--private")
+    };
+    Ok(processes()?.filter(serves).collect())
+}
+
+/// Returns the processes that would see off what these serve: their children.
+fn guardians_of(servers: &[u32]) -> io::Result<Vec<u32>> {
+    let is_of_them = |pid: &u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // After the name, which may have blanks, come its state and its parent.
+        let parent = stat.rsplit(')').next().and_then(|rest| rest.split_ascii_whitespace().nth(1));
+        parent.and_then(|parent| parent.parse().ok()).is_some_and(|of| servers.contains(&of))
+    };
+    Ok(processes()?.filter(is_of_them).collect())
+}
+
+fn processes() -> io::Result<impl Iterator<Item = u32>> {
+    let names = fs::read_dir("/proc")?.flatten().map(|entry| entry.file_name());
+    Ok(names.filter_map(|name| name.to_str()?.parse().ok()))
 }
