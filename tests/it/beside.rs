@@ -68,6 +68,30 @@ fn whose_mode_others_change_shows() {
     });
 }
 
+/// Elsewhere they may not be had at all, either.
+#[test]
+fn what_others_change_shows_where_nothing_can_be_watched() {
+    assert!(rustix::process::geteuid().is_root(), "needs root: run `cargo xtask test`");
+    let mut world = World::bare();
+    world.start_broker([""; 0]);
+    world.seed("f", "old");
+    world.seed("gone", "");
+    let script = r#"
+        echo 0 > /proc/sys/user/max_inotify_watches
+        "$0" mount --foreground source view >&2 &
+        until [ -e view/f ]; do :; done
+        [ ! -e view/new ]; [ -e view/gone ]; [ "$(stat -c %s view/f)" = 3 ]
+        echo longer > source/f; echo > source/new; rm source/gone
+        until [ "$(cat view/f)" = longer ] && [ -e view/new ] && [ ! -e view/gone ]; do :; done
+        grep -h '^inotify' /proc/$!/fdinfo/* || true
+        "$0" umount view
+        wait $!"#;
+    let apart = ["--user", "--map-root-user", "--mount", "--propagation", "private"];
+    let run = world.command("unshare".as_ref()).args(apart).args(["bash", "-euc", script]);
+    let watched = run.args([world.program("gate")]).within(SOON).run().success();
+    assert_eq!(watched, "");
+}
+
 /// What is changed under a name that nobody looked at.
 #[test]
 fn what_others_write_under_another_name_shows() {
