@@ -89,6 +89,21 @@ fn a_handle_keeps_what_its_name_was_when_it_was_opened() {
     third.opened();
 }
 
+/// The kernel does not say by which of its names a file is opened.
+#[test]
+fn a_file_that_has_a_gated_name_too_takes_turns_by_each_of_its_names() {
+    let world = World::new();
+    world.seed("d/f", "");
+    fs::hard_link(world.source().join("d/f"), world.source().join("f.log")).unwrap();
+    let [mut holder, mut next] = [(); 2].map(|()| world.actor(&world.view()));
+    let held = holder.open("rw", "d/f");
+    next.ask(["stat", "f.log"]).unwrap();
+    next.tell(["open", "rw", "d/f"]);
+    world.await_waiting("d/f", 1);
+    holder.close(held);
+    next.opened();
+}
+
 #[test]
 fn strict_gates_what_is_shipped_as_not_gated() {
     let view_of = |args: &[&str]| {

@@ -149,6 +149,11 @@ impl Directory {
         self.nodes.path_of(node)
     }
 
+    /// As [`Directory::path_of`], by each of its known names, the newest first.
+    pub fn paths_of(&self, node: NodeId) -> Vec<Vec<u8>> {
+        self.nodes.paths_of(node)
+    }
+
     /// The newest known name of a node, and the directory that it is in; the root has none.
     pub fn link_of(&self, node: NodeId) -> Option<(NodeId, CString)> {
         let (parent, name) = self.nodes.newest(node)?;

@@ -198,6 +198,10 @@ impl Nodes {
         self.read().tree.path_of(node)
     }
 
+    pub fn paths_of(&self, node: NodeId) -> Vec<Vec<u8>> {
+        self.read().tree.paths_of(node).collect()
+    }
+
     pub fn newest(&self, node: NodeId) -> Option<(NodeId, Arc<[u8]>)> {
         self.read().tree.newest(node)
     }

@@ -40,11 +40,14 @@ pub(super) enum Names {
 impl Tree {
     /// The path from the root, by the newest names that lead there; the root's is empty.
     pub fn path_of(&self, node: NodeId) -> Option<Vec<u8>> {
-        if node == NodeId::ROOT {
-            return Some(Vec::new());
-        }
-        let links = &self.vertices.get(&node)?.links;
-        links.iter().rev().find_map(|link| self.path_through(link))
+        self.paths_of(node).next()
+    }
+
+    /// The paths from the root by each of a node's names, the newest first.
+    pub fn paths_of(&self, node: NodeId) -> impl Iterator<Item = Vec<u8>> {
+        let root = (node == NodeId::ROOT).then(Vec::new);
+        let links = self.vertices.get(&node).map_or(&[][..], |vertex| &vertex.links);
+        root.into_iter().chain(links.iter().rev().filter_map(|link| self.path_through(link)))
     }
 
     fn path_through(&self, last: &Link) -> Option<Vec<u8>> {
@@ -214,6 +217,7 @@ mod tests {
         check(&tree, ROOT, "");
         check(&tree, SUB, "d/s");
         check(&tree, FILE, "d/s/f");
+        assert!(tree.paths_of(FILE).eq([b"d/s/f".to_vec(), b"g".to_vec()]));
         tree.link(ROOT, b"g", FILE, Names::Many);
         check(&tree, FILE, "g");
         assert!(tree.is_newest(ROOT, b"g", FILE) && !tree.is_newest(SUB, b"f", FILE));

@@ -40,13 +40,22 @@ impl View {
     pub(super) fn place_of_node(&self, node: NodeId) -> Option<Place> {
         let attr = self.directory.getattr(node).ok()?;
         let key = self.directory.file_key(node).ok()?;
-        self.place(self.directory.path_of(node), self.node_kind(key, &attr))
+        self.place_known(node, self.node_kind(key, &attr))
     }
 
     /// Returns the place of a node that is known to be a file, unless it is not gated.
     pub(super) fn place_of_file(&self, node: NodeId) -> Option<Place> {
         let key = self.directory.file_key(node).ok()?;
-        self.place(self.directory.path_of(node), Node::File(self.file_key(key)))
+        self.place_known(node, Node::File(self.file_key(key)))
+    }
+
+    /// The kernel does not say by which of its names a file is opened: one that is gated counts.
+    fn place_known(&self, known: NodeId, node: Node) -> Option<Place> {
+        let paths = self.directory.paths_of(known);
+        if paths.is_empty() {
+            return self.place(None, node);
+        }
+        paths.into_iter().find_map(|path| self.place(Some(path), node))
     }
 
     fn place(&self, path: Option<Vec<u8>>, node: Node) -> Option<Place> {
