@@ -4,8 +4,8 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use gate_tests::World;
 use gate_tests::wait::{SOON, wait_until};
+use gate_tests::{Actor, World};
 use rustix::io::Errno;
 
 #[test]
@@ -78,16 +78,26 @@ fn a_private_view_of_what_another_view_shows_takes_turns_with_it() {
     world.seed("d/f", "");
     let [view, inner] = [world.view(), world.source().join("d")];
     world.mount(&world.source(), &view, [""; 0]);
-    let words = ["run", "--agent", "ada", "--view", "private", "--in"].map(OsString::from);
-    let words = words.into_iter().chain([inner.clone().into(), "--".into()]);
-    let words = std::iter::once(world.program("gate").into()).chain(words);
-    let mut ada = world.actor_by(words, &inner);
+    let mut ada = private_actor(&world, &inner);
     let mut other = world.actor(&view);
     let fd = ada.open("w", "f");
     other.tell(["open", "w", "d/f"]);
     world.await_waiting("d/f", 1);
     ada.close(fd);
     other.opened();
+}
+
+/// Its server is outside the namespace in which it is seen.
+#[test]
+fn a_view_is_not_mounted_into_what_a_private_view_shows() {
+    let mut world = World::bare();
+    world.start_broker([""; 0]);
+    world.seed("d/f", "");
+    let mut ada = private_actor(&world, &world.source());
+    let mount = ["mount", "--foreground", "source/d"];
+    let refusal = world.gate(mount).run().refusal();
+    assert!(refusal.contains("the private view of ada shows what lies there"), "{refusal}");
+    ada.open("w", "d/f");
 }
 
 /// However it came there, as from another mount namespace.
@@ -175,6 +185,14 @@ impl Drop for Bind {
     fn drop(&mut self) {
         let _ = rustix::mount::unmount(&self.point, rustix::mount::UnmountFlags::DETACH);
     }
+}
+
+fn private_actor(world: &World, dir: &Path) -> Actor {
+    let words = ["run", "--agent", "ada", "--view", "private", "--in"].map(OsString::from);
+    let words = words.into_iter().chain([dir.into(), "--".into()]);
+    let mut ada = world.actor_by(std::iter::once(world.program("gate").into()).chain(words), dir);
+    ada.ask(["stat", "."]).expect("the view is there");
+    ada
 }
 
 fn place(world: &World, name: &str) -> PathBuf {

@@ -204,6 +204,9 @@ impl Args {
         if let Some(theirs) = reached.state_dir_here() {
             plan.site.check_state(&theirs)?;
         }
+        // One that does not tell is another's to ask: what is walked into is refused there, too.
+        let private = reached.session.status().map(|status| status.private);
+        plan.site.check_unshown(&private.unwrap_or_default())?;
         let attachment = self.attach(&reached, &plan)?;
         if let Some(notice) = &attachment.notice {
             output::say_line(format_args!("{notice}"));
@@ -231,7 +234,6 @@ impl Args {
         let state_dir = self.broker.state_dir(&settings)?;
         site.check_state(&state_dir)?;
         site.check_gated()?;
-        site.check_unshown()?;
         let Ground { source, berth } = match site.is_in_place() {
             true => Ground::over(&site, self.insistence())?,
             false => Ground::beside(&site, self.insistence())?,

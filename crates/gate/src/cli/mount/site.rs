@@ -1,16 +1,20 @@
 //! Where a view is to be, and what stands against it.
 
+use std::ffi::OsStr;
 use std::fmt::Display;
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use gate_api::mounts::{self, Mount};
+use gate_api::wire::PrivateLine;
 use gate_fuse::is_of_dead;
 use rustix::fs::Access;
 use rustix::io::Errno;
 
 use crate::failure::{Exit, Failure};
+use crate::processes;
 
 /// A source and a mount point that go together; both absolute and free of links.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,8 +80,9 @@ impl Site {
     }
 
     /// Checks that no view shows what lies at the mount point: its server would walk into this one, as
-    /// one more caller that waits, and take turns here for what it has turns for there.
-    pub fn check_unshown(&self) -> Result<(), Failure> {
+    /// one more caller that waits, and take turns here for what it has turns for there. Of private views
+    /// the broker tells.
+    pub fn check_unshown(&self, private: &[PrivateLine]) -> Result<(), Failure> {
         let point = &self.mountpoint;
         let table =
             mounts::all().map_err(|error| cannot_mount_at(point, error, "is /proc mounted?"))?;
@@ -86,16 +91,22 @@ impl Site {
             return Ok(());
         }
         let shows_it = |mount: &&Mount| mount.is_gated && is_beneath(point, &mount.source);
-        match table.iter().find(shows_it) {
-            Some(Mount { point: other, source, .. }) => {
-                let inner = point.strip_prefix(source).unwrap_or(point);
-                let cause = format!("the view {} shows what lies there", other.display());
-                let hint = format!(
-                    "work in {}, or `gate umount {}` first",
-                    other.join(inner).display(),
-                    other.display()
-                );
-                Err(cannot_mount_at(point, cause, hint))
+        if let Some(Mount { point: other, source, .. }) = table.iter().find(shows_it) {
+            let inner = other.join(point.strip_prefix(source).unwrap_or(point));
+            let (other, inner) = (other.display(), inner.display());
+            let cause = format!("the view {other} shows what lies there");
+            let hint = format!("work in {inner}, or `gate umount {other}` first");
+            return Err(cannot_mount_at(point, cause, hint));
+        }
+        let shows_it = |line: &&PrivateLine| {
+            // The broker's clients may be on other machines.
+            is_beneath(point, OsStr::from_bytes(&line.view.source).as_ref())
+                && processes::is_of_gate(line.pid)
+        };
+        match private.iter().find(shows_it) {
+            Some(PrivateLine { view, .. }) => {
+                let cause = format!("the private view of {} shows what lies there", view.agent);
+                Err(cannot_mount_at(point, cause, "mount it when that run has ended"))
             }
             None => Ok(()),
         }
