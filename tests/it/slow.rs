@@ -30,13 +30,26 @@ fn calls_that_the_source_does_not_answer_hold_up_nobody_else() {
     let [source, view] = [world.source(), world.view()];
     world.mount(&source, &view, ["--policy", "stuck-*=none"]);
     let (leases, readers) = read_what_is_leased(&world);
-    wait_until(SOON, "all are stuck", || workers(world.server_of(&view)) > STUCK);
+    let workers = || threads(world.server_of(&view), "fuse-");
+    wait_until(SOON, "all are stuck", || workers() > STUCK);
     others_get_on(&world);
     all_get_on_at_last(leases, readers);
     wait_until(SOON, "who came for those that were stuck has gone", || {
         world.script(&view, "cat d/f").run().success();
-        workers(world.server_of(&view)) <= AT_REST_MAX
+        workers() <= AT_REST_MAX
     });
+}
+
+/// What an open does in its turn is done by the thread that hears the broker.
+#[test]
+fn turns_that_the_source_does_not_let_begin_hold_up_no_other() {
+    let world = World::new();
+    let (leases, readers) = read_what_is_leased(&world);
+    let hearing = || threads(world.server_of(&world.view()), "gate-session");
+    wait_until(SOON, "all are stuck", || hearing() > STUCK);
+    others_get_on(&world);
+    all_get_on_at_last(leases, readers);
+    wait_until(SOON, "who came for those that were stuck has gone", || hearing() <= 2);
 }
 
 /// Starts readers of files in the view, each of which waits for a lease beside the view.
@@ -66,10 +79,10 @@ fn all_get_on_at_last(mut leases: Running, readers: Vec<Running>) {
     }
 }
 
-/// How many threads of a view work on its requests.
-fn workers(server: &Running) -> usize {
-    let tasks = fs::read_dir(format!("/proc/{}/task", server.pid())).unwrap().flatten();
+/// How many threads of a process have that name, with a number behind it or none.
+fn threads(process: &Running, name: &str) -> usize {
+    let tasks = fs::read_dir(format!("/proc/{}/task", process.pid())).unwrap().flatten();
     let names = tasks.filter_map(|task| fs::read_to_string(task.path().join("comm")).ok());
     let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-    names.filter(|name| name.trim().strip_prefix("fuse-").is_some_and(is_number)).count()
+    names.filter(|other| other.trim().strip_prefix(name).is_some_and(is_number)).count()
 }

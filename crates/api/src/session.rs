@@ -5,9 +5,11 @@
 //! its owners that is contention: they wait, at most one lease or, if they ask later, a moment; and
 //! what is held stays held until the broker says otherwise.
 //!
-//! The logic is [`state`], which knows no transport; [`reader`] is the thread.
+//! The logic is [`state`], which knows no transport; [`reader`] is the thread, and [`post`] lets
+//! another take its place while it is held up.
 
 mod hold;
+mod post;
 #[cfg(test)]
 #[cfg(feature = "shuttle")]
 mod races;
@@ -32,7 +34,7 @@ use gate_core::path::ViewPath;
 
 use crate::link::Connector;
 use crate::process;
-use crate::sync::{Condvar, Mutex, MutexGuard, mpsc, now, thread};
+use crate::sync::{Condvar, Mutex, MutexGuard, mpsc, now};
 use crate::wire::{
     AttachRefusal, BrokerInfo, ClientMessage, Hello, Line, Locks, LogPage, LogQuery, Overwrite,
     Query, Reply, Scope, Source, Status, Why,
@@ -41,6 +43,7 @@ use crate::wire::{
 pub use crate::link::ConnectError;
 pub use crate::wire::{MaxHold, Party, PrivateView, Recall};
 pub use hold::Hold;
+use post::Post;
 pub use standing::Moment;
 use standing::Standing;
 use state::State;
@@ -58,14 +61,13 @@ pub struct Session(Arc<Life>);
 /// outlives its session, which most processes do not, either.
 struct Life {
     shared: Arc<Shared>,
-    /// Closed when the session's thread ends.
-    end: Mutex<mpsc::Receiver<()>>,
 }
 
 struct Shared {
     state: Mutex<State>,
     /// Wakes the session's thread while the broker is away.
     stirred: Condvar,
+    post: Post,
     standing: Standing,
     connector: Box<dyn Connector>,
     watcher: Arc<dyn Watcher>,
@@ -234,31 +236,22 @@ impl Session {
         let shared = Arc::new(Shared {
             state: Mutex::new(state),
             stirred: Condvar::new(),
+            post: Post::new(),
             standing,
             connector: Box::new(connector),
             watcher,
             hello,
         });
-        let serving = shared.clone();
-        let incoming = connection.incoming;
-        let (alive, end) = mpsc::channel();
-        thread::Builder::new()
-            .name("gate-session".into())
-            .spawn(move || {
-                reader::serve(&serving, incoming, greeted);
-                drop(alive);
-            })
+        reader::start(&shared, connection.incoming, greeted)
             .map_err(|error| ConnectError::Refused(error.to_string()))?;
-        Ok(Session(Arc::new(Life { shared, end: Mutex::new(end) })))
+        Ok(Session(Arc::new(Life { shared })))
     }
 
     /// Ends the session for all who have it. Waits so long, if the broker is there, until it has taken
     /// back what was the session's, such as the source that it kept from others.
     pub fn part(&self, patience: Duration) {
         self.0.say_goodbye();
-        let end = self.0.end.lock().unwrap_or_else(PoisonError::into_inner);
-        // Nothing is ever sent; whether it ends or takes too long, this is over.
-        let _ = end.recv_timeout(patience);
+        self.0.shared.post.await_end(patience);
     }
 
     /// Returns who the broker is, as last seen.
@@ -287,7 +280,8 @@ impl Session {
     }
 
     /// Asks, and returns the owner's number at once; `then` hears the answers on the session's
-    /// thread and must not block.
+    /// thread. It may be held up with the final one, as by a slow disk: then others hear theirs on
+    /// another.
     pub fn acquire(&self, ask: Ask, then: Box<dyn FnMut(Answer) + Send>) -> u64 {
         let (owner, must_stir) = self.state().acquire(ask, then, now());
         if must_stir {

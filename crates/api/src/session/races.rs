@@ -176,6 +176,38 @@ fn who_waits_longer_than_a_lease_for_a_broker_is_told_and_who_holds_still_does()
     });
 }
 
+/// The clock alone tells that they are: it passes as often as anybody waits for it.
+#[test]
+fn who_is_held_up_with_an_answer_holds_up_nobody_else() {
+    in_many_orders(|| {
+        let broker = Broker::default();
+        let session = connect(&broker);
+        let held_up = |patience| {
+            let (free, held) = mpsc::channel::<()>();
+            let then = move |answer: Answer| {
+                if !matches!(answer, Answer::Waiting { .. }) {
+                    held.recv().unwrap();
+                }
+            };
+            (session.acquire(ask(patience), Box::new(then)), free)
+        };
+        let ((owner, granted), (_, refused)) = (held_up(Patience::Endless), held_up(Patience::Try));
+        let (_, told) = ask_aside(&session, Patience::Try);
+        let answer = loop {
+            match told.try_recv() {
+                Ok(answer) => break answer,
+                Err(_) => clock::skip(),
+            }
+        };
+        assert_eq!(answer, Answer::Refused(Refusal::WouldBlock));
+        assert!(session.holds(owner));
+        refused.send(()).unwrap();
+        granted.send(()).unwrap();
+        session.release(owner, None);
+        take_a_turn(&session, &Treasure::default());
+    });
+}
+
 #[test]
 fn a_session_that_ends_ends_its_thread_and_answers_nobody_wrongly() {
     in_many_orders(|| {

@@ -1,6 +1,9 @@
-//! The session's thread: hears the broker, calls owners back, reconnects.
+//! What the session's thread does: hears the broker, calls owners back, reconnects.
+//!
+//! It is one at a time, which may be relieved: see [`post`](super::post).
 
-use std::sync::PoisonError;
+use std::io;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::standing::Moment;
@@ -8,7 +11,7 @@ use super::state::Call;
 use super::{Answer, Quiet, Shared};
 use crate::frame::FrameError;
 use crate::link::{Broken, ConnectError, Connection, Connector, Incoming};
-use crate::sync;
+use crate::sync::{self, thread};
 use crate::wire::{ClientMessage, Hello, Known, ServerMessage, Welcome};
 
 /// How long a broker may take to greet.
@@ -41,54 +44,113 @@ pub(super) fn greet(
     }
 }
 
-/// Serves a session until it says good-bye; `greeted` before its connection said anything.
-pub(super) fn serve(shared: &Shared, incoming: Box<dyn Incoming>, greeted: Moment) {
-    let mut link = Some(Link { incoming, heard: greeted });
-    let mut pause = Duration::ZERO;
-    while let Some(connected) = link {
-        let connected_at = sync::now();
-        shared.listen(connected);
-        if sync::now().duration_since(connected_at) >= STEADY_MIN {
-            pause = Duration::ZERO;
-        }
-        link = shared.return_to_broker(pause);
-        pause = (pause * 2).clamp(PAUSE_MIN, PAUSE_MAX);
-    }
+/// Starts the thread; `greeted` before its connection said anything.
+pub(super) fn start(
+    shared: &Arc<Shared>,
+    incoming: Box<dyn Incoming>,
+    greeted: Moment,
+) -> io::Result<()> {
+    spawn(shared, Some(Link::new(incoming, greeted)))
+}
+
+fn spawn(shared: &Arc<Shared>, link: Option<Link>) -> io::Result<()> {
+    let shared = shared.clone();
+    let run = move || shared.serve(link);
+    thread::Builder::new().name("gate-session".into()).spawn(run).map(drop)
 }
 
 /// The way back from the broker, while it holds.
-struct Link {
+pub(super) struct Link {
     incoming: Box<dyn Incoming>,
+    greeted: Moment,
     /// The broker heard of the session after that.
     heard: Moment,
+    /// When it is to hear of it next.
+    next: Option<Instant>,
+    /// When what it refused to serve is asked for next.
+    attach_next: Option<Instant>,
+}
+
+impl Link {
+    fn new(incoming: Box<dyn Incoming>, greeted: Moment) -> Link {
+        Link { incoming, greeted, heard: greeted, next: None, attach_next: None }
+    }
+}
+
+/// Why a thread hears the broker no more.
+enum Heard {
+    Goodbye,
+    Relieved,
+}
+
+/// Why a thread listens no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Listened {
+    Broken,
+    Relieved,
 }
 
 impl Shared {
+    /// Serves the session until it says good-bye, or another thread does; without a link stands by
+    /// first.
+    fn serve(self: &Arc<Self>, mut link: Option<Link>) {
+        while let Some(connected) = link.or_else(|| self.post.stand_by()) {
+            if self.post.wants_another()
+                && let Err(error) = spawn(self, None)
+            {
+                tracing::debug!(%error, "the session has one thread");
+                self.post.has_no_other();
+            }
+            match self.hear(connected) {
+                Heard::Goodbye => return self.post.end(),
+                Heard::Relieved if self.post.may_stay() => link = None,
+                Heard::Relieved => return,
+            }
+        }
+    }
+
+    fn hear(&self, mut link: Link) -> Heard {
+        let mut pause = Duration::ZERO;
+        loop {
+            let connected_at = sync::now();
+            if self.listen(link) == Listened::Relieved {
+                return Heard::Relieved;
+            }
+            if sync::now().duration_since(connected_at) >= STEADY_MIN {
+                pause = Duration::ZERO;
+            }
+            link = match self.return_to_broker(pause) {
+                Some(another) => another,
+                None => return Heard::Goodbye,
+            };
+            pause = (pause * 2).clamp(PAUSE_MIN, PAUSE_MAX);
+        }
+    }
+
     /// Hears the broker until the connection breaks, or proves nothing any more: what was said to a
     /// session whose lease may be over, such as a grant, may no longer be so.
-    fn listen(&self, mut link: Link) {
+    fn listen(&self, mut link: Link) -> Listened {
         let (heartbeat, lease) = {
             let state = self.state();
             (state.heartbeat(), state.lease())
         };
-        let greeted = link.heard;
-        let mut next = heartbeat.map(|pause| sync::now() + pause);
-        let mut attach_next = sync::now() + lease;
+        link.next = link.next.or_else(|| heartbeat.map(|pause| sync::now() + pause));
+        link.attach_next = link.attach_next.or_else(|| Some(sync::now() + lease));
         loop {
-            if let (Some(at), Some(pause)) = (next, heartbeat)
+            if let (Some(at), Some(pause)) = (link.next, heartbeat)
                 && sync::now() >= at
             {
                 if self.state().unanswered() >= SILENCES_MAX {
                     break;
                 }
                 self.state().ping(Moment::now());
-                if sync::now() >= attach_next {
+                if link.attach_next.is_none_or(|at| sync::now() >= at) {
                     self.state().attach_refused();
-                    attach_next = sync::now() + lease;
+                    link.attach_next = Some(sync::now() + lease);
                 }
-                next = Some(sync::now() + pause);
+                link.next = Some(sync::now() + pause);
             }
-            let patience = next.map(|at| at.saturating_duration_since(sync::now()));
+            let patience = link.next.map(|at| at.saturating_duration_since(sync::now()));
             let message = match link.incoming.receive(patience) {
                 Ok(Some(message)) => message,
                 Ok(None) => continue,
@@ -109,11 +171,20 @@ impl Shared {
                     link.heard = sent;
                     self.standing.extend(sent, lease);
                 }
-                Some(Call::Restored) => self.standing.extend(greeted, lease),
+                Some(Call::Restored) => self.standing.extend(link.greeted, lease),
+                Some(call @ Call::Final { .. }) => {
+                    let receipt = self.post.lay_aside(link);
+                    self.carry_out(Some(call));
+                    match self.post.take_back(receipt) {
+                        Some(laid_aside) => link = laid_aside,
+                        None => return Listened::Relieved,
+                    }
+                }
                 call => self.carry_out(call),
             }
         }
         self.state().lose(sync::now());
+        Listened::Broken
     }
 
     /// Tries until the broker is back, after a pause; `None` once the session was closed.
@@ -171,7 +242,7 @@ impl Shared {
         // Who asked while it was away is answered, too.
         self.state().ping(Moment::now());
         self.watcher.back();
-        Link { incoming, heard: greeted }
+        Link::new(incoming, greeted)
     }
 
     /// Runs errands until then; `false` once the session was closed.
