@@ -42,6 +42,7 @@ fn n1_n2_n4_who_takes_turns_excludes_others_in_the_order_of_their_arrival() {
     let judged = play.judge(&[]);
     assert_eq!(judged.revocations, []);
     assert!(judged.passes > 0, "nobody worked below a hold");
+    assert!(judged.grants >= scaled(2_000, 100_000), "only {} grants", judged.grants);
 }
 
 /// N1, N2, N3, N4.
@@ -85,6 +86,7 @@ struct Play {
 
 /// What came of it.
 struct Judged {
+    grants: usize,
     passes: usize,
     revocations: Vec<Revocation>,
     fenced: usize,
@@ -224,7 +226,12 @@ impl Play {
             let kept = keep(self.seed, &record, &log);
             panic!("{} is wrong, see {}:\n{}", wrong.len(), kept.display(), wrong.join("\n"));
         }
-        Judged { passes: told.passes, revocations: told.revocations, fenced: seen.fenced }
+        Judged {
+            grants: told.grants,
+            passes: told.passes,
+            revocations: told.revocations,
+            fenced: seen.fenced,
+        }
     }
 
     fn last(&self) -> BTreeMap<String, [String; 2]> {
