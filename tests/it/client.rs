@@ -154,6 +154,38 @@ except TypeError:
     );
 }
 
+#[test]
+fn python_refuses_what_makes_no_sense_and_says_why_no_broker_answers() {
+    assert!(rustix::process::geteuid().is_root(), "needs root: run `cargo xtask test`");
+    let world = World::new();
+    world.seed("f", "");
+    let script = "
+import math, os
+for path, timeout in ('', None), ('f', math.nan):
+    try:
+        client.hold(path, timeout=timeout)
+    except ValueError as error:
+        say(error)
+with client.hold('f', timeout=math.inf) as hold:
+    say('held', hold.token is not None)
+for user in 5, 0:
+    os.seteuid(user)
+    try:
+        gate_client.Client.connect(state_dir=os.environ['GATE_STATE_DIR'] + ('' if user else '/x'))
+    except gate_client.NoBroker as error:
+        say(str(error).split(': ')[-1])
+";
+    let said = Python::start(&world, script).finish();
+    let expected = [
+        "a path is empty",
+        "a timeout is a number of seconds",
+        "held True",
+        "Permission denied",
+        "nobody listens",
+    ];
+    assert_eq!(said.lines().collect::<Vec<_>>(), expected);
+}
+
 /// What is held is the file that has the name when the turn comes.
 #[test]
 fn python_holds_the_file_that_replaced_the_one_it_waited_for() {

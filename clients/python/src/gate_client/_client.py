@@ -78,12 +78,13 @@ class Client:
             private=None,
         )
         candidates = _candidates(state_dir, socket)
+        reasons = []
         for path in candidates:
             try:
                 return cls(Session(lambda: Link.to(path), hello), path)
-            except NoBroker:
-                continue
-        raise NoBroker(f"no broker runs here: nobody listens at {' or '.join(candidates)}")
+            except NoBroker as error:
+                reasons.append(str(error))
+        raise NoBroker("; ".join(reasons))
 
     def hold(
         self,
@@ -100,14 +101,14 @@ class Client:
 
         write: alone, rather than with other readers.
         reason: for those who wait; 256 bytes at most.
-        timeout: seconds to wait; 0 does not wait, None waits for ever.
+        timeout: seconds to wait; 0 does not wait, None or `math.inf` waits for ever.
         on_recall, on_lost: called, on a thread for callbacks, when the hold is asked to let go, or
             was taken away.
         """
         if not paths:
             raise ValueError("a hold needs a path")
         _bounded(reason, "reason")
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = _deadline(timeout)
         seen = self._look(paths)
         try:
             while True:
@@ -370,6 +371,14 @@ def _is_same(one: str, other: str) -> bool:
         return os.path.samefile(one, other)
     except OSError:
         return False
+
+
+def _deadline(timeout: Optional[float]) -> Optional[float]:
+    if timeout is None or timeout == math.inf:
+        return None
+    if math.isnan(timeout):
+        raise ValueError("a timeout is a number of seconds")
+    return time.monotonic() + timeout
 
 
 def _patience(timeout: Optional[float], deadline: Optional[float]) -> m.Patience:

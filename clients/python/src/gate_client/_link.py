@@ -95,7 +95,9 @@ class Link:
             _connect(stream, path)
         except OSError as error:
             stream.close()
-            raise NoBroker(f"no broker at {path}: {error}") from error
+            nobody = isinstance(error, (ConnectionRefusedError, FileNotFoundError))
+            reason = "nobody listens" if nobody else error.strerror or error
+            raise NoBroker(f"no broker at {path}: {reason}") from error
         return cls(stream)
 
     def send(self, message: ClientMessage) -> None:

@@ -92,7 +92,10 @@ class Seen:
 
 def resolve(path: AnyPath) -> str:
     """Makes a path absolute and free of links; its last name need not exist."""
-    given = Path(os.fsdecode(path))
+    text = os.fsdecode(path)
+    if not text:
+        raise ValueError("a path is empty")
+    given = Path(text)
     try:
         return str(given.resolve(strict=True))
     except FileNotFoundError:
