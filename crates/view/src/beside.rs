@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use gate_fuse::{Errno, NodeId, Stale};
 
-use crate::directory::Change;
+use crate::directory::{Change, Heard};
 use crate::view::View;
 
 /// After so long everything is looked at once more: an answer that was on its way to the kernel when
@@ -31,8 +31,9 @@ pub(crate) fn start(view: &Arc<View>) -> std::io::Result<()> {
         let mut later = VecDeque::<(Instant, Change)>::new();
         loop {
             let due = later.front().map(|(at, _)| at.saturating_duration_since(Instant::now()));
-            let Some(changes) = watches.next(due) else { return };
+            let Some(()) = watches.wait(due) else { return };
             let Some(view) = view.upgrade() else { return };
+            let Heard { changes, .. } = view.directory.heard();
             let now = Instant::now();
             let is_due = |(at, _): &mut (Instant, Change)| *at <= now;
             let mut looks = HashMap::new();
@@ -94,6 +95,10 @@ impl View {
                 }
             }
             (Err(Errno::NOENT), None) => {}
+            // Who watches the file itself hears that it is gone.
+            (Ok(_) | Err(_), Some(node)) if self.directory.is_gone(node) => {
+                self.told(parent, self.notifier().delete(parent, node, name.to_bytes()));
+            }
             (Ok(_) | Err(_), _) => self.look_up_again(parent, name.to_bytes()),
         }
     }
@@ -123,7 +128,11 @@ impl View {
     }
 
     fn look_up_again(&self, parent: NodeId, name: &[u8]) {
-        if let Err(errno) = self.notifier().inval_entry(parent, name) {
+        self.told(parent, self.notifier().inval_entry(parent, name));
+    }
+
+    fn told(&self, parent: NodeId, outcome: Result<(), Errno>) {
+        if let Err(errno) = outcome {
             tracing::debug!(%errno, ?parent, "a name could not be declared stale");
         }
     }

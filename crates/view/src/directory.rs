@@ -21,6 +21,7 @@ mod control;
 mod file;
 mod listing;
 mod nodes;
+mod own;
 mod sighting;
 #[cfg(test)]
 mod tests;
@@ -30,6 +31,7 @@ mod watch;
 use std::ffi::{CStr, CString, c_int};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
@@ -46,11 +48,13 @@ pub use change::Make;
 pub use control::Control;
 pub use file::OpenFile;
 pub use listing::OpenDirectory;
+pub use own::{Doing, Heard};
 pub use sighting::{Pinned, Sighting, Stamp};
-pub use watch::{Change, Watches};
+pub use watch::{Change, Happening, Watches, What};
 
 pub use nodes::{Idle, Population};
 use nodes::{Node, Nodes};
+use own::Own;
 
 /// A directory of this machine, as a tree of nodes.
 #[derive(Debug)]
@@ -58,6 +62,9 @@ pub struct Directory {
     nodes: Nodes,
     /// `None` if nothing can be watched here.
     watches: Option<Arc<Watches>>,
+    own: Own,
+    /// Somebody has looked into the root.
+    is_entered: AtomicBool,
 }
 
 /// A file of this machine, whatever its names. While a node or a handle of it exists the number
@@ -114,7 +121,12 @@ impl Directory {
         let root = rustix::fs::openat(root, c".", flags, Mode::empty())?;
         let stat = stat(&root)?;
         let watches = Watches::new().inspect_err(|errno| tracing::warn!(%errno, "no inotify"));
-        Ok(Directory { nodes: Nodes::new(root, &stat), watches: watches.ok().map(Arc::new) })
+        let watches = watches.ok().map(Arc::new);
+        let nodes = Nodes::new(root, &stat);
+        let is_entered = AtomicBool::new(false);
+        let directory = Directory { nodes, watches, own: Own::default(), is_entered };
+        directory.watch(&*directory.nodes.get(NodeId::ROOT)?);
+        Ok(directory)
     }
 
     /// Finds a name. "." and ".." are answered for NFS, from what is known.
@@ -205,6 +217,12 @@ impl Directory {
         self.nodes.get(node).is_ok_and(|node| node.distrust())
     }
 
+    /// Whether a node has no name any more, anywhere.
+    pub fn is_gone(&self, node: NodeId) -> bool {
+        let Ok(node) = self.nodes.get(node) else { return false };
+        stat(&node.descriptor).is_ok_and(|stat| stat.stx_nlink == 0)
+    }
+
     /// Whether a node's attributes are others than the kernel was last told.
     pub fn has_news(&self, node: NodeId) -> bool {
         let Ok(node) = self.nodes.get(node) else { return false };
@@ -218,6 +236,13 @@ impl Directory {
         let now = SystemTime::now();
         let size_is_unsure = nodes::is_fresh(&attr, now) || !node.was_told(&attr);
         Ok(Review { attr, content_holds: node.see(&attr, now), size_is_unsure })
+    }
+
+    /// Whether the kernel knows more of a node than its number, as it does of all but the root: it
+    /// drops an answer that is on its way when the node is declared stale, and without the first of
+    /// all lets nobody in.
+    pub fn has_face(&self, node: NodeId) -> bool {
+        node != NodeId::ROOT || self.is_entered.load(Ordering::Relaxed)
     }
 
     /// What others change in the directories that are watched, if any can be.
@@ -306,6 +331,18 @@ impl Directory {
         }
     }
 
+    /// Who watches a directory in the view asks for nothing in it.
+    fn watch_if_directory(&self, node: &Node) {
+        if node.kind == FileType::Directory {
+            self.watch(node);
+        }
+    }
+
+    fn enter(&self, directory: &Node) {
+        self.is_entered.store(true, Ordering::Relaxed);
+        self.watch(directory);
+    }
+
     fn watch(&self, directory: &Node) {
         if let Some(watches) = &self.watches {
             directory.watch(watches);
@@ -317,12 +354,13 @@ impl Directory {
     fn find(&self, parent: NodeId, name: &CStr) -> Result<(Found, Arc<Node>), Errno> {
         let directory = self.nodes.get(parent)?;
         // Before it is looked at: what changes later is told.
-        self.watch(&directory);
+        self.enter(&directory);
         let place = (parent, name.to_bytes());
         if self.nodes.child(place).is_some()
             && let Ok(stat) = stat_at(&directory.descriptor, name)
             && let Some(node) = self.nodes.found_known(&stat, place)
         {
+            self.watch_if_directory(&node);
             return Ok((Found { node: node.id, attr: attributes::attr_of(&stat) }, node));
         }
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -337,6 +375,7 @@ impl Directory {
             return Err(Errno::XDEV);
         }
         let node = self.nodes.found(descriptor, &stat, place);
+        self.watch_if_directory(&node);
         Ok((Found { node: node.id, attr: attributes::attr_of(&stat) }, node))
     }
 }

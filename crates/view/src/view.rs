@@ -219,6 +219,9 @@ impl View {
     }
 
     pub fn declare_stale(&self, node: NodeId, stale: Stale) {
+        if !self.directory.has_face(node) {
+            return;
+        }
         self.directory.distrust(node);
         if let Err(errno) = self.notifier().inval_inode(node, stale) {
             tracing::warn!(%errno, ?node, ?stale, "what is stale could not be declared so");

@@ -7,6 +7,8 @@ use std::io::{self, Read};
 use gate_fuse::{Errno, NodeId};
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid};
 
+use super::own::Deed;
+use super::watch::What;
 use super::{Directory, copy_attributes, errno_of};
 
 /// The largest file that is copied while others wait for it.
@@ -50,11 +52,15 @@ impl Directory {
         // What a former run may have left in its last moment.
         let _ = rustix::fs::unlinkat(&directory.descriptor, &interim, AtFlags::empty());
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let copy = rustix::fs::openat(&directory.descriptor, &interim, flags, Mode::empty())?;
+        let copy = self.doing([Deed::ToName(What::Made, parent, interim.clone())], || {
+            rustix::fs::openat(&directory.descriptor, &interim, flags, Mode::empty())
+        })?;
         let from = File::from(file.reopen(OFlags::RDONLY)?);
         let filled = fill(&from, &File::from(copy), &stat).map_err(|error| errno_of(&error));
         let placed = filled.and_then(|()| {
-            rustix::fs::renameat(&directory.descriptor, &interim, &directory.descriptor, &name)
+            self.doing(Deed::rename((parent, &interim), (parent, &name)), || {
+                rustix::fs::renameat(&directory.descriptor, &interim, &directory.descriptor, &name)
+            })
         });
         if let Err(errno) = placed {
             let _ = rustix::fs::unlinkat(&directory.descriptor, &interim, AtFlags::empty());

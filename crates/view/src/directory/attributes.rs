@@ -12,6 +12,8 @@ use rustix::fs::{
 use rustix::process::{Gid, Uid};
 
 use super::caller::{self, Strip};
+use super::own::Deed;
+use super::watch::What;
 use super::{Directory, OpenFile, STAT_FIELDS, stat};
 
 /// Largest extended attribute, and largest list of their names, of Linux.
@@ -29,6 +31,16 @@ impl Directory {
     /// Changes attributes and returns those that then hold. `file` is the open file that a
     /// truncation came through, if any.
     pub fn setattr(
+        &self,
+        caller: &Caller,
+        node: NodeId,
+        file: Option<&OpenFile>,
+        change: &SetAttr,
+    ) -> Result<Attr, Errno> {
+        self.doing(deeds(node, change), || self.set(caller, node, file, change))
+    }
+
+    fn set(
         &self,
         caller: &Caller,
         node: NodeId,
@@ -76,12 +88,14 @@ impl Directory {
             let flags = XattrFlags::from_bits_retain(xattr.flags);
             rustix::fs::setxattr(node.reopen_path(), xattr.name, xattr.value, flags)
         };
-        if xattr.kill_sgid {
-            caller::change_as(caller, set)
-        } else {
-            caller::strip_suidgid(Strip::No)?;
-            set()
-        }
+        self.doing([Deed::ToNode(What::Attributes, node.id)], || {
+            if xattr.kill_sgid {
+                caller::change_as(caller, set)
+            } else {
+                caller::strip_suidgid(Strip::No)?;
+                set()
+            }
+        })
     }
 
     /// The size of an extended attribute.
@@ -110,7 +124,8 @@ impl Directory {
 
     /// Removes an extended attribute.
     pub fn removexattr(&self, node: NodeId, name: &CStr) -> Result<(), Errno> {
-        rustix::fs::removexattr(self.nodes.get(node)?.reopen_path(), name)
+        let path = self.nodes.get(node)?.reopen_path();
+        self.doing([Deed::ToNode(What::Attributes, node)], || rustix::fs::removexattr(path, name))
     }
 }
 
@@ -154,6 +169,16 @@ fn read_xattr(
     let len = read(&mut buffer)?;
     buffer.truncate(len);
     Ok(buffer)
+}
+
+/// What inotify tells of it: of a time of the content that is set alone, that the content changed.
+fn deeds(node: NodeId, change: &SetAttr) -> impl Iterator<Item = Deed> {
+    let SetAttr { mode, uid, gid, size, atime, mtime, .. } = *change;
+    let times = atime.is_some() && mtime.is_some();
+    let attributes = mode.is_some() || uid.is_some() || gid.is_some() || times;
+    let content = size.is_some() || (mtime.is_some() && !times);
+    let told = [(attributes, What::Attributes), (content, What::Written)];
+    told.into_iter().filter(|(is_told, _)| *is_told).map(move |(_, what)| Deed::ToNode(what, node))
 }
 
 fn timespec(time: Option<SetTime>) -> Timespec {

@@ -8,6 +8,8 @@ use gate_fuse::{Caller, Errno, NodeId};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags};
 
 use super::caller::{self, Strip};
+use super::own::Deed;
+use super::watch::What;
 use super::{Directory, Found, Node, OpenFile, attributes, descriptor_path, stat};
 
 /// Who makes a node, and with which permissions.
@@ -35,7 +37,8 @@ impl Directory {
     /// Makes a directory.
     pub fn mkdir(&self, parent: NodeId, name: &CStr, make: &Make<'_>) -> Result<Found, Errno> {
         let directory = self.nodes.get(parent)?;
-        make.run(|| rustix::fs::mkdirat(&directory.descriptor, name, make.permissions()))?;
+        let mkdir = || rustix::fs::mkdirat(&directory.descriptor, name, make.permissions());
+        self.doing(made(parent, name), || make.run(mkdir))?;
         self.lookup(parent, name)
     }
 
@@ -52,7 +55,8 @@ impl Directory {
         let (major, minor) = ((rdev >> 8) & 0xfff, (rdev & 0xff) | ((rdev >> 12) & 0xfff00));
         let device = rustix::fs::makedev(major, minor);
         let permissions = make.permissions();
-        make.run(|| rustix::fs::mknodat(&directory.descriptor, name, kind, permissions, device))?;
+        let mknod = || rustix::fs::mknodat(&directory.descriptor, name, kind, permissions, device);
+        self.doing(made(parent, name), || make.run(mknod))?;
         self.lookup(parent, name)
     }
 
@@ -66,7 +70,8 @@ impl Directory {
     ) -> Result<Found, Errno> {
         let directory = self.nodes.get(parent)?;
         let make = Make { caller, mode: 0o777, umask: 0 };
-        make.run(|| rustix::fs::symlinkat(target, &directory.descriptor, name))?;
+        let symlink = || rustix::fs::symlinkat(target, &directory.descriptor, name);
+        self.doing(made(parent, name), || make.run(symlink))?;
         self.lookup(parent, name)
     }
 
@@ -82,11 +87,11 @@ impl Directory {
         let directory = self.nodes.get(parent)?;
         let wanted = OpenFile::flags(flags) | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let permissions = make.permissions();
-        let made = make.run(|| {
+        let create = || {
             let flags = wanted | OFlags::CREATE | OFlags::EXCL;
             rustix::fs::openat(&directory.descriptor, name, flags, permissions)
-        });
-        let file = match made {
+        };
+        let file = match self.doing(made(parent, name), || make.run(create)) {
             // The kernel has checked no permission on a file that it did not know of.
             Err(Errno::EXIST) if flags & libc::O_EXCL.cast_unsigned() == 0 => {
                 caller::with_rights_of(make.caller, || {
@@ -123,7 +128,9 @@ impl Directory {
         let directory = self.nodes.get(parent)?;
         let follow = AtFlags::SYMLINK_FOLLOW;
         let path = node.reopen_path();
-        rustix::fs::linkat(rustix::fs::CWD, path, &directory.descriptor, name, follow)?;
+        self.doing(made(parent, name), || {
+            rustix::fs::linkat(rustix::fs::CWD, path, &directory.descriptor, name, follow)
+        })?;
         self.nodes.linked(&node, (parent, name.to_bytes()));
         let attr = self.getattr(existing).inspect_err(|_| self.forget(existing, 1))?;
         Ok(Found { node: existing, attr })
@@ -148,7 +155,13 @@ impl Directory {
     ) -> Result<(), Errno> {
         let (old, new) = (self.nodes.get(from.0)?, self.nodes.get(to.0)?);
         let flags = RenameFlags::from_bits_retain(flags);
-        rustix::fs::renameat_with(&old.descriptor, from.1, &new.descriptor, to.1, flags)?;
+        let deeds = match flags.contains(RenameFlags::EXCHANGE) {
+            true => Deed::exchange(from, to),
+            false => Deed::rename(from, to).to_vec(),
+        };
+        self.doing(deeds, || {
+            rustix::fs::renameat_with(&old.descriptor, from.1, &new.descriptor, to.1, flags)
+        })?;
         let (from, to) = ((from.0, from.1.to_bytes()), (to.0, to.1.to_bytes()));
         if flags.contains(RenameFlags::EXCHANGE) {
             self.nodes.exchanged(from, to);
@@ -162,13 +175,17 @@ impl Directory {
     pub fn swap(&self, from: (NodeId, &CStr), to: (NodeId, &CStr)) -> Result<(), Errno> {
         let (old, new) = (self.nodes.get(from.0)?, self.nodes.get(to.0)?);
         let exchange = RenameFlags::EXCHANGE;
-        rustix::fs::renameat_with(&old.descriptor, from.1, &new.descriptor, to.1, exchange)
+        self.doing(Deed::exchange(from, to), || {
+            rustix::fs::renameat_with(&old.descriptor, from.1, &new.descriptor, to.1, exchange)
+        })
     }
 
     /// Ends what [`Directory::swap`] has begun: what was replaced loses its other name, too.
     pub fn drop_swapped(&self, from: (NodeId, &CStr), to: (NodeId, &CStr)) -> Result<(), Errno> {
         let old = self.nodes.get(from.0)?;
-        let removed = rustix::fs::unlinkat(&old.descriptor, from.1, AtFlags::empty());
+        let removed = self.doing(gone(from.0, from.1), || {
+            rustix::fs::unlinkat(&old.descriptor, from.1, AtFlags::empty())
+        });
         self.nodes.renamed((from.0, from.1.to_bytes()), (to.0, to.1.to_bytes()));
         removed
     }
@@ -178,20 +195,24 @@ impl Directory {
         let node = self.nodes.get(node)?;
         let append = OFlags::from_bits_retain(flags) & OFlags::APPEND;
         let flags = OpenFile::flags(flags);
-        if flags.contains(OFlags::TRUNC) {
+        let cuts = flags.contains(OFlags::TRUNC);
+        if cuts {
             caller::strip_suidgid(Strip::if_asked(kill_suidgid))?;
         }
-        let file = match node.reopen(flags) {
+        let deeds = cuts.then_some(Deed::ToNode(What::Written, node.id));
+        let file = self.doing(deeds, || match node.reopen(flags) {
             // It may be one that can only be appended to (`chattr +a`).
-            Err(Errno::PERM) if !append.is_empty() => node.reopen(flags | append)?,
-            opened => opened?,
-        };
+            Err(Errno::PERM) if !append.is_empty() => node.reopen(flags | append),
+            opened => opened,
+        })?;
         Ok(OpenFile::new(file))
     }
 
     fn remove(&self, parent: NodeId, name: &CStr, flags: AtFlags) -> Result<(), Errno> {
         let directory = self.nodes.get(parent)?;
-        rustix::fs::unlinkat(&directory.descriptor, name, flags)?;
+        self.doing(gone(parent, name), || {
+            rustix::fs::unlinkat(&directory.descriptor, name, flags)
+        })?;
         self.nodes.unlinked((parent, name.to_bytes()));
         Ok(())
     }
@@ -207,4 +228,12 @@ impl Directory {
         };
         Ok(Found { node: node.id, attr: attributes::attr_of(&stat) })
     }
+}
+
+fn made(parent: NodeId, name: &CStr) -> [Deed; 1] {
+    [Deed::ToName(What::Made, parent, name.to_owned())]
+}
+
+fn gone(parent: NodeId, name: &CStr) -> [Deed; 1] {
+    [Deed::ToName(What::Gone, parent, name.to_owned())]
 }

@@ -41,7 +41,7 @@ impl Directory {
     pub fn opendir(&self, node: NodeId) -> Result<OpenDirectory, Errno> {
         let node = self.nodes.get(node)?;
         // Before it is listed: what changes later is told.
-        self.watch(&node);
+        self.enter(&node);
         let directory = node.reopen(OFlags::RDONLY | OFlags::DIRECTORY)?;
         let stream = Stream { directory, chunk: Vec::new(), next: 0, mark: 0 };
         Ok(OpenDirectory(Mutex::new(stream)))

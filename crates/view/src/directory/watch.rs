@@ -14,12 +14,19 @@ use std::time::Duration;
 use gate_fuse::{Errno, NodeId};
 use rustc_hash::FxHashMap;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
-use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
+use rustix::fs::inotify::{self, CreateFlags, Event, ReadFlags, Reader, WatchFlags};
 
 use super::{descriptor_path, file};
 
 /// Bytes of events that are read at once.
-const EVENT_BYTES: usize = 64 * 1024;
+const EVENT_BYTES: usize = 16 * 1024;
+
+/// Events after which it is enough for who looks at all of them: who changes things without a pause
+/// is to be told of meanwhile.
+pub(super) const EVENTS_ENOUGH: usize = 1024;
+
+/// As many events as the kernel remembers: what was told until now is among them.
+pub(super) const EVENTS_ALL: usize = 16_384;
 
 /// How long events are gathered: programs change a file many times in a row.
 const GATHERED_FOR: Duration = Duration::from_millis(5);
@@ -33,12 +40,93 @@ pub enum Change {
     Anything,
 }
 
+/// What is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    /// One change.
+    Happening(Happening),
+    /// There were more changes than the kernel remembers.
+    Lost,
+}
+
+/// What happened to a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Happening {
+    /// The directory.
+    pub directory: NodeId,
+    /// The name.
+    pub name: CString,
+    /// What was done.
+    pub what: What,
+    /// The same of both halves of a rename, and of nothing else; 0 if it is none.
+    pub rename: u32,
+    /// Whether it is, or was, the name of a directory.
+    pub is_directory: bool,
+}
+
+/// What is done to what bears a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum What {
+    /// It came to be.
+    Made,
+    /// It was removed.
+    Gone,
+    /// It got another name …
+    MovedFrom,
+    /// … which is this.
+    MovedTo,
+    /// Its content was changed.
+    Written,
+    /// Who might write to it has closed it.
+    Closed,
+    /// Its attributes were changed.
+    Attributes,
+}
+
+impl News {
+    /// What may have changed.
+    pub fn change(&self) -> Change {
+        match self {
+            News::Happening(Happening { directory, name, .. }) => {
+                Change::Name(*directory, name.clone())
+            }
+            News::Lost => Change::Anything,
+        }
+    }
+}
+
+impl What {
+    /// Whether a name leads elsewhere by it, or no longer, or only now.
+    pub(super) fn is_of_name(self) -> bool {
+        match self {
+            What::Made | What::Gone | What::MovedFrom | What::MovedTo => true,
+            What::Written | What::Closed | What::Attributes => false,
+        }
+    }
+
+    /// The flags of one event have one of these.
+    fn of(event: &Event<'_>) -> What {
+        const OF_FLAGS: [(ReadFlags, What); 6] = [
+            (ReadFlags::CREATE, What::Made),
+            (ReadFlags::DELETE, What::Gone),
+            (ReadFlags::MOVED_FROM, What::MovedFrom),
+            (ReadFlags::MOVED_TO, What::MovedTo),
+            (ReadFlags::MODIFY, What::Written),
+            (ReadFlags::CLOSE_WRITE, What::Closed),
+        ];
+        let found = OF_FLAGS.iter().find(|(flag, _)| event.events().contains(*flag));
+        found.map_or(What::Attributes, |(_, what)| *what)
+    }
+}
+
 /// The watched directories of a source.
 #[derive(Debug)]
 pub struct Watches {
     inotify: OwnedFd,
     /// Readable once there is nothing more to tell.
     end: OwnedFd,
+    /// Readable while there is something that was read by another than who waits for it.
+    bell: OwnedFd,
     /// An inode that is mounted in two places is two nodes, and watched once.
     nodes: Mutex<FxHashMap<i32, Vec<NodeId>>>,
     exhausted: AtomicBool,
@@ -55,9 +143,10 @@ pub(super) struct Watch {
 impl Watches {
     pub(super) fn new() -> Result<Watches, Errno> {
         let inotify = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
-        let end = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
+        let [end, bell] =
+            [(); 2].map(|()| eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC));
         let exhausted = AtomicBool::new(false);
-        Ok(Watches { inotify, end, nodes: Mutex::default(), exhausted })
+        Ok(Watches { inotify, end: end?, bell: bell?, nodes: Mutex::default(), exhausted })
     }
 
     /// Watches a directory, if its changes can be told.
@@ -93,11 +182,17 @@ impl Watches {
     }
 
     /// Waits for changes, at most for so long; `None` after [`Watches::close`].
-    pub fn next(&self, patience: Option<Duration>) -> Option<Vec<Change>> {
-        if self.wait(patience, true)? {
-            self.wait(Some(GATHERED_FOR), false)?;
+    pub fn wait(&self, patience: Option<Duration>) -> Option<()> {
+        if self.wait_for(&[&self.inotify, &self.bell], patience)? {
+            let _ = rustix::io::read(&self.bell, &mut [0; size_of::<u64>()]);
+            self.wait_for(&[], Some(GATHERED_FOR))?;
         }
-        Some(self.read())
+        Some(())
+    }
+
+    /// Ends a wait: what was told has been read already.
+    pub(super) fn ring(&self) {
+        let _ = rustix::io::write(&self.bell, &1_u64.to_ne_bytes());
     }
 
     /// Ends all waiting.
@@ -105,33 +200,44 @@ impl Watches {
         let _ = rustix::io::write(&self.end, &1_u64.to_ne_bytes());
     }
 
-    /// Returns whether there are changes; `None` at the end.
-    fn wait(&self, patience: Option<Duration>, for_changes: bool) -> Option<bool> {
+    /// Returns whether one of them has come; `None` at the end.
+    fn wait_for(&self, any: &[&OwnedFd], patience: Option<Duration>) -> Option<bool> {
         let patience = patience.and_then(|patience| Timespec::try_from(patience).ok());
-        let mut ready =
-            [PollFd::new(&self.end, PollFlags::IN), PollFd::new(&self.inotify, PollFlags::IN)];
-        let of_interest = if for_changes { &mut ready[..] } else { &mut ready[..1] };
+        let awaited = std::iter::once(&self.end).chain(any.iter().copied());
+        let mut ready: Vec<_> = awaited.map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
         // A signal is as good as nothing.
-        let _ = poll(of_interest, patience.as_ref());
-        ready[0].revents().is_empty().then(|| !ready[1].revents().is_empty())
+        let _ = poll(&mut ready, patience.as_ref());
+        let mut has_come = ready.iter().map(|fd| !fd.revents().is_empty());
+        let is_over = has_come.next() == Some(true);
+        (!is_over).then(|| has_come.any(|has_come| has_come))
     }
 
-    fn read(&self) -> Vec<Change> {
-        let mut buffer = vec![MaybeUninit::uninit(); EVENT_BYTES];
+    /// Tells what has come until now, of at most about so many events.
+    pub(super) fn read(&self, most: usize, mut tell: impl FnMut(News)) {
+        let mut buffer = [MaybeUninit::uninit(); EVENT_BYTES];
         let mut reader = Reader::new(&self.inotify, &mut buffer);
-        let mut changes = Vec::new();
-        loop {
+        let mut count = 0;
+        // What was read from the kernel must be told.
+        while count < most || !reader.is_buffer_empty() {
             let event = match reader.next() {
                 Ok(event) => event,
                 Err(Errno::INTR) => continue,
-                Err(_) => return changes,
+                Err(_) => return,
             };
+            count += 1;
             if event.events().contains(ReadFlags::QUEUE_OVERFLOW) {
-                changes.push(Change::Anything);
+                tell(News::Lost);
             }
             let Some(name) = event.file_name() else { continue };
-            for node in self.lock().get(&event.wd()).into_iter().flatten() {
-                changes.push(Change::Name(*node, name.to_owned()));
+            let directories = self.lock().get(&event.wd()).cloned().unwrap_or_default();
+            for directory in directories {
+                tell(News::Happening(Happening {
+                    directory,
+                    name: name.to_owned(),
+                    what: What::of(&event),
+                    rename: event.cookie(),
+                    is_directory: event.events().contains(ReadFlags::ISDIR),
+                }));
             }
         }
     }

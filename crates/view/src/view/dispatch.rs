@@ -128,9 +128,7 @@ impl View {
                 answer(synced, reply);
             }
             Operation::Fallocate { handle, offset, length, mode } => {
-                let allocated =
-                    self.io(handle).and_then(|h| h.file().allocate(&caller, mode, offset, length));
-                answer(allocated, reply);
+                answer(self.allocate(&caller, handle, (offset, length), mode), reply);
             }
             Operation::Lseek { handle, offset, whence } => {
                 match self.enter(handle).and_then(|h| h.file().seek(offset, whence)) {

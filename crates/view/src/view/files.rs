@@ -409,7 +409,15 @@ impl View {
     }
 
     pub(super) fn write(&self, write: &Write<'_>, reply: Reply) {
-        let written = self.io(write.handle).and_then(|handle| handle.file().write(write));
+        let written = self.io(write.handle).and_then(|handle| {
+            // Of what is stored through a mapping the kernel tells nobody.
+            let doing = (!write.cached).then(|| self.directory.begin_to_write(handle.node));
+            let size = handle.file().write(write)?;
+            if let Some(doing) = doing {
+                doing.done();
+            }
+            Ok(size)
+        });
         match written.and_then(|size| u32::try_from(size).map_err(|_| Errno::OVERFLOW)) {
             Ok(size) => reply.written(size),
             Err(errno) => reply.error(errno),
@@ -419,12 +427,31 @@ impl View {
     pub(super) fn copy(&self, caller: &Caller, range: &CopyFileRange, reply: Reply) {
         let copied = self.io(range.handle_in).and_then(|from| {
             let to = self.io(range.handle_out)?;
-            from.file().copy_to(to.file(), caller, range)
+            let doing = self.directory.begin_to_write(to.node);
+            let size = from.file().copy_to(to.file(), caller, range)?;
+            if size > 0 {
+                doing.done();
+            }
+            Ok(size)
         });
         match copied {
             Ok(size) => reply.written(size),
             Err(errno) => reply.error(errno),
         }
+    }
+
+    pub(super) fn allocate(
+        &self,
+        caller: &Caller,
+        id: HandleId,
+        (offset, length): (u64, u64),
+        mode: u32,
+    ) -> Result<(), Errno> {
+        let handle = self.io(id)?;
+        let doing = self.directory.begin_to_write(handle.node);
+        handle.file().allocate(caller, mode, offset, length)?;
+        doing.done();
+        Ok(())
     }
 
     /// Returns a handle for I/O on its bytes, and tells that it works if a reader waits for it.
