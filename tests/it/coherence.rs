@@ -151,27 +151,6 @@ fn what_one_view_writes_is_loaded_through_a_mapping_in_another() {
     wait_until(SOON, "what was stored is loaded", || reader.ask(["load"]).unwrap() == "d");
 }
 
-/// Today's answer; docs/decisions/watchers-hear-their-own-view.md tells of a better one.
-#[test]
-fn watchers_hear_of_their_own_view_alone() {
-    use rustix::fs::inotify::{self, CreateFlags, Reader, WatchFlags};
-
-    let mut world = World::new();
-    let other = more_views(&mut world, 1).remove(0);
-    let watcher = inotify::init(CreateFlags::NONBLOCK).unwrap();
-    inotify::add_watch(&watcher, &other, WatchFlags::CREATE).unwrap();
-    fs::write(world.view().join("elsewhere"), "").unwrap();
-    wait_until(SOON, "the other view shows it", || look(&other.join("elsewhere")).is_some());
-    fs::write(other.join("here"), "").unwrap();
-    let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
-    let mut reader = Reader::new(&watcher, &mut buffer);
-    let mut heard = Vec::new();
-    while let Ok(event) = reader.next() {
-        heard.push(event.file_name().unwrap().to_owned());
-    }
-    assert_eq!(heard, [c"here".to_owned()]);
-}
-
 #[test]
 fn twenty_views_of_one_source_agree_and_take_turns() {
     let mut world = World::new();

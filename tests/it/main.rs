@@ -45,6 +45,7 @@ mod top;
 mod turns;
 mod twin;
 mod v1;
+mod watchers;
 
 /// No file of this directory is forgotten.
 #[test]

@@ -75,6 +75,12 @@ impl Notifier {
         self.send(notify::PRUNE, message.as_bytes(), nodes.as_bytes())
     }
 
+    /// Returns whether names are dropped by a thread of the session's own. Then whoever drops names
+    /// may have other descriptors than the session.
+    pub fn drops_names_apart(&self) -> bool {
+        self.names.is_some()
+    }
+
     /// As [`Notifier::inval_entry`], but only while the name stands for `child`, and watchers
     /// are told that it is deleted.
     pub fn delete(&self, parent: NodeId, child: NodeId, name: &[u8]) -> Result<(), Errno> {

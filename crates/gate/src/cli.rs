@@ -16,7 +16,7 @@ mod restore;
 mod run;
 mod status;
 mod top;
-mod umount;
+pub mod umount;
 mod version;
 mod why;
 

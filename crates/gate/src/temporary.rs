@@ -16,6 +16,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
+use crate::cli::umount;
 use crate::failure::{Exit, Failure};
 
 /// How long its server may take to mount it.
@@ -118,7 +119,7 @@ fn await_ready(said: ChildStderr) -> Result<(), Failure> {
 }
 
 fn end(server: &mut Child, point: &Path) -> Result<(), UnmountError> {
-    let unmounted = gate_fuse::unmount(point);
+    let unmounted = umount::unmount(point);
     if unmounted.is_err() || !ends_by_itself(server) {
         let _ = server.kill();
         let _ = server.wait();

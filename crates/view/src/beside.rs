@@ -33,7 +33,7 @@ pub(crate) fn start(view: &Arc<View>) -> std::io::Result<()> {
             let due = later.front().map(|(at, _)| at.saturating_duration_since(Instant::now()));
             let Some(()) = watches.wait(due) else { return };
             let Some(view) = view.upgrade() else { return };
-            let Heard { changes, .. } = view.directory.heard();
+            let Heard { changes, by_others } = view.directory.heard();
             let now = Instant::now();
             let is_due = |(at, _): &mut (Instant, Change)| *at <= now;
             let mut looks = HashMap::new();
@@ -50,6 +50,7 @@ pub(crate) fn start(view: &Arc<View>) -> std::io::Result<()> {
                 looks.insert(Change::Anything, Look::First);
             }
             view.pass_on(&looks);
+            view.echo(&by_others);
         }
     };
     std::thread::Builder::new().name("view-beside".into()).spawn(run)?;

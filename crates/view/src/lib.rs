@@ -14,6 +14,7 @@ pub mod asker;
 pub mod backing;
 mod beside;
 pub mod directory;
+mod echo;
 mod fence;
 pub mod guard;
 mod handles;

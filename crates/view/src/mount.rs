@@ -21,12 +21,14 @@ use gate_fuse::{
     Cover, Detached, Device, InitFlags, Made, MountError, MountOptions, Place, StartError, Wishes,
 };
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags, statx};
+use rustix::process::Pid;
 
 use crate::agent::Agents;
 use crate::asker::Identity;
 use crate::backing::{self, Ways};
 use crate::beside;
 use crate::directory::{self, Directory};
+use crate::echo;
 use crate::guard::{self, Guard};
 use crate::handles::Handles;
 use crate::kept;
@@ -183,7 +185,12 @@ pub enum Berth {
     /// moment.
     Taken(Cover),
     /// Another process has mounted it, in a mount namespace that this one does not see.
-    Elsewhere(Device),
+    Elsewhere {
+        /// The server's side of it.
+        device: Device,
+        /// A process there, while this one starts.
+        seen_by: Option<Pid>,
+    },
 }
 
 /// What a view tells of its broker.
@@ -255,6 +262,7 @@ impl Ready {
             tracing::debug!(%errno, "the limit of open files stays");
             DESCRIPTORS_USUAL
         });
+        let read_only = options.read_only;
         let about = about(&source, &broker, attachment, &options).map_err(ServeError::Source)?;
         // The kernel can only enforce ACLs of the source for a server that acts for everybody.
         let wishes = Wishes {
@@ -287,6 +295,9 @@ impl Ready {
         let _ = ears.view.set(Arc::downgrade(&view));
         room::start(&view).map_err(ServeError::Io)?;
         beside::start(&view).map_err(ServeError::Io)?;
+        if !read_only {
+            echo::start(&view).map_err(ServeError::Io)?;
+        }
         Ok(Ready { view, session, _source: source })
     }
 
@@ -307,8 +318,8 @@ enum Mooring {
     Mounted(PathBuf),
     /// It is made, and takes the place of another.
     Waiting { mount: Detached, former: Cover },
-    /// Nothing of it is this process's.
-    Elsewhere,
+    /// Nothing of it is this process's; how it is seen from there.
+    Elsewhere(Option<PathBuf>),
 }
 
 impl Berth {
@@ -322,7 +333,12 @@ impl Berth {
                 let Made { device, mount } = gate_fuse::make(options)?;
                 Ok((device, Mooring::Waiting { mount, former }))
             }
-            Berth::Elsewhere(device) => Ok((device, Mooring::Elsewhere)),
+            Berth::Elsewhere { device, seen_by } => {
+                let root = |pid: Pid| PathBuf::from(format!("/proc/{pid}/root"));
+                let inside = point.strip_prefix("/").unwrap_or(point);
+                let way = seen_by.map(|pid| root(pid).join(inside));
+                Ok((device, Mooring::Elsewhere(way)))
+            }
         }
     }
 }
@@ -334,7 +350,12 @@ impl Mooring {
         let found = match self {
             Mooring::Mounted(point) => statx(CWD, point, flags, StatxFlags::empty()),
             Mooring::Waiting { mount, .. } => statx(mount, c"", flags, StatxFlags::empty()),
-            Mooring::Elsewhere => return Ok(None),
+            // Who started this process may be out of its sight.
+            Mooring::Elsewhere(way) => {
+                let found = |way| statx(CWD, way, flags, StatxFlags::empty()).ok();
+                let Some(found) = way.as_ref().and_then(found) else { return Ok(None) };
+                Ok(found)
+            }
         }?;
         Ok(Some((found.stx_dev_major, found.stx_dev_minor)))
     }

@@ -30,6 +30,7 @@ use crate::agent::Agents;
 use crate::asker::{Asker, Identity};
 use crate::backing::Ways;
 use crate::directory::{Directory, Found, Review, Told};
+use crate::echo::Echoes;
 use crate::guard::Guard;
 use crate::handles::Handles;
 use crate::line::Line;
@@ -58,6 +59,7 @@ pub(crate) struct View {
     pub walkers: Walkers,
     pub timer: Timer,
     pub room: Room,
+    pub echoes: Echoes,
     pub agents: Agents,
     /// `None` if every overwrite is allowed.
     pub guard: Option<Guard>,
@@ -117,6 +119,7 @@ impl View {
             walkers: Walkers::default(),
             timer: parts.timer,
             room: Room::new(parts.settings.descriptors),
+            echoes: Echoes::default(),
             agents: parts.agents,
             guard: parts.guard,
             settings: parts.settings,
@@ -175,7 +178,7 @@ impl View {
         }
     }
 
-    fn answer_attr(&self, node: NodeId, attr: &Attr, reply: Reply) {
+    pub fn answer_attr(&self, node: NodeId, attr: &Attr, reply: Reply) {
         let told = self.directory.tell(node, attr);
         reply.attr(attr, self.attr_valid(node, &told));
     }

@@ -5,6 +5,8 @@
 //! a line feed within a value is told as `\n`.
 //! It never retries and never sleeps: what blocks it is what it was told to do.
 
+#[path = "actor/ears.rs"]
+mod ears;
 #[path = "actor/names.rs"]
 mod names;
 #[path = "actor/slots.rs"]
@@ -54,6 +56,7 @@ struct Actor {
     files: BTreeMap<i32, OwnedFd>,
     mapped: Option<Mapped>,
     slots: slots::Slots,
+    ears: ears::Ears,
 }
 
 impl Actor {
@@ -70,6 +73,8 @@ impl Actor {
             "thread" => start_thread(),
             "capture" => capture(rest),
             "at" => self.slots.act(rest),
+            "watch" => self.ears.watch(word(rest, 0)?),
+            "heard" => self.ears.heard(),
             "load" => self.mapped.as_ref().map(Mapped::load).ok_or(Errno::INVAL),
             "leave" => {
                 self.slots = slots::Slots::default();

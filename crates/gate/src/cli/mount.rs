@@ -455,7 +455,7 @@ impl Site {
                     tracing::warn!(?point, "the view was replaced, and ends with its last user");
                     continue;
                 }
-                match gate_fuse::unmount(&point) {
+                match umount::unmount(&point) {
                     Ok(()) => return,
                     Err(error) => drop(umount::refused(&point, &error).report()),
                 }

@@ -19,11 +19,12 @@ use crate::within::within;
 
 /// How long a view may take to say who serves it.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
-/// How long it may be busy with nobody in it: whoever asks it something, as `gate status` does, keeps it
-/// busy meanwhile …
-const LOOK_PATIENCE: Duration = Duration::from_secs(1);
-/// … and how long until it is tried again.
-const LOOK_PAUSE: Duration = Duration::from_millis(20);
+/// How long it is tried to unmount a view that nobody is seen to use: whoever asks it something, as
+/// `gate status` does, keeps it busy meanwhile; and so does the view itself, for moments, where it may
+/// not copy its mount, to tell watchers of others' changes …
+const MOMENTS_MAX: Duration = Duration::from_secs(1);
+/// … and how long between two tries.
+const MOMENT: Duration = Duration::from_millis(2);
 /// How long its process may take to end once it is unmounted, without a word …
 const END_PATIENCE_SILENT: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 /// … and after it was said what it may wait for.
@@ -50,7 +51,7 @@ impl Args {
             None => return Err(not_mounted(&point)),
         };
         let server = server_of(&point)?;
-        unmount(&point)?;
+        unmount(&point).map_err(|error| refused(&point, &error))?;
         if let Some(server) = server {
             await_end(&server, &point, device)?;
         }
@@ -58,16 +59,15 @@ impl Args {
     }
 }
 
-fn unmount(point: &Path) -> Result<(), Failure> {
-    let deadline = Instant::now() + LOOK_PATIENCE;
+/// Unmounts a view, unless somebody else than itself uses it.
+pub fn unmount(point: &Path) -> Result<(), UnmountError> {
+    let end = Instant::now() + MOMENTS_MAX;
     loop {
         match gate_fuse::unmount(point) {
-            Err(UnmountError::Busy(_))
-                if Instant::now() < deadline && users_of(point).is_empty() =>
-            {
-                std::thread::park_timeout(LOOK_PAUSE);
+            Err(UnmountError::Busy(_)) if Instant::now() < end && users_of(point).is_empty() => {
+                std::thread::park_timeout(MOMENT);
             }
-            ended => return ended.map_err(|error| refused(point, &error)),
+            outcome => return outcome,
         }
     }
 }
@@ -90,9 +90,15 @@ pub fn refused(point: &Path, error: &UnmountError) -> Failure {
     }
 }
 
+/// Who has something of a view: its server does for moments, and that ends.
 fn users_of(point: &Path) -> Vec<User> {
     let mount = mounts::at(point).ok().flatten();
-    mount.map(|mount| processes::users_of(&mount)).unwrap_or_default()
+    let mut users = mount.map(|mount| processes::users_of(&mount)).unwrap_or_default();
+    if !users.is_empty() {
+        let server = processes::server_of(point).map(|server| server.pid);
+        users.retain(|user| Some(user.pid) != server);
+    }
+    users
 }
 
 fn busy(point: &Path, users: &[User]) -> Failure {

@@ -17,7 +17,10 @@ pub(crate) struct Served(pub Arc<View>);
 
 impl FileSystem for Served {
     fn handle(&self, request: Request<'_>, reply: Reply) {
-        self.0.handle_name(request, reply);
+        match self.0.echoes.answer(&request) {
+            None => self.0.handle_name(request, reply),
+            Some(answer) => self.0.answer_echo(request.node, answer, reply),
+        }
     }
 
     fn forget(&self, node: NodeId, lookups: u64) {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use gate_fuse::Device;
 use gate_view::mount::{Berth, Ears};
+use rustix::net::sockopt::socket_peercred;
 
 use super::site::Site;
 use super::{Args, Plan, bad_glob, in_place};
@@ -54,7 +55,9 @@ impl Args {
             Some(policies) => policies.map_err(|bad| bad_glob(&bad))?,
             None => self.turns.policies(&settings, SourceSettings::load(&source.bare())?)?,
         };
-        let (berth, ears) = (Berth::Elsewhere(device), Ears::new());
+        // Who has mounted it, and waits for this process.
+        let seen_by = socket_peercred(std::io::stdin()).ok().map(|peer| peer.pid);
+        let (berth, ears) = (Berth::Elsewhere { device, seen_by }, Ears::new());
         Ok(Plan { source, site, berth, state_dir, policies, settings, ears })
     }
 

@@ -30,9 +30,11 @@ pub fn enter(dir: &Path, agent: &str) -> Result<(), Failure> {
         return Err(cannot(&cause, hint));
     }
     let server = Server::start(dir, agent)?;
+    // Nobody else comes to see it. Of a user namespace, where all are one user, that would shut out
+    // who is not in it: the server, which lets watchers hear of others.
+    let allow_other = may_mount();
     leave_common_tree()?;
-    // Nobody else comes to see it.
-    let options = MountOptions { allow_other: true, ..mount_options(&footing.source) };
+    let options = MountOptions { allow_other, ..mount_options(&footing.source) };
     let device = mount_directly(&footing.mountpoint, &options).map_err(not_mounted)?;
     server.serve(device)?;
     // What was the working directory is another one in the view.
