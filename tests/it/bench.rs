@@ -50,6 +50,8 @@ fn what_cannot_be_measured_is_refused_with_its_reason() {
     assert!(refusal(&view.join("d/f")).contains("Not a directory"));
     let closed = refusal(Path::new("/"));
     assert!(closed.contains("ermission denied"), "{closed}");
+    let no_disk = refusal(Path::new("/proc"));
+    assert!(no_disk.contains("it cannot be written") && !no_disk.contains("MiB"), "{no_disk}");
 }
 
 #[test]

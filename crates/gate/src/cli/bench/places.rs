@@ -14,6 +14,9 @@ use crate::interruption::Interruption;
 use crate::seen::{About, Unseen};
 use crate::temporary::TemporaryView;
 
+/// What helps where nothing can be made.
+const WRITABLE: &str = "be a user who may write there, or give a bare directory";
+
 /// A directory for each, and nothing of them left when this is dropped.
 pub struct Places {
     /// The directory that was meant, bare.
@@ -34,7 +37,10 @@ impl Places {
         let absolute = dir
             .canonicalize()
             .map_err(|error| unusable(dir, &error, "give a directory").exit(Exit::Unable))?;
-        if !absolute.is_dir() {
+        let found = absolute.metadata().map_err(|error| {
+            unusable(dir, &error, "be a user who may look there: the one who mounted the view")
+        })?;
+        if !found.is_dir() {
             let error = Errno::NOTDIR.into();
             return Err(unusable(dir, &error, "give a directory").exit(Exit::Unable));
         }
@@ -99,9 +105,8 @@ fn make(
     view: &Path,
     interruption: &Interruption,
 ) -> Result<(TempDir, [PathBuf; 2]), Failure> {
-    let hint = "be a user who may write there, or give a bare directory";
     let made = tempfile::Builder::new().prefix(".gate-bench-").tempdir_in(source);
-    let scratch = made.map_err(|error| unusable(source, &error, hint))?;
+    let scratch = made.map_err(|error| unusable(source, &error, WRITABLE))?;
     interruption.remove_at_worst(scratch.path());
     let name = scratch.path().file_name().expect("it was made with a name");
     // In another mount namespace the same path may lead elsewhere.
@@ -113,7 +118,7 @@ fn make(
     }
     let dirs = [scratch.path().join("bare"), view.join(name).join("view")];
     for dir in &dirs {
-        fs::create_dir(dir).map_err(|error| unusable(dir, &error, hint))?;
+        fs::create_dir(dir).map_err(|error| unusable(dir, &error, WRITABLE))?;
     }
     Ok((scratch, dirs))
 }
@@ -128,9 +133,15 @@ fn view_of(dir: &Path) -> Option<PathBuf> {
 
 fn check_room(dir: &Path) -> Result<(), Failure> {
     let cannot = |errno: Errno| unusable(dir, &errno.into(), "look at its disk");
+    // What has no size, as /proc, has no room either way: that it cannot be written is the reason.
+    if let Err(error) = tempfile::tempfile_in(dir) {
+        let what = format!("cannot measure in {}", dir.display());
+        let cause = format!("it cannot be written: {error}");
+        return Err(Failure::new(what, cause, WRITABLE));
+    }
     let disk = rustix::fs::statvfs(dir).map_err(cannot)?;
     let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-    if free >= 2 * ROOM {
+    if free >= 2 * ROOM || disk.f_blocks == 0 {
         return Ok(());
     }
     let what = format!("cannot measure in {}", dir.display());
