@@ -282,6 +282,18 @@ fn signals_reach_the_command_and_its_end_is_that_of_the_hold() {
 }
 
 #[test]
+fn what_is_held_need_not_exist_but_its_directory_must() {
+    let world = World::new();
+    let view = world.view();
+    world.gate(["hold", "a", "b", "--", "true"]).dir(&view).run().success();
+    let refusal = world.gate(["hold", "a", "c/d", "--", "touch", "ran"]).dir(&view).run().refusal();
+    assert!(refusal.contains("cannot look at c/d") && refusal.contains("make that directory"));
+    let help = world.gate(["hold", "--help"]).run().success();
+    assert!(help.contains("their directories must"), "{help}");
+    assert!(!world.source().join("ran").exists());
+}
+
+#[test]
 fn a_signal_ends_the_wait_for_a_hold_and_its_place() {
     let world = World::new();
     world.seed("f", "");

@@ -204,7 +204,14 @@ impl Seen {
     /// Finds out how a view shows a path, which need not exist.
     pub fn find(path: &Path) -> Result<Seen, Failure> {
         let failed = |error: io::Error| cannot_look(path, &error);
-        let absolute = resolve(path).map_err(failed)?;
+        let absolute = resolve(path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => {
+                let what = format!("cannot look at {}", path.display());
+                let cause = "the directory that it is to lie in does not exist";
+                Failure::new(what, cause, "make that directory first").exit(Exit::Unable)
+            }
+            _ => failed(error),
+        })?;
         let about = About::of(&absolute).map_err(|why| why.failure(path))?;
         let inner = about.inner(&absolute).ok_or_else(|| Unseen::NotGated.failure(path))?;
         // Only a reference: that takes no turn.

@@ -54,7 +54,7 @@ const SHELL_DEFAULT: &str = "/bin/sh";
     away, 124 if the time ran out (CODE, for both, with -E), 126 or 127 if the command cannot be \
     run, 130 if interrupted, 2 if there is no view, or no broker that could tell")]
 pub struct Args {
-    /// Files or directories in a gated view; they need not exist
+    /// Files or directories in a gated view; they need not exist, but their directories must
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
     /// Share them with other readers
