@@ -32,3 +32,12 @@ pub use session::{
     Answer, Ask, AttachError, Attachment, ClientInfo, ConnectError, Grant, Hold, NoGrant,
     QueryError, Quiet, Session, Watcher,
 };
+
+/// What only a fuzzer calls.
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    /// Reads bytes as the answer of a broker over HTTP.
+    pub fn http_reply(bytes: &[u8]) {
+        crate::fallback::read_any(bytes);
+    }
+}

@@ -150,7 +150,8 @@ impl Http {
         call: &Call,
     ) -> io::Result<Reply> {
         call.begin(&wire)?;
-        let outcome = self.send(&wire, request, patience).and_then(|()| read_reply(&mut wire));
+        let outcome =
+            self.send(&wire, request, patience).and_then(|()| read_reply(&mut wire.reader));
         let whole = call.end();
         let (reply, may_stay) = outcome?;
         let mut idle = self.idle();
@@ -186,8 +187,8 @@ enum Extent {
 }
 
 /// Reads an answer; says too whether the connection may be used again.
-fn read_reply(wire: &mut Wire) -> io::Result<(Reply, bool)> {
-    let mut head = (&mut wire.reader).take(HEAD_BYTES_MAX);
+fn read_reply(reader: &mut impl BufRead) -> io::Result<(Reply, bool)> {
+    let mut head = reader.take(HEAD_BYTES_MAX);
     let first = read_line(&mut head)?;
     let status = first.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..5)?.parse().ok());
     let status = status.ok_or_else(|| nonsense("no HTTP"))?;
@@ -208,11 +209,11 @@ fn read_reply(wire: &mut Wire) -> io::Result<(Reply, bool)> {
     }
     may_stay &= !matches!(extent, Extent::ToTheEnd);
     let body = match extent {
-        Extent::Bytes(length) => read_bytes(&mut wire.reader, length)?,
-        Extent::Chunks => read_chunks(&mut wire.reader)?,
+        Extent::Bytes(length) => read_bytes(reader, length)?,
+        Extent::Chunks => read_chunks(reader)?,
         Extent::ToTheEnd => {
             let mut body = Vec::new();
-            (&mut wire.reader).take(BODY_BYTES_MAX).read_to_end(&mut body)?;
+            reader.take(BODY_BYTES_MAX).read_to_end(&mut body)?;
             body
         }
     };
@@ -259,6 +260,18 @@ fn read_line(reader: &mut impl BufRead) -> io::Result<String> {
 
 fn nonsense(what: &'static str) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, what)
+}
+
+/// Reads bytes as an answer, which says the same however it comes.
+#[cfg(fuzzing)]
+pub(crate) fn read_any(bytes: &[u8]) {
+    fn told(mut reader: impl BufRead) -> Option<(u16, Vec<u8>, bool)> {
+        let (reply, may_stay) = read_reply(&mut reader).ok()?;
+        Some((reply.status, reply.body, may_stay))
+    }
+    let whole = told(bytes);
+    assert_eq!(whole, told(BufReader::with_capacity(1, bytes)));
+    assert!(whole.is_none_or(|(_, body, _)| body.len() as u64 <= BODY_BYTES_MAX));
 }
 
 #[cfg(test)]
