@@ -36,6 +36,8 @@ use store::{Kind, Store};
 
 pub use store::UnknownFormat;
 
+#[cfg(fuzzing)]
+pub(crate) use block::read_any;
 pub(crate) use pen::Pen;
 
 /// How much of the log is kept.

@@ -45,4 +45,9 @@ pub mod fuzzing {
     pub fn journal_rows(bytes: &[u8]) {
         crate::journal::read_any(bytes);
     }
+
+    /// Reads bytes as a block of the log.
+    pub fn log_block(bytes: &[u8]) {
+        crate::audit::read_any(bytes);
+    }
 }

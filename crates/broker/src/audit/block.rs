@@ -90,3 +90,22 @@ impl Block {
 pub(super) fn encode(record: &Record<'_>, to: &mut Vec<u8>) {
     postcard::to_io(record, to).expect("records are plain data, and memory takes all");
 }
+
+/// Reads bytes as a block, after how many records it begins and how many more it says it has. What
+/// makes sense says the same when it is written again; of what does not, all is told as missing.
+#[cfg(fuzzing)]
+pub(crate) fn read_any(bytes: &[u8]) {
+    let [before, more, bytes @ ..] = bytes else { return };
+    let first = u64::from(*before) + 1;
+    let mut block = Block::begun(1, first, 0);
+    (block.last, block.bytes) = (first + u64::from(*more), bytes.to_vec());
+    assert_eq!(block.read().last().map(|read| read.entry.cursor), Some(block.end()));
+    let Some(records) = block.decode() else { return };
+    assert_eq!(records.iter().map(|read| read.bytes).sum::<usize>(), bytes.len());
+    block.bytes.clear();
+    for read in &records {
+        encode(&read.entry.record, &mut block.bytes);
+    }
+    let again = block.decode().expect("just written");
+    assert!(again.iter().map(|read| &read.entry).eq(records.iter().map(|read| &read.entry)));
+}
