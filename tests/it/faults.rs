@@ -467,10 +467,10 @@ fn more_files_than_descriptors_are_walked_again_and_again() {
 #[test]
 fn a_view_needs_little_memory_for_many_files_and_gives_up_what_is_removed() {
     const BYTES_OF_A_FILE_MAX: usize = 1024;
-    /// What does not come of the files alone.
+    /// What does not come of the files: threads for what is asked at once, and their heaps.
     const SLACK_BYTES: usize = 4 << 20;
     let soak = [100_000, 300_000, 1_000_000];
-    let counts = if gate_tests::scaled(0, 1) == 0 { &[5_000, 20_000][..] } else { &soak };
+    let counts = if gate_tests::scaled(0, 1) == 0 { &[10_000, 30_000][..] } else { &soak };
     let mut former: Option<(usize, usize)> = None;
     for files in counts {
         let world = World::new();
@@ -490,12 +490,16 @@ fn a_view_needs_little_memory_for_many_files_and_gives_up_what_is_removed() {
         wait_until(LONG, "removed files are forgotten", || open() <= open_before);
         let second = walk();
         println!("{files} files: {} KiB; others in their place: {} KiB", first >> 10, second >> 10);
-        assert!(first < files * BYTES_OF_A_FILE_MAX, "{first} bytes for {files} files");
+        let most = files * BYTES_OF_A_FILE_MAX + SLACK_BYTES;
+        assert!(first < most, "{first} bytes for {files} files");
         if let Some((fewer, less)) = former.replace((*files, first)) {
             let most = less / fewer * files * 6 / 5 + SLACK_BYTES;
             assert!(first < most, "{first} bytes for {files} files, {less} for {fewer}");
         }
-        assert!(second < first * 3 / 2, "{first}, then {second} bytes: what was removed is kept");
+        assert!(
+            second < first * 3 / 2 + SLACK_BYTES,
+            "{first}, then {second} bytes: what was removed is kept"
+        );
     }
 }
 
