@@ -12,6 +12,8 @@ use gate_core::lock::claim::{Caller, Process};
 
 /// More than `/proc/PID/stat` ever has.
 const STAT_BYTES_MAX: usize = 1024;
+/// How far up a family is followed.
+const DEPTH_MAX: usize = 256;
 
 /// What `/proc/PID/stat` tells of a process, or of a thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,6 +105,12 @@ fn process_of_thread(thread: u32, stat: &Stat) -> Option<Process> {
         known.insert(key, process);
     });
     Some(process)
+}
+
+/// Returns a process and those above it, the nearest first, as far as they can be read.
+pub fn lineage(pid: u32) -> impl Iterator<Item = (u32, Stat)> {
+    let read = |pid| Some((pid, Stat::read(pid)?));
+    std::iter::successors(read(pid), move |(_, stat)| read(stat.parent)).take(DEPTH_MAX)
 }
 
 /// Returns whether a process of this pid namespace still runs.

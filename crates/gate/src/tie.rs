@@ -7,11 +7,9 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
-use gate_api::process::{self, Stat};
+use gate_api::process;
 use gate_core::lock::claim::Process;
 
-/// How far up a family is followed.
-const DEPTH_MAX: usize = 256;
 /// Descriptors of a process that are looked at.
 const DESCRIPTORS_MAX: usize = 4_096;
 /// What a descriptor's link in /proc lets its owner do if it was opened to read and to write.
@@ -32,17 +30,12 @@ pub fn between(holder: Process, waiter: Process) -> Option<Tie> {
     if holder == waiter || !is_here(holder) || !is_here(waiter) {
         return None;
     }
-    if is_below(waiter.pid, holder.pid) {
+    if process::lineage(waiter.pid).skip(1).any(|(pid, _)| pid == holder.pid) {
         return Some(Tie::Below);
     }
     let (held, wanted) = (pipe_ends(holder.pid), pipe_ends(waiter.pid));
     let meet = held.iter().any(|(pipe, end)| wanted.get(pipe).is_some_and(|other| other != end));
     meet.then_some(Tie::Pipe)
-}
-
-fn is_below(pid: u32, above: u32) -> bool {
-    let parent = |pid: &u32| Stat::read(*pid).map(|stat| stat.parent);
-    std::iter::successors(Some(pid), parent).skip(1).take(DEPTH_MAX).any(|pid| pid == above)
 }
 
 /// Returns the pipes of which a process has one end, and which. Who has both is not told when the

@@ -2,11 +2,9 @@
 
 use std::{fs, io};
 
-use gate_api::process::Stat;
+use gate_api::process::{Stat, lineage};
 use gate_core::lock::claim::Process;
 
-/// How far up a family is followed.
-const DEPTH_MAX: usize = 256;
 /// Children that are looked at, and how many links a chain of them has at most.
 const CHILDREN_MAX: usize = 64;
 const LINKS_MAX: usize = 4;
@@ -66,19 +64,13 @@ pub(crate) enum End {
 
 impl Family {
     pub fn of(process: Process) -> Family {
-        let mut members = Vec::new();
-        let mut pid = process.pid;
-        while members.len() < DEPTH_MAX
-            && let Some(stat) = Stat::read(pid)
-        {
+        let member = |(pid, stat)| {
             let Stat { parent, group, start, .. } = stat;
-            if members.is_empty() && start != process.start {
-                break;
-            }
-            members.push(Member { pid, parent, group, start });
-            pid = parent;
-        }
-        Family { members }
+            Member { pid, parent, group, start }
+        };
+        // Its number may have passed to another.
+        let fits = |member: &Member| member.pid != process.pid || member.start == process.start;
+        Family { members: lineage(process.pid).map(member).take_while(fits).collect() }
     }
 
     /// Returns whether a process is above, the first one itself apart.

@@ -311,9 +311,7 @@ impl View {
                     if turn != Turn::Ungated {
                         view.guard_open(found.node, &user, Opens::Empty);
                     }
-                    let opening = creation.opening(turn);
-                    let opened = view.opened((found.node, user), turn, (file, opening));
-                    reply.created(&view.entry(&found), &opened);
+                    view.reply_created((found, file), user, (creation, turn), reply);
                 }
                 Err(errno) => {
                     view.end_turn(turn, None);
@@ -359,6 +357,19 @@ impl View {
         Ok((found, file))
     }
 
+    /// Answers with a file that was made and is open.
+    fn reply_created(
+        &self,
+        (found, file): (Found, OpenFile),
+        user: User,
+        (creation, turn): (Creation, Turn),
+        reply: Reply,
+    ) {
+        let opening = creation.opening(turn);
+        let opened = self.opened((found.node, user), turn, (file, opening));
+        reply.created(&self.entry(&found), &opened);
+    }
+
     /// From now on a turn is one of the file that was made in it.
     fn tell_created(&self, turn: Turn, found: &Found) -> Result<(), Errno> {
         if let Turn::Granted { owner } = turn {
@@ -381,9 +392,7 @@ impl View {
             match made.and_then(|made| view.tell_created(turn, &made.0).map(|()| made)) {
                 Ok((found, file)) => {
                     view.guard_open(found.node, &user, Opens::Empty);
-                    let opening = creation.opening(turn);
-                    let opened = view.opened((found.node, user), turn, (file, opening));
-                    reply.created(&view.entry(&found), &opened);
+                    view.reply_created((found, file), user, (creation, turn), reply);
                 }
                 Err(errno) => {
                     view.end_turn(turn, None);
