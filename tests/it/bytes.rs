@@ -136,10 +136,12 @@ fn n7_what_is_written_is_fenced_beside_a_backed_reader() {
         actor.write(writer, "mine").unwrap();
         break_turns_of_holders(&world);
         wait_until(SOON, "it is fenced", || actor.write(writer, "late") == Err(Errno::IO));
-        world.seed("f", "theirs");
+        let mut next = world.actor(&world.view());
+        let theirs = next.open("w0", "f");
+        next.write(theirs, "theirs").unwrap();
         assert_eq!(actor.write(writer, "late"), Err(Errno::IO));
         assert_eq!(world.source_text("f"), "theirs");
-        drop((reader, actor));
+        drop((reader, actor, next));
     }
 }
 
