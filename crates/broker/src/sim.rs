@@ -46,7 +46,7 @@ const PEACE: Duration = Duration::from_secs(600);
 const FUNERAL: Duration = Duration::from_secs(60);
 
 /// Lives that failed once, and what was wrong.
-const FORMER_FAILURES: [(u64, &str); 11] = [
+const FORMER_FAILURES: [(u64, &str); 12] = [
     (5_444, "a grace ended before sessions were back that the journal had lost"),
     (7_159, "what a client lists was judged as if it were let in anew"),
     (7_676, "a client was taken back that had been ended, which the journal had lost"),
@@ -61,6 +61,7 @@ const FORMER_FAILURES: [(u64, &str); 11] = [
     (96_796, "what was taken away, and listed on return, was handed on before its owner knew"),
     (134_684, "what was being created stayed locked by its former name as its directory moved"),
     (152_754, "what was being created was judged by its former name as its directory moved"),
+    (378_366, "neither what was created nor that its directory moved was known yet to the broker"),
 ];
 
 /// Where the clients are, by the last digit of the seed.

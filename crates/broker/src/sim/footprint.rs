@@ -10,12 +10,13 @@ use gate_core::path::ViewPath;
 pub const NAMES: [&str; 13] =
     ["", "a", "b", "d", "d/x", "d/y", "d/e", "d/e/z", "h", "h/x", "h/y", "h/e", "h/e/z"];
 /// How many files may be made in one life.
-pub const FILES_MAX: u64 = 80;
+pub const FILES_MAX: u64 = 64;
 
 const PATHS: usize = 0;
 const TREES: usize = 16;
 const HOLDS: usize = 32;
-const FILES: usize = 48;
+const MADE: usize = 48;
+const FILES: usize = 64;
 
 /// The keys of a request: those taken in IS, IX, S and X.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,6 +39,16 @@ impl Footprint {
         all
     }
 
+    /// Returns what says which of two calls that are under way came first.
+    pub fn calls(self) -> Footprint {
+        self.masked((u128::MAX << MADE) & !(u128::MAX << FILES))
+    }
+
+    /// Returns all but that.
+    pub fn without_calls(self) -> Footprint {
+        self.masked(!(u128::MAX << MADE) | u128::MAX << FILES)
+    }
+
     /// Returns whether two that are not kin may not have both.
     pub fn conflicts(self, other: Footprint) -> bool {
         let clash = self.exclusive & other.all()
@@ -49,12 +60,15 @@ impl Footprint {
 
     /// Returns what is left once the names may have moved.
     pub fn nameless(self) -> Footprint {
-        let files = u128::MAX << FILES;
+        self.masked(u128::MAX << FILES)
+    }
+
+    fn masked(self, keys: u128) -> Footprint {
         Footprint {
-            intent_shared: self.intent_shared & files,
-            intent_exclusive: self.intent_exclusive & files,
-            shared: self.shared & files,
-            exclusive: self.exclusive & files,
+            intent_shared: self.intent_shared & keys,
+            intent_exclusive: self.intent_exclusive & keys,
+            shared: self.shared & keys,
+            exclusive: self.exclusive & keys,
         }
     }
 
@@ -98,8 +112,11 @@ impl Footprint {
             if matches!(op, Op::Hold(_) | Op::Lock(_)) {
                 self.intent_exclusive |= 1 << (HOLDS + above);
             }
+            if op == Op::Create {
+                self.intent_exclusive |= 1 << (MADE + above);
+            }
         }
-        let (tree, holds) = (1 << (TREES + name), 1 << (HOLDS + name));
+        let [tree, holds, made] = [TREES, HOLDS, MADE].map(|keys| 1 << (keys + name));
         match op {
             Op::Lock(_) => self.intent_exclusive |= holds,
             Op::Hold(access) if directory => {
@@ -110,7 +127,9 @@ impl Footprint {
                 }
             }
             Op::Rmdir if directory => self.exclusive |= holds,
-            Op::Rename | Op::Unlink => self.exclusive |= holds,
+            Op::Create => self.intent_exclusive |= made,
+            Op::Unlink => self.exclusive |= made,
+            Op::Rename => self.exclusive |= holds | made,
             _ => {}
         }
     }

@@ -1,4 +1,4 @@
-//! What is locked: files, paths, all beneath a directory, the holds beneath a directory.
+//! What is locked: files, paths, all beneath a directory, and there the holds and the new files.
 
 use super::mode::Mode;
 use crate::id::SpaceId;
@@ -26,6 +26,17 @@ pub enum Key {
     Tree(SpaceId, ViewPath),
     /// H: the holds at or beneath a directory.
     Holds(SpaceId, ViewPath),
+    /// N: what a name stands for, of what has no other key yet: a file that is being made there or
+    /// beneath.
+    Names(SpaceId, ViewPath),
+}
+
+impl Key {
+    /// Returns whether a holder lets its kin pass. A call that is under way waits for nobody, and
+    /// nothing but the order of such calls says which file bears a name.
+    pub fn knows_kin(&self) -> bool {
+        !matches!(self, Key::Names(..))
+    }
 }
 
 /// The keys of one request, each once, in the strongest mode asked.

@@ -166,6 +166,9 @@ impl Place {
             if holds {
                 keys.add(Key::Holds(self.space, above.clone()), Mode::IntentExclusive);
             }
+            if op == Op::Create {
+                keys.add(Key::Names(self.space, above.clone()), Mode::IntentExclusive);
+            }
             keys.add(Key::Tree(self.space, above), op.access().intent());
         }
         self.add_directory_keys(op, path, keys);
@@ -186,6 +189,7 @@ impl Place {
 
     fn add_directory_keys(&self, op: Op, path: &ViewPath, keys: &mut Keys) {
         let holds = Key::Holds(self.space, path.clone());
+        let names = Key::Names(self.space, path.clone());
         let directory = self.node == Node::Directory;
         match op {
             Op::Lock(_) => keys.add(holds, Mode::IntentExclusive),
@@ -194,8 +198,13 @@ impl Place {
                 keys.add(holds, Mode::IntentExclusive);
             }
             Op::Rmdir if directory => keys.add(holds, Mode::Exclusive),
+            Op::Create => keys.add(names, Mode::IntentExclusive),
             // One at a time changes what a name stands for: who has looked at it may rely on that.
-            Op::Rename | Op::Unlink => keys.add(holds, Mode::Exclusive),
+            Op::Unlink => keys.add(names, Mode::Exclusive),
+            Op::Rename => {
+                keys.add(names, Mode::Exclusive);
+                keys.add(holds, Mode::Exclusive);
+            }
             _ => {}
         }
     }
@@ -231,6 +240,7 @@ mod tests {
             Key::Path(_, path) => format!("P({path}):{mode}"),
             Key::Tree(_, path) => format!("T({path}):{mode}"),
             Key::Holds(_, path) => format!("H({path}):{mode}"),
+            Key::Names(_, path) => format!("N({path}):{mode}"),
         }
     }
 
@@ -250,15 +260,14 @@ mod tests {
 
     #[test]
     fn one_at_a_time_takes_a_name_from_a_file_or_gives_it_to_another() {
-        for op in [Op::Unlink, Op::Rename] {
-            check(op, FILE, "F:S H(d/n):X P(d/n):IX T(.):IX T(d):IX");
-            check(op, Node::None, "H(d/n):X P(d/n):IX T(.):IX T(d):IX");
-        }
+        check(Op::Unlink, FILE, "F:S N(d/n):X P(d/n):IX T(.):IX T(d):IX");
+        check(Op::Rename, FILE, "F:S H(d/n):X N(d/n):X P(d/n):IX T(.):IX T(d):IX");
+        check(Op::Rename, Node::None, "H(d/n):X N(d/n):X P(d/n):IX T(.):IX T(d):IX");
     }
 
     #[test]
     fn what_is_made_has_a_name_alone() {
-        check(Op::Create, Node::None, "P(d/n):X T(.):IX T(d):IX");
+        check(Op::Create, Node::None, "N(.):IX N(d):IX N(d/n):IX P(d/n):X T(.):IX T(d):IX");
         for op in [Op::Mkdir, Op::Mknod, Op::Symlink] {
             check(op, Node::None, "P(d/n):IX T(.):IX T(d):IX");
         }
@@ -266,9 +275,8 @@ mod tests {
 
     #[test]
     fn a_directory_that_moves_or_goes_waits_for_the_holds_beneath_it() {
-        for op in [Op::Rename, Op::Rmdir] {
-            check(op, Node::Directory, "H(d/n):X P(d/n):IX T(.):IX T(d):IX");
-        }
+        check(Op::Rmdir, Node::Directory, "H(d/n):X P(d/n):IX T(.):IX T(d):IX");
+        check(Op::Rename, Node::Directory, "H(d/n):X N(d/n):X P(d/n):IX T(.):IX T(d):IX");
         check(Op::Rmdir, Node::None, "P(d/n):IX T(.):IX T(d):IX");
     }
 

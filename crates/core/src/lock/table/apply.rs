@@ -319,14 +319,15 @@ impl Table {
         self.fits_beside(asker, claim, |_| true)
     }
 
-    /// Returns whether a claim stands beside all of these holders that are not kin.
+    /// Returns whether a claim stands beside all of these holders that are not kin. Which call came
+    /// first that was under way is no question for such as were let in already.
     pub(super) fn fits_beside(
         &self,
         asker: Asker<'_>,
         claim: &Claim,
         these: impl Fn(Ticket) -> bool,
     ) -> bool {
-        claim.keys().iter().all(|(key, mode)| {
+        claim.keys().iter().filter(|(key, _)| key.knows_kin()).all(|(key, mode)| {
             self.queue(key).is_none_or(|queue| {
                 let against = queue.holders_against(mode);
                 let mut against = against.filter(|t| *t != asker.ticket && these(*t));

@@ -153,8 +153,10 @@ impl Table {
                 continue;
             }
             let known = walked.get(&(*id, *mode)).copied();
-            for holder in queue.holders_against(*mode) {
-                if holder != waiter && !self.is_kin(asker, holder) {
+            // A call that is under way waits for nobody, or for what it should not.
+            let may_be_held_up = queue.key.knows_kin() || certainty == Certainty::Possible;
+            for holder in queue.holders_against(*mode).filter(|_| may_be_held_up) {
+                if holder != waiter && !self.is_kin(asker, queue, holder) {
                     self.held_up_by(holder, certainty, &mut found);
                 }
             }

@@ -141,7 +141,7 @@ impl Table {
         let theirs = theirs.map(|(id, mode)| (&self.queues[*id], *mode));
         let of_key = |(queue, mode): (&Queue, Mode)| -> Vec<Ticket> {
             let holders = queue.holders_against(mode);
-            holders.filter(|holder| !self.is_kin(asker, *holder)).take(most).collect()
+            holders.filter(|holder| !self.is_kin(asker, queue, *holder)).take(most).collect()
         };
         own().chain(theirs).flat_map(of_key).collect()
     }
@@ -168,7 +168,7 @@ impl Table {
     /// Returns whether who asks waits for one that stands against it at a key.
     fn is_before(&self, asker: Asker<'_>, queue: &Queue, other: Ticket) -> bool {
         if queue.holders.contains_key(&other) {
-            return !self.is_kin(asker, other);
+            return !self.is_kin(asker, queue, other);
         }
         let passes = self.kin_holds(asker, queue)
             || (self.has_kin(asker) && self.waits_for_kin(asker, other));
@@ -198,7 +198,7 @@ impl Table {
         if let Some(passed) = self.party_has(asker, queue, mode) {
             return Verdict::Free(passed);
         }
-        let stopped = in_the_way.any(|holder| !self.is_kin(asker, holder))
+        let stopped = in_the_way.any(|holder| !self.is_kin(asker, queue, holder))
             || (queued_before && self.waiters_in_the_way(asker, queue, mode).next().is_some());
         if stopped {
             let id = self.index[&queue.key];
@@ -213,8 +213,12 @@ impl Table {
         matches!(self.judge_key(asker, queue, mode), Verdict::Stopped { .. })
     }
 
-    /// Returns whether `holder` never blocks who asks. One whose grant was taken away blocks all.
-    pub(super) fn is_kin(&self, asker: Asker<'_>, holder: Ticket) -> bool {
+    /// Returns whether `holder` never blocks who asks for a key. One whose grant was taken away
+    /// blocks all.
+    pub(super) fn is_kin(&self, asker: Asker<'_>, queue: &Queue, holder: Ticket) -> bool {
+        if !queue.key.knows_kin() {
+            return false;
+        }
         let held = self.slot(holder).held.as_ref().expect("holders hold");
         let is_kin = held.claim.party == *asker.party
             || (held.passed != Passed::ByKin && asker.kin.contains_key(&holder));
@@ -255,8 +259,11 @@ impl Table {
         let slot = self.slot(waiter);
         let other = Asker { ticket: waiter, party: &slot.asked().party, kin: &slot.kin };
         slot.waiting.iter().flat_map(|waiting| &waiting.keys).any(|(id, mode)| {
-            self.queues[*id].holders_against(*mode).any(|holder| {
-                holder != waiter && self.is_kin(asker, holder) && !self.is_kin(other, holder)
+            let queue = &self.queues[*id];
+            queue.holders_against(*mode).any(|holder| {
+                holder != waiter
+                    && self.is_kin(asker, queue, holder)
+                    && !self.is_kin(other, queue, holder)
             })
         })
     }
@@ -265,10 +272,9 @@ impl Table {
     /// and the asker passes it.
     fn kin_holds(&self, asker: Asker<'_>, queue: &Queue) -> bool {
         self.party_holdings(asker, queue).next().is_some()
-            || asker
-                .kin
-                .keys()
-                .any(|holder| queue.holders.contains_key(holder) && self.is_kin(asker, *holder))
+            || asker.kin.keys().any(|holder| {
+                queue.holders.contains_key(holder) && self.is_kin(asker, queue, *holder)
+            })
     }
 
     fn party_holdings<'a>(
@@ -277,6 +283,7 @@ impl Table {
         queue: &'a Queue,
     ) -> impl Iterator<Item = (Ticket, Mode)> + 'a {
         let held = self.parties.get(asker.party).map(|tickets| &tickets.held);
+        let held = held.filter(|_| queue.key.knows_kin());
         // The shorter of the two lists is walked: a process may have many handles, a directory
         // many users.
         let few_holders = held.is_some_and(|held| queue.holders.len() < held.len());
@@ -314,7 +321,7 @@ impl Table {
             let stopped = self.stops(asker, queue, *mode);
             let holders = queue
                 .holders_against(*mode)
-                .filter(move |holder| *holder != ticket && !self.is_kin(asker, *holder));
+                .filter(move |holder| *holder != ticket && !self.is_kin(asker, queue, *holder));
             let waiters = self.waiters_in_the_way(asker, queue, *mode);
             holders.chain(waiters).filter(move |_| stopped)
         })

@@ -3,8 +3,7 @@
 //! An open handle announced its name and the directories above it. When that name is removed the
 //! announcement goes; when it moves, or a directory above it does, the announcement moves along.
 //! What a handle has of the file itself stays. What is being created has but a name, until its file
-//! is known; it moves along with the directories above it. Holds are on names, and stay where they
-//! are.
+//! is known: no name at or above it changes meanwhile. Holds are on names, and stay where they are.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,7 +11,7 @@ use std::sync::Arc;
 use super::super::claim::Claim;
 use super::super::event::{Change, Event, Part};
 use super::super::key::Key;
-use super::super::want::{Op, Place};
+use super::super::want::Place;
 use super::Table;
 use super::judge::Asker;
 use crate::id::{SpaceId, Ticket};
@@ -40,19 +39,16 @@ impl Table {
     fn reshaped(&self, ticket: Ticket, change: &Change) -> impl Iterator<Item = Event> {
         let slot = self.slot(ticket);
         let held = slot.held.as_ref().and_then(|held| moved(&held.claim, change));
-        let held = held.and_then(|claim| {
+        let held = held.map(|claim| {
             let asker = Asker { ticket, party: &claim.party, kin: &slot.kin };
             let claim = match self.fits(asker, &claim) {
                 true => claim,
-                // Where the new name lies under another's hold the handle keeps its file alone; what
-                // has no file yet keeps its former name.
-                false if claim.want().op.follows_file() => claim.nameless(),
-                false => return None,
+                // Where the new name lies under another's hold the handle keeps its file alone.
+                false => claim.nameless(),
             };
-            Some(Event::Reshaped { ticket, part: Part::Held, claim: Arc::new(claim) })
+            Event::Reshaped { ticket, part: Part::Held, claim: Arc::new(claim) }
         });
         let waiting = slot.waiting.as_ref().map(|waiting| &waiting.claim);
-        let waiting = waiting.filter(|claim| claim.want().op.follows_file());
         let waiting = waiting.and_then(|claim| moved(claim, change)).map(|claim| {
             let part = Part::Waiting;
             Event::Reshaped { ticket, part, claim: Arc::new(claim) }
@@ -63,15 +59,8 @@ impl Table {
 
 /// Returns the new shape of a claim, if a change moved its names.
 fn moved(claim: &Claim, change: &Change) -> Option<Claim> {
-    match claim.want().op {
-        Op::Open(_) => claim.renamed(|place| new_name(place, change)),
-        // The name itself is taken: who changes it is kin, and knows what it does.
-        Op::Create => claim.renamed(|place| {
-            let is_changed = change.tops().contains(&place.path.as_ref()?);
-            if is_changed { None } else { new_name(place, change) }
-        }),
-        _ => None,
-    }
+    let follows = claim.want().op.follows_file();
+    follows.then(|| claim.renamed(|place| new_name(place, change)))?
 }
 
 /// Returns the new name of a place, `Some(None)` if it has none any more, `None` if it stays.

@@ -96,7 +96,7 @@ impl Table {
 
 impl<'a> TakenBack<'a> {
     fn add(&mut self, claim: &'a Claim) {
-        for (key, mode) in claim.keys().iter() {
+        for (key, mode) in claim.keys().iter().filter(|(key, _)| key.knows_kin()) {
             let whose = self.0.entry((key, mode)).or_insert(Some(&claim.party));
             if *whose != Some(&claim.party) {
                 *whose = None;

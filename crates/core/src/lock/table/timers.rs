@@ -158,9 +158,13 @@ impl Table {
         let slot = self.slot(waiter);
         let asker = Asker { ticket: waiter, party: &slot.asked().party, kin: &slot.kin };
         let keys = slot.waiting.iter().flat_map(|waiting| &waiting.keys);
-        let mut holders = keys.flat_map(|(id, mode)| self.queues[*id].holders_against(*mode));
-        let holder = holders.find(|holder| {
-            self.outstayed.contains(holder) && *holder != waiter && !self.is_kin(asker, *holder)
+        let holder = keys.into_iter().find_map(|(id, mode)| {
+            let queue = &self.queues[*id];
+            queue.holders_against(*mode).find(|holder| {
+                self.outstayed.contains(holder)
+                    && *holder != waiter
+                    && !self.is_kin(asker, queue, *holder)
+            })
         })?;
         let held = self.slot(holder).held.as_ref().expect("holders hold");
         Some(self.revocation(holder, held, Revocation::Recalled, now))
@@ -170,10 +174,11 @@ impl Table {
     fn is_wanted(&self, ticket: Ticket, held: &Held) -> bool {
         let all = Ticket(u64::MAX);
         held.keys.iter().any(|(queue, mode)| {
-            self.queues[*queue].waiters_against(*mode, all).any(|waiter| {
+            let queue = &self.queues[*queue];
+            queue.waiters_against(*mode, all).any(|waiter| {
                 let slot = self.slot(waiter);
                 let asker = Asker { ticket: waiter, party: &slot.asked().party, kin: &slot.kin };
-                waiter != ticket && !self.is_kin(asker, ticket)
+                waiter != ticket && !self.is_kin(asker, queue, ticket)
             })
         })
     }

@@ -201,32 +201,69 @@ fn what_was_created_is_an_open_file_that_its_names_follow() {
     );
 }
 
+/// Until its number is known, nothing but its name protects it: that stays, whoever would change it.
 #[test]
-fn what_is_being_created_moves_with_the_directories_above_it() {
+fn n1_what_is_being_created_keeps_its_names_until_its_file_is_known() {
+    for name in ["d", "d/e"] {
+        check(&format!(
+            "
+        A create d/e/f  granted 1
+        B mv {name} g  waits
+        C create d/e/h  waits (behind B)
+        C W d/e/i  granted 2 (what is there is locked by its number)
+        A created d/e/f  B granted 3; C granted 4
+        "
+        ));
+    }
     check(
         "
         A create d/f   granted 1
-        B mv d e       granted 2
-        C W e/f        waits (the file is there, and its number not known yet)
-        A created e/f
-        A release      C granted 3
+        B unlink d/f   waits
+        C mv d/f g     waits
+        D mv h e       granted 2 (its names are others)
+        A release      B granted 3; C granted 4
+        ",
+    );
+}
+
+/// A call that is under way waits for nobody: its own process may wait for it.
+#[test]
+fn n1_what_is_being_created_keeps_its_names_from_kin_too() {
+    check(
+        "
+        A create d/f   granted 1
+        A mv d e       waits
+        A created d/f  granted 2
         ",
     );
     check(
         "
         A create d/f   granted 1
-        B hold W e/    granted 2
-        B mv d e       granted 3
-        C W d/f        waits (what does not fit there keeps its name)
-        A release      C granted 4
+        K mv d e       waits
+        K kin A
+        A created d/f  K granted 2
         ",
     );
     check(
         "
         A create f     granted 1
-        A unlink f     granted 2
-        B create f     waits (its name stays taken, whatever its own process does to it)
-        A release      B granted 3
+        A unlink f     waits
+        A created f    granted 2
+        B create f     granted 3
+        ",
+    );
+}
+
+/// Who holds what a rename waits for is not held up by it.
+#[test]
+fn who_waits_for_a_hold_to_rename_a_directory_does_not_stop_what_is_created_under_the_hold() {
+    check(
+        "
+        A hold W d/x   granted 1
+        B mv d e       waits
+        C create d/y   waits (behind B)
+        A create d/z   granted 2
+        K below A create d/k  granted 3
         ",
     );
 }

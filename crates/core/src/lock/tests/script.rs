@@ -142,7 +142,12 @@ impl World {
                 }
             }
             "created" => {
-                let (owner, file) = (self.last_of(session), self.file(words[2]));
+                let made = |(owner, kept): &(&OwnerId, &Kept)| {
+                    owner.session == session && kept.claim.want().op == Op::Create
+                };
+                let made = self.claims.iter().rfind(made).map(|(owner, _)| *owner);
+                let owner = made.unwrap_or_else(|| self.last_of(session));
+                let file = self.file(words[2]);
                 self.run(Command::Created { owner, file })
             }
             "would" => self.would(session, &words[2..]),

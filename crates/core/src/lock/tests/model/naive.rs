@@ -53,8 +53,11 @@ impl Entry {
         self.mode_of(key).is_some_and(|own| own.conflicts(mode))
     }
 
-    /// Whether a holder never blocks this one.
-    fn is_kin(&self, at: u64, holder: &Entry) -> bool {
+    /// Whether a holder never blocks this one at a key.
+    fn is_kin(&self, key: &Key, at: u64, holder: &Entry) -> bool {
+        if matches!(key, Key::Names(..)) {
+            return false;
+        }
         let is_led = holder.passed != Passed::ByKin && self.kin.contains(&at);
         !holder.revoked && (is_led || holder.claim.party == self.claim.party)
     }
@@ -78,15 +81,18 @@ impl Model {
         if before.is_empty() && !holders.iter().any(|(_, e)| e.is_against(key, mode)) {
             return Ok(Passed::Nobody);
         }
-        let same = |e: &Entry| !e.revoked && e.claim.party == asker.claim.party;
+        let same = |e: &Entry| {
+            !matches!(key, Key::Names(..)) && !e.revoked && e.claim.party == asker.claim.party
+        };
         let covers = |e: &Entry| e.mode_of(key).is_some_and(|own| own.covers(mode));
         let own = holders.iter().filter(|(_, entry)| same(entry) && covers(entry));
         if let Some(by_what) = own.map(|(_, entry)| entry.passed).min() {
             return Ok(by_what.max(Passed::ByOwn));
         }
-        let stands = |(at, e): &&(u64, &Entry)| e.is_against(key, mode) && !asker.is_kin(*at, e);
+        let stands =
+            |(at, e): &&(u64, &Entry)| e.is_against(key, mode) && !asker.is_kin(key, *at, e);
         let mut blockers: Vec<u64> = holders.iter().filter(stands).map(|(at, _)| *at).collect();
-        if !holders.iter().any(|(at, entry)| asker.is_kin(*at, entry)) {
+        if !holders.iter().any(|(at, entry)| asker.is_kin(key, *at, entry)) {
             let in_line = before.iter().filter(|(_, entry)| !self.waits_for_kin(asker, entry));
             blockers.extend(in_line.map(|(at, _)| **at));
         }
@@ -96,11 +102,12 @@ impl Model {
     /// Whether kin of `asker` is in the way of `waiter`.
     fn waits_for_kin(&self, asker: &Entry, waiter: &Entry) -> bool {
         self.entries.iter().any(|(at, holder)| {
-            let is_its_kin = holder.held && asker.is_kin(*at, holder);
             let mut keys = waiter.claim.keys().iter();
-            is_its_kin
-                && !waiter.is_kin(*at, holder)
-                && keys.any(|(key, mode)| holder.is_against(key, mode))
+            let stops_it = |(key, mode)| {
+                let is_its_kin = asker.is_kin(key, *at, holder) && !waiter.is_kin(key, *at, holder);
+                is_its_kin && holder.is_against(key, mode)
+            };
+            holder.held && keys.any(stops_it)
         })
     }
 
@@ -117,10 +124,15 @@ impl Model {
     /// Returns the waiters that must be let in before another one can be.
     fn waits_for(&self, waiter: u64, which: Cycles) -> Vec<u64> {
         let keys = self.entries[&waiter].claim.keys().iter();
-        let blockers = keys.filter_map(|(key, mode)| self.judge(waiter, key, mode).err());
-        let waiters = blockers.flatten().flat_map(|at| match self.entries[&at].held {
-            true => self.held_up_by(at, which),
-            false => vec![at],
+        let blockers =
+            keys.filter_map(|(key, mode)| Some((key, self.judge(waiter, key, mode).err()?)));
+        let waiters = blockers.flat_map(|(key, blockers)| {
+            let under_way = matches!(key, Key::Names(..)) && which == Cycles::Sure;
+            blockers.into_iter().flat_map(move |at| match self.entries[&at].held {
+                true if under_way => Vec::new(),
+                true => self.held_up_by(at, which),
+                false => vec![at],
+            })
         });
         waiters.collect()
     }
