@@ -16,6 +16,7 @@ use gate_tests::history::{broker, bytes};
 use gate_tests::locks::Board;
 use gate_tests::run::Running;
 use gate_tests::wait::{SOON, wait_for, wait_until};
+use gate_tests::world::Standing;
 use gate_tests::{World, kernel, scaled};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
@@ -34,7 +35,7 @@ const NO_LIMIT: &str = "1000000000";
 /// N1, N2, N4.
 #[test]
 fn n1_n2_n4_who_takes_turns_excludes_others_in_the_order_of_their_arrival() {
-    let mut play = Play::new(&[], &[]);
+    let mut play = Play::new(Standing::Runner, &[], &[]);
     for _ in 0..scaled(10, 500) {
         play.await_turns(200);
         play.kill_worker();
@@ -48,8 +49,19 @@ fn n1_n2_n4_who_takes_turns_excludes_others_in_the_order_of_their_arrival() {
 /// N1, N2, N3, N4.
 #[test]
 fn n1_n2_n3_n4_turns_stay_turns_while_workers_and_the_broker_are_killed() {
-    let mut play = Play::new(&[], &["--lease-ms", "60000"]);
-    for _ in 0..scaled(12, 500) {
+    kill_workers_and_the_broker(Standing::Runner, scaled(12, 500));
+}
+
+/// N1, N2, N3, N4.
+#[test]
+fn n1_n2_n3_n4_turns_of_an_ordinary_user_stay_turns_while_workers_and_the_broker_are_killed() {
+    kill_workers_and_the_broker(Standing::OrdinaryUser, scaled(4, 500));
+    kill_workers_and_the_broker(Standing::UserNamespace, scaled(4, 500));
+}
+
+fn kill_workers_and_the_broker(standing: Standing, kills: usize) {
+    let mut play = Play::new(standing, &[], &["--lease-ms", "60000"]);
+    for _ in 0..kills {
         play.await_turns(60);
         match play.dice.below(3) {
             0 => play.kill_worker(),
@@ -62,7 +74,7 @@ fn n1_n2_n3_n4_turns_stay_turns_while_workers_and_the_broker_are_killed() {
 /// N1, N2, N7: whoever lost its turn writes nothing any more, however it lost it.
 #[test]
 fn n1_n2_n7_who_loses_a_turn_leaves_no_byte_in_that_of_the_next() {
-    let mut play = Play::new(&["--max-hold-ms", "1000"], &["--lease-ms", "1000"]);
+    let mut play = Play::new(Standing::Runner, &["--max-hold-ms", "1000"], &["--lease-ms", "1000"]);
     for round in 0..scaled(12, 300) {
         play.await_turns(60);
         match round % 6 {
@@ -93,9 +105,9 @@ struct Judged {
 }
 
 impl Play {
-    fn new(broker: &'static [&'static str], mount: &[&str]) -> Self {
+    fn new(standing: Standing, broker: &'static [&'static str], mount: &[&str]) -> Self {
         let seed = seed();
-        let mut world = World::bare();
+        let mut world = World::bare_of(standing);
         world.start_broker(broker);
         let [source, view] = [world.source(), world.view()];
         world.mount(&source, &view, mount);
@@ -106,6 +118,7 @@ impl Play {
             world.seed(file, &[half.as_str(), &between, &half].concat());
         }
         fs::create_dir(record_of(&world)).unwrap();
+        world.hand_over(&record_of(&world));
         let views = [world.view(), second];
         let mut play =
             Self { world, broker, seed, dice: Dice::new(seed), views, workers: Vec::new() };

@@ -12,6 +12,7 @@ mod bytes;
 mod client;
 mod coherence;
 mod daemon;
+mod deaths;
 mod doctor;
 mod doors;
 mod earlier;

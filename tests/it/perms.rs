@@ -1,6 +1,7 @@
 //! Without root: mounts through `fusermount3`, and what is said where nothing helps.
 
 use gate_tests::wait::{SOON, wait_until};
+use gate_tests::world::Standing;
 use gate_tests::{World, kernel};
 
 #[test]
@@ -31,6 +32,20 @@ fn writers_of_an_ordinary_user_take_turns() {
     world.await_waiting("f", 1);
     first.close(fd);
     second.opened();
+}
+
+/// Who is root in a user namespace mounts there by itself; nobody else sees the view.
+#[test]
+fn in_a_user_namespace_its_root_mounts_works_and_unmounts() {
+    let mut world = World::with_view_of(Standing::UserNamespace, [""; 0]);
+    let view = world.view();
+    assert!(kernel::mounts_below(&view).is_empty());
+    let script =
+        "mountpoint -q . && id -u; echo text > f; mkdir d; mv f d; stat -c %u d/f; rev d/f";
+    let said = world.script(&view, script).run().success();
+    assert_eq!(said, "0\n0\ntxet\n");
+    world.umount(&view);
+    assert_eq!(world.source_text("d/f"), "text\n");
 }
 
 /// The view acts with the caller's ids: what root's view lets others do is what the modes say.
@@ -66,11 +81,9 @@ fn a_file_of_root_stays_closed_to_an_ordinary_user_in_their_own_view() {
     assert!(rustix::process::geteuid().is_root(), "needs root: run `cargo xtask test`");
     let mut world = World::bare_of_ordinary_user();
     world.seed("secret", "text");
-    std::fs::set_permissions(
-        world.source().join("secret"),
-        std::os::unix::fs::PermissionsExt::from_mode(0o600),
-    )
-    .unwrap();
+    let secret = world.source().join("secret");
+    std::os::unix::fs::chown(&secret, Some(0), Some(0)).unwrap();
+    std::fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     world.start_broker([""; 0]);
     let [source, view] = [world.source(), world.view()];
     world.mount(&source, &view, [""; 0]);

@@ -1,12 +1,14 @@
 //! Suites that others wrote judge the view: pjdfstest, fsx, fio and stress-ng.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
 use gate_tests::World;
 use gate_tests::run::Run;
+use gate_tests::world::Standing;
 
 const DEADLINE: Duration = Duration::from_secs(120);
 
@@ -46,6 +48,25 @@ copy_file_range = 2
 const NOT_STRESSED: &str =
     "bind-mount,binderfs,chdir,dup,eventfd,fanotify,fiemap,io,iomix,ioprio,procfs,verity";
 
+/// Those of that class that end by themselves, soon, after a number of operations: a clock that told
+/// so many at once to stop would interrupt calls that wait.
+const STRESSED_AT_ONCE: [&str; 14] = [
+    "access",
+    "chmod",
+    "copy-file",
+    "dentry",
+    "dir",
+    "fcntl",
+    "flock",
+    "getdent",
+    "locka",
+    "lockofd",
+    "rename",
+    "touch",
+    "utime",
+    "xattr",
+];
+
 #[test]
 fn pjdfstest_as_root_has_no_failure() {
     assert!(rustix::process::geteuid().is_root(), "needs root: run `cargo xtask test`");
@@ -74,16 +95,31 @@ fn pjdfstest_as_an_ordinary_user_fails_nothing_that_the_bare_directory_passes() 
 /// In each mode, with loads and stores through mappings and without.
 #[test]
 fn fsx_does_twenty_thousand_operations() {
-    let each = gate_tests::scaled(20_000 / 6, 100_000).to_string();
+    let each = gate_tests::scaled(20_000 / 6, 100_000);
+    fsx(Standing::Runner, &["default", "strict", "fast"], each);
+}
+
+#[test]
+fn fsx_as_an_ordinary_user_does_its_operations() {
+    fsx(Standing::OrdinaryUser, &["default", "strict", "fast"], gate_tests::scaled(500, 100_000));
+}
+
+#[test]
+fn fsx_in_a_user_namespace_does_its_operations() {
+    fsx(Standing::UserNamespace, &["default", "strict", "fast"], gate_tests::scaled(500, 100_000));
+}
+
+#[track_caller]
+fn fsx(standing: Standing, modes: &[&str], operations: usize) {
     let seed = (gate_tests::dice::seed() >> 1).to_string();
-    for mode in ["default", "strict", "fast"] {
-        let world = World::with_view(["--mode", mode]);
+    for mode in modes {
+        let world = World::with_view_of(standing, ["--mode", mode]);
         for (name, weights) in [("mapped", ""), ("unmapped", "mapread = 0\nmapwrite = 0\n")] {
             let config = world.home().join("fsx.toml");
             fs::write(&config, [FSX, weights].concat()).unwrap();
             let run = world
                 .command(&world.program("fsx"))
-                .args(["-N", &each, "-S", &seed, "-P"])
+                .args(["-N", &operations.to_string(), "-S", &seed, "-P"])
                 .args([world.home(), "-f".as_ref(), &config, &world.view().join(name)]);
             let said = run.within(LONG).run().success();
             assert!(said.contains("All operations completed"), "{mode} {name}: {said}");
@@ -94,8 +130,20 @@ fn fsx_does_twenty_thousand_operations() {
 /// Sequential and random, mapped and not: what was written is read back, by its checksums.
 #[test]
 fn fio_reads_back_what_it_wrote() {
-    let world = World::new();
-    let size = format!("--size={}m", gate_tests::scaled(4, 256));
+    fio(Standing::Runner, gate_tests::scaled(4, 256));
+}
+
+#[test]
+fn fio_as_an_ordinary_user_and_in_a_user_namespace_reads_back_what_it_wrote() {
+    for standing in [Standing::OrdinaryUser, Standing::UserNamespace] {
+        fio(standing, gate_tests::scaled(1, 256));
+    }
+}
+
+#[track_caller]
+fn fio(standing: Standing, megabytes: usize) {
+    let world = World::with_view_of(standing, [""; 0]);
+    let size = format!("--size={megabytes}m");
     for (engine, work) in [("psync", "randwrite"), ("mmap", "randwrite"), ("libaio", "write")] {
         let job =
             [format!("--name={engine}"), format!("--ioengine={engine}"), format!("--rw={work}")];
@@ -113,12 +161,26 @@ fn fio_reads_back_what_it_wrote() {
 
 #[test]
 fn what_stresses_file_systems_ends_well_in_a_view() {
-    let world = World::new();
     let seconds = gate_tests::scaled(1, 15).to_string();
-    let run = world
-        .command("stress-ng".as_ref())
-        .args(["--class", "filesystem", "--exclude", NOT_STRESSED, "--sequential", "1"])
-        .args(["--timeout", &seconds, "--temp-path", ".", "--oomable"]);
+    let args = ["--class", "filesystem", "--exclude", NOT_STRESSED, "--sequential", "1"];
+    stress(Standing::Runner, args.into_iter().chain(["--timeout", &seconds]));
+}
+
+#[test]
+fn what_stresses_file_systems_ends_well_in_views_of_an_ordinary_user() {
+    let operations = gate_tests::scaled(50, 5_000).to_string();
+    let each =
+        |name| [format!("--{name}"), "1".into(), format!("--{name}-ops"), operations.clone()];
+    for standing in [Standing::OrdinaryUser, Standing::UserNamespace] {
+        stress(standing, STRESSED_AT_ONCE.iter().flat_map(each));
+    }
+}
+
+#[track_caller]
+fn stress<S: AsRef<OsStr>>(standing: Standing, args: impl IntoIterator<Item = S>) {
+    let world = World::with_view_of(standing, [""; 0]);
+    let run = world.command("stress-ng".as_ref()).args(args);
+    let run = run.args(["--temp-path", ".", "--oomable"]);
     let outcome = run.dir(world.view()).within(LONG).run();
     // Who is told to stop while a file can only be appended to leaves it so, and it cannot be removed.
     world.script(&world.source(), "chattr -R -f -ia . || true").run().success();

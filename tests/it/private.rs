@@ -225,9 +225,9 @@ fn n15_a_private_view_that_dies_while_it_drops_a_name_is_dead_all_the_same() {
         ada.ask(["rename", "t0", "f"]).unwrap();
         // Who replaces what it has not seen waits for the place where that is kept.
         seed(&world, "f", "unseen");
-        let _store = super::faults::locked_store(&world);
+        let _store = super::deaths::locked_store(&world);
         ada.tell(["rename", "t1", "f"]);
-        super::faults::kill_while_it_drops(server(&world, "ada"), &world.source().join("g"));
+        super::deaths::kill_while_it_drops(server(&world, "ada"), &world.source().join("g"));
         assert!(ada.answer().is_err());
         wait_until(SOON, "it is dead", || ada.ask(["open", "r", "f"]) == Err(Errno::NOTCONN));
     }

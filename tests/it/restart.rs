@@ -7,6 +7,7 @@ use gate_tests::actor::{Actor, Fd};
 use gate_tests::locks::{Board, Lock};
 use gate_tests::run::Running;
 use gate_tests::wait::{SOON, wait_for, wait_until};
+use gate_tests::world::Standing;
 use gate_tests::{World, kernel, scaled};
 use rustix::process::Signal;
 
@@ -46,10 +47,15 @@ fn holders_and_waiters_outlive_a_killed_broker() {
 /// N1 and N3 at random moments of the work: nothing is lost, nobody sees an error.
 #[test]
 fn appends_lose_nothing_while_the_broker_is_killed_at_random_moments() {
+    kill_the_broker_of_appenders(Standing::Runner, scaled(20, 500));
+    kill_the_broker_of_appenders(Standing::OrdinaryUser, scaled(3, 500));
+    kill_the_broker_of_appenders(Standing::UserNamespace, scaled(3, 500));
+}
+
+fn kill_the_broker_of_appenders(standing: Standing, kills: usize) {
     const ACTORS: usize = 6;
-    let kills = scaled(20, 500);
     let times = kills * 40;
-    let mut world = World::new();
+    let mut world = World::with_view_of(standing, [""; 0]);
     world.seed("f", "");
     let seed = RandomState::new().hash_one(std::process::id());
     println!("seed {seed}");

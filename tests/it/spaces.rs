@@ -306,6 +306,7 @@ pub fn second_view<S: AsRef<OsStr>>(
 ) -> PathBuf {
     let [source, point] = [world.source(), world.home().join("second")];
     fs::create_dir(&point).unwrap();
+    world.hand_over(&point);
     world.mount(&source, &point, args);
     point
 }

@@ -40,7 +40,14 @@ impl Mount {
 /// Returns the mounts at or below `dir`, in the order in which they were made.
 #[must_use]
 pub fn mounts_below(dir: &Path) -> Vec<Mount> {
-    let table = fs::read("/proc/thread-self/mountinfo").expect("the mount table is readable");
+    mounts_seen_by(None, dir)
+}
+
+/// Returns the mounts at or below `dir` that a process sees, or else this thread.
+#[must_use]
+pub fn mounts_seen_by(pid: Option<i32>, dir: &Path) -> Vec<Mount> {
+    let who = pid.map_or("thread-self".to_owned(), |pid| pid.to_string());
+    let table = fs::read(format!("/proc/{who}/mountinfo")).expect("the mount table is readable");
     mounts_of(&table).filter(|m| m.point.starts_with(dir)).collect()
 }
 

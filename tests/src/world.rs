@@ -1,6 +1,7 @@
 //! One test's world: directories, environment, broker and views, and their end.
 
 mod end;
+mod namespace;
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -20,6 +21,7 @@ use crate::http::Http;
 use crate::kernel::{self, WORLD_VARIABLE};
 use crate::run::{Run, Running};
 use crate::wait::{SOON, wait_until};
+use namespace::Namespace;
 
 /// Below the range from which the kernel takes ports for outgoing connections: a client that
 /// keeps trying a port of that range while nobody listens ends up connected to itself.
@@ -37,6 +39,22 @@ pub struct User {
     pub gid: u32,
 }
 
+/// By what right the processes of a world act and mount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// That of whoever runs the tests, who is root but for the tests that do without.
+    Runner,
+    /// An ordinary user's, by fusermount3.
+    OrdinaryUser,
+    /// That of an ordinary user who is root in a user namespace, and mounts there.
+    UserNamespace,
+}
+
+impl Standing {
+    /// All there are.
+    pub const ALL: [Standing; 3] = [Self::Runner, Self::OrdinaryUser, Self::UserNamespace];
+}
+
 /// A home of its own, what runs in it, and nothing of it left at the end.
 pub struct World {
     views: Vec<View>,
@@ -45,6 +63,7 @@ pub struct World {
     variables: BTreeMap<&'static str, Option<String>>,
     port: u16,
     watchdog: Option<Sender<()>>,
+    namespace: Option<Namespace>,
     home: TempDir,
 }
 
@@ -65,7 +84,17 @@ impl World {
     #[must_use]
     #[track_caller]
     pub fn with_view<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Self {
-        let mut world = Self::bare();
+        Self::with_view_of(Standing::Runner, args)
+    }
+
+    /// Makes a world of that standing, with a broker and a view of its source.
+    #[must_use]
+    #[track_caller]
+    pub fn with_view_of<S: AsRef<OsStr>>(
+        standing: Standing,
+        args: impl IntoIterator<Item = S>,
+    ) -> Self {
+        let mut world = Self::bare_of(standing);
         world.start_broker([""; 0]);
         let [source, view] = [world.source(), world.view()];
         world.mount(&source, &view, args);
@@ -76,6 +105,21 @@ impl World {
     #[must_use]
     pub fn bare() -> Self {
         Self::make(None)
+    }
+
+    /// Makes a world of that standing, in which nothing runs yet.
+    #[must_use]
+    #[track_caller]
+    pub fn bare_of(standing: Standing) -> Self {
+        match standing {
+            Standing::Runner => Self::bare(),
+            Standing::OrdinaryUser => Self::bare_of_ordinary_user(),
+            Standing::UserNamespace => {
+                let mut world = Self::bare_of_ordinary_user();
+                world.namespace = Some(Namespace::new(world.command("unshare".as_ref())));
+                world
+            }
+        }
     }
 
     /// Makes a world in which nothing runs yet, in a tree of mounts of its own: for tests whose
@@ -223,12 +267,21 @@ impl World {
         actor
     }
 
-    /// Writes a file into the source, as it was before any view.
+    /// Writes a file into the source, as it was before any view, of whoever acts here.
     #[track_caller]
     pub fn seed(&self, name: &str, text: &str) {
-        let path = self.source().join(name);
+        let (source, path) = (self.source(), self.source().join(name));
         fs::create_dir_all(path.parent().expect("a seed lies in the source")).expect("a directory");
-        fs::write(path, text).expect("the source is writable");
+        fs::write(&path, text).expect("the source is writable");
+        path.ancestors().take_while(|of| *of != source).for_each(|of| self.hand_over(of));
+    }
+
+    /// Gives a file to whoever acts here.
+    #[track_caller]
+    pub fn hand_over(&self, path: &Path) {
+        if let Some(user) = self.user {
+            std::os::unix::fs::chown(path, Some(user.uid), Some(user.gid)).expect("root may");
+        }
     }
 
     /// Reads a file of the source.
@@ -280,7 +333,9 @@ impl World {
             .start();
         wait_until(SOON, "the view is mounted", || {
             assert!(server.is_running(), "the mount ended: {}", server.so_far());
-            kernel::mounts_below(point).iter().any(|m| m.point == point && m.is_fuse())
+            let mounts =
+                kernel::mounts_seen_by(self.namespace.as_ref().map(Namespace::keeper), point);
+            mounts.iter().any(|m| m.point == point && m.is_fuse())
         });
         self.views.push(View { point: point.to_owned(), server });
     }
@@ -343,25 +398,24 @@ impl World {
         for name in ["source", "view", "twin", "bin", "home", "state", "run", "xdg-state", "tmp"] {
             fs::create_dir(home.path().join(name)).expect("a fresh directory");
         }
-        if let Some(user) = user {
-            let paths = fs::read_dir(home.path()).expect("a fresh home").flatten();
-            for path in paths.map(|e| e.path()).chain([home.path().to_owned()]) {
-                std::os::unix::fs::chown(path, Some(user.uid), Some(user.gid)).expect("root may");
-            }
-        }
         end::remember_panics();
         let (watchdog, rope) = channel();
         let guarded = home.path().to_owned();
         std::thread::spawn(move || end::watch(&rope, &guarded));
-        Self {
+        let world = Self {
             views: Vec::new(),
             broker: None,
             user,
             variables: BTreeMap::new(),
             port: free_port(),
             watchdog: Some(watchdog),
+            namespace: None,
             home,
-        }
+        };
+        let paths = fs::read_dir(world.home()).expect("a fresh home").flatten();
+        paths.for_each(|path| world.hand_over(&path.path()));
+        world.hand_over(world.home());
+        world
     }
 
     fn raw_command(&self, program: &Path) -> Command {
@@ -375,6 +429,9 @@ impl World {
         }
         if let Some(user) = self.user {
             command.uid(user.uid).gid(user.gid);
+        }
+        if let Some(namespace) = &self.namespace {
+            namespace.enter(&mut command);
         }
         command
     }

@@ -56,6 +56,14 @@ impl World {
                 wrong.push(outcome.to_string());
             }
         }
+        if let Some(namespace) = self.namespace.take() {
+            let mounts = kernel::mounts_seen_by(Some(namespace.keeper()), self.home());
+            wrong.extend(mounts.iter().map(|m| format!("mount {}", m.point.display())));
+            let outcome = namespace.end();
+            if outcome.code != Some(0) {
+                wrong.push(outcome.to_string());
+            }
+        }
         wrong
     }
 
@@ -80,6 +88,7 @@ impl World {
         }
         self.views.clear();
         self.broker = None;
+        self.namespace = None;
         kernel::detach_below(self.home());
     }
 
