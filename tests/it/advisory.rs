@@ -1,11 +1,13 @@
 //! Advisory locks: flock(2) and fcntl(2) in views of one source and on the bare directory.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use gate_tests::World;
 use gate_tests::actor::{Actor, Fd};
 use gate_tests::wait::{SOON, wait_until};
+use gate_tests::{World, kernel};
 use rustix::io::Errno;
 use rustix::process::Signal;
 
@@ -31,6 +33,8 @@ enum Way {
 struct Locker {
     actor: Actor,
     fd: Fd,
+    /// The servers of all views.
+    servers: [i32; 2],
 }
 
 /// A source with two views, and the bare directory beside them.
@@ -44,7 +48,7 @@ impl Scene {
         let mut world = World::new();
         world.seed(FILE, "text");
         let second = world.home().join("second");
-        std::fs::create_dir(&second).unwrap();
+        fs::create_dir(&second).unwrap();
         let source = world.source();
         world.mount(&source, &second, [""; 0]);
         Scene { world, second }
@@ -68,7 +72,17 @@ impl Scene {
     fn opener(&self, place: &Path, how: &str, name: &str) -> Locker {
         let mut actor = self.world.actor(place);
         let fd = actor.open(how, name);
-        Locker { actor, fd }
+        let servers = [&self.world.view(), &self.second];
+        let servers = servers.map(|view| self.world.server_of(view).pid());
+        Locker { actor, fd, servers }
+    }
+
+    /// How many have the file locked by flock(2), in whatever place.
+    fn flocks(&self) -> usize {
+        let inode = self.world.source().join(FILE).metadata().unwrap().ino();
+        let locks = fs::read_to_string("/proc/locks").unwrap();
+        let of_file = format!(":{inode} ");
+        locks.lines().filter(|lock| lock.contains(": FLOCK ") && lock.contains(&of_file)).count()
     }
 }
 
@@ -352,7 +366,7 @@ fn processes_that_wait_for_each_other_are_told_of_their_deadlock() {
     assert_eq!(lockers[2].actor.on("lock", in_g, &["x", "0", "1"]), Ok(String::new()));
     let of_first = lockers[0].actor.open("rw", "g.lock");
     lockers[0].actor.tell_on("lock", of_first, &["xw", "0", "1"]);
-    wait_until(SOON, "it waits", || sleeps(lockers[0].pid()));
+    lockers[0].await_sleep();
     lockers[1].await_bytes("x", 0, 1);
     assert_eq!(lockers[2].bytes("xw", 1, 1), Err(Errno::DEADLK));
 }
@@ -366,6 +380,7 @@ fn two_readers_that_both_want_to_write_get_their_turns() {
         assert_eq!(one.lock(Way::Flock, "s"), Ok(()));
         assert_eq!(two.lock(Way::Flock, "s"), Ok(()));
         one.await_lock(Way::Flock, "x");
+        wait_until(SOON, "its own is lost", || scene.flocks() == 1);
         assert_eq!(two.lock(Way::Flock, "xw"), Ok(()), "{places:?}");
         assert_eq!(two.lock(Way::Flock, "u"), Ok(()));
         assert_eq!(one.actor.answer(), Ok(String::new()), "{places:?}");
@@ -467,7 +482,7 @@ fn a_lock_that_goes_round_in_one_view_comes_to_others() {
 #[test]
 fn locks_of_directories_end_at_the_view() {
     let scene = Scene::new();
-    std::fs::create_dir(scene.world.source().join("d")).unwrap();
+    fs::create_dir(scene.world.source().join("d")).unwrap();
     let mut one = scene.opener(&scene.world.view(), "r", "d");
     assert_eq!(one.lock(Way::Flock, "x"), Ok(()));
     for (place, expected) in [
@@ -530,17 +545,25 @@ fn locks_of_a_reader_stand_beside_those_of_the_same_process_as_a_writer() {
 }
 
 impl Locker {
+    /// Waits until it sleeps in the call that it was told to make, and no view has that in hand any
+    /// more: it waits for nothing but the lock.
+    fn await_sleep(&self) {
+        wait_until(SOON, "it waits", || {
+            sleeps(self.pid()) && self.servers.iter().all(|server| kernel::is_at_rest(*server))
+        });
+    }
+
     /// Lets it wait for a lock.
     fn await_lock(&mut self, way: Way, how: &str) {
         self.tell_lock(way, how);
-        wait_until(SOON, "it waits", || sleeps(self.pid()));
+        self.await_sleep();
         assert!(self.actor.is_busy());
     }
 
     fn await_bytes(&mut self, how: &str, first: u32, count: u32) {
         let [first, count] = [first, count].map(|number| number.to_string());
         self.actor.tell_on("lock", self.fd, &[&format!("{how}w"), &first, &count]);
-        wait_until(SOON, "it waits", || sleeps(self.pid()));
+        self.await_sleep();
     }
 
     /// Gets a lock that is given back by now, or is about to be.
@@ -555,7 +578,7 @@ impl Locker {
 
 /// Whether a process sleeps in a call: here, in the one that it was told to make.
 fn sleeps(pid: i32) -> bool {
-    let call = std::fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
+    let call = fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
     let number = call.split(' ').next().and_then(|number| number.parse().ok());
     [libc::SYS_flock, libc::SYS_fcntl].iter().any(|waits| number == Some(*waits))
 }

@@ -165,6 +165,24 @@ pub fn is_in_call(pid: i32, number: i64) -> bool {
     calls.any(|call| call.split(' ').next() == Some(&number.to_string()))
 }
 
+/// Tells whether all workers of a view's server wait for requests: none that was made before is on its
+/// way or in hand, it is answered or parked.
+#[must_use]
+pub fn is_at_rest(server: i32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{server}/task")).into_iter().flatten().flatten();
+    let is_worker = |name: &str| {
+        let number = name.trim_end().strip_prefix("fuse-").unwrap_or_default();
+        number.parse::<u32>().is_ok()
+    };
+    let mut workers = threads.map(|thread| thread.path()).filter(|thread| {
+        fs::read_to_string(thread.join("comm")).is_ok_and(|name| is_worker(&name))
+    });
+    let read = format!("{} ", libc::SYS_read);
+    workers.all(|worker| {
+        fs::read_to_string(worker.join("syscall")).is_ok_and(|call| call.starts_with(&read))
+    })
+}
+
 fn processes() -> impl Iterator<Item = i32> {
     let entries = fs::read_dir("/proc").expect("/proc is readable").flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
