@@ -204,9 +204,10 @@ pub enum AttachError {
 pub enum QueryError {
     /// There is no such path, space or ticket.
     Unknown,
-    /// This client may not ask that: come by the broker's socket, or with another token. Nobody may
-    /// break a lock without a reason.
+    /// This client may not ask that: come by the broker's socket, or with another token.
     Forbidden,
+    /// To ask that makes no sense: there must be a reason to break a lock.
+    Nonsense,
     /// Nothing changed in the time that was given.
     Unchanged,
     /// The broker is away.
@@ -512,6 +513,7 @@ impl QueryError {
     fn of(reply: &Reply) -> QueryError {
         match reply {
             Reply::Forbidden => QueryError::Forbidden,
+            Reply::Nonsense => QueryError::Nonsense,
             Reply::Locks(_)
             | Reply::Why(_)
             | Reply::Status(_)
@@ -538,6 +540,7 @@ impl fmt::Display for QueryError {
             QueryError::Forbidden => {
                 "this takes the broker's own socket, or a token with the scope admin"
             }
+            QueryError::Nonsense => "to break a lock takes a reason",
             QueryError::Unchanged => "nothing changed in time",
             QueryError::BrokerGone => "the broker is away",
         })

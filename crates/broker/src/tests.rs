@@ -415,7 +415,7 @@ fn locks_why_status_and_break_tell_of_what_is() {
         watching.locks(&Scope::Everything, Some(all.version), SOON).unwrap()
     });
     let unfounded = a.session.break_lock(grant.ticket.0, " ".to_owned());
-    assert_eq!(unfounded, Err(QueryError::Forbidden));
+    assert_eq!(unfounded, Err(QueryError::Nonsense));
     a.session.break_lock(grant.ticket.0, "it is stuck".to_owned()).unwrap();
     assert_eq!(a.hears(), Heard::Revoked(held.number, Revocation::Broken));
     waiting.is_granted();

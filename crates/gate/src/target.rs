@@ -86,6 +86,9 @@ impl Target {
                 let hint = "ask on the broker's machine, as the user it runs as";
                 Failure::new(what, error, hint).exit(Exit::Unable)
             }
+            QueryError::Nonsense => {
+                Failure::new(what, error, "say why, by --reason").exit(Exit::Unable)
+            }
             QueryError::Unchanged | QueryError::BrokerGone => {
                 Failure::new(what, error, "try again").exit(Exit::Unable)
             }

@@ -335,6 +335,8 @@ def _expect(answer: report.Answer, kind: Type[A]) -> A:
         return answer
     if isinstance(answer, report.Forbidden):
         raise Forbidden("this client may not ask that")
+    if isinstance(answer, report.Nonsense):
+        raise ValueError("to the broker that makes no sense")
     raise Unknown("the broker knows no such path, space or ticket")
 
 

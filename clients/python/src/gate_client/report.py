@@ -180,3 +180,7 @@ class Unknown(Answer):
 
 class Forbidden(Answer):
     """This client may not ask that."""
+
+
+class Nonsense(Answer):
+    """To ask that makes no sense, whoever does."""

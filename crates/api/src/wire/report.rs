@@ -64,8 +64,10 @@ pub enum Reply {
     Log(LogPage),
     /// There is no such path, space or ticket.
     Unknown,
-    /// This client may not ask that, or nobody may: to break a lock without a reason.
+    /// This client may not ask that.
     Forbidden,
+    /// To ask that makes no sense, whoever does: to break a lock without a reason.
+    Nonsense,
 }
 
 /// Who holds and who waits.

@@ -518,7 +518,7 @@ impl Desk {
         }
         match self.order(now, command, reason) {
             Ok(()) => Reply::Done,
-            Err(NotDone::NoReason) => Reply::Forbidden,
+            Err(NotDone::NoReason) => Reply::Nonsense,
             Err(NotDone::NoSuchClaim) => Reply::Unknown,
         }
     }

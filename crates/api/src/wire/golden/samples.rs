@@ -276,6 +276,7 @@ fn replies(broker: BrokerInfo) -> Vec<Reply> {
         Reply::Log(log),
         Reply::Unknown,
         Reply::Forbidden,
+        Reply::Nonsense,
     ]
 }
 
