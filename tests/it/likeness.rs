@@ -232,6 +232,24 @@ fn a_handle_leads_to_its_file_until_that_is_removed() {
     wait_until(SOON, "it leads nowhere", || read() == Err(Errno::STALE));
 }
 
+/// Numbers of files begin anew with each view: it must not lead to whichever has its number now.
+#[test]
+fn a_handle_of_an_earlier_view_leads_nowhere() {
+    let mut world = World::new();
+    let names = ["a", "b", "d/c", "d/e", "f"];
+    names.iter().for_each(|name| world.seed(name, name));
+    let [source, view] = [world.source(), world.view()];
+    let handles = names.map(|name| FileHandle::of(&view.join(name)).unwrap());
+    world.umount(&view);
+    world.mount(&source, &view, [""; 0]);
+    let _known = names.map(|name| fs::File::open(view.join(name)).unwrap());
+    for (handle, name) in handles.iter().zip(names) {
+        assert_eq!(handle.open(&view).err(), Some(Errno::STALE), "{name}");
+    }
+    let root = FileHandle::of(&view).unwrap();
+    root.open(&view).unwrap();
+}
+
 /// A `struct file_handle` with room behind it.
 #[repr(C)]
 struct FileHandle {

@@ -17,6 +17,7 @@ mod wants;
 pub(crate) use dispatch::Served;
 
 use std::ffi::CStr;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
@@ -64,6 +65,9 @@ pub(crate) struct View {
     /// `None` if every overwrite is allowed.
     pub guard: Option<Guard>,
     pub settings: Settings,
+    /// The generation of all nodes but the root: their numbers begin anew with each view, and who
+    /// has a file handle may come with it to the next.
+    generation: u32,
     notifier: OnceLock<Notifier>,
     /// Held by whoever passes on what has changed.
     news: Mutex<()>,
@@ -123,6 +127,7 @@ impl View {
             agents: parts.agents,
             guard: parts.guard,
             settings: parts.settings,
+            generation: any_number(),
             notifier: OnceLock::new(),
             news: Mutex::new(()),
         })
@@ -234,9 +239,11 @@ impl View {
     fn entry(&self, found: &Found) -> Entry {
         self.room.mind(self.directory.population());
         let told = self.directory.tell(found.node, &found.attr);
+        // The kernel gave the root its own.
+        let generation = if found.node == NodeId::ROOT { 0 } else { self.generation };
         Entry {
             node: found.node,
-            generation: 0,
+            generation: generation.into(),
             attr: found.attr,
             entry_valid: valid(told.name),
             attr_valid: self.attr_valid(found.node, &told),
@@ -252,6 +259,12 @@ impl View {
         path.extend_from_slice(name.to_bytes());
         Some(path)
     }
+}
+
+/// No two views have the same one, but by chance.
+fn any_number() -> u32 {
+    let number = RandomState::new().build_hasher().finish();
+    u32::try_from(number >> 32).expect("half of the bits are left")
 }
 
 fn valid(changes_are_told: bool) -> Duration {
