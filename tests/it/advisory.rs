@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
+mod differs;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 

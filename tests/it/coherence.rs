@@ -151,6 +151,25 @@ fn what_one_view_writes_is_loaded_through_a_mapping_in_another() {
     wait_until(SOON, "what was stored is loaded", || reader.ask(["load"]).unwrap() == "d");
 }
 
+/// One process, which does not wait for itself. Its gated file is read and written past the pages of
+/// the mapping, which nobody may take from under who stores into it.
+#[test]
+fn what_is_mapped_to_be_written_in_two_views_is_loaded_once_it_is_opened_anew() {
+    let mut world = World::new();
+    world.seed("f", "a");
+    let other = more_views(&mut world, 1).remove(0).join("f");
+    let mut actor = world.actor(&world.view());
+    let mapped = actor.open("rw", &other);
+    assert_eq!(actor.on("mmap", mapped, &["1"]), Ok("a".to_owned()));
+    let fd = actor.open("rw", "f");
+    actor.on("store", fd, &["b"]).unwrap();
+    actor.on("fsync", fd, &[]).unwrap();
+    assert_eq!(actor.read(mapped, 1), Ok("b".to_owned()), "read, it shows at once");
+    assert_eq!(actor.ask(["load"]), Ok("a".to_owned()), "if this shows now, mend the docs");
+    actor.open("r", &other);
+    assert_eq!(actor.ask(["load"]), Ok("b".to_owned()));
+}
+
 #[test]
 fn twenty_views_of_one_source_agree_and_take_turns() {
     let mut world = World::new();

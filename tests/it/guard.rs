@@ -490,6 +490,74 @@ fn list(world: &World, name: &str) -> Vec<Value> {
     list["versions"].as_array().unwrap().clone()
 }
 
+/// Time of modification and size are what the guard goes by.
+#[test]
+fn who_changes_bytes_and_neither_size_nor_time_is_not_noticed() {
+    for (script, kept) in
+        [("touch -r f ../time; printf OLD > f; touch -r ../time f", 0), ("printf OLD > f", 1)]
+    {
+        let world = World::new();
+        world.seed("f", "old");
+        let mut ada = agent(&world, "ada");
+        read(&mut ada, "f");
+        world.script(&world.source(), script).run().success();
+        overwrite(&mut ada, "open").unwrap();
+        assert_eq!(list(&world, "f").len(), kept, "{script}");
+    }
+}
+
+/// Who removes a file means to, and who copies it has seen it.
+#[test]
+fn who_removes_a_file_or_has_copied_it_overwrites_nothing_unseen() {
+    for script in [
+        "rm f; echo -n \"ada's\" > f",
+        "mv f g; rm g; echo -n \"ada's\" > f",
+        "cp f f~; echo -n \"ada's\" > f",
+        "cp f new; mv -f new f",
+    ] {
+        let world = World::new();
+        let (mut ada, _bob) = ada_is_behind(&world);
+        ada.ask(["capture", "bash", "-euc", script]).unwrap();
+        assert!(list(&world, ".").is_empty(), "{script}");
+    }
+}
+
+/// The environment is what says whose agent a program is.
+#[test]
+fn a_program_that_clears_its_environment_is_of_no_agent_any_more() {
+    let world = World::with_view(["--guard", "refuse"]);
+    world.seed("f", "text");
+    for (command, code) in [("env -i", Some(0)), ("env", Some(2))] {
+        let script = format!("{command} bash -c 'echo more > f || exit 2'");
+        let args = ["run", "--agent", "ada", "--", "bash", "-c", &script];
+        let outcome = world.gate(args).dir(world.view()).run();
+        assert_eq!(outcome.code, code, "{outcome}");
+        world.seed("f", "text");
+    }
+}
+
+/// A rename holds the kernel's lock of its directory. What has one name is put aside by another name.
+#[test]
+fn while_what_a_rename_replaces_is_copied_its_directory_is_busy() {
+    let world = World::new();
+    let (mut ada, _bob) = ada_is_behind(&world);
+    overwrite(&mut ada, "rename").unwrap();
+    world.script(&world.source(), "echo bob > f; ln f other; echo next > next").run().success();
+    let lock = locked_store(&world);
+    ada.tell(["rename", "next", "f"]);
+    world.await_held("f", 1);
+    let mut other = world.actor(&world.view());
+    other.tell(["open", "w+", "fresh"]);
+    wait_until(SOON, "it waits in the kernel", || {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", other.pid())).unwrap();
+        stat.rsplit(')').next().unwrap().trim_start().starts_with('D')
+    });
+    assert!(other.is_busy());
+    drop(lock);
+    other.answer().unwrap();
+    ada.answer().unwrap();
+}
+
 /// As another process does that looks around: nothing can be added.
 fn locked_store(world: &World) -> fs::File {
     let lock = store(world).unwrap().join("lock");

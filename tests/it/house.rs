@@ -48,6 +48,20 @@ fn n10_core_names_nothing_that_does_io() {
     );
 }
 
+/// It is for mistakes, not for power cuts, and who overwrites waits for it.
+#[test]
+fn what_the_guard_keeps_is_not_synced() {
+    let view = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/view/src");
+    let kept = [sources(&view.join("kept")), vec![view.join("kept.rs")]].concat();
+    assert!(kept.len() > 2, "{kept:?}");
+    for path in kept {
+        let text = fs::read_to_string(&path).unwrap();
+        let syncs = ["sync_all", "sync_data", "fsync", "fdatasync", "syncfs"];
+        let named = syncs.iter().find(|sync| text.contains(**sync));
+        assert_eq!(named, None, "{}: mend docs/semantics.md", path.display());
+    }
+}
+
 fn sources(dir: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
     let found = entries.flat_map(|path| if path.is_dir() { sources(&path) } else { vec![path] });

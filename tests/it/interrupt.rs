@@ -72,6 +72,30 @@ fn a_caught_interrupt_ends_the_call_and_not_the_process() {
     }
 }
 
+/// The kernel ends the wait of a FUSE call for any signal, and lets no such call begin anew by itself.
+#[test]
+fn a_waiting_call_fails_when_its_process_is_stopped_or_has_a_handler_that_restarts_calls() {
+    for words in [BLOCKED_BY_A_WRITER[0], &["unlink", "d/f"], &["chmod", "d/f", "600"]] {
+        let scene = Scene::with_writer();
+        let mut stopped = scene.block(scene.world.actor(&scene.world.view()), words);
+        stopped.signal(Signal::STOP);
+        wait_until(wait::SOON, "it is stopped", || is_stopped(stopped.pid()));
+        stopped.signal(Signal::CONT);
+        assert_eq!(stopped.answer_by(PROMPT), Err(Errno::INTR), "{words:?}");
+        let scene = Scene::with_writer();
+        let mut actor = scene.world.actor(&scene.world.view());
+        actor.ask(["catch", "restart"]).unwrap();
+        let mut restarts = scene.block(actor, words);
+        restarts.signal(Signal::INT);
+        assert_eq!(restarts.answer_by(PROMPT), Err(Errno::INTR), "{words:?}");
+    }
+}
+
+fn is_stopped(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    stat.rsplit(')').next().unwrap().trim_start().starts_with('T')
+}
+
 #[test]
 fn a_waiting_call_goes_on_when_the_holder_is_done() {
     for words in BLOCKED_BY_A_WRITER {

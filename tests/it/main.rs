@@ -13,6 +13,7 @@ mod client;
 mod coherence;
 mod daemon;
 mod deaths;
+mod differs;
 mod doctor;
 mod doors;
 mod earlier;

@@ -64,7 +64,7 @@ impl Actor {
         let (verb, rest) = words.split_first().ok_or(Errno::INVAL)?;
         let verb = verb.to_str().ok_or(Errno::INVAL)?;
         match verb {
-            "catch" => catch_interrupts(),
+            "catch" => catch_interrupts(rest.first().is_some_and(|word| *word == "restart")),
             "cd" => rustix::process::chdir(word(rest, 0)?).map(none),
             "repeat" => self.repeat(number(rest, 0)?, rest.get(1..).ok_or(Errno::INVAL)?),
             "increment" => increment(word(rest, 0)?),
@@ -381,14 +381,16 @@ fn close(file: OwnedFd) -> Result<OsString> {
     if unsafe { libc::close(number) } == 0 { Ok(none(())) } else { Err(last_errno()) }
 }
 
-/// Lets SIGINT interrupt a system call (EINTR) rather than end the process.
-fn catch_interrupts() -> Result<OsString> {
+/// Lets SIGINT interrupt a system call (EINTR) rather than end the process; or asks the kernel to
+/// begin the call anew.
+fn catch_interrupts(restart: bool) -> Result<OsString> {
     extern "C" fn note(_signal: libc::c_int) {}
-    // SAFETY: an all-zero sigaction is valid, has no flags (so no SA_RESTART), and the handler
-    // does nothing, which is safe in a signal.
+    // SAFETY: an all-zero sigaction is valid and has no flags, and the handler does nothing, which is
+    // safe in a signal.
     let failed = unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = note as *const () as usize;
+        action.sa_flags = if restart { libc::SA_RESTART } else { 0 };
         libc::sigaction(libc::SIGINT, &raw const action, std::ptr::null_mut())
     };
     if failed == 0 { Ok(none(())) } else { Err(last_errno()) }

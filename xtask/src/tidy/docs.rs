@@ -3,8 +3,10 @@
 use super::Tree;
 
 const ARCHITECTURE: &str = "ARCHITECTURE.md";
-/// Each item of their lists is a promise.
-const PROMISING: [&str; 2] = ["docs/semantics.md", "docs/threats.md"];
+/// Where promises are made, and which of their list items need a test: of what a view promises those
+/// that tell where it differs (`* `), too, of threats those that are met.
+const PROMISING: [(&str, &[&str]); 2] =
+    [("docs/semantics.md", &["- ", "* "]), ("docs/threats.md", &["- "])];
 
 /// Begins a table of promises.
 const TABLE_HEAD: &str = "| promise | test |";
@@ -32,12 +34,12 @@ pub fn check_never_list(tree: &Tree) -> Vec<String> {
     complaints
 }
 
-/// Checks that each promise, a list item, names a test that exists.
+/// Checks that each promise, and each exception, names a test that exists.
 pub fn check_promises(tree: &Tree) -> Vec<String> {
     let mut complaints = Vec::new();
-    for paper in PROMISING {
+    for (paper, marks) in PROMISING {
         let text = tree.get(paper).map_or("", String::as_str);
-        for promise in items(text) {
+        for promise in items(text, marks) {
             if !quoted(&promise).any(is_test_name) {
                 complaints.push(format!("{paper}: names no test: {promise}"));
             }
@@ -74,14 +76,15 @@ fn names_number(text: &str, number: &str) -> bool {
     })
 }
 
-/// List items with the lines that continue them, and the rows of tables of promises.
-fn items(text: &str) -> Vec<String> {
+/// List items that begin with one of the marks, with the lines that continue them, and the rows of
+/// tables of promises.
+fn items(text: &str, marks: &[&str]) -> Vec<String> {
     let mut items: Vec<String> = Vec::new();
     let (mut is_open, mut is_table) = (false, false);
     for line in text.lines() {
         if is_table && line.starts_with("| ") {
             items.push(line.to_owned());
-        } else if let Some(item) = line.strip_prefix("- ") {
+        } else if let Some(item) = marks.iter().find_map(|mark| line.strip_prefix(mark)) {
             items.push(item.to_owned());
             is_open = true;
         } else if is_open && line.starts_with("  ") {
@@ -146,16 +149,20 @@ mod tests {
 
     #[test]
     fn promises_name_tests() {
-        let text =
-            "# Semantics\n- Turns are kept:\n  `writers_take_their_turns`.\n- Hope.\n\n  text\n";
+        let text = "# Semantics\n- Turns are kept:\n  `writers_take_their_turns`.\n- Hope.\n\n  text\n* But:\n  no.\n";
         let table = "| promise | test |\n|---|---|\n| Turns | `writers_take_their_turns` |\n\
                      | Faith | |\n\n| who | what |\n|---|---|\n| all | something |\n";
         let text = format!("{text}{table}");
-        let files = tree(&[(PROMISING[1], &text), ("tests/it/turns.rs", TEST)]);
-        let expected = [
-            "docs/threats.md: names no test: Hope.",
-            "docs/threats.md: names no test: | Faith | |",
-        ];
-        assert_eq!(check_promises(&files), expected);
+        let complaints = |paper: &str| {
+            let files = tree(&[(paper, &text), ("tests/it/turns.rs", TEST)]);
+            check_promises(&files)
+        };
+        let unmet = |paper: &str, item: &str| format!("{paper}: names no test: {item}");
+        let threats = "docs/threats.md";
+        let expected = ["Hope.", "| Faith | |"].map(|item| unmet(threats, item));
+        assert_eq!(complaints(threats), expected);
+        let semantics = "docs/semantics.md";
+        let expected = ["Hope.", "But: no.", "| Faith | |"].map(|item| unmet(semantics, item));
+        assert_eq!(complaints(semantics), expected);
     }
 }
