@@ -127,6 +127,26 @@ fn between_a_view_and_its_source_nothing_is_linked_renamed_or_copied_by_the_kern
     assert_eq!(["g", "h"].map(|name| world.source_text(name)), ["text", "text"]);
 }
 
+/// Commands find the view's broker by it; whoever copies attributes meets it nowhere.
+#[test]
+fn one_name_of_an_attribute_is_the_views_own() {
+    let world = World::new();
+    world
+        .script(&world.source(), "echo text > f; setfattr -n user.gate.view -v own f")
+        .run()
+        .success();
+    let script = "
+        getfattr --only-values -n user.gate.view f | head -c 1; echo
+        getfattr -dm- f; mkdir d; getfattr -dm- d
+        setfattr -n user.gate.view -v other f 2>&1 || true
+        setfattr -x user.gate.view f 2>&1 || true";
+    let said = world.script(&world.view(), script).run().success();
+    let refused = "setfattr: f: Operation not permitted\n";
+    assert_eq!(said, format!("{{\n{refused}{refused}"));
+    let own = world.script(&world.source(), "getfattr --only-values -n user.gate.view f").run();
+    assert_eq!(own.success(), "own");
+}
+
 #[test]
 fn attributes_that_only_statx_tells_end_at_the_view() {
     let world = World::new();

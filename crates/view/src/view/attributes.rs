@@ -18,7 +18,8 @@ use crate::guard::{Overwrite, Victim};
 use crate::park::Anew;
 use crate::turn::{Round, Run, Turn};
 
-/// The attribute that tells which broker gates a view; it is in no file.
+/// The attribute that tells which broker gates a view: each file answers to it, none has it in the
+/// view, even if it has in the source.
 pub(super) const ABOUT: &CStr = c"user.gate.view";
 
 impl View {
@@ -82,6 +83,9 @@ impl View {
         xattr: &SetXattr<'_>,
         reply: Reply,
     ) {
+        if xattr.name == ABOUT {
+            return reply.error(Errno::PERM);
+        }
         let (name, value) = (xattr.name.to_owned(), xattr.value.to_vec());
         let (flags, kill_sgid) = (xattr.flags, xattr.kill_sgid);
         let run = move |view: &View, reply: Reply, turn: Turn, _: Round| {
@@ -95,6 +99,9 @@ impl View {
     }
 
     pub(super) fn removexattr(&self, caller: Caller, node: NodeId, name: &CStr, reply: Reply) {
+        if name == ABOUT {
+            return reply.error(Errno::PERM);
+        }
         let name = name.to_owned();
         let run = move |view: &View, reply: Reply, turn: Turn, _: Round| {
             let removed = view.directory.removexattr(node, &name);
@@ -116,7 +123,12 @@ impl View {
     }
 
     pub(super) fn listxattr(&self, caller: Caller, node: NodeId, size: u32, reply: Reply) {
-        answer_sized(self.directory.listxattr(&caller, node), size, reply);
+        let is_of_file = |name: &&[u8]| *name != ABOUT.to_bytes_with_nul();
+        let names = self.directory.listxattr(&caller, node).map(|list| {
+            let names = list.split_inclusive(|byte| *byte == 0);
+            names.filter(is_of_file).flatten().copied().collect()
+        });
+        answer_sized(names, size, reply);
     }
 
     /// Tells of the view, and in which volume the node is: a source may span several.
