@@ -1,5 +1,7 @@
 //! Who watches in a view (inotify) hears of what is done in it, in other views and beside.
 
+mod differs;
+
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, Permissions};
