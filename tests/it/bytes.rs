@@ -53,6 +53,30 @@ fn the_kernel_reads_large_files_itself_where_it_may() {
     }
 }
 
+/// Returns how much memory is the server's own.
+fn memory(world: &World) -> usize {
+    let server = world.server_of(&world.view()).pid();
+    let status = fs::read_to_string(format!("/proc/{server}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+    line.trim().strip_suffix(" kB").unwrap().parse::<usize>().unwrap() * 1024
+}
+
+/// Each that works for a view gets some of what is read and written side by side; of that they keep
+/// less than one piece of 1 MiB for each of the usual ones.
+#[test]
+fn a_view_gives_back_the_memory_that_large_files_went_through() {
+    const LITTLE: usize = 4 << 20;
+    for mode in ["default", "strict"] {
+        let world = World::with_view(["--mode", mode]);
+        let before = memory(&world);
+        for how in ["if=/dev/zero of=$i", "if=$i of=/dev/null"] {
+            let script = format!("for i in {{1..8}}; do dd {how} bs=1M count=8 & done; wait");
+            world.script(&world.view(), &script).run().success();
+            wait_until(SOON, "it is given back", || memory(&world) < before + LITTLE);
+        }
+    }
+}
+
 /// Returns a large file that has not changed for long: nobody can make one at once, but every
 /// machine has some.
 fn large_file_at_rest() -> PathBuf {

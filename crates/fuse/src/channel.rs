@@ -6,8 +6,9 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Mode, OFlags, fcntl_setfl};
 use rustix::io::Errno;
 use rustix::ioctl::{Setter, ioctl};
 use rustix::net::{
@@ -62,25 +63,35 @@ impl Device {
 }
 
 #[derive(Debug)]
-pub(crate) struct Channel(OwnedFd);
+pub(crate) struct Channel {
+    device: OwnedFd,
+    /// How many want nobody to wait in a read.
+    hasty: Mutex<usize>,
+}
+
+/// As long as one is there nobody waits in a read of its channel: another may take what has come.
+#[derive(Debug)]
+pub(crate) struct Haste(Arc<Channel>);
 
 /// What a read of the device brought.
 pub(crate) enum Received {
     Frame(usize),
+    /// None has come, and nobody is to wait here.
+    Nothing,
     /// Unmounted or aborted.
     End,
 }
 
 impl Channel {
     pub fn new(device: Device) -> Channel {
-        Channel(device.0)
+        Channel { device: device.0, hasty: Mutex::default() }
     }
 
     /// Opens a further channel of the same connection, with a queue of its own for requests in
     /// progress.
     pub fn another(&self) -> Result<Channel, Errno> {
         let device = Device::open()?;
-        let connection = self.0.as_raw_fd().cast_unsigned();
+        let connection = self.device.as_raw_fd().cast_unsigned();
         // SAFETY: the argument of this ioctl is a pointer to a u32, which `Setter` passes.
         let clone = unsafe { Setter::<{ abi::DEV_IOC_CLONE }, u32>::new(connection) };
         // SAFETY: as above; the descriptor is a FUSE device.
@@ -90,16 +101,30 @@ impl Channel {
 
     /// The device itself.
     pub fn device(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.device.as_fd()
     }
 
-    /// Waits for a frame.
+    /// Lets nobody wait in a read. Those who do go on doing so.
+    pub fn make_haste(self: &Arc<Self>) -> Result<Haste, Errno> {
+        let mut hasty = self.hasty();
+        fcntl_setfl(&self.device, OFlags::NONBLOCK)?;
+        *hasty += 1;
+        Ok(Haste(Arc::clone(self)))
+    }
+
+    fn hasty(&self) -> MutexGuard<'_, usize> {
+        // Nothing panics while it is held.
+        self.hasty.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads a frame; waits for it, unless there is haste.
     pub fn receive(&self, frame: &mut [u8]) -> io::Result<Received> {
         loop {
-            match rustix::io::read(&self.0, &mut *frame) {
+            match rustix::io::read(&self.device, &mut *frame) {
                 Ok(len) => return Ok(Received::Frame(len)),
                 // ENOENT: the request was taken back while it was being read.
-                Err(Errno::NOENT | Errno::INTR | Errno::AGAIN) => {}
+                Err(Errno::NOENT | Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Ok(Received::Nothing),
                 Err(Errno::NODEV | Errno::CONNABORTED) => return Ok(Received::End),
                 Err(errno) => return Err(errno.into()),
             }
@@ -127,9 +152,19 @@ impl Channel {
         let header = abi::OutHeader { len, error, unique };
         let parts = [IoSlice::new(header.as_bytes()), IoSlice::new(first), IoSlice::new(second)];
         // The kernel takes a message whole or not at all.
-        rustix::io::writev(&self.0, &parts)?;
+        rustix::io::writev(&self.device, &parts)?;
         #[cfg(feature = "shuttle")]
         crate::staged::told();
         Ok(())
+    }
+}
+
+impl Drop for Haste {
+    fn drop(&mut self) {
+        let mut hasty = self.0.hasty();
+        *hasty -= 1;
+        if *hasty == 0 {
+            let _ = fcntl_setfl(&self.0.device, OFlags::empty());
+        }
     }
 }

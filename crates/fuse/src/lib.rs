@@ -14,12 +14,14 @@ mod backing;
 mod channel;
 mod crew;
 mod guardian;
+mod intake;
 mod mount;
 mod names;
 mod notify;
 mod park;
 mod reply;
 mod request;
+mod scratch;
 mod session;
 #[cfg(feature = "shuttle")]
 pub mod staged;

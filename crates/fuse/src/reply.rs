@@ -10,7 +10,6 @@ mod tests;
 
 pub use listing::{DirBuffer, DirEntry, DirPlusBuffer};
 
-use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +21,7 @@ use crate::abi::{self, Attr, FileLock, OpenFlags, Statx};
 use crate::channel::Channel;
 use crate::park::{Parked, Parking};
 use crate::request::{HandleId, NodeId, Unique};
+use crate::scratch::ANSWERS;
 use crate::session::MESSAGE_MAX;
 
 /// A node as the answer to a lookup. Each one sent counts as one lookup of the node, to be
@@ -220,16 +220,13 @@ impl Reply {
     /// Bytes that `fill` puts at the start of a buffer of `size` bytes, saying how many. The
     /// buffer is the thread's own and kept: nothing is allocated, cleared or copied per call.
     pub fn data_with(self, size: u32, fill: impl FnOnce(&mut [u8]) -> Result<usize, Errno>) {
-        thread_local! {
-            static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) }
-        }
-        BUFFER.with_borrow_mut(|buffer| {
-            let size = (size as usize).min(MESSAGE_MAX);
-            if buffer.len() < size {
-                buffer.resize(size, 0);
-            }
-            match fill(&mut buffer[..size]) {
-                Ok(len) => self.data(&buffer[..len]),
+        ANSWERS.with_borrow_mut(|answers| {
+            let buffer = answers.first((size as usize).min(MESSAGE_MAX));
+            match fill(buffer) {
+                Ok(len) => {
+                    self.data(&buffer[..len]);
+                    answers.filled(len);
+                }
                 Err(errno) => self.error(errno),
             }
         });

@@ -14,6 +14,7 @@ use crate::abi::{self, InitFlags};
 use crate::backing::Backer;
 use crate::channel::{Channel, Device, Received};
 use crate::crew::{Crew, Need, Next, Rank};
+use crate::intake::Intake;
 use crate::names::Names;
 use crate::notify::Notifier;
 use crate::park::Parking;
@@ -117,6 +118,7 @@ impl Session {
         loop {
             let len = match channel.receive(&mut frame).map_err(StartError::Io)? {
                 Received::Frame(len) => len,
+                Received::Nothing => continue,
                 Received::End => return Err(StartError::Unmounted),
             };
             let Ok(Incoming::Init { unique, offer }) = decode(&frame[..len]) else {
@@ -250,15 +252,15 @@ impl<F: FileSystem> Worker<'_, F> {
     fn run(&self) -> io::Result<()> {
         // SAFETY: unsharing umask and working directory leaves descriptors and memory shared.
         unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS) }?;
-        let mut frame = vec![0; HEADERS_MAX + MESSAGE_MAX];
-        while let Received::Frame(len) = self.channel.receive(&mut frame)? {
+        let mut intake = Intake::new(&self.channel);
+        while let Some(frame) = intake.next()? {
             if self.crew.begin() == Need::Another {
                 self.recruit();
             }
             // A fault in one request answers EIO (its reply is dropped) and leaves the mount alive:
             // a worker less each time would end in a mount that answers nobody.
             IS_ANSWERING.set(true);
-            let _ = catch_unwind(AssertUnwindSafe(|| self.dispatch(&frame[..len])));
+            let _ = catch_unwind(AssertUnwindSafe(|| self.dispatch(frame)));
             IS_ANSWERING.set(false);
             if self.crew.end(self.rank) == Next::Leave {
                 break;
