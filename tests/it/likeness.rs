@@ -128,6 +128,29 @@ fn extended_attributes_of_every_namespace_are_those_of_the_bare_directory() {
     );
 }
 
+#[test]
+fn renames_take_the_flags_that_they_take_on_the_bare_directory() {
+    check(
+        r#"
+        cat > rename.py <<'END'
+import ctypes, errno, os
+libc = ctypes.CDLL(None, use_errno=True)
+for flags in range(9):  # NOREPLACE, EXCHANGE, WHITEOUT, and one that there is not
+    for there in (False, True):
+        for name, text in (("from", "one"), ("to", "two")):
+            if name == "from" or there:
+                open(name, "w").write(text)
+        failed = libc.renameat2(-100, b"from", -100, b"to", flags)
+        found = {name: os.lstat(name).st_mode for name in sorted(os.listdir()) if name != "rename.py"}
+        print(flags, there, failed and errno.errorcode[ctypes.get_errno()], found)
+        for name in found:
+            os.unlink(name)
+END
+        python3 rename.py
+        "#,
+    );
+}
+
 /// The path of what lies there does not fit any system call, nor the broker's words.
 #[test]
 fn trees_deeper_than_a_path_can_name_are_worked_in() {
