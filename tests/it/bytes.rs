@@ -106,6 +106,21 @@ fn what_is_at_rest_can_be_opened_as_often_as_one_likes() {
     }
 }
 
+/// Who opens a file right after a change passes the cache, but may map it, and then is in there.
+#[test]
+fn a_file_that_grew_large_is_mapped_and_read_by_all_who_have_it_open() {
+    for (before, after) in [("at 1 map s 1", "at 2 pread 0 1"), ("at 1 fstat", "at 1 map s 1")] {
+        let world = World::new();
+        let mut actor = world.actor(&world.view());
+        let opened = ["at 0 open rw+ f", "at 1 open rw f", "at 0 close"];
+        let grown = [before, "at 1 ftruncate 131072", "at 2 open r f", after];
+        for line in opened.into_iter().chain(grown) {
+            let answer = actor.ask(line.split(' '));
+            assert!(answer.is_ok(), "{line}: {answer:?}");
+        }
+    }
+}
+
 #[test]
 fn an_ordinary_user_reads_large_files_through_the_view() {
     let mut world = World::bare_of_ordinary_user();

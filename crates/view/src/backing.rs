@@ -2,8 +2,8 @@
 //! cache, or past the view.
 //!
 //! The kernel knows three ways, and demands one of all handles of a file: while one is *backed* by
-//! the source's file, all are, by the same; while one goes through the *cache*, none is backed.
-//! What is written *directly* passes the cache and may stand beside either.
+//! the source's file, all are, by the same; while one goes through the *cache*, or can be mapped
+//! there, none is backed. What is only written passes the cache *directly* and may stand beside either.
 //!
 //! The cache ends where the kernel takes the file to end, which for a moment may be where it ended
 //! before it was changed elsewhere. Who opens a file soon after a change passes the cache.
@@ -90,7 +90,7 @@ pub(crate) enum Backed {
 /// The way of one handle, to be given back when it is released.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
-    /// Past the cache, and nobody's business.
+    /// Past the cache, with nothing to map, and nobody's business.
     Direct,
     /// As the other handles of the file.
     Shared,
@@ -229,9 +229,11 @@ impl SharedWay {
     fn told(&self, opening: Opening, must_be_seen: bool) -> Chosen {
         match (self, opening.to) {
             (SharedWay::Cached, Use::Write) => Chosen::direct(),
-            (SharedWay::Cached, _) if opening.size_is_unsure => Chosen::direct(),
             (SharedWay::Cached, Use::Read | Use::ReadWrite) => {
-                Chosen { way: Way::Shared, flags: OpenFlags::empty(), backing: None }
+                // A mapping of what passes the cache is in the cache all the same.
+                let mut flags = OpenFlags::empty();
+                flags.set(OpenFlags::DIRECT_IO, opening.size_is_unsure);
+                Chosen { way: Way::Shared, flags, backing: None }
             }
             (SharedWay::Backed(backing, how), to) => {
                 let mut flags = OpenFlags::PASSTHROUGH;
@@ -252,5 +254,20 @@ impl SharedWay {
 impl Chosen {
     fn direct() -> Chosen {
         Chosen { way: Way::Direct, flags: OpenFlags::DIRECT_IO, backing: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_may_map_a_file_past_the_cache_counts_among_those_who_share_it() {
+        for to in [Use::Read, Use::ReadWrite] {
+            let opening = Opening { to, size: 0, in_turn: true, size_is_unsure: true };
+            let told = SharedWay::Cached.told(opening, true);
+            let shared = Chosen { way: Way::Shared, flags: OpenFlags::DIRECT_IO, backing: None };
+            assert_eq!(told, shared, "{to:?}");
+        }
     }
 }
