@@ -1,7 +1,7 @@
 //! Attributes beyond those of stat(2): a file's birth, and the flags of chattr(1).
 
-use gate_tests::World;
 use gate_tests::wait::SOON;
+use gate_tests::{Actor, World};
 
 #[test]
 fn a_file_was_born_when_its_source_says() {
@@ -100,4 +100,43 @@ fn chattr_of_a_held_directory_is_refused_and_of_a_held_file_waits() {
     assert_eq!(waiting.finish(SOON).code, Some(0));
     let script = "chattr +A d; lsattr -d d | grep A; lsattr d | grep A";
     world.script(&world.view(), script).run().success();
+}
+
+#[test]
+fn what_is_mapped_is_not_accessed() {
+    let world = World::new();
+    let [bare, seen] = [world.twin(), world.view()].map(|dir| {
+        let mut actor = world.actor(&dir);
+        for words in ["open rw+ f", "write 5000 1", "futimens 86400 0", "map s 4096"] {
+            actor.ask("at 0".split(' ').chain(words.split(' '))).unwrap();
+        }
+        moments_of_f(&mut actor)
+    });
+    let set = "86400123456789";
+    assert_ne!(bare[0], set);
+    assert_eq!(seen[0], set);
+}
+
+#[test]
+fn what_is_stored_through_a_mapping_changes_times_when_it_is_written_back() {
+    for written_back in ["at 0 msync", "at 0 unmap", "at 0 close"] {
+        let world = World::new();
+        let mut actor = world.actor(&world.view());
+        for words in ["open rw+ f", "write 5000 1", "map sw 4096", "futimens 86400 86400"] {
+            actor.ask("at 0".split(' ').chain(words.split(' '))).unwrap();
+        }
+        let before = moments_of_f(&mut actor);
+        actor.ask("at 0 store 0 10 3".split(' ')).unwrap();
+        assert_eq!(moments_of_f(&mut actor), before);
+        actor.ask(written_back.split(' ')).unwrap();
+        let [_, modified, changed] = moments_of_f(&mut actor);
+        assert!(modified != before[1] && changed != before[2], "{written_back}");
+    }
+}
+
+/// Tells when `f` was accessed, modified and changed.
+fn moments_of_f(actor: &mut Actor) -> [String; 3] {
+    let told = actor.ask(["moments", "f"]).unwrap();
+    let mut words = told.split(' ').map(str::to_owned);
+    [(); 3].map(|()| words.next().unwrap())
 }

@@ -1,38 +1,39 @@
-//! A view beside its twin, the bare directory: processes do the same in both, step by step, and
-//! each step must come out the same.
+//! A view beside its twin, the bare directory: processes do the same in both, step by step or at
+//! once, and all must come out the same.
 //!
-//! Scripts are made up, and cut down when one fails, by proptest; a line of a script says who acts
-//! and what it does, in the words of an actor. The last of the actors is an ordinary user.
+//! Scripts are made up, and cut down when one fails, by proptest; a line of a script says what
+//! somebody does, in the words of an actor. Where root acts the last of the actors is an ordinary
+//! user.
 
+mod moments;
+mod pair;
 mod script;
 
 use std::cell::{Cell, RefCell};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::time::Duration;
 
-use gate_tests::world::ORDINARY_USER;
-use gate_tests::{Actor, World};
+use gate_tests::World;
+use gate_tests::world::Standing;
 use proptest::strategy::Strategy;
 use proptest::test_runner::{Config, TestCaseError, TestError, TestRunner};
 
-use script::{ACTORS, Step, scripts, scripts_without_set_id_bits};
+use pair::Pair;
+use script::{Move, scripts, scripts_without_mappings, scripts_without_set_id_bits};
 
-/// What each script finds: `d/large` is above the size from which the kernel reads by itself.
-const BEFORE: &str = "
-    make d directory 777
-    make d/e directory 755
-    at 0 open w+ a
-    at 0 write 5000 1
-    at 0 open w+ d/large
-    at 0 pwrite 8192 300000 2
-    lchown d/large 5 60
-    symlink a l
-    symlink ../d/e d/l
-    leave";
-
-/// How often a script that fails is played again to cut it down.
+/// How often, and for how long, a script that fails is played again to cut it down.
 const SHRINKS_MAX: u32 = 1000;
+const SHRINKING_MAX: Duration = Duration::from_secs(60);
+
+/// In whose view scripts are played, and how.
+struct Play {
+    standing: Standing,
+    mode: &'static str,
+    turns: Turns,
+    clock: Clock,
+    scripts: usize,
+}
 
 /// How one process makes way for the next.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -43,40 +44,74 @@ enum Turns {
     OneByOne,
 }
 
+/// What is asked of times.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Clock {
+    /// What they are at the end.
+    AtTheEnd,
+    /// Which of them each step has changed; the clock goes on before the next.
+    StepByStep,
+}
+
+const USUAL: Play = Play {
+    standing: Standing::Runner,
+    mode: "default",
+    turns: Turns::Together,
+    clock: Clock::AtTheEnd,
+    scripts: 100,
+};
+
 #[test]
 fn processes_of_one_owner_do_in_a_view_what_they_do_on_the_bare_directory() {
-    check(&["--owner-scope", "mount"], Turns::Together, &scripts());
+    check(&USUAL, &scripts());
 }
 
 #[test]
 fn processes_that_take_turns_do_in_a_view_what_they_do_on_the_bare_directory() {
-    check(&[], Turns::OneByOne, &scripts());
+    check(&Play { turns: Turns::OneByOne, ..USUAL }, &scripts());
 }
 
 #[test]
 fn what_is_done_in_a_strict_view_comes_out_as_on_the_bare_directory() {
-    check(&["--mode", "strict", "--owner-scope", "mount"], Turns::Together, &scripts());
+    check(&Play { mode: "strict", ..USUAL }, &scripts());
 }
 
 #[test]
 fn what_is_done_in_a_fast_view_comes_out_as_on_the_bare_directory() {
-    let args = ["--mode", "fast", "--owner-scope", "mount"];
-    check(&args, Turns::Together, &scripts_without_set_id_bits());
+    check(&Play { mode: "fast", ..USUAL }, &scripts_without_set_id_bits());
+}
+
+#[test]
+fn each_step_changes_in_a_view_the_times_that_it_changes_on_the_bare_directory() {
+    check(&Play { clock: Clock::StepByStep, scripts: 30, ..USUAL }, &scripts_without_mappings());
+}
+
+#[test]
+fn processes_of_an_ordinary_user_do_in_their_view_what_they_do_on_the_bare_directory() {
+    let theirs = Play { standing: Standing::OrdinaryUser, scripts: 20, ..USUAL };
+    check(&theirs, &scripts());
+    check(&Play { turns: Turns::OneByOne, ..theirs }, &scripts());
+}
+
+#[test]
+fn processes_in_a_user_namespace_do_in_their_view_what_they_do_on_the_bare_directory() {
+    let theirs = Play { standing: Standing::UserNamespace, scripts: 20, ..USUAL };
+    check(&theirs, &scripts());
+    check(&Play { turns: Turns::OneByOne, ..theirs }, &scripts());
 }
 
 #[track_caller]
-fn check(args: &[&str], turns: Turns, scripts: &impl Strategy<Value = Vec<Step>>) {
-    assert!(rustix::process::geteuid().is_root(), "needs root: run `cargo xtask test`");
-    let world = World::with_view([&["--allow-other"], args].concat());
-    fs::set_permissions(world.home(), fs::Permissions::from_mode(0o755)).unwrap();
-    let pair = RefCell::new(Pair::new(&world, turns));
+fn check(play: &Play, scripts: &impl Strategy<Value = Vec<Move>>) {
+    let world = world_of(play);
+    let pair = RefCell::new(Pair::new(&world, play));
     // After a step that never ended the actors no longer answer to what they are asked: what
     // failed first is what is told.
     let hung = Cell::new(false);
-    let cases = u32::try_from(gate_tests::scaled(100, 20_000)).unwrap();
+    let cases = u32::try_from(gate_tests::scaled(play.scripts, play.scripts * 200)).unwrap();
     let config = Config {
         cases,
         max_shrink_iters: SHRINKS_MAX,
+        max_shrink_time: u32::try_from(SHRINKING_MAX.as_millis()).unwrap(),
         failure_persistence: None,
         ..Config::default()
     };
@@ -87,102 +122,32 @@ fn check(args: &[&str], turns: Turns, scripts: &impl Strategy<Value = Vec<Step>>
         }
         let outcome = pair.borrow_mut().play(&script);
         hung.set(false);
+        if let Err(TestCaseError::Fail(reason)) = &outcome {
+            eprintln!("{reason}\n{}", told(&script));
+        }
         outcome
     });
     match outcome {
         Ok(()) => {}
-        Err(TestError::Fail(reason, script)) => {
-            let lines: Vec<String> =
-                script.iter().map(|(who, line)| format!("{who} {line}")).collect();
-            panic!("{reason}\n{}", lines.join("\n"));
-        }
+        Err(TestError::Fail(reason, script)) => panic!("{reason}\n{}", told(&script)),
         Err(TestError::Abort(reason)) => panic!("{reason}"),
     }
 }
 
-/// The view with its actors, the twin with its own, and who looks at the source.
-struct Pair<'a> {
-    world: &'a World,
-    turns: Turns,
-    found: Vec<Actor>,
-    expected: Vec<Actor>,
-    behind: Actor,
-    played: usize,
+fn told(script: &[Move]) -> String {
+    script.iter().map(Move::to_string).collect::<Vec<_>>().join("\n")
 }
 
-impl<'a> Pair<'a> {
-    fn new(world: &'a World, turns: Turns) -> Self {
-        let actors = |dir: &Path| {
-            let mut actors: Vec<Actor> = (0..ACTORS).map(|_| world.actor(dir)).collect();
-            let user = actors.last_mut().unwrap();
-            let [uid, gid] = [ORDINARY_USER.uid, ORDINARY_USER.gid].map(|id| id.to_string());
-            user.ask(["become", &uid, &gid]).unwrap();
-            user.ask(["umask", "27"]).unwrap();
-            actors
-        };
-        let (found, expected) = (actors(&world.view()), actors(&world.twin()));
-        Self { world, turns, found, expected, behind: world.actor(&world.source()), played: 0 }
+fn world_of(play: &Play) -> World {
+    let mut args = vec!["--mode", play.mode];
+    if play.turns == Turns::Together {
+        args.extend(["--owner-scope", "mount"]);
     }
-
-    /// Plays a script in a fresh directory of both, and compares what is left of it.
-    fn play(&mut self, script: &[Step]) -> Result<(), TestCaseError> {
-        self.enter();
-        for line in BEFORE.trim().lines() {
-            self.step(0, line.trim())?;
-        }
-        let mut last = None;
-        for (who, line) in script {
-            if self.turns == Turns::OneByOne && last.is_some_and(|last| last != *who) {
-                self.all_leave();
-            }
-            last = Some(*who);
-            self.step(*who, line)?;
-        }
-        self.all_leave();
-        let in_view = self.step(0, "tree .")?;
-        let behind = self.behind.ask(["tree", "."]).unwrap();
-        same("the source behind the view", &in_view, &behind)
+    if play.standing == Standing::Runner {
+        assert!(rustix::process::geteuid().is_root(), "needs root: run `cargo xtask test`");
+        args.push("--allow-other");
     }
-
-    fn enter(&mut self) {
-        self.all_leave();
-        let name = self.played.to_string();
-        self.played += 1;
-        for dir in [self.world.twin(), self.world.view()] {
-            fs::create_dir(dir.join(&name)).unwrap();
-            fs::set_permissions(dir.join(&name), fs::Permissions::from_mode(0o777)).unwrap();
-        }
-        for (actors, dir) in
-            [(&mut self.found, self.world.view()), (&mut self.expected, self.world.twin())]
-        {
-            for actor in actors {
-                actor.ask(["cd".as_ref(), dir.join(&name).as_os_str()]).unwrap();
-            }
-        }
-        self.behind.ask(["cd".as_ref(), self.world.source().join(&name).as_os_str()]).unwrap();
-    }
-
-    fn all_leave(&mut self) {
-        for actor in self.found.iter_mut().chain(&mut self.expected) {
-            actor.ask(["leave"]).unwrap();
-        }
-    }
-
-    fn step(&mut self, who: usize, line: &str) -> Result<String, TestCaseError> {
-        let [expected, found] = [&mut self.expected, &mut self.found].map(|actors| {
-            let answer = actors[who].ask(line.split(' '));
-            answer.unwrap_or_else(|errno| format!("errno {errno}"))
-        });
-        same(&format!("{who} {line}"), &expected, &found)?;
-        Ok(found)
-    }
-}
-
-fn same(what: &str, expected: &str, found: &str) -> Result<(), TestCaseError> {
-    if expected == found {
-        return Ok(());
-    }
-    let [expected, found] = [expected, found].map(|text| text.replace("\\n", "\n"));
-    let reason = format!("{what}\n--- expected\n{expected}\n--- found\n{found}\n--- by");
-    Err(TestCaseError::fail(reason))
+    let world = World::with_view_of(play.standing, args);
+    fs::set_permissions(world.home(), fs::Permissions::from_mode(0o755)).unwrap();
+    world
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{
     AtFlags, CWD, FileType, Gid, Mode, RenameFlags, Stat, Timespec, Timestamps, Uid, XattrFlags,
@@ -27,9 +27,10 @@ pub(crate) fn act(verb: &str, rest: &[&OsStr]) -> Result<OsString> {
             rustix::process::umask(mode(rest, 0)?);
             Ok(none(()))
         }
-        "tree" => tree(Path::new(path)).map(OsString::from),
+        "tree" => Ok(tree(Path::new(path)).into()),
         "look" => rustix::fs::stat(path).map(|stat| show(&stat).into()),
         "lstat" => rustix::fs::lstat(path).map(|stat| show(&stat).into()),
+        "moments" => Ok(moments(rest).into()),
         "readlink" => {
             let target = rustix::fs::readlink(path, Vec::new())?;
             Ok(OsStr::from_bytes(target.as_bytes()).to_owned())
@@ -50,7 +51,7 @@ pub(crate) fn act(verb: &str, rest: &[&OsStr]) -> Result<OsString> {
             rustix::fs::chownat(CWD, path, Some(uid), Some(gid), flags).map(none)
         }
         "utimens" => {
-            let times = times(number(rest, 1)?);
+            let times = times(number(rest, 1)?, number(rest, 2)?);
             rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW).map(none)
         }
         "lsetxattr" => {
@@ -90,14 +91,32 @@ fn make(path: &OsStr, kind: &OsStr, mode: Mode) -> Result<OsString> {
     rustix::fs::mknodat(CWD, path, kind, mode, null).map(none)
 }
 
-/// A time of modification; 0 leaves it as it is, 1 is the clock's.
-pub(crate) fn times(seconds: u64) -> Timestamps {
-    let time = match seconds {
+/// Times of access and of modification; 0 leaves one as it is, 1 is the clock's.
+pub(crate) fn times(access: u64, modification: u64) -> Timestamps {
+    let time = |seconds: u64| match seconds {
         0 => Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT },
         1 => Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW },
         _ => Timespec { tv_sec: seconds.cast_signed(), tv_nsec: 123_456_789 },
     };
-    Timestamps { last_access: time, last_modification: time }
+    Timestamps { last_access: time(access), last_modification: time(modification) }
+}
+
+/// Tells, a line each, when files were accessed, modified and changed, in nanoseconds of the clock;
+/// leaves out what cannot be looked at.
+fn moments(paths: &[&OsStr]) -> String {
+    let mut lines = Vec::new();
+    for path in paths {
+        let Ok(stat) = rustix::fs::lstat(*path) else { continue };
+        let times = [
+            (stat.st_atime, stat.st_atime_nsec),
+            (stat.st_mtime, stat.st_mtime_nsec),
+            (stat.st_ctime, stat.st_ctime_nsec),
+        ];
+        let [accessed, modified, changed] =
+            times.map(|(seconds, rest)| i128::from(seconds) * 1_000_000_000 + i128::from(rest));
+        lines.push(format!("{accessed} {modified} {changed} {}", path.display()));
+    }
+    lines.join("\n")
 }
 
 /// Tells what must be alike in two places of a file. What a clock set is only told to be so.
@@ -142,33 +161,43 @@ fn entries(path: impl rustix::path::Arg) -> Result<String> {
     Ok(shown.join(", "))
 }
 
-/// Tells each file beneath a directory in a line; names of one file name the first of them.
-fn tree(root: &Path) -> Result<String> {
+/// Tells each file beneath a directory in a line; names of one file name the first of them. What
+/// may not be looked at or into is told by the error.
+fn tree(root: &Path) -> String {
     let mut lines = BTreeMap::new();
     let mut firsts = BTreeMap::new();
     let mut left = vec![root.to_owned()];
     while let Some(path) = left.pop() {
-        let stat = rustix::fs::lstat(&path)?;
-        let first = firsts.entry(stat.st_ino).or_insert_with(|| path.clone()).clone();
-        let holds = match FileType::from_raw_mode(stat.st_mode) {
-            FileType::RegularFile => std::fs::read(&path).map(|bytes| digest(&bytes)),
-            FileType::Symlink => std::fs::read_link(&path).map(Into::into),
-            FileType::Directory => children(&path).map(|mut children| {
-                left.append(&mut children);
-                OsString::new()
-            }),
-            _ => Ok(OsString::new()),
+        let line = match rustix::fs::lstat(&path) {
+            Ok(stat) => {
+                let first = firsts.entry(stat.st_ino).or_insert_with(|| path.clone()).clone();
+                let holds = holds(&path, &stat, &mut left).map_err(|error| error.raw_os_error());
+                let xattrs = xattrs(path.as_path());
+                format!("{} {holds:?} as {first:?} {xattrs:?}", show(&stat))
+            }
+            Err(errno) => errno.to_string(),
         };
-        let holds = holds.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
-        let line = format!("{} {holds:?} as {first:?} {}", show(&stat), xattrs(path.as_path())?);
         lines.insert(path, line);
     }
     let lines: Vec<_> = lines.iter().map(|(path, line)| format!("{path:?} {line}")).collect();
-    Ok(lines.join("\n"))
+    lines.join("\n")
+}
+
+/// Tells what a file holds; what a directory does is left to be looked at.
+fn holds(path: &Path, stat: &Stat, left: &mut Vec<PathBuf>) -> std::io::Result<OsString> {
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => std::fs::read(path).map(|bytes| digest(&bytes)),
+        FileType::Symlink => std::fs::read_link(path).map(Into::into),
+        FileType::Directory => {
+            left.append(&mut children(path)?);
+            Ok(OsString::new())
+        }
+        _ => Ok(OsString::new()),
+    }
 }
 
 /// Sorted backwards, so that they are looked at in order from the end.
-fn children(path: &Path) -> std::io::Result<Vec<std::path::PathBuf>> {
+fn children(path: &Path) -> std::io::Result<Vec<PathBuf>> {
     let entries = std::fs::read_dir(path)?.map(|entry| entry.map(|entry| entry.path()));
     let mut children = entries.collect::<std::io::Result<Vec<_>>>()?;
     children.sort_by(|one, other| other.cmp(one));

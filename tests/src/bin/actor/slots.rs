@@ -149,7 +149,10 @@ fn attributes(file: &OwnedFd, verb: &str, rest: &[&OsStr]) -> Result<OsString> {
             let id = u32::try_from(number(rest, 0)?).map_err(|_| Errno::INVAL)?;
             rustix::fs::fchown(file, Some(Uid::from_raw(id)), Some(Gid::from_raw(id))).map(none)
         }
-        "futimens" => rustix::fs::futimens(file, &times(number(rest, 0)?)).map(none),
+        "futimens" => {
+            let times = times(number(rest, 0)?, number(rest, 1)?);
+            rustix::fs::futimens(file, &times).map(none)
+        }
         "fsetxattr" => {
             let value = word(rest, 1)?.as_encoded_bytes();
             rustix::fs::fsetxattr(file, word(rest, 0)?, value, XattrFlags::empty()).map(none)
