@@ -53,6 +53,21 @@ fn no_broker_is_no_fault_and_one_that_was_named_and_is_not_there_is() {
     assert_eq!(named.of("state-dir")["level"], "warn", "the world's is open to others");
 }
 
+/// To start one there would not help.
+#[test]
+fn a_broker_at_a_name_that_does_not_resolve_is_not_to_be_started() {
+    let world = World::bare();
+    // No part of a name is so long: no name service is asked.
+    let host = "x".repeat(64);
+    let asked = ["doctor", "--json", "--broker-host", &host];
+    let outcome = world.gate(asked).args([world.home()]).run();
+    assert_eq!(outcome.code, Some(1), "{outcome}");
+    let checks = Checks::of_report(&outcome.stdout);
+    let broker = checks.of("broker");
+    assert!(broker["found"].as_str().unwrap().contains("does not resolve"), "{broker}");
+    assert!(broker["mend"].as_str().unwrap().starts_with("give a host whose name"), "{broker}");
+}
+
 #[test]
 fn a_dead_view_is_named_with_the_command_that_removes_it() {
     let mut world = World::new();

@@ -80,6 +80,8 @@ pub enum Broken {
 pub enum ConnectError {
     /// Nobody listens there: start a broker, or look elsewhere.
     NobodyThere(Address, io::Error),
+    /// The host's name leads to no address: give another.
+    NoSuchHost(String, io::Error),
     /// What listens there is no broker that speaks frames.
     NoBroker(Address),
     /// The broker is of another version (N16): use the release that fits.
@@ -99,7 +101,7 @@ impl ConnectError {
     pub fn may_pass(&self) -> bool {
         match self {
             ConnectError::NobodyThere(_, error) => error.kind() != io::ErrorKind::PermissionDenied,
-            ConnectError::NoBroker(_) | ConnectError::Silent => true,
+            ConnectError::NoSuchHost(..) | ConnectError::NoBroker(_) | ConnectError::Silent => true,
             ConnectError::Version(_)
             | ConnectError::Unauthorized(_)
             | ConnectError::Token(_)
@@ -122,6 +124,9 @@ impl fmt::Display for ConnectError {
         match self {
             ConnectError::NobodyThere(address, error) => {
                 write!(f, "no broker at {address}: {error}")
+            }
+            ConnectError::NoSuchHost(host, error) => {
+                write!(f, "the name `{host}` does not resolve: {error}")
             }
             ConnectError::NoBroker(address) => {
                 write!(f, "what listens at {address} does not speak Gate's frames")

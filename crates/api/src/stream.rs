@@ -5,7 +5,7 @@
 mod races;
 
 use std::io::{self, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, PoisonError, TryLockError};
@@ -47,7 +47,9 @@ pub(crate) fn connect(approach: &Approach) -> Result<Connection, ConnectError> {
         Address::Tcp { host, port } => {
             let token = approach.token().map_err(ConnectError::Token)?;
             let token = token.map(|file| file.first().header()).unwrap_or_default();
-            let mut stream = connect_tcp(host, *port).map_err(nobody)?;
+            let unknown = |error| ConnectError::NoSuchHost(host.clone(), error);
+            let found = resolve(host, *port).map_err(unknown)?;
+            let mut stream = connect_tcp(&found).map_err(nobody)?;
             let first_bytes = upgrade(&mut stream, address, &token)?;
             (OwnedFd::from(stream), first_bytes)
         }
@@ -60,11 +62,16 @@ pub(crate) fn connect(approach: &Approach) -> Result<Connection, ConnectError> {
     Ok(Connection { outgoing: Box::new(outgoing), incoming: Box::new(incoming), heartbeat: true })
 }
 
+/// Finds where a host of that name may be.
+pub(crate) fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    Ok((host, port).to_socket_addrs()?.collect())
+}
+
 /// Connects, in a bounded time, and lets reads wait for as long at first.
-pub(crate) fn connect_tcp(host: &str, port: u16) -> io::Result<TcpStream> {
+pub(crate) fn connect_tcp(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
     let mut last = io::Error::from(io::ErrorKind::NotFound);
-    for address in (host, port).to_socket_addrs()? {
-        match TcpStream::connect_timeout(&address, CONNECT_PATIENCE) {
+    for address in addresses {
+        match TcpStream::connect_timeout(address, CONNECT_PATIENCE) {
             Ok(stream) => {
                 stream.set_nodelay(true)?;
                 stream.set_read_timeout(Some(CONNECT_PATIENCE))?;

@@ -363,6 +363,10 @@ impl From<Unreached> for Failure {
                     .to_owned()
             }
             (ConnectError::Token(error), _) => tokens::hint(error),
+            (ConnectError::NoSuchHost(..), _) => {
+                "give a host whose name resolves, or its address: --broker-host, or GATE_BROKER_HOST"
+                    .to_owned()
+            }
             (ConnectError::NoBroker(_), _) => "name the host and port of a gate broker".to_owned(),
             (ConnectError::Silent, _) => {
                 "it may be stopped, or its disk be full: `gate doctor` looks".to_owned()

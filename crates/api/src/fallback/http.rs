@@ -9,7 +9,7 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use crate::address::{Address, Approach};
-use crate::stream::connect_tcp;
+use crate::stream::{connect_tcp, resolve};
 
 /// Connections that are kept for later calls.
 const IDLE_MAX: usize = 64;
@@ -137,7 +137,7 @@ impl Http {
         };
         let token = self.approach.token().map_err(io::Error::other)?;
         let token = token.map(|file| file.first().header()).unwrap_or_default();
-        let stream = connect_tcp(host, *port)?;
+        let stream = connect_tcp(&resolve(host, *port)?)?;
         let reader = BufReader::new(stream.try_clone()?);
         Ok(Wire { reader, stream: Arc::new(stream), token })
     }
