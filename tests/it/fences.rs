@@ -69,6 +69,40 @@ fn n7_a_stopped_view_writes_nothing_late_not_even_at_once() {
     other.close(others);
 }
 
+/// N7: what is to be overwritten may take so long to be kept that others were let in meanwhile.
+#[test]
+fn n7_a_view_that_was_stopped_while_it_kept_does_not_overwrite_what_others_wrote() {
+    let mut world = World::bare();
+    world.start_broker([""; 0]);
+    // By the socket file: to the kernel its connection stands all the while.
+    world.unset_env("GATE_BROKER_HOST");
+    world.unset_env("GATE_BROKER_PORT");
+    let [source, view] = [world.source(), world.view()];
+    world.mount(&source, &view, ["--lease-ms", "500"]);
+    let second = super::spaces::second_view(&mut world, [""; 0]);
+    world.seed("first", "text");
+    world.seed("f", "text");
+    let mut ada = super::owners::agent(&world, "ada");
+    let fd = ada.open("w0", "first");
+    ada.close(fd);
+    let lock = super::guard::locked_store(&world);
+    ada.tell(["open", "w0", "f"]);
+    world.await_held("f", 1);
+    world.server_of(&view).stop();
+    let mut other = world.actor(&second);
+    let fd = other.open("w0", "f");
+    other.write(fd, "theirs").unwrap();
+    // Once it goes on it cannot hear of its loss in time.
+    let broker = Pid::from_raw(world.broker_pid()).unwrap();
+    kill_process(broker, Signal::STOP).unwrap();
+    drop(lock);
+    world.server_of(&view).signal(Signal::CONT);
+    let answer = ada.answer();
+    kill_process(broker, Signal::CONT).unwrap();
+    assert_eq!(answer, Err(Errno::IO));
+    assert_eq!(world.source_text("f"), "theirs");
+}
+
 /// N7: a write that was past the view's check is not found in the turn of the next.
 #[test]
 fn n7_the_next_is_let_in_when_the_last_write_of_a_broken_turn_has_ended() {

@@ -559,7 +559,7 @@ fn while_what_a_rename_replaces_is_copied_its_directory_is_busy() {
 }
 
 /// As another process does that looks around: nothing can be added.
-fn locked_store(world: &World) -> fs::File {
+pub fn locked_store(world: &World) -> fs::File {
     let lock = store(world).unwrap().join("lock");
     let lock = fs::OpenOptions::new().append(true).open(lock).unwrap();
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();

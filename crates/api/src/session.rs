@@ -358,6 +358,11 @@ impl Session {
         standing.await_good(patience)
     }
 
+    /// Returns whether an owner may act now on its grant: as [`Session::may_act`], and it still holds.
+    pub fn stands(&self, owner: u64, patience: Duration) -> bool {
+        self.may_act(patience) && self.holds(owner)
+    }
+
     /// Waits until the watcher was told all that the broker had to say when this was called, or, on
     /// one machine, until no broker runs that could say anything; `false` if that takes longer than
     /// `patience`. Not for the session's own thread.

@@ -190,7 +190,7 @@ impl View {
                 let view = self.itself();
                 let judged = Some(victim.sighting);
                 let then = move || match parked.resume() {
-                    Some(reply) if view.has(turn) => {
+                    Some(reply) if view.stands(turn) => {
                         run(&view, reply, turn, judged);
                         Went::Ahead
                     }

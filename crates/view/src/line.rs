@@ -249,13 +249,12 @@ impl Wait {
                 }
                 Resumed::Yes
             }
-            State::KeptTurn(turn) if view.has(turn) => {
-                drop(state);
-                run(view, reply, turn, Round::First);
-                Resumed::Yes
-            }
             State::KeptTurn(turn) => {
                 drop(state);
+                if view.stands(turn) {
+                    run(view, reply, turn, Round::First);
+                    return Resumed::Yes;
+                }
                 view.end_turn(turn, None);
                 Resumed::No(reply, run)
             }

@@ -126,7 +126,7 @@ impl View {
         match arrival {
             Arrival::Ask => self.ask_for(stub, ask, anew),
             // While nobody looked it may have been taken away.
-            Arrival::Run(call, turn) if !self.has(turn) => {
+            Arrival::Run(call, turn) if !self.stands(turn) => {
                 self.end_turn(turn, None);
                 call.reply.error(Errno::IO);
             }

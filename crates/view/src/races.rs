@@ -12,9 +12,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use gate_api::session::Party;
-use gate_api::staged::broker::Broker;
+use gate_api::staged::broker::{Broker, LEASE};
 use gate_api::staged::clock;
-use gate_api::{Ask, ClientInfo, Session};
+use gate_api::{Ask, ClientInfo, QueryError, Session};
 use gate_core::id::SpaceId;
 use gate_core::lock::claim::{Label, Patience};
 use gate_core::lock::want::{Access, Op, Want};
@@ -29,7 +29,7 @@ use crate::directory::Directory;
 use crate::mount::Ears;
 use crate::policy::Policies;
 use crate::timer::Timer;
-use crate::turn::Run;
+use crate::turn::{Run, Turn};
 use crate::view::{Parts, Served, Settings, View};
 
 /// How often time may pass until what nobody comes for is given back.
@@ -48,7 +48,11 @@ struct Stage {
 
 impl Stage {
     fn new() -> Stage {
-        let (kernel, broker) = (Arc::new(Kernel::new().unwrap()), Broker::default());
+        Stage::before(Broker::default())
+    }
+
+    fn before(broker: Broker) -> Stage {
+        let kernel = Arc::new(Kernel::new().unwrap());
         let source = Arc::new(tempfile::tempdir().unwrap());
         for name in ["a", "b", "c"] {
             fs::write(source.path().join(name), "").unwrap();
@@ -113,9 +117,11 @@ impl Stage {
 
     /// What a call does in its turn, N1: alone.
     fn work(&self) -> Run {
-        let busy = self.busy.clone();
+        let (busy, broker) = (self.busy.clone(), self.broker.clone());
         Box::new(move |view, reply, turn, _| {
             assert!(view.has(turn), "a turn was given away before it was used");
+            let Turn::Granted { owner } = turn else { panic!("all is gated") };
+            assert!(broker.has_let_in(owner), "N7: others were let in before it was used");
             assert_eq!(busy.fetch_add(1, Ordering::Relaxed), 0, "two are in their turn");
             thread::yield_now();
             busy.fetch_sub(1, Ordering::Relaxed);
@@ -124,11 +130,20 @@ impl Stage {
         })
     }
 
+    /// Stands still for a lease, in which others are let in. That comes first here: a view that is heard
+    /// of after its lease, and before others come, keeps what it has.
+    fn sleep(&self) {
+        self.broker.let_others_in();
+        clock::pass(LEASE);
+    }
+
     /// Lets time pass until nothing of anybody is left, and the view has ended.
     fn end(self) {
         for skips in 0.. {
             // Answers come in order: by now the broker has heard everything.
-            self.view.broker.break_lock(0, String::new()).unwrap();
+            while self.view.broker.break_lock(0, String::new()) == Err(QueryError::BrokerGone) {
+                thread::yield_now();
+            }
             if self.broker.is_free() {
                 break;
             }

@@ -15,6 +15,9 @@ use crate::view::View;
 /// How long a call may wait with the directory locked by the kernel: nobody else gets at it.
 const UNDER_LOCK_WAITS_MAX: Duration = Duration::from_millis(50);
 
+/// How long a call waits to hear that its turn still stands, where that is not known.
+pub(crate) const PROOF_PATIENCE: Duration = Duration::from_secs(1);
+
 /// The right to go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Turn {
@@ -68,7 +71,19 @@ impl View {
         }
     }
 
-    /// Returns whether a turn was not taken away.
+    /// Returns whether a call may act in a turn that it was given some time ago.
+    ///
+    /// N7: a view that was stopped, or cut off, may have lost it without having heard of it yet. Then it
+    /// first hears of its broker: what was lost is revoked by then. Not for the session's own thread,
+    /// which hands out what it has just heard.
+    pub fn stands(&self, turn: Turn) -> bool {
+        match turn {
+            Turn::Granted { owner } => self.broker.stands(owner, PROOF_PATIENCE),
+            Turn::Ungated => true,
+        }
+    }
+
+    /// Returns whether a turn was not taken away, as far as was told.
     pub fn has(&self, turn: Turn) -> bool {
         match turn {
             Turn::Granted { owner } => self.broker.holds(owner),

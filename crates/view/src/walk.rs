@@ -84,7 +84,7 @@ impl View {
     /// Returns the turn that was kept for an open, unless it came to another file.
     pub fn kept_for(&self, node: NodeId, access: Access, kept: Kept) -> Option<Turn> {
         let file = self.directory.file_key(node).map(|key| self.file_key(key));
-        if (file, access) == (Ok(kept.file), kept.access) && self.has(kept.turn) {
+        if (file, access) == (Ok(kept.file), kept.access) && self.stands(kept.turn) {
             return Some(kept.turn);
         }
         self.end_turn(kept.turn, None);

@@ -49,7 +49,7 @@ impl Hold {
     /// Returns whether it still stands. Ask before what cannot be undone; where the broker was not
     /// heard of for a lease, it must say so first, within `patience`.
     pub fn stands(&self, patience: Duration) -> bool {
-        self.session.may_act(patience) && self.session.state().holds(self.grant.owner)
+        self.session.stands(self.grant.owner, patience)
     }
 }
 

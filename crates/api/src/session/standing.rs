@@ -9,9 +9,7 @@ use std::collections::VecDeque;
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use rustix::time::{ClockId, clock_gettime};
-
-use crate::sync::{AtomicU64, Condvar, Mutex, MutexGuard, Ordering};
+use crate::sync::{AtomicU64, Condvar, Mutex, MutexGuard, Ordering, since_boot};
 
 /// An instant on the clock since boot, the time asleep included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,9 +18,7 @@ pub struct Moment(pub Duration);
 impl Moment {
     /// Reads the clock.
     pub fn now() -> Moment {
-        let read = clock_gettime(ClockId::Boottime);
-        let seconds = u64::try_from(read.tv_sec).unwrap_or_default();
-        Moment(Duration::new(seconds, u32::try_from(read.tv_nsec).unwrap_or_default()))
+        Moment(since_boot())
     }
 
     /// Returns whether `lease` has gone by since then.

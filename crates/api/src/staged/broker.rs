@@ -18,7 +18,7 @@ use crate::wire::{
 };
 
 /// How long its client may be away.
-const LEASE: Duration = Duration::from_secs(2);
+pub const LEASE: Duration = Duration::from_secs(2);
 
 /// A broker of one client.
 #[derive(Clone, Default)]
@@ -27,6 +27,8 @@ pub struct Broker(Arc<Mutex<Book>>);
 #[derive(Default)]
 struct Book {
     is_away: bool,
+    /// Whether its client must be heard within a lease.
+    is_strict: bool,
     /// Counts connections: what comes by an earlier one comes to nobody.
     connection: u64,
     to_client: Option<mpsc::Sender<ServerMessage>>,
@@ -41,6 +43,26 @@ struct Book {
 }
 
 impl Broker {
+    /// Makes one that may let others in when it has not heard of its client for a lease.
+    pub fn strict() -> Broker {
+        let broker = Broker::default();
+        broker.book().is_strict = true;
+        broker
+    }
+
+    /// Lets others have the lock, of whom nobody here hears more.
+    pub fn let_others_in(&self) {
+        let mut book = self.book();
+        if let Some(owner) = book.holder.take() {
+            book.tell_revoked(owner);
+        }
+    }
+
+    /// Returns whether the lock is that owner's.
+    pub fn has_let_in(&self, owner: u64) -> bool {
+        self.book().holder == Some(owner)
+    }
+
     /// Breaks the connection; what is under way is lost.
     pub fn cut(&self) {
         let mut book = self.book();
@@ -104,13 +126,13 @@ impl Connector for Broker {
         let (to_client, answers) = mpsc::channel();
         book.connection += 1;
         book.to_client = Some(to_client);
-        let (broker, connection) = (self.clone(), book.connection);
+        let (broker, connection, heartbeat) = (self.clone(), book.connection, book.is_strict);
         drop(book);
         thread::spawn(move || broker.serve(connection, &messages));
         Ok(Connection {
             outgoing: Box::new(ToBroker(to_broker)),
             incoming: Box::new(ToClient(answers)),
-            heartbeat: false,
+            heartbeat,
         })
     }
 }

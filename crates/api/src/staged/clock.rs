@@ -10,6 +10,9 @@ use shuttle::thread;
 /// When the clock of each test begins.
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
+/// For how long the machine has run by then.
+const UP: Duration = Duration::from_secs(86_400);
+
 shuttle::lazy_static! {
     /// Of one run of a test.
     static ref CLOCK: Clock = Clock(Mutex::default());
@@ -29,6 +32,11 @@ struct Face {
 /// Reads the clock.
 pub fn now() -> Instant {
     *START + CLOCK.lock().passed
+}
+
+/// Reads the clock since boot.
+pub fn since_boot() -> Duration {
+    UP + CLOCK.lock().passed
 }
 
 /// Lets time pass, and wakes whose time has come.

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use gate_api::session::Quiet;
+use gate_api::staged::broker::Broker;
 use gate_api::staged::in_many_orders;
+use gate_core::lock::want::Access;
 use gate_fuse::{Errno, HandleId, NodeId, Operation, Write};
 use shuttle::thread;
 
@@ -12,6 +14,7 @@ use super::{Stage, ask, handle_in};
 use crate::backing::Way;
 use crate::handles::{Handle, Handles, User};
 use crate::turn::Turn;
+use crate::walk::Kept;
 
 const USER: User = User { process: None, agent: None, writes: true, executes: false };
 const READ_WRITE: u32 = libc::O_RDWR.cast_unsigned();
@@ -144,6 +147,27 @@ fn n7_nothing_is_written_any_more_when_the_next_is_let_in() {
         stage.view.broker.release(next.owner, None);
         let (lock_owner, flock_unlock) = (0, false);
         stage.call(node, Operation::Release { handle: number, lock_owner, flock_unlock });
+        stage.end();
+    });
+}
+
+/// N7: also what was kept for an open that walks its path once more.
+#[test]
+fn n7_nothing_is_opened_in_a_turn_that_others_were_given_while_the_view_slept() {
+    in_many_orders(|| {
+        let stage = Stage::before(Broker::strict());
+        let (node, access) = (stage.file(c"a"), Access::Write);
+        let file = stage.view.file_key(stage.view.directory.file_key(node).unwrap());
+        for sleeps in [false, true] {
+            let owner = stage.view.broker.acquire_blocking(ask()).unwrap().owner;
+            let turn = Turn::Granted { owner };
+            if sleeps {
+                stage.sleep();
+            }
+            let kept = stage.view.kept_for(node, access, Kept { file, access, turn });
+            assert_eq!(kept, (!sleeps).then_some(turn));
+            kept.into_iter().for_each(|turn| stage.view.end_turn(turn, None));
+        }
         stage.end();
     });
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use gate_api::staged::broker::Broker;
 use gate_api::staged::{clock, in_many_orders};
 use gate_fuse::{Errno, NodeId, Operation, Unique};
 use shuttle::sync::Mutex;
@@ -27,7 +28,11 @@ struct Directory {
 
 impl Directory {
     fn new() -> Directory {
-        Directory { stage: Stage::new(), lock: Arc::default(), is_slow: false }
+        Directory::of(Stage::new())
+    }
+
+    fn of(stage: Stage) -> Directory {
+        Directory { stage, lock: Arc::default(), is_slow: false }
     }
 
     /// A thread makes a call on the names in it, as kernel and program would.
@@ -146,6 +151,24 @@ fn who_comes_too_late_is_answered_and_leaves_nothing_behind() {
         for changer in changers {
             changer.join().unwrap();
         }
+        directory.stage.end();
+    });
+}
+
+/// N7: between the walk and the call others may have been let in, and the view not have heard of it.
+#[test]
+fn n7_who_sleeps_between_its_walk_and_its_call_changes_nothing_in_the_turn_of_others() {
+    in_many_orders(|| {
+        let directory = Directory::of(Stage::before(Broker::strict()));
+        let session = directory.stage.view.broker.clone();
+        let holder = session.acquire_blocking(ask()).unwrap();
+        assert_eq!(directory.call_once(ALIVE[0]), Some(Errno::STALE));
+        session.release(holder.owner, None);
+        assert_eq!(directory.walk(ALIVE[0], None), None);
+        directory.stage.sleep();
+        // Too late for its ticket it may have got another turn.
+        let answer = directory.call_once(ALIVE[0]);
+        assert!(matches!(answer, None | Some(Errno::IO | Errno::AGAIN)), "{answer:?}");
         directory.stage.end();
     });
 }

@@ -1,7 +1,6 @@
 //! Open files: opening, making, reading, writing, letting go.
 
 use std::ffi::{CStr, CString};
-use std::time::Duration;
 
 use gate_api::Ask;
 use gate_api::session::Quiet;
@@ -20,7 +19,7 @@ use crate::guard::{Opens, Overwrite, Victim};
 use crate::handles::{Handle, User};
 use crate::line::Spot;
 use crate::park::Call;
-use crate::turn::{Round, Run, Turn};
+use crate::turn::{PROOF_PATIENCE, Round, Run, Turn};
 use crate::walk::{Kept, Walk};
 
 /// What OPEN asks for, and how the kernel came to it.
@@ -51,9 +50,6 @@ impl Creation {
         backing::Opening { to, size: 0, in_turn, size_is_unsure: false }
     }
 }
-
-/// How long I/O waits to hear that its turn still stands, where that is not known.
-const PROOF_PATIENCE: Duration = Duration::from_secs(1);
 
 fn is_exclusive(flags: u32) -> bool {
     flags.cast_signed() & libc::O_EXCL != 0
@@ -465,8 +461,7 @@ impl View {
 
     /// Returns a handle for I/O on its bytes, and tells that it works if a reader waits for it.
     ///
-    /// N7: a view that was stopped, or cut off, may have lost what it held without having heard of it
-    /// yet. Then it first hears of its broker: what was lost is revoked by then.
+    /// N7: what was lost without having been heard of yet is fenced by then, see [`View::stands`].
     pub(super) fn io(&self, handle: HandleId) -> Result<InUse<'_>, Errno> {
         let handle = self.handles.get(handle)?;
         if handle.has_turn() && !self.broker.may_act(PROOF_PATIENCE) {
