@@ -102,19 +102,16 @@ fn chattr_of_a_held_directory_is_refused_and_of_a_held_file_waits() {
     world.script(&world.view(), script).run().success();
 }
 
+/// The bare directory's file is, unless it is mounted so that nothing is (noatime).
 #[test]
 fn what_is_mapped_is_not_accessed() {
     let world = World::new();
-    let [bare, seen] = [world.twin(), world.view()].map(|dir| {
-        let mut actor = world.actor(&dir);
-        for words in ["open rw+ f", "write 5000 1", "futimens 86400 0", "map s 4096"] {
-            actor.ask("at 0".split(' ').chain(words.split(' '))).unwrap();
-        }
-        moments_of_f(&mut actor)
-    });
-    let set = "86400123456789";
-    assert_ne!(bare[0], set);
-    assert_eq!(seen[0], set);
+    let mut actor = world.actor(&world.view());
+    for words in ["open rw+ f", "write 5000 1", "futimens 86400 0", "map s 4096"] {
+        actor.ask("at 0".split(' ').chain(words.split(' '))).unwrap();
+    }
+    let [accessed, _, _] = moments_of_f(&mut actor);
+    assert_eq!(accessed, "86400123456789");
 }
 
 #[test]
