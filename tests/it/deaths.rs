@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use gate_tests::dice::{Dice, seed};
-use gate_tests::wait::{SOON, wait_until};
+use gate_tests::wait::{SOON, wait_for, wait_until};
 use gate_tests::world::Standing;
 use gate_tests::{World, kernel};
 use rustix::io::Errno;
@@ -85,6 +85,57 @@ fn dead_view_lets_nothing_through(standing: Standing) {
     assert!(refusal.contains("`gate umount view`"), "{refusal}");
     world.bury(&view);
     assert!(!world.source().join("new").exists() && !view.join("new").exists());
+}
+
+/// N15: a view needs its guardian in no moment but that of
+/// `n15_a_view_that_dies_while_it_drops_a_name_is_dead_all_the_same`.
+#[test]
+fn n15_a_view_whose_guardian_was_killed_works_on_and_fails_closed() {
+    let mut world = World::bare();
+    world.start_broker([""; 0]);
+    let [source, view] = [world.source(), world.view()];
+    world.seed("f", "text");
+    for together in [false, true] {
+        world.mount(&source, &view, [""; 0]);
+        let (server, guardian) = (world.server_of(&view).pid(), guardian_of(&world));
+        kernel::kill(guardian);
+        if !together {
+            wait_until(SOON, "it is gone", || kernel::is_dead(guardian));
+            world.script(&view, "cat f; echo more > new; rm new").run().success();
+            fs::write(source.join("beside"), "").unwrap();
+            world.script(&view, "rm beside").run().success();
+            assert_eq!(told_of(&world), "ok");
+        }
+        kernel::kill(server);
+        wait_until(SOON, "the view is dead", || {
+            fs::metadata(&view).is_err_and(|error| error.kind() == ErrorKind::NotConnected)
+        });
+        let mut actor = world.actor(world.home());
+        assert_eq!(actor.ask(["open", "w+", "view/new"]), Err(Errno::NOTCONN));
+        assert_eq!(actor.ask(["mkdir", "view/new"]), Err(Errno::NOTCONN));
+        assert_eq!(told_of(&world), "dead");
+        wait_until(SOON, "nobody is left", || [server, guardian].into_iter().all(kernel::is_dead));
+        world.bury(&view);
+        assert_eq!(fs::read_dir(&source).unwrap().count(), 1, "nothing came past it");
+    }
+}
+
+/// Returns how the only view is, by `gate status`.
+fn told_of(world: &World) -> String {
+    let status = world.gate(["status"]).run().success();
+    let view = world.view();
+    let mut rows = status.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let row = rows.find(|row| row.first().is_some_and(|point| view.as_os_str() == *point));
+    (*row.expect("it is told of").last().expect("a row has words")).to_owned()
+}
+
+/// Returns the guardian of the only view: it comes a moment after the mount.
+fn guardian_of(world: &World) -> i32 {
+    wait_for(SOON, "the view has a guardian", || {
+        let all = kernel::processes_of(world.home());
+        let mut guardians = all.iter().filter(|(_, command)| command.starts_with("fuse-guardian"));
+        guardians.next().map(|(pid, _)| *pid)
+    })
 }
 
 /// N15: so it does when its server is killed at any moment of somebody's writing; and what was
