@@ -357,8 +357,8 @@ fn n15_in_place_views_let_nothing_through_dead_or_while_they_are_replaced() {
     assert_eq!(world.source_text("f"), "text");
 }
 
-/// An upgrade: who has files open goes on by the old view, and who comes meets the new one. Each
-/// write is told to have succeeded, and is there.
+/// An upgrade, to a release that lies elsewhere: who has files open goes on by the old view, and who
+/// comes meets the new one. Each write is told to have succeeded, and is there.
 #[test]
 fn a_living_view_is_replaced_under_writers_who_lose_nothing() {
     assert!(rustix::process::geteuid().is_root(), "needs root: run `cargo xtask test`");
@@ -377,13 +377,15 @@ fn a_living_view_is_replaced_under_writers_who_lose_nothing() {
         done; echo $i";
     let writers: Vec<_> =
         ["a", "b"].map(|name| world.script(world.home(), loops).args([name]).start()).into();
+    let releases = [world.home().join("bin/gate"), world.program("gate")];
+    fs::copy(&releases[1], &releases[0]).unwrap();
     let mut former = Vec::new();
-    for _ in 0..gate_tests::scaled(5, 50) {
+    for release in releases.iter().cycle().take(gate_tests::scaled(5, 50)) {
         let written = fs::read_dir(&source).unwrap().count();
         wait_until(SOON, "more is written", || {
             fs::read_dir(&source).unwrap().count() > written + 5
         });
-        former.push(world.mount_anew(&source, ["--replace"]));
+        former.push(world.mount_anew_by(release, &source, ["--replace"]));
     }
     // Turns are taken across both views: one broker decides.
     let mut other = world.actor(world.home());

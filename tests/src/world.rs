@@ -348,8 +348,19 @@ impl World {
         point: &Path,
         args: impl IntoIterator<Item = S>,
     ) -> Running {
-        let server =
-            self.gate(["mount", "--foreground"]).args([point.as_os_str()]).args(args).start();
+        self.mount_anew_by(&self.program("gate"), point, args)
+    }
+
+    /// As [`World::mount_anew`], by this copy of the program.
+    #[track_caller]
+    pub fn mount_anew_by<S: AsRef<OsStr>>(
+        &mut self,
+        gate: &Path,
+        point: &Path,
+        args: impl IntoIterator<Item = S>,
+    ) -> Running {
+        let words = ["mount".as_ref(), "--foreground".as_ref(), point.as_os_str()];
+        let server = self.command(gate).args(words).args(args).start();
         wait_until(SOON, "the new view is ready", || {
             assert!(server.is_running(), "the mount ended: {}", server.so_far());
             server.so_far().contains("view ready")
