@@ -157,10 +157,11 @@ fn a_hold_is_told_what_is_asked_of_it_and_ends_by_name() {
 fn below_a_hold_that_was_broken_opens_take_their_own_turns() {
     let world = World::new();
     world.seed("a", "old");
-    let script = r#""$GATE" hold a -- sh -c 'read go; echo mine > a'"#;
+    let script = r#""$GATE" hold a -- sh -c 'echo runs; read go; echo mine > a'"#;
     let script = world.script(&world.view(), script).env("GATE", world.program("gate"));
     let mut hold = script.start_with_input();
-    wait_until(SOON, "it holds", || world.board().held("a").count() == 1);
+    // Broken before, it would not begin at all.
+    wait_until(SOON, "it runs under the hold", || hold.so_far().contains("runs"));
     let path = world.view().join("a");
     world.gate(["break".as_ref(), path.as_os_str()]).args(["--reason", "x"]).run().success();
     let mut other = world.actor(&world.view());
