@@ -55,7 +55,7 @@ fn everyday_work_comes_out_alike_for_an_ordinary_user() {
 /// There the view is mounted with the rights that an ordinary user has in a namespace of its own.
 #[test]
 fn everyday_work_comes_out_alike_in_a_user_namespace() {
-    let mut world = World::bare_of_ordinary_user();
+    let mut world = World::apart_of_ordinary_user();
     world.start_broker([""; 0]);
     let gate = world.program("gate");
     let script = format!(

@@ -115,7 +115,7 @@ impl World {
             Standing::Runner => Self::bare(),
             Standing::OrdinaryUser => Self::bare_of_ordinary_user(),
             Standing::UserNamespace => {
-                let mut world = Self::bare_of_ordinary_user();
+                let mut world = Self::apart_of_ordinary_user();
                 world.namespace = Some(Namespace::new(world.command("unshare".as_ref())));
                 world
             }
@@ -131,6 +131,18 @@ impl World {
     pub fn apart() -> Self {
         kernel::leave_common_mounts();
         Self::bare()
+    }
+
+    /// Makes such a world in which an ordinary user acts: for tests with namespaces of the user's own,
+    /// which begin with such a copy, too.
+    ///
+    /// Where the tests themselves run as an ordinary user, their mounts are the common ones.
+    #[must_use]
+    pub fn apart_of_ordinary_user() -> Self {
+        if rustix::process::geteuid().is_root() {
+            kernel::leave_common_mounts();
+        }
+        Self::bare_of_ordinary_user()
     }
 
     /// Makes a world in which nothing runs yet, and in which an ordinary user acts.
