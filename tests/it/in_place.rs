@@ -86,7 +86,7 @@ fn what_was_overwritten_in_place_comes_back() {
         cat f"#;
     world.script(world.home(), "mkfifo on").run().success();
     let gate = world.program("gate");
-    let said = world.script(&source, script).args([gate]).within(SOON).run().success();
+    let said = world.script(&source, script).args([gate]).run().success();
     assert!(said.ends_with("between\n"), "{said}");
     world.umount(&source);
     let list = world.gate(["restore", "--list", "source/f"]).run().success();
@@ -200,7 +200,7 @@ fn a_dead_view_is_replaced_where_mounts_are_shared() {
         grep -c "$PWD/source " /proc/self/mountinfo || true"#;
     let run = world.command("unshare".as_ref()).args(["--mount", "bash", "-euc", script]);
     let run = run.args([world.program("gate")]).args(or_by_force());
-    assert_eq!(run.within(SOON).run().success(), "text1\n0\n");
+    assert_eq!(run.run().success(), "text1\n0\n");
 }
 
 #[test]
@@ -506,7 +506,7 @@ fn in_a_user_namespace_views_lie_in_place_and_dead_ones_are_replaced() {
         "$0" umount source; ls source"#;
     let run = world.command("unshare".as_ref()).args(["-Urm", "bash", "-euc", script]);
     let run = run.args([world.program("gate")]).args(or_by_force());
-    assert_eq!(run.within(SOON).run().success(), "text\nnew\nf\ng\n");
+    assert_eq!(run.run().success(), "text\nnew\nf\ng\n");
 }
 
 #[test]
