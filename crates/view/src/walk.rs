@@ -6,6 +6,9 @@
 //! turn is kept for the open that comes back from the walk. That is said once only: a second
 //! ESTALE would reach the program. A rename waits for no reader and may come between once more, so
 //! who reads then gets the file that the kernel walked to.
+//!
+//! A node that bears no name at all was found before that went to another, or by none, as /proc/PID/fd
+//! leads to files: only a walk tells.
 
 use std::collections::HashMap;
 use std::ffi::CString;

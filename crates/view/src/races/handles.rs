@@ -50,6 +50,28 @@ fn open(stage: &Stage, node: NodeId) -> HandleId {
     }
 }
 
+/// N7: the kernel found the file by a name that was given to a copy before the open came; or by none,
+/// as /proc/PID/fd leads to files.
+#[test]
+fn n7_who_came_to_a_file_that_lost_its_name_is_sent_to_the_one_that_bears_it() {
+    in_many_orders(|| {
+        let stage = Stage::new();
+        let former = stage.file(c"a");
+        stage.view.directory.set_apart(former).unwrap();
+        let now = stage.file(c"a");
+        assert_ne!(now, former);
+        let open = || Operation::Open { flags: READ_WRITE, kill_suidgid: false };
+        for found in [now, former] {
+            assert_eq!(stage.call(former, open()).error, Some(Errno::STALE));
+            let handle = handle_in(&stage.call(found, open()));
+            assert_eq!(write_through(&stage, handle, b"bytes"), None);
+            let (lock_owner, flock_unlock) = (0, false);
+            stage.call(found, Operation::Release { handle, lock_owner, flock_unlock });
+        }
+        stage.end();
+    });
+}
+
 #[test]
 fn a_number_leads_to_what_was_opened_under_it_and_to_nothing_afterwards() {
     in_many_orders(|| {

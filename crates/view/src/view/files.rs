@@ -168,7 +168,10 @@ impl View {
             let name = (*parent, name.clone());
             return self.open_another(opening, name, reply, turn);
         }
-        if opening.round == Round::First && self.directory.is_retired(opening.node) {
+        // The kernel may have walked here by a name that leads to another file since.
+        let is_nameless = opening.name.is_none() && opening.asker.thread() != 0;
+        if opening.round == Round::First && (is_nameless || self.directory.is_retired(opening.node))
+        {
             return self.open_anew(opening, reply, turn);
         }
         let flags = opening.flags.cast_signed();
@@ -211,7 +214,7 @@ impl View {
         }
     }
 
-    /// Lets the kernel find the same file as the node that it is by now.
+    /// Lets the kernel find the node of the same file by now, or the file that bears its name.
     fn open_anew(&self, opening: Opening, reply: Reply, turn: Turn) {
         let Opening { asker, node, access, name, .. } = opening;
         match (asker.thread(), self.directory.file_key(node)) {
