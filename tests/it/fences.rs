@@ -2,7 +2,7 @@
 //! written outside the source.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -36,6 +36,10 @@ fn n7_a_view_that_lost_its_lease_writes_nothing_through_what_it_held() {
     assert_eq!(frozen.read(fd, 9), Err(Errno::IO));
     assert_eq!(frozen.on("ftruncate", fd, &["0"]), Err(Errno::IO));
     assert_eq!(frozen.on("fsync", fd, &[]), Err(Errno::IO));
+    let mode = || fs::metadata(world.source().join("f")).unwrap().permissions().mode() & 0o777;
+    let before = mode();
+    assert_eq!(frozen.on("fchmod", fd, &["604"]), Err(Errno::IO));
+    assert_eq!(mode(), before);
     assert_eq!(world.source_text("f"), "theirs");
     assert_eq!(frozen.on("close", fd, &[]), Err(Errno::IO), "N8: nobody may believe it is there");
     other.close(others);

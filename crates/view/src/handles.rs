@@ -79,6 +79,11 @@ impl Handle {
         self.contended.load(Ordering::Relaxed) && !self.turn_ended.load(Ordering::Acquire)
     }
 
+    /// Returns the turn in which it was opened.
+    pub fn turn(&self) -> Turn {
+        self.turn
+    }
+
     /// Returns whether it was opened in a turn.
     pub fn has_turn(&self) -> bool {
         matches!(self.turn, Turn::Granted { .. })
@@ -221,12 +226,8 @@ impl Handles {
     }
 
     /// Returns the processes that have a file open.
-    pub fn users(&self, node: NodeId) -> Vec<Process> {
-        let users = lock(&self.users);
-        let handles = users.get(&node).into_iter().flatten();
-        // What was fenced gives no rights any more.
-        let valid = handles.filter(|handle| !handle.fence.is_shut());
-        valid.filter_map(|handle| handle.user.process).collect()
+    pub fn of(&self, node: NodeId) -> Vec<Arc<Handle>> {
+        lock(&self.users).get(&node).cloned().unwrap_or_default()
     }
 
     /// Returns whether a file is open.

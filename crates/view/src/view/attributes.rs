@@ -7,6 +7,7 @@
 use std::ffi::{CStr, CString};
 use std::sync::Arc;
 
+use gate_core::lock::claim::Process;
 use gate_core::lock::want::Op;
 use gate_fuse::{Caller, Errno, NodeId, Reply, SetAttr};
 
@@ -15,6 +16,7 @@ use super::files::Named;
 use crate::asker::{Asker, uses_itself_or_above};
 use crate::directory::SetXattr;
 use crate::guard::{Overwrite, Victim};
+use crate::handles::Handle;
 use crate::park::Anew;
 use crate::turn::{Round, Run, Turn};
 
@@ -142,8 +144,13 @@ impl View {
     }
 
     fn attribute_in_turn(&self, asker: &Asker, node: NodeId, op: Op, reply: Reply, run: Run) {
-        if op != Op::Truncate && self.has_open(asker, node) {
-            return run(self, reply, Turn::Ungated, Round::First);
+        if op != Op::Truncate {
+            match self.standing(asker, node) {
+                Standing::User => return run(self, reply, Turn::Ungated, Round::First),
+                // It may have come by its handle: such a call is not issued again.
+                Standing::Fenced => return reply.error(Errno::IO),
+                Standing::Stranger => {}
+            }
         }
         // The root has no name to be walked to: its own attributes are what the walk needs.
         let (parent, name) = self.directory.link_of(node).unwrap_or((node, CString::default()));
@@ -156,11 +163,32 @@ impl View {
         self.in_turn(asker, named, reply, run);
     }
 
-    fn has_open(&self, asker: &Asker, node: NodeId) -> bool {
-        let users = self.handles.users(node);
-        let Some(process) = asker.process() else { return false };
-        !users.is_empty() && uses_itself_or_above(process, &users)
+    fn standing(&self, asker: &Asker, node: NodeId) -> Standing {
+        let Some(process) = asker.process() else { return Standing::Stranger };
+        let mut handles = self.handles.of(node);
+        let is_its = |user: Process| uses_itself_or_above(process, &[user]);
+        handles.retain(|handle| handle.user.process.is_some_and(is_its));
+        // N7: what was fenced gives no rights any more, nor what a lease ended that ran out.
+        let stands = |handle: &Handle| !handle.fence.is_shut() && self.stands(handle.turn());
+        match handles.iter().any(|handle| stands(handle)) {
+            true => Standing::User,
+            false if handles.iter().any(|handle| handle.user.process == Some(process)) => {
+                Standing::Fenced
+            }
+            false => Standing::Stranger,
+        }
     }
+}
+
+/// Who changes the attributes of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// It, or a process above it, has the file open, and so its turn already.
+    User,
+    /// It has the file open, and its turn was taken away.
+    Fenced,
+    /// It has it not.
+    Stranger,
 }
 
 /// Answers what fits into `size` bytes, or how many there are if that is 0.
