@@ -29,7 +29,7 @@ impl Story {
                 () if committed.contains(&mark) => 1,
                 () if is_kept() => 2,
                 () => {
-                    lost.push(format!("{mark} in {file}"));
+                    lost.push(self.told_of(&mark, &file));
                     continue;
                 }
             };
@@ -39,6 +39,20 @@ impl Story {
         println!("edits: in the tree {tree}, else committed {history}, else kept {kept}");
         assert!(lost.is_empty(), "{} lost:\n{}", lost.len(), lost.join("\n"));
         self.world.script(&source, "git fsck --strict --no-progress").run().success();
+    }
+
+    /// Says all that is known of an edit that is lost.
+    fn told_of(&self, mark: &str, file: &str) -> String {
+        let bare = fs::read_to_string(self.bare().join(file)).unwrap_or_default();
+        let is_bare = words(&bare).any(|word| word == mark);
+        let log = self.world.gate(["log", "--json", "--limit", "1000", file]);
+        let log = log.dir(self.world.source()).run().stdout;
+        let records = all().map(|name| self.record_of(name));
+        let deeds: Vec<String> = records
+            .flat_map(|record| record.lines().map(str::to_owned).collect::<Vec<_>>())
+            .filter(|line| line.contains(file))
+            .collect();
+        format!("{mark} in {file}; on the bare directory: {is_bare}\n{deeds:#?}\n{bare}\n{log}")
     }
 
     /// Asserts that who held many files found all of them as it had left them.
