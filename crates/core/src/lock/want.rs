@@ -188,22 +188,22 @@ impl Place {
     }
 
     fn add_directory_keys(&self, op: Op, path: &ViewPath, keys: &mut Keys) {
-        let holds = Key::Holds(self.space, path.clone());
-        let names = Key::Names(self.space, path.clone());
+        let holds = || Key::Holds(self.space, path.clone());
+        let names = || Key::Names(self.space, path.clone());
         let directory = self.node == Node::Directory;
         match op {
-            Op::Lock(_) => keys.add(holds, Mode::IntentExclusive),
+            Op::Lock(_) => keys.add(holds(), Mode::IntentExclusive),
             Op::Hold(access) if directory => {
                 keys.add(Key::Tree(self.space, path.clone()), access.whole());
-                keys.add(holds, Mode::IntentExclusive);
+                keys.add(holds(), Mode::IntentExclusive);
             }
-            Op::Rmdir if directory => keys.add(holds, Mode::Exclusive),
-            Op::Create => keys.add(names, Mode::IntentExclusive),
+            Op::Rmdir if directory => keys.add(holds(), Mode::Exclusive),
+            Op::Create => keys.add(names(), Mode::IntentExclusive),
             // One at a time changes what a name stands for: who has looked at it may rely on that.
-            Op::Unlink => keys.add(names, Mode::Exclusive),
+            Op::Unlink => keys.add(names(), Mode::Exclusive),
             Op::Rename => {
-                keys.add(names, Mode::Exclusive);
-                keys.add(holds, Mode::Exclusive);
+                keys.add(names(), Mode::Exclusive);
+                keys.add(holds(), Mode::Exclusive);
             }
             _ => {}
         }
