@@ -157,8 +157,8 @@ impl Table {
         }
         let slot = self.slot(waiter);
         let asker = Asker { ticket: waiter, party: &slot.asked().party, kin: &slot.kin };
-        let keys = slot.waiting.iter().flat_map(|waiting| &waiting.keys);
-        let holder = keys.into_iter().find_map(|(id, mode)| {
+        let mut keys = slot.waiting.iter().flat_map(|waiting| &waiting.keys);
+        let holder = keys.find_map(|(id, mode)| {
             let queue = &self.queues[*id];
             queue.holders_against(*mode).find(|holder| {
                 self.outstayed.contains(holder)
