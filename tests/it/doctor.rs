@@ -46,8 +46,7 @@ fn no_broker_is_no_fault_and_one_that_was_named_and_is_not_there_is() {
     let broker = named.of("broker");
     assert_eq!(broker["level"], "fail", "{broker}");
     assert!(broker["mend"].as_str().unwrap().contains("gate broker --host"), "{broker}");
-    world.unset_env("GATE_BROKER_HOST");
-    world.unset_env("GATE_BROKER_PORT");
+    world.find_broker_by_socket();
     let named = examine_all(&world, None);
     assert_eq!(named.of("broker")["level"], "ok");
     assert_eq!(named.of("state-dir")["level"], "warn", "the world's is open to others");

@@ -117,8 +117,7 @@ fn tokens_may_be_asked_for_on_this_machine_too() {
     let refusal = world.gate(["locks", "--token-file", "tokens"]).run().refusal();
     assert!(refusal.contains("0604"), "{refusal}");
     // The socket is its user's own.
-    world.unset_env("GATE_BROKER_HOST");
-    world.unset_env("GATE_BROKER_PORT");
+    world.find_broker_by_socket();
     world.gate(["locks"]).run().success();
 }
 

@@ -216,8 +216,7 @@ fn nonsense_is_refused_with_a_usage_error() {
 #[test]
 fn a_mount_without_a_broker_starts_one() {
     let mut world = World::bare();
-    world.unset_env("GATE_BROKER_HOST");
-    world.unset_env("GATE_BROKER_PORT");
+    world.find_broker_by_socket();
     let said = world.gate(["mount", "source", "view"]).run();
     assert_eq!(said.stderr.lines().filter(|line| line.contains("broker")).count(), 1, "{said}");
     said.success();

@@ -253,8 +253,7 @@ fn fill_up(world: &World) -> Reply {
 #[test]
 fn where_the_disk_of_broker_and_logs_is_full_calls_fail_and_go_on_when_there_is_room() {
     let mut world = World::bare();
-    world.unset_env("GATE_BROKER_HOST");
-    world.unset_env("GATE_BROKER_PORT");
+    world.find_broker_by_socket();
     world.lay_small_disk(&world.state(), "1m");
     let [source, view] = [world.source(), world.view()];
     let mount = ["mount", "--lease-ms", "1000"].map(OsStr::new);

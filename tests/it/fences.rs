@@ -51,9 +51,7 @@ fn n7_a_view_that_lost_its_lease_writes_nothing_through_what_it_held() {
 fn n7_a_stopped_view_writes_nothing_late_not_even_at_once() {
     let mut world = World::bare();
     world.start_broker([""; 0]);
-    // By the socket file: to the kernel its connection stands all the while.
-    world.unset_env("GATE_BROKER_HOST");
-    world.unset_env("GATE_BROKER_PORT");
+    world.find_broker_by_socket();
     let [source, view] = [world.source(), world.view()];
     world.mount(&source, &view, ["--lease-ms", "500"]);
     let second = super::spaces::second_view(&mut world, ["--lease-ms", "500"]);
@@ -78,9 +76,7 @@ fn n7_a_stopped_view_writes_nothing_late_not_even_at_once() {
 fn n7_a_view_that_was_stopped_while_it_kept_does_not_overwrite_what_others_wrote() {
     let mut world = World::bare();
     world.start_broker([""; 0]);
-    // By the socket file: to the kernel its connection stands all the while.
-    world.unset_env("GATE_BROKER_HOST");
-    world.unset_env("GATE_BROKER_PORT");
+    world.find_broker_by_socket();
     let [source, view] = [world.source(), world.view()];
     world.mount(&source, &view, ["--lease-ms", "500"]);
     let second = super::spaces::second_view(&mut world, [""; 0]);

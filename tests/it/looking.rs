@@ -171,8 +171,7 @@ fn views_at_names_that_are_no_text_are_found_by_commands() {
 #[test]
 fn a_broker_at_a_name_that_is_no_text_is_found_by_commands() {
     let mut world = World::bare();
-    world.unset_env("GATE_BROKER_HOST");
-    world.unset_env("GATE_BROKER_PORT");
+    world.find_broker_by_socket();
     let state = world.state().join(OsStr::from_bytes(b"n\xff\xfe"));
     let gate = |words: &[&str]| world.gate(words).env("GATE_STATE_DIR", &state).run().success();
     gate(&["mount", "source", "view"]);

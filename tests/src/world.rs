@@ -402,6 +402,13 @@ impl World {
         self.variables.insert(name, None);
     }
 
+    /// Lets all that follows come to the broker by its socket file, as where nothing is set: to the
+    /// kernel such a connection stands also while one end is stopped.
+    pub fn find_broker_by_socket(&mut self) {
+        self.unset_env("GATE_BROKER_HOST");
+        self.unset_env("GATE_BROKER_PORT");
+    }
+
     /// Unmounts a view whose server is dead.
     #[track_caller]
     pub fn bury(&mut self, point: &Path) {
