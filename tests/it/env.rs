@@ -132,6 +132,25 @@ fn gate_release_on_flush_ends_a_turn_at_flush() {
     }
 }
 
+/// fchmod(2) and its like are not told by which descriptor they come.
+#[test]
+fn who_gave_its_turn_back_at_flush_still_changes_what_it_has_open() {
+    let mut world = World::bare();
+    world.seed("f", "");
+    world.start_broker([""; 0]);
+    let [source, view] = [world.source(), world.view()];
+    world.mount(&source, &view, ["--release-on-flush"]);
+    let mut writer = world.actor(&view);
+    let fd = writer.open("w", "f");
+    let copy = writer.on("dup", fd, &[]).unwrap();
+    writer.ask(["close", &copy]).unwrap();
+    let mut other = world.actor(&view);
+    other.open("w", "f");
+    writer.on("fchmod", fd, &["604"]).unwrap();
+    let mode = std::fs::metadata(world.source().join("f")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o604);
+}
+
 #[test]
 fn gate_sudo_cmd_is_read() {
     let world = World::bare();

@@ -109,20 +109,3 @@ impl Identity {
         }
     }
 }
-
-/// Returns whether one of `users` is `process` or above it.
-pub(crate) fn uses_itself_or_above(process: Process, users: &[Process]) -> bool {
-    /// More generations than any real tree of processes has.
-    const GENERATIONS_MAX: usize = 256;
-    let mut pid = process.pid;
-    for _ in 0..GENERATIONS_MAX {
-        if users.iter().any(|user| user.pid == pid) {
-            return true;
-        }
-        match process::Stat::read(pid) {
-            Some(stat) if stat.parent != 0 => pid = stat.parent,
-            _ => return false,
-        }
-    }
-    false
-}

@@ -79,11 +79,6 @@ impl Handle {
         self.contended.load(Ordering::Relaxed) && !self.turn_ended.load(Ordering::Acquire)
     }
 
-    /// Returns the turn in which it was opened.
-    pub fn turn(&self) -> Turn {
-        self.turn
-    }
-
     /// Returns whether it was opened in a turn.
     pub fn has_turn(&self) -> bool {
         matches!(self.turn, Turn::Granted { .. })
@@ -225,7 +220,7 @@ impl Handles {
         won.then_some(owner)
     }
 
-    /// Returns the processes that have a file open.
+    /// Returns the handles of a file.
     pub fn of(&self, node: NodeId) -> Vec<Arc<Handle>> {
         lock(&self.users).get(&node).cloned().unwrap_or_default()
     }

@@ -4,21 +4,23 @@
 //! fsetxattr do not say that they do, so who has the file open, or is below somebody who has, is
 //! taken to.
 
+use std::cell::LazyCell;
 use std::ffi::{CStr, CString};
 use std::sync::Arc;
 
+use gate_api::process;
 use gate_core::lock::claim::Process;
 use gate_core::lock::want::Op;
 use gate_fuse::{Caller, Errno, NodeId, Reply, SetAttr};
 
 use super::View;
 use super::files::Named;
-use crate::asker::{Asker, uses_itself_or_above};
+use crate::asker::Asker;
 use crate::directory::SetXattr;
 use crate::guard::{Overwrite, Victim};
 use crate::handles::Handle;
 use crate::park::Anew;
-use crate::turn::{Round, Run, Turn};
+use crate::turn::{PROOF_PATIENCE, Round, Run, Turn};
 
 /// The attribute that tells which broker gates a view: each file answers to it, none has it in the
 /// view, even if it has in the source.
@@ -165,17 +167,25 @@ impl View {
 
     fn standing(&self, asker: &Asker, node: NodeId) -> Standing {
         let Some(process) = asker.process() else { return Standing::Stranger };
-        let mut handles = self.handles.of(node);
-        let is_its = |user: Process| uses_itself_or_above(process, &[user]);
-        handles.retain(|handle| handle.user.process.is_some_and(is_its));
+        let handles = self.handles.of(node);
+        if handles.is_empty() {
+            return Standing::Stranger;
+        }
+        let by = |pid| {
+            let is_its = move |user: Process| user.pid == pid;
+            handles.iter().filter(move |handle| handle.user.process.is_some_and(is_its))
+        };
         // N7: what was fenced gives no rights any more, nor what a lease ended that ran out.
-        let stands = |handle: &Handle| !handle.fence.is_shut() && self.stands(handle.turn());
-        match handles.iter().any(|handle| stands(handle)) {
-            true => Standing::User,
-            false if handles.iter().any(|handle| handle.user.process == Some(process)) => {
-                Standing::Fenced
-            }
-            false => Standing::Stranger,
+        let may_act = LazyCell::new(|| self.broker.may_act(PROOF_PATIENCE));
+        let stands =
+            |handle: &Arc<Handle>| !handle.fence.is_shut() && (!handle.has_turn() || *may_act);
+        let mut family = process::lineage(process.pid);
+        if family.any(|(pid, _)| by(pid).any(stands)) {
+            return Standing::User;
+        }
+        match by(process.pid).next() {
+            Some(_) => Standing::Fenced,
+            None => Standing::Stranger,
         }
     }
 }
