@@ -1,11 +1,14 @@
 //! Several views of one source: what is changed through one shows in the others.
 
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use gate_tests::World;
 use gate_tests::wait::{SOON, wait_until};
+use gate_tests::{Actor, World, kernel};
+use rustix::process::Signal;
 
 /// How many views one source has in a crowd.
 const CROWD: usize = 20;
@@ -188,4 +191,57 @@ fn twenty_views_of_one_source_agree_and_take_turns() {
     for actor in &mut actors {
         wait_until(SOON, "each view shows it", || actor.ask(["stat", "made"]).is_ok());
     }
+}
+
+/// N8: who copies a file goes by its size, and would cut off what was added.
+#[test]
+fn n8_who_opens_a_file_finds_all_of_it_however_late_the_kernel_hears_of_the_name() {
+    let (_world, mut reader) = answered_late(["open", "r", "f"]);
+    let fd = reader.opened();
+    assert_eq!(reader.on("fstat", fd, &[]), Ok("7".to_owned()));
+    assert_eq!(reader.read(fd, 99), Ok("one two".to_owned()));
+}
+
+#[test]
+fn what_the_kernel_hears_late_of_a_name_is_soon_mended() {
+    let (_world, mut looker) = answered_late(["stat", "f"]);
+    looker.answer().unwrap();
+    wait_until(SOON, "it shows", || looker.ask(["stat", "f"]) == Ok("7".to_owned()));
+}
+
+/// Lets somebody in another view ask for `f`, which has "one" in it, and have no processor to take the
+/// answer until " two" was added and the other view has heard of that.
+fn answered_late<const N: usize>(words: [&str; N]) -> (World, Actor) {
+    let mut world = World::new();
+    for name in ["f", "known", "seen"] {
+        world.seed(name, "one");
+    }
+    let other = more_views(&mut world, 1).remove(0);
+    // What has changed of late the kernel is told to ask for again and again.
+    let changed = fs::metadata(world.source().join("seen")).unwrap().modified().unwrap();
+    let is_old = || changed.elapsed().is_ok_and(|age| age > Duration::from_secs(3));
+    wait_until(SOON, "the files are old", is_old);
+    let mut writer = world.actor(&world.view());
+    let mut asker = world.actor_by(["taskset", "-c", "0"].map(OsString::from), &other);
+    asker.open("r", "known");
+    let size = |name: &str| fs::metadata(other.join(name)).unwrap().size();
+    assert_eq!(size("seen"), 3);
+    let server = world.server_of(&other);
+    server.stop();
+    asker.tell(words);
+    let asks = |pid| !kernel::is_in_call(pid, libc::SYS_read) && !kernel::is_runnable(pid);
+    wait_until(SOON, "it asks for the name", || asks(asker.pid()));
+    let script = "ulimit -t 5; echo on; while :; do :; done";
+    let hog = ["-f", "1", "taskset", "-c", "0", "sh", "-c", script];
+    let hog = world.command("chrt".as_ref()).args(hog).start();
+    wait_until(SOON, "the processor is taken", || hog.so_far() == "on\n");
+    server.signal(Signal::CONT);
+    wait_until(SOON, "it was answered", || kernel::is_runnable(asker.pid()));
+    for name in ["f", "seen"] {
+        writer.ask(["append", name, " two"]).unwrap();
+    }
+    wait_until(SOON, "the other view has heard of it", || size("seen") == 7);
+    hog.signal(Signal::KILL);
+    let _ = hog.finish(SOON);
+    (world, asker)
 }

@@ -150,6 +150,13 @@ pub fn is_dead(pid: i32) -> bool {
         .unwrap_or(true)
 }
 
+/// Tells whether the process runs, or would if there were a processor for it.
+#[must_use]
+pub fn is_runnable(pid: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('R'))
+}
+
 /// Tells whether the process is stopped by a signal.
 #[must_use]
 pub fn is_stopped(pid: i32) -> bool {

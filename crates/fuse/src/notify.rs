@@ -43,7 +43,10 @@ impl Notifier {
 
     /// Drops attributes, and maybe content, of a node. With content the kernel takes page locks
     /// that a READ or WRITE in progress may hold: not from a thread that has yet to answer one.
-    pub fn inval_inode(&self, node: NodeId, stale: Stale) -> Result<(), Errno> {
+    ///
+    /// Returns whether the kernel knows the node, as far as it was waited for, which is for attributes
+    /// alone. If not, answers that bring it may be on their way, and are believed.
+    pub fn inval_inode(&self, node: NodeId, stale: Stale) -> Result<bool, Errno> {
         // A length of 0 means: to the end. A negative offset means: no content.
         let (offset, length) = match stale {
             Stale::Attributes => (-1, 0),
@@ -52,9 +55,9 @@ impl Notifier {
         };
         let message = abi::InvalInodeOut { node: node.0, offset, length };
         match stale {
-            Stale::Attributes => self.send(notify::INVAL_INODE, message.as_bytes(), &[]),
+            Stale::Attributes => self.tell(notify::INVAL_INODE, message.as_bytes(), &[]),
             Stale::Everything | Stale::Range { .. } => {
-                self.drop_apart(notify::INVAL_INODE, message.as_bytes(), &[])
+                self.drop_apart(notify::INVAL_INODE, message.as_bytes(), &[]).map(|()| true)
             }
         }
     }
@@ -93,20 +96,25 @@ impl Notifier {
     fn drop_apart(&self, code: i32, message: &[u8], more: &[u8]) -> Result<(), Errno> {
         let Some(names) = &self.names else { return self.send(code, message, more) };
         let Some(names) = names.upgrade() else { return Ok(()) };
-        told(names.tell(code, [message, more].concat()))
+        is_known(names.tell(code, [message, more].concat())).map(drop)
     }
 
     fn send(&self, code: i32, message: &[u8], more: &[u8]) -> Result<(), Errno> {
-        let Some(channel) = self.channel.upgrade() else { return Ok(()) };
-        told(channel.send(0, code, message, more))
+        self.tell(code, message, more).map(drop)
+    }
+
+    fn tell(&self, code: i32, message: &[u8], more: &[u8]) -> Result<bool, Errno> {
+        let Some(channel) = self.channel.upgrade() else { return Ok(false) };
+        is_known(channel.send(0, code, message, more))
     }
 }
 
 /// What the kernel does not know, and a mount that has ended, need not be told of.
-fn told(outcome: Result<(), Errno>) -> Result<(), Errno> {
+fn is_known(outcome: Result<(), Errno>) -> Result<bool, Errno> {
     match outcome {
-        Err(Errno::NOENT | Errno::NODEV) => Ok(()),
-        outcome => outcome,
+        Ok(()) => Ok(true),
+        Err(Errno::NOENT | Errno::NODEV) => Ok(false),
+        Err(errno) => Err(errno),
     }
 }
 

@@ -91,7 +91,9 @@ impl View {
                 let is_only_read = self.handles.is_open(node) && !self.handles.is_written(node);
                 match self.directory.was_told(node, &attr) || !self.directory.has_news(node) {
                     true => self.doubt(node, look),
-                    false if is_only_read => self.declare_stale(node, Stale::Everything),
+                    false if is_only_read => {
+                        self.declare_stale(node, Stale::Everything);
+                    }
                     false => self.declare_changed(node),
                 }
             }
@@ -106,15 +108,16 @@ impl View {
 
     /// Names may have changed within one tick of the clock by which the kernel judges a listing.
     fn pass_on_directory(&self, node: NodeId, look: Look) {
-        match self.directory.has_news(node) {
-            true => self.declare_stale(node, Stale::Everything),
-            false => self.doubt(node, look),
+        if self.directory.has_news(node) {
+            self.declare_stale(node, Stale::Everything);
+        } else {
+            self.doubt(node, look);
         }
     }
 
     /// The kernel was told what is so; but it may have heard something older as well, and go by that.
     fn doubt(&self, node: NodeId, look: Look) {
-        if look == Look::Second && self.directory.distrust(node) {
+        if look == Look::Second && self.directory.is_doubtful(node) {
             self.declare_stale(node, Stale::Attributes);
         }
     }

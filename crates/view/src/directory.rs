@@ -205,16 +205,41 @@ impl Directory {
         }
     }
 
-    /// Notes that the kernel is told to ask for a node's attributes, which are these; returns whether
-    /// it was not before.
-    pub fn ask(&self, node: NodeId, attr: &Attr) -> bool {
-        self.nodes.get(node).is_ok_and(|node| node.ask(attr))
+    /// Notes that the kernel was told to ask for a node's attributes, which were these.
+    pub fn asked(&self, node: NodeId, attr: &Attr) {
+        if let Ok(node) = self.nodes.get(node) {
+            node.ask(attr);
+        }
+    }
+
+    /// Whether the kernel goes by these attributes of a node, or asks for them.
+    ///
+    /// That it was told them is not enough as long as an older answer may come before that one.
+    pub fn is_sure(&self, node: NodeId, attr: &Attr) -> bool {
+        self.nodes.get(node).is_ok_and(|node| node.is_sure(attr, SystemTime::now()))
+    }
+
+    /// Notes that the kernel trusts what it hears of a node for long.
+    pub fn trust(&self, node: NodeId) {
+        if let Ok(node) = self.nodes.get(node) {
+            node.trust();
+        }
     }
 
     /// Notes that the kernel asks for a node's attributes next; returns whether it would not have
     /// for long.
     pub fn distrust(&self, node: NodeId) -> bool {
         self.nodes.get(node).is_ok_and(|node| node.distrust())
+    }
+
+    /// Whether the kernel may have heard something older of a node after it was told what is so, and
+    /// trust that.
+    pub fn is_doubtful(&self, node: NodeId) -> bool {
+        let is_new = |node: &Node| {
+            let stat = stat(&node.descriptor);
+            !stat.is_ok_and(|stat| node.was_asked(&attributes::attr_of(&stat)))
+        };
+        self.nodes.get(node).is_ok_and(|node| node.trusts() && is_new(&node))
     }
 
     /// Whether a node has no name any more, anywhere.

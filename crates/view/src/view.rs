@@ -192,13 +192,13 @@ impl View {
     /// changed it within the time for which the kernel trusts what it was told.
     fn refresh(&self, node: NodeId) -> Result<Review, Errno> {
         let review = self.directory.review(node)?;
-        if !self.directory.was_told(node, &review.attr) {
+        if review.size_is_unsure {
             self.declare_changed(node);
         }
         Ok(review)
     }
 
-    /// Lets the kernel ask anew for a node's attributes if it was told others.
+    /// Lets the kernel ask anew for a node's attributes if it may go by others.
     ///
     /// Once for each change: the kernel drops an answer that is on its way when it is told to ask
     /// anew, and who copies a file right after the open would go by the size of before.
@@ -207,33 +207,33 @@ impl View {
         let _one_by_one = self.news.lock().unwrap_or_else(PoisonError::into_inner);
         // As it is by now: somebody may have told of something newer than was seen before.
         let Ok(attr) = self.directory.getattr(node) else { return };
-        if self.directory.was_told(node, &attr) || !self.directory.ask(node, &attr) {
+        if self.directory.is_sure(node, &attr) || !self.declare_stale(node, Stale::Attributes) {
             return;
         }
-        self.declare_stale(node, Stale::Attributes);
         // It is what the kernel will hear when it asks, or something newer. But who has it open may
         // have it mapped: the thread that listens sees to that, and has yet to find the change.
+        self.directory.asked(node, &attr);
         if !self.handles.is_open(node) {
             self.directory.expect(node, &attr);
         }
     }
 
-    /// Lets the kernel ask anew for attributes that have changed without its knowledge: others may
-    /// have written before somebody got an advisory lock, say.
-    pub fn refresh_changed(&self, node: NodeId) {
-        if self.directory.has_news(node) {
-            self.declare_stale(node, Stale::Attributes);
-        }
-    }
-
-    pub fn declare_stale(&self, node: NodeId, stale: Stale) {
+    /// Declares something of a node stale, and returns whether the kernel knows the node. Who walks
+    /// to it for the first time may have an answer on the way, and will go by that.
+    pub fn declare_stale(&self, node: NodeId, stale: Stale) -> bool {
         if !self.directory.has_face(node) {
-            return;
+            return false;
         }
-        self.directory.distrust(node);
-        if let Err(errno) = self.notifier().inval_inode(node, stale) {
+        // Before: what the kernel is told from then on it may trust.
+        let trusted = self.directory.distrust(node);
+        let declared = self.notifier().inval_inode(node, stale).unwrap_or_else(|errno| {
             tracing::warn!(%errno, ?node, ?stale, "what is stale could not be declared so");
+            false
+        });
+        if trusted && !declared {
+            self.directory.trust(node);
         }
+        declared
     }
 
     fn entry(&self, found: &Found) -> Entry {

@@ -301,7 +301,7 @@ impl Holder {
                 self.has.set(wanted.bytes, wanted.kind);
                 if wanted.kind.is_some() {
                     // What others wrote while they had the lock is what it is taken for.
-                    view.refresh_changed(wanted.handle.node);
+                    view.declare_changed(wanted.handle.node);
                 }
             }
             // A conversion begins with the loss of what there was.

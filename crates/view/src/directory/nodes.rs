@@ -357,15 +357,26 @@ impl Node {
         self.told.store(digest(attr), Ordering::Relaxed);
     }
 
-    /// Notes that the kernel is told to ask for these; returns whether it was not before.
-    pub fn ask(&self, attr: &Attr) -> bool {
-        let asked = digest(attr);
-        self.asked.swap(asked, Ordering::Relaxed) != asked
+    /// Notes that the kernel was told to ask, for these.
+    pub fn ask(&self, attr: &Attr) {
+        self.asked.store(digest(attr), Ordering::Relaxed);
+    }
+
+    pub fn is_sure(&self, attr: &Attr, now: SystemTime) -> bool {
+        self.was_asked(attr) || (self.was_told(attr) && !is_fresh(attr, now))
+    }
+
+    pub fn was_asked(&self, attr: &Attr) -> bool {
+        self.asked.load(Ordering::Relaxed) == digest(attr)
     }
 
     /// Notes that the kernel goes by what it is told for long.
     pub fn trust(&self) {
         self.trusts.store(true, Ordering::Relaxed);
+    }
+
+    pub fn trusts(&self) -> bool {
+        self.trusts.load(Ordering::Relaxed)
     }
 
     /// Notes that it does no longer; returns whether it did.
@@ -473,13 +484,18 @@ mod tests {
     }
 
     #[test]
-    fn the_kernel_is_told_to_ask_once_for_each_change() {
+    fn what_changed_of_late_the_kernel_is_told_to_ask_for_once_whatever_it_was_told() {
+        let attr = Attr { ctime: 1_000, ..Attr::default() };
+        let other = Attr { size: 4, ..attr };
+        let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
         let node = node_of_nothing();
-        let [one, other] = [3, 4].map(|size| Attr { size, ..Attr::default() });
-        assert_eq!(
-            [one, one, other, other].map(|attr| node.ask(&attr)),
-            [true, false, true, false]
-        );
+        let is_sure = |attr, now| node.is_sure(attr, at(now));
+        assert!(!is_sure(&attr, 1_000) && !is_sure(&attr, 2_000));
+        node.tell(&attr);
+        assert!(!is_sure(&attr, 1_000), "an older answer may be on its way");
+        assert!(is_sure(&attr, 2_000) && !is_sure(&other, 2_000));
+        node.ask(&other);
+        assert!(is_sure(&other, 1_000) && !is_sure(&attr, 1_000));
         assert!(!node.was_told(&other), "it has not asked yet");
     }
 

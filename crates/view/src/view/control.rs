@@ -7,7 +7,7 @@
 //! nobody would issue the call again.
 
 use gate_core::lock::want::Op;
-use gate_fuse::{Caller, Errno, HandleId, NodeId, Reply};
+use gate_fuse::{Caller, Errno, HandleId, NodeId, Reply, Stale};
 
 use super::View;
 use crate::directory::Control;
@@ -38,7 +38,7 @@ impl View {
         let done =
             in_use.and_then(|_in_use| self.directory.control(node, &caller, (control, input)));
         if control.changes() {
-            self.refresh_changed(node);
+            self.declare_changed(node);
         }
         answer(done, reply);
     }
@@ -53,7 +53,7 @@ impl View {
         let run = move |view: &View, reply: Reply, turn: Turn, _: Round| {
             let changed = view.directory.control(node, &caller, (control, &input));
             view.end_turn(turn, None);
-            view.refresh_changed(node);
+            view.declare_stale(node, Stale::Attributes);
             answer(changed, reply);
         };
         let Some(want) = self.want(Op::Chmod, vec![self.place_of_node(node)]) else {
