@@ -20,11 +20,23 @@ fn agents_in_private_views_and_a_human_refactor_a_crate_and_lose_nothing() {
         HUMAN => [HUMANS_DEEDS.as_slice(), &["build"]].concat(),
         _ => [AGENTS_DEEDS.as_slice(), &["rewrite", "rewrite", "build"]].concat(),
     });
-    story.start_all(scaled(80, 1500));
-    let said = story.finish(LONG * 10);
+    let said = story.work(80);
     story.assert_all_was_done(&said);
     story.assert_nothing_is_lost();
     build_anew(&story.world, &story.world.source());
+    story.end(Vec::new());
+}
+
+/// What root may and an ordinary user may not is no part of it.
+#[test]
+fn an_ordinary_user_and_her_agents_in_private_views_lose_nothing() {
+    let mut story = Story::of_ordinary_user(|name| match name {
+        HUMAN => HUMANS_DEEDS.into(),
+        _ => [AGENTS_DEEDS.as_slice(), &["rewrite", "rewrite"]].concat(),
+    });
+    let said = story.work(40);
+    story.assert_all_was_done(&said);
+    story.assert_nothing_is_lost();
     story.end(Vec::new());
 }
 
@@ -89,8 +101,8 @@ fn n7_an_agent_that_was_suspended_wakes_up_fenced_and_hurts_nobody() {
 #[test]
 fn upgrades_are_noticed_by_nobody() {
     let mut story = Story::new(&[], |name| match name {
-        HUMAN => HUMANS_DEEDS.into(),
-        _ => [AGENTS_DEEDS.as_slice(), &["rewrite", "rewrite"]].concat(),
+        HUMAN => [HUMANS_DEEDS.as_slice(), &["build"]].concat(),
+        _ => [AGENTS_DEEDS.as_slice(), &["rewrite", "rewrite", "build"]].concat(),
     });
     story.start_all(ENDLESS);
     story.await_deeds(all(), 1);
@@ -165,5 +177,8 @@ fn repair(story: &Story) {
 /// What is done where things are killed. Who is killed between emptying a file and writing it has
 /// destroyed what it had seen, as on a bare directory; so nobody rewrites.
 fn deeds(name: &str) -> Vec<&'static str> {
-    if name == HUMAN { HUMANS_DEEDS.into() } else { AGENTS_DEEDS.into() }
+    match name {
+        HUMAN => [HUMANS_DEEDS.as_slice(), &["build"]].concat(),
+        _ => AGENTS_DEEDS.into(),
+    }
 }

@@ -28,5 +28,11 @@ pub use world::World;
 /// How much larger the counts of a test are in the long tier (`cargo xtask soak`).
 #[must_use]
 pub fn scaled(usual: usize, soak: usize) -> usize {
-    if std::env::var_os("GATE_SOAK").is_some() { soak } else { usual }
+    if is_soak() { soak } else { usual }
+}
+
+/// Tells whether this is the long tier.
+#[must_use]
+pub fn is_soak() -> bool {
+    std::env::var_os("GATE_SOAK").is_some()
 }

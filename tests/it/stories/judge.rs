@@ -9,34 +9,27 @@ use serde_json::Value;
 use super::play::{Story, all};
 
 impl Story {
-    /// Asserts that each edit that was done is found: in the tree, in what was committed, or among
-    /// what the guard has kept.
+    /// Asserts that each edit that was done is found: in the tree, or among what the guard has kept.
+    /// That it was committed does not make up for it.
     pub fn assert_nothing_is_lost(&self) {
         let source = self.world.source();
-        let in_tree = marks(&source.join("src"));
-        let history = self.world.script(&source, "git log -p --all").run().success();
-        let committed: BTreeSet<String> = words(&history).collect();
-        let mut found = [0; 3];
-        let mut kept = BTreeMap::new();
+        let tree = self.world.script(&source, "cat $(find src -type f)").run().success();
+        let in_tree: BTreeSet<String> = words(&tree).collect();
+        let mut in_store = BTreeMap::new();
+        let mut kept = 0;
         let mut lost = Vec::new();
-        for (mark, file) in self.edits() {
-            let mut is_kept = || {
-                let known = kept.entry(file.clone()).or_insert_with(|| self.kept_of(&file));
-                known.contains(&mark)
-            };
-            let place = match () {
-                () if in_tree.contains(&mark) => 0,
-                () if committed.contains(&mark) => 1,
-                () if is_kept() => 2,
-                () => {
-                    lost.push(self.told_of(&mark, &file));
-                    continue;
-                }
-            };
-            found[place] += 1;
+        let edits = self.edits();
+        for (mark, file) in &edits {
+            if in_tree.contains(mark) {
+                continue;
+            }
+            let known = in_store.entry(file).or_insert_with(|| self.kept_of(file));
+            match known.contains(mark) {
+                true => kept += 1,
+                false => lost.push(self.told_of(mark, file)),
+            }
         }
-        let [tree, history, kept] = found;
-        println!("edits: in the tree {tree}, else committed {history}, else kept {kept}");
+        println!("edits: {}, of them kept: {kept}", edits.len());
         assert!(lost.is_empty(), "{} lost:\n{}", lost.len(), lost.join("\n"));
         self.world.script(&source, "git fsck --strict --no-progress").run().success();
     }
@@ -64,13 +57,24 @@ impl Story {
         }
     }
 
-    /// Asserts that everything that was tried was done.
+    /// Asserts that everything that was tried was done, if not at once, and each deed by somebody.
     pub fn assert_all_was_done(&self, said: &BTreeMap<&'static str, String>) {
+        let mut undone = BTreeSet::new();
+        let mut done = BTreeSet::new();
         for name in all() {
             let record = self.record_of(name);
-            let wrong: Vec<_> = record.lines().filter(|line| line.starts_with("failed")).collect();
+            let of = |what: &str| -> Vec<&str> {
+                record.lines().filter_map(|line| line.strip_prefix(what)).collect()
+            };
+            let [wrong, did, put_off] = ["failed ", "done ", "put off "].map(of);
+            println!("{name}: done {}, put off {}", did.len(), put_off.len());
             assert!(wrong.is_empty(), "{name}: {wrong:?}\n{}", said[name]);
+            assert!(did.len() > 2 * put_off.len(), "{name}: {record}");
+            undone.extend((self.deeds)(name));
+            done.extend(did.iter().filter_map(|line| Some(line.split(' ').next()?.to_owned())));
         }
+        undone.retain(|deed| !done.contains(*deed));
+        assert!(undone.is_empty(), "nobody did: {undone:?}");
     }
 
     /// Returns the mark of each edit that was done, and the file that it was done to.

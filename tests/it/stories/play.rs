@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use gate_tests::dice::{Dice, seed};
 use gate_tests::run::Running;
-use gate_tests::wait::{SOON, wait_until};
-use gate_tests::{Actor, World, kernel};
+use gate_tests::wait::{SOON, try_wait_for, wait_until};
+use gate_tests::{Actor, World, is_soak, kernel};
 use jiff::Timestamp;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
@@ -52,7 +52,7 @@ pub struct Story {
     pub dice: Dice,
     bare: File,
     workers: BTreeMap<&'static str, Running>,
-    deeds: fn(&str) -> Vec<&'static str>,
+    pub deeds: fn(&str) -> Vec<&'static str>,
     runs: usize,
 }
 
@@ -60,11 +60,25 @@ impl Story {
     /// Makes the crate, gates it in place, and lets a daemon decide.
     pub fn new(daemon: &[&str], deeds: fn(&str) -> Vec<&'static str>) -> Story {
         assert!(rustix::process::geteuid().is_root(), "needs root: run `cargo xtask test`");
-        let mut world = World::apart();
+        Story::begin(World::apart(), "cargo build -q --offline", daemon, deeds)
+    }
+
+    /// As [`Story::new`], of an ordinary user, who has nothing to build with.
+    pub fn of_ordinary_user(deeds: fn(&str) -> Vec<&'static str>) -> Story {
+        Story::begin(World::apart_of_ordinary_user(), "true", &[], deeds)
+    }
+
+    fn begin(
+        mut world: World,
+        build: &str,
+        daemon: &[&str],
+        deeds: fn(&str) -> Vec<&'static str>,
+    ) -> Story {
         world.find_broker_by_socket();
         fs::create_dir(record(&world)).unwrap();
+        world.hand_over(&record(&world));
         fs::write(script(&world), include_str!("worker.sh")).unwrap();
-        make_crate(&world);
+        make_crate(&world, build);
         let bare = File::open(world.source()).unwrap();
         let dice = Dice::new(seed());
         let workers = BTreeMap::new();
@@ -224,10 +238,26 @@ impl Story {
         (cursor.to_owned(), at.parse().unwrap())
     }
 
+    /// Lets all work for so many rounds, or for five minutes in the long tier; returns what they said.
+    pub fn work(&mut self, rounds: usize) -> BTreeMap<&'static str, String> {
+        if !is_soak() {
+            self.start_all(rounds);
+            return self.finish(LONG * 10);
+        }
+        self.start_all(ENDLESS);
+        let _ = try_wait_for(LONG * 5, || None::<()>);
+        self.stop()
+    }
+
     /// Waits until all have done their rounds, and returns what they said.
-    pub fn finish(&mut self, within: Duration) -> BTreeMap<&'static str, String> {
+    fn finish(&mut self, within: Duration) -> BTreeMap<&'static str, String> {
         let workers = std::mem::take(&mut self.workers).into_iter();
-        workers.map(|(name, worker)| (name, worker.finish(within).stderr)).collect()
+        let said = workers.map(|(name, worker)| {
+            let outcome = worker.finish(within);
+            assert_eq!(outcome.code, Some(0), "{name}: {outcome}");
+            (name, outcome.stderr)
+        });
+        said.collect()
     }
 
     /// Lets all end what they are at.
@@ -269,7 +299,7 @@ fn script(world: &World) -> PathBuf {
 }
 
 /// Parts that everybody changes on their own, and calls that have to be changed all at once.
-fn make_crate(world: &World) {
+fn make_crate(world: &World, build: &str) {
     world.seed(".gitignore", "target\n");
     let manifest = "[package]\nname = \"tale\"\nversion = \"0.1.0\"\nedition = \"2024\"\n";
     world.seed("Cargo.toml", manifest);
@@ -289,10 +319,12 @@ fn make_crate(world: &World) {
         let call = format!("pub fn call() -> u32 {{\n    super::c00::step_0({n})\n}}\n");
         world.seed(&format!("src/calls/c{n:02}.rs"), &call);
     }
-    let script = "git init -q -b main . && git config user.name story
+    let script = format!(
+        "git init -q -b main . && git config user.name story
         git config user.email story@example.org && git config gc.autoDetach false
-        cargo build -q --offline && git add . && git commit -q -m first";
-    world.script(&world.source(), script).run().success();
+        {build} && git add . && git commit -q -m first"
+    );
+    world.script(&world.source(), &script).run().success();
 }
 
 /// Builds a crate from nothing. What cannot be built is shown.

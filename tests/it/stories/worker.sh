@@ -2,7 +2,8 @@
 #
 # worker.sh DIR RECORD GATE NAME RUN SEED ROUNDS DEED…
 #
-# What was done is written down, where no view reaches, once it was done; what failed, too.
+# What was done is written down, where no view reaches, once it was done; what failed, too, and what
+# was put off: nobody was hurt, and it is done another time.
 set -u
 dir=$1 record=$2/$4 stop=$2/stop gate=$3 name=$4 run=$5 RANDOM=$6 rounds=$7
 shift 7
@@ -37,7 +38,7 @@ commit() {
     local said
     said=$(git commit -q -a -m "$mark" 2>&1) && return
     local fine='index.lock|cannot lock ref|nothing to commit|no changes added|nothing added'
-    grep -qE "$fine|short read|current working directory|run in a work tree" <<< "$said" && return
+    grep -qE "$fine|short read|current working directory|run in a work tree" <<< "$said" && exit 75
     echo "$said" >&2
     return 1
 }
@@ -54,8 +55,9 @@ for ((n = 1; n <= rounds; n++)); do
     code=$?
     echo -n "$said" >&2
     # Who has one file open and wants another may be told of a circle.
-    [[ $code = 0 || $said != *[Dd]eadlock* ]] || continue
+    [[ $code = 0 || $said != *[Dd]eadlock* ]] || code=circle
     case $code:$deed in
+        circle:* | 75:commit) echo "put off $deed" ;;
         0:rename_held | 0:commit | 0:build) echo "done $deed" ;;
         0:*) echo "done $deed $mark $file" ;;
         *:rename_held) echo "failed $deed" ${said//$'\n'/ } ;;
