@@ -112,6 +112,8 @@ pub struct Review {
     pub content_holds: bool,
     /// Whether the kernel may take it for longer or shorter than it is, whatever it was told.
     pub size_is_unsure: bool,
+    /// Whether the kernel is yet to be told to ask for its attributes.
+    pub is_news: bool,
 }
 
 impl Directory {
@@ -260,7 +262,8 @@ impl Directory {
         let attr = attributes::attr_of(&stat(&node.descriptor)?);
         let now = SystemTime::now();
         let size_is_unsure = nodes::is_fresh(&attr, now) || !node.was_told(&attr);
-        Ok(Review { attr, content_holds: node.see(&attr, now), size_is_unsure })
+        let is_news = !node.is_sure(&attr, now);
+        Ok(Review { attr, content_holds: node.see(&attr, now), size_is_unsure, is_news })
     }
 
     /// Whether the kernel knows more of a node than its number, as it does of all but the root: it

@@ -192,7 +192,7 @@ impl View {
     /// changed it within the time for which the kernel trusts what it was told.
     fn refresh(&self, node: NodeId) -> Result<Review, Errno> {
         let review = self.directory.review(node)?;
-        if review.size_is_unsure {
+        if review.is_news {
             self.declare_changed(node);
         }
         Ok(review)
