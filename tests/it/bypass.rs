@@ -134,6 +134,55 @@ fn who_was_there_before_the_view_is_named_until_it_has_left() {
     }
 }
 
+/// Between the look for such and the mount: there the command says where else the directory is seen,
+/// to somebody who does not listen yet.
+#[test]
+fn who_comes_in_just_before_the_view_is_named_once_it_is_there() {
+    assert!(rustix::process::geteuid().is_root(), "needs root: run `cargo xtask test`");
+    let world = with_broker();
+    let source = world.source();
+    world.script(world.home(), "mount --bind source view").run().success();
+    let script = "import os, subprocess, sys
+hear, say = os.pipe()
+os.set_blocking(say, False)
+try:
+    while True:
+        os.write(say, b'.')
+except BlockingIOError:
+    os.set_blocking(say, True)
+gate = subprocess.Popen([sys.argv[1], 'mount', '--foreground', 'source'], stderr=say)
+os.close(say)
+print(gate.pid, flush=True)
+sys.stdin.readline()
+while said := os.read(hear, 65536):
+    os.write(1, said.strip(b'.'))
+sys.exit(gate.wait())";
+    let mount = world.python(world.home(), script).args([world.program("gate")]);
+    let mut mount = mount.start_with_input();
+    let input = mount.stdin();
+    wait_until(SOON, "it says where else the directory is seen", || {
+        let pid = mount.so_far().trim().parse();
+        pid.is_ok_and(|pid| kernel::is_in_call(pid, libc::SYS_write))
+    });
+    assert!(kernel::mounts_below(&source).is_empty());
+    let mut shell = world.script(&source, "read -r line").start_with_input();
+    let stays = shell.stdin();
+    wait_until(SOON, "the shell is there", || kernel::uses(shell.pid(), &source));
+    drop(input);
+    wait_until(SOON, "the view is there", || mount.so_far().contains("view ready"));
+    let said = mount.so_far();
+    let told =
+        said.lines().find(|line| line.contains("came in")).unwrap_or_else(|| panic!("{said}"));
+    assert!(told.contains(&format!("(process {}: working directory", shell.pid())), "{told}");
+    assert!(told.contains("`gate status`"), "{told}");
+    assert_eq!(way(&world, "bare-use").unwrap()["users"][0]["pid"], shell.pid());
+    drop(stays);
+    let _ = shell.finish(SOON);
+    world.gate(["umount", "source"]).run().success();
+    mount.finish(SOON).success();
+    world.script(world.home(), "umount view").run().success();
+}
+
 /// It has left what the threads of its process share.
 #[test]
 fn what_one_thread_has_alone_is_named_too() {

@@ -212,11 +212,13 @@ impl Args {
             output::say_line(format_args!("{notice}"));
         }
         let (site, state_dir) = (plan.site.clone(), plan.state_dir.clone());
-        if site.is_in_place() && matches!(plan.berth, Berth::Free) {
-            past::check(&site, self.insistence())?;
-        }
+        let covers = site.is_in_place() && matches!(plan.berth, Berth::Free);
+        let known = covers.then(|| past::check(&site, self.insistence())).transpose()?;
         let ready = self.mount(reached, &attachment, plan)?;
         drop(reservation);
+        if let Some(known) = known {
+            past::tell_of_latecomers(&site, &known);
+        }
         site.unmount_on(signals);
         self.tell_ready(&site, &state_dir)?;
         match ready.serve() {

@@ -12,8 +12,8 @@ use crate::output;
 use crate::processes::{self, User};
 
 /// Refuses to mount past who works in the directory already, unless that is insisted on; says who it
-/// is then, and where else the directory is seen.
-pub fn check(site: &Site, insistence: Insistence) -> Result<(), Failure> {
+/// is then, and where else the directory is seen. Returns who it is.
+pub fn check(site: &Site, insistence: Insistence) -> Result<Vec<User>, Failure> {
     let tables = Tables::read();
     let bare = Bare::of(tables.own(), &site.source);
     let users = users_of(&bare, &tables);
@@ -37,7 +37,24 @@ pub fn check(site: &Site, insistence: Insistence) -> Result<(), Failure> {
             "turns are taken at {source}, and not where else it is seen: {ways}"
         ));
     }
-    Ok(())
+    Ok(users)
+}
+
+/// Says who came into the directory after that look and before the view lay over it.
+///
+/// The view stays: others may work in it by now, and who came may leave in a moment.
+pub fn tell_of_latecomers(site: &Site, known: &[User]) {
+    let tables = Tables::read();
+    let mut users = users_of(&Bare::of(tables.own(), &site.source), &tables);
+    users.retain(|user| known.iter().all(|known| known.pid != user.pid));
+    if !users.is_empty() {
+        output::say_line(format_args!(
+            "these came in before the view was there, and take no turns until they have left {}; \
+             `gate status` tells until then: {}",
+            site.source.display(),
+            processes::named(&users)
+        ));
+    }
 }
 
 fn users_of(bare: &Bare, tables: &Tables) -> Vec<User> {
