@@ -20,8 +20,9 @@ pub fn all(bypasses: &Bypasses) -> Vec<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bypass::{Access, Bypass};
+    use crate::bypass::{Access, Bypass, Namespace};
     use crate::cli::doctor::Level;
+    use crate::processes::{Use, User};
 
     #[test]
     fn each_way_is_told_with_what_closes_it_and_what_nothing_closes_is_no_fault() {
@@ -31,12 +32,24 @@ mod tests {
             mount: mount.into(),
             open_to: Access::Group(7),
         };
+        let user = |pid, command: &str, has| User {
+            pid,
+            command: command.into(),
+            has,
+            path: format!("/d/s/{pid}").into(),
+        };
+        let namespace =
+            Namespace { namespace: 9, pid: 8, command: "make".into(), path: "/d/s".into() };
         let ways = vec![
             Bypass::BarePath { open_to: Access::Everybody },
             other("/bind", "/d/s", "/bind"),
             other("/bind/s", "/d/s", "/bind"),
             other("/e/s", "/d/s", "/"),
             other("/d/x", "/d/s/x", "/d"),
+            Bypass::BareUse {
+                users: vec![user(5, "vim", Use::OpenFile), user(6, "sh", Use::Mapping)],
+            },
+            Bypass::OtherNamespace { namespaces: vec![namespace] },
             Bypass::Privileged { users: vec![0, 7] },
         ];
         let findings = all(&Bypasses { source: "/d/s".into(), ways });
@@ -69,6 +82,17 @@ mod tests {
                 Level::Warn,
                 "/d/s/x is mounted bare at /d/x, open to group 7",
                 Some("keep it in a directory that is open to root alone"),
+            ),
+            (
+                Level::Warn,
+                "in use past the view: vim (process 5: open file /d/s/5), \
+                 sh (process 6: mapped file /d/s/6)",
+                Some("let them end, or leave the directory and close their files"),
+            ),
+            (
+                Level::Warn,
+                "bare among other mounts, at /d/s of make (process 8)",
+                Some("let them end, and start them again where they see the view"),
             ),
             (Level::Ok, "root and user 7 could unmount the view, or look into its server", None),
         ];
