@@ -147,27 +147,39 @@ fn a_file_that_is_made_to_read_and_write_is_readable() {
 /// It said yes and did nothing. A file system that tells what it is asked lies below the view.
 #[test]
 fn fsync_reaches_the_source() {
-    let mut world = World::bare();
-    world.start_broker([""; 0]);
-    let [source, below, view] = [world.source(), world.home().join("below"), world.view()];
-    fs::create_dir(&below).unwrap();
-    let run = world.command("bindfs".as_ref()).args(["-d".as_ref(), source.as_os_str()]);
-    let bindfs = run.args([&below]).start();
-    wait_until(SOON, "the lower file system is there", || {
-        kernel::mounts_below(&below).iter().any(kernel::Mount::is_fuse)
-    });
-    world.mount(&below, &view, [""; 0]);
-    let mut actor = world.actor(&view);
-    let fd = actor.open("w+", "f");
-    actor.write(fd, "text").unwrap();
-    assert!(!bindfs.so_far().contains("FSYNC"), "nobody asked for it yet");
-    actor.on("fsync", fd, &[]).unwrap();
-    assert!(bindfs.so_far().contains("FSYNC"), "{}", bindfs.so_far());
-    actor.close(fd);
-    drop(actor);
-    world.umount(&view);
-    world.command("umount".as_ref()).args([&below]).run().success();
-    assert_eq!(bindfs.finish(SOON).code, Some(0));
+    for mode in ["default", "strict", "fast"] {
+        let mut world = World::bare();
+        world.start_broker([""; 0]);
+        let [source, below, view] = [world.source(), world.home().join("below"), world.view()];
+        fs::create_dir(&below).unwrap();
+        let run = world.command("bindfs".as_ref()).args(["-d".as_ref(), source.as_os_str()]);
+        let bindfs = run.args([&below]).start();
+        wait_until(SOON, "the lower file system is there", || {
+            kernel::mounts_below(&below).iter().any(kernel::Mount::is_fuse)
+        });
+        world.mount(&below, &view, ["--mode", mode]);
+        let mut actor = world.actor(&view);
+        let mut ask = |line: &str| actor.ask(line.split(' ')).unwrap();
+        let synced = || bindfs.so_far().matches("opcode: FSYNC").count();
+        ask("at 0 open rw+ f");
+        for (change, sync, text) in [
+            ("at 0 write 7 0", "at 0 fsync", "aaaaaaa"),
+            ("at 0 store 0 3 1", "at 0 msync", "bbbaaaa"),
+            ("at 0 store 0 3 2", "at 0 fsync", "cccaaaa"),
+        ] {
+            let before = synced();
+            ask(change);
+            assert_eq!(synced(), before, "{mode} {change}: nobody asked for it yet");
+            ask(sync);
+            assert!(synced() > before, "{mode} {sync}: {}", bindfs.so_far());
+            assert_eq!(world.source_text("f"), text, "{mode} {change}");
+            ask("at 0 map sw 7");
+        }
+        drop(actor);
+        world.umount(&view);
+        world.command("umount".as_ref()).args([&below]).run().success();
+        assert_eq!(bindfs.finish(SOON).code, Some(0));
+    }
 }
 
 #[test]
