@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -380,6 +381,32 @@ fn with_kill_who_cannot_be_stopped_otherwise_is_killed() {
     fs::hard_link(world.source().join("f"), world.source().join("g")).unwrap();
     let [mut holder, mut waiter] = [(); 2].map(|()| world.actor(&world.view()));
     holder.open("rw", "f");
+    waiter.tell(["open", "rw", "f"]);
+    wait_until(SOON, "the other waits", || world.board().waiting("f").count() == 1);
+    break_turn_of_holder(&world);
+    waiter.opened();
+    assert_eq!(holder.end(SOON), Some(Signal::KILL.as_raw()));
+}
+
+/// The kernel drops a name when it may have changed, also one that is in use; then it calls the file
+/// deleted, whatever it finds there when it looks again.
+#[test]
+fn with_kill_who_has_a_file_whose_name_was_dropped_is_killed() {
+    let world = World::with_view(["--mode", "fast", "--kill"]);
+    world.seed("f", "old");
+    let name = |name: &str| world.source().join(name);
+    fs::hard_link(name("f"), name("g")).unwrap();
+    let mut holder = world.actor(&world.view());
+    holder.open("rw", "f");
+    fs::rename(name("f"), name("moved")).unwrap();
+    let files = format!("/proc/{}/fd", holder.pid());
+    let is_dropped = |target: PathBuf| target.as_os_str().as_bytes().ends_with(b"/f (deleted)");
+    wait_until(SOON, "its name is dropped", || {
+        let mut files = fs::read_dir(&files).unwrap().flatten();
+        files.any(|file| fs::read_link(file.path()).is_ok_and(is_dropped))
+    });
+    fs::rename(name("moved"), name("f")).unwrap();
+    let mut waiter = world.actor(&world.view());
     waiter.tell(["open", "rw", "f"]);
     wait_until(SOON, "the other waits", || world.board().waiting("f").count() == 1);
     break_turn_of_holder(&world);

@@ -90,7 +90,9 @@ impl View {
     fn kill_users(&self, node: NodeId, reason: KeptName) {
         let Some(path) = self.directory.path_of(node) else { return };
         let path = self.settings.mountpoint.join(OsStr::from_bytes(&path));
-        for pid in users_of(&path, self.settings.file_system) {
+        let inode = self.directory.getattr(node).ok().map(|attr| attr.ino);
+        let file = self.settings.file_system.zip(inode);
+        for pid in users_of(&path, file) {
             tracing::warn!(?reason, %pid, path = %path.display(), "killed: it writes past the view");
             // Who is gone by now has closed it, too.
             let _ = pidfd_open(pid, PidfdFlags::empty())
@@ -107,26 +109,33 @@ fn written(attr: Attr) -> (u64, u64, u32) {
 /// Returns the processes that have a file of the view open or mapped, by what the kernel knows of it:
 /// asking the file itself would be a call to this view. Where the view lies over its source a file
 /// of that bears the same path.
-fn users_of(path: &Path, view: Option<FileSystemNumber>) -> Vec<Pid> {
+fn users_of(path: &Path, file: Option<(FileSystemNumber, u64)>) -> Vec<Pid> {
     let own = std::process::id();
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     let others = pids.filter(|pid| pid.unsigned_abs() != own);
-    others.filter(|pid| uses(*pid, path, view)).filter_map(Pid::from_raw).collect()
+    others.filter(|pid| uses(*pid, path, file)).filter_map(Pid::from_raw).collect()
 }
 
-fn uses(pid: i32, path: &Path, view: Option<FileSystemNumber>) -> bool {
+fn uses(pid: i32, path: &Path, file: Option<(FileSystemNumber, u64)>) -> bool {
     let proc = PathBuf::from(format!("/proc/{pid}"));
+    // So it is called when the kernel has dropped the name since, if only to look it up again.
+    let mut dropped = path.as_os_str().to_owned();
+    dropped.push(" (deleted)");
     ["fd", "map_files"].iter().any(|list| {
         let links = fs::read_dir(proc.join(list)).into_iter().flatten().flatten();
-        links.map(|link| link.path()).any(|link| {
-            fs::read_link(&link).is_ok_and(|target| target == path) && lies_in(&link, view)
+        links.map(|link| link.path()).any(|link| match (fs::read_link(&link), file) {
+            (Ok(target), None) => target == path,
+            (Ok(target), Some(file)) => (target == path || target == *dropped) && is(&link, file),
+            (Err(_), _) => false,
         })
     })
 }
 
-fn lies_in(link: &Path, view: Option<FileSystemNumber>) -> bool {
-    let Some(view) = view else { return true };
-    let found = statx(CWD, link, AtFlags::STATX_DONT_SYNC, StatxFlags::empty());
-    found.is_ok_and(|found| (found.stx_dev_major, found.stx_dev_minor) == view)
+fn is(link: &Path, (view, inode): (FileSystemNumber, u64)) -> bool {
+    let fields = StatxFlags::INO;
+    let found = statx(CWD, link, AtFlags::STATX_DONT_SYNC, fields);
+    found.is_ok_and(|found| {
+        (found.stx_dev_major, found.stx_dev_minor) == view && found.stx_ino == inode
+    })
 }
