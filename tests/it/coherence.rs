@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use gate_tests::wait::{SOON, wait_until};
 use gate_tests::{Actor, World, kernel};
@@ -196,32 +196,73 @@ fn twenty_views_of_one_source_agree_and_take_turns() {
 /// N8: who copies a file goes by its size, and would cut off what was added.
 #[test]
 fn n8_who_opens_a_file_finds_all_of_it_however_late_the_kernel_hears_of_the_name() {
-    let (_world, mut reader) = answered_late(["open", "r", "f"]);
-    let fd = reader.opened();
+    let mut late = answered_late(["open", "r", "f"]);
+    let fd = late.asker.opened();
+    assert_eq!(late.asker.on("send", fd, &["99"]), Ok("7".to_owned()));
+    assert_eq!(late.asker.on("fstat", fd, &[]), Ok("7".to_owned()));
+    assert_eq!(late.asker.read(fd, 99), Ok(String::new()), "all of it was sent");
+}
+
+/// N8: the listing had it right, but what came before that was taken.
+#[test]
+fn n8_who_opens_a_file_finds_all_of_it_however_late_a_listing_was_passed_by_the_name() {
+    let Late { world, view, mut asker } = answered_late(["stat", "f"]);
+    asker.answer().unwrap();
+    let changed = fs::metadata(world.source().join("f")).unwrap().modified().unwrap();
+    wait_until(SOON, "the file is old", || is_old(changed));
+    let mut reader = world.actor(&view);
+    let fd = reader.open("r", "f");
     assert_eq!(reader.on("fstat", fd, &[]), Ok("7".to_owned()));
     assert_eq!(reader.read(fd, 99), Ok("one two".to_owned()));
 }
 
+/// N8: who sends or copies a file may do so without asking how long it is.
+#[test]
+fn n8_who_waited_for_a_writer_sends_all_of_what_it_wrote() {
+    let mut world = World::new();
+    world.seed("f", "one");
+    let other = more_views(&mut world, 1).remove(0);
+    let [mut writer, mut reader] = [world.actor(&world.view()), world.actor(&other)];
+    reader.ask(["stat", "f"]).unwrap();
+    let fd = writer.open("wa", "f");
+    reader.tell(["open", "r", "f"]);
+    world.await_waiting("f", 1);
+    writer.write(fd, " two").unwrap();
+    writer.close(fd);
+    let fd = reader.opened();
+    assert_eq!(reader.on("send", fd, &["99"]), Ok("7".to_owned()));
+}
+
 #[test]
 fn what_the_kernel_hears_late_of_a_name_is_soon_mended() {
-    let (_world, mut looker) = answered_late(["stat", "f"]);
-    looker.answer().unwrap();
-    wait_until(SOON, "it shows", || looker.ask(["stat", "f"]) == Ok("7".to_owned()));
+    let mut late = answered_late(["stat", "f"]);
+    late.asker.answer().unwrap();
+    wait_until(SOON, "it shows", || late.asker.ask(["stat", "f"]) == Ok("7".to_owned()));
+}
+
+/// Somebody who heard late of `f` in another view.
+struct Late {
+    asker: Actor,
+    view: PathBuf,
+    world: World,
+}
+
+/// What has changed of late the kernel is told to ask for again and again.
+fn is_old(changed: SystemTime) -> bool {
+    changed.elapsed().is_ok_and(|age| age > Duration::from_secs(3))
 }
 
 /// Lets somebody in another view ask for `f`, which has "one" in it, and have no processor to take the
-/// answer until " two" was added and the other view has heard of that.
-fn answered_late<const N: usize>(words: [&str; N]) -> (World, Actor) {
+/// answer until " two" was added, the other view has heard of that, and somebody lists the directory.
+fn answered_late<const N: usize>(words: [&str; N]) -> Late {
     let mut world = World::new();
     for name in ["f", "known", "seen"] {
         world.seed(name, "one");
     }
     let other = more_views(&mut world, 1).remove(0);
-    // What has changed of late the kernel is told to ask for again and again.
     let changed = fs::metadata(world.source().join("seen")).unwrap().modified().unwrap();
-    let is_old = || changed.elapsed().is_ok_and(|age| age > Duration::from_secs(3));
-    wait_until(SOON, "the files are old", is_old);
-    let mut writer = world.actor(&world.view());
+    wait_until(SOON, "the files are old", || is_old(changed));
+    let [mut writer, mut lister] = [world.actor(&world.view()), world.actor(&other)];
     let mut asker = world.actor_by(["taskset", "-c", "0"].map(OsString::from), &other);
     asker.open("r", "known");
     let size = |name: &str| fs::metadata(other.join(name)).unwrap().size();
@@ -241,7 +282,15 @@ fn answered_late<const N: usize>(words: [&str; N]) -> (World, Actor) {
         writer.ask(["append", name, " two"]).unwrap();
     }
     wait_until(SOON, "the other view has heard of it", || size("seen") == 7);
+    lister.tell(["list", "."]);
+    let lists = |pid| kernel::is_in_call(pid, libc::SYS_getdents64) && !kernel::is_runnable(pid);
+    wait_until(SOON, "the listing has come to the name", || lists(lister.pid()));
+    // Longer than a view looks for what it told too early.
+    let changed = fs::metadata(world.source().join("seen")).unwrap().modified().unwrap();
+    let is_late = || changed.elapsed().is_ok_and(|age| age > Duration::from_millis(600));
+    wait_until(SOON, "it is late", is_late);
     hog.signal(Signal::KILL);
     let _ = hog.finish(SOON);
-    (world, asker)
+    lister.answer().unwrap();
+    Late { asker, view: other, world }
 }

@@ -381,6 +381,7 @@ wire! {
     pub(crate) struct Dirent { pub ino: u64, pub offset: u64, pub name_len: u32, pub kind: u32 }
 
     pub(crate) struct InvalInodeOut { pub node: u64, pub offset: i64, pub length: i64 }
+    pub(crate) struct StoreOut { pub node: u64, pub offset: u64, pub size: u32, pub padding: u32 }
     pub(crate) struct InvalEntryOut { pub parent: u64, pub name_len: u32, pub flags: u32 }
     pub(crate) struct PruneOut { pub count: u32, pub padding: u32, pub spare: u64 }
     pub(crate) struct DeleteOut { pub parent: u64, pub child: u64, pub name_len: u32, pub padding: u32 }
@@ -420,6 +421,7 @@ pub(crate) const EXT_GROUPS: u32 = 32;
 /// Codes of unsolicited messages to the kernel.
 pub(crate) mod notify {
     pub const INVAL_INODE: i32 = 2;
+    pub const STORE: i32 = 4;
     pub const INVAL_ENTRY: i32 = 3;
     pub const DELETE: i32 = 6;
     pub const PRUNE: i32 = 9;

@@ -44,8 +44,8 @@ impl Notifier {
     /// Drops attributes, and maybe content, of a node. With content the kernel takes page locks
     /// that a READ or WRITE in progress may hold: not from a thread that has yet to answer one.
     ///
-    /// Returns whether the kernel knows the node, as far as it was waited for, which is for attributes
-    /// alone. If not, answers that bring it may be on their way, and are believed.
+    /// Returns whether the kernel knows the node. If not, answers that bring it may be on their way,
+    /// and are believed.
     pub fn inval_inode(&self, node: NodeId, stale: Stale) -> Result<bool, Errno> {
         // A length of 0 means: to the end. A negative offset means: no content.
         let (offset, length) = match stale {
@@ -57,16 +57,24 @@ impl Notifier {
         match stale {
             Stale::Attributes => self.tell(notify::INVAL_INODE, message.as_bytes(), &[]),
             Stale::Everything | Stale::Range { .. } => {
-                self.drop_apart(notify::INVAL_INODE, message.as_bytes(), &[]).map(|()| true)
+                self.drop_apart(notify::INVAL_INODE, message.as_bytes(), &[])
             }
         }
+    }
+
+    /// Puts bytes into what the kernel has cached of a node, which it takes to be at least as long from
+    /// then on, whatever answer is on its way. It takes page locks as for content that is dropped.
+    pub fn store(&self, node: NodeId, offset: u64, bytes: &[u8]) -> Result<(), Errno> {
+        let size = u32::try_from(bytes.len()).map_err(|_| Errno::TOOBIG)?;
+        let message = abi::StoreOut { node: node.0, offset, size, padding: 0 };
+        self.send(notify::STORE, message.as_bytes(), bytes)
     }
 
     /// Drops a name. The kernel takes the directory's lock, which a CREATE, UNLINK, … that is
     /// not yet answered holds: only from a thread that nobody's answer waits for.
     pub fn inval_entry(&self, parent: NodeId, name: &[u8]) -> Result<(), Errno> {
         let message = abi::InvalEntryOut { parent: parent.0, name_len: len_of(name)?, flags: 0 };
-        self.drop_apart(notify::INVAL_ENTRY, message.as_bytes(), &terminated(name))
+        self.drop_apart(notify::INVAL_ENTRY, message.as_bytes(), &terminated(name)).map(drop)
     }
 
     /// Has the kernel forget nodes, in this order, that nobody uses (Linux ≥ 6.18; `EINVAL` before).
@@ -89,14 +97,14 @@ impl Notifier {
     pub fn delete(&self, parent: NodeId, child: NodeId, name: &[u8]) -> Result<(), Errno> {
         let (parent, child, name_len) = (parent.0, child.0, len_of(name)?);
         let message = abi::DeleteOut { parent, child, name_len, padding: 0 };
-        self.drop_apart(notify::DELETE, message.as_bytes(), &terminated(name))
+        self.drop_apart(notify::DELETE, message.as_bytes(), &terminated(name)).map(drop)
     }
 
     /// Sends what has to wait for a lock of the kernel.
-    fn drop_apart(&self, code: i32, message: &[u8], more: &[u8]) -> Result<(), Errno> {
-        let Some(names) = &self.names else { return self.send(code, message, more) };
-        let Some(names) = names.upgrade() else { return Ok(()) };
-        is_known(names.tell(code, [message, more].concat())).map(drop)
+    fn drop_apart(&self, code: i32, message: &[u8], more: &[u8]) -> Result<bool, Errno> {
+        let Some(names) = &self.names else { return self.tell(code, message, more) };
+        let Some(names) = names.upgrade() else { return Ok(false) };
+        is_known(names.tell(code, [message, more].concat()))
     }
 
     fn send(&self, code: i32, message: &[u8], more: &[u8]) -> Result<(), Errno> {

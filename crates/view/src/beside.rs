@@ -50,6 +50,8 @@ pub(crate) fn start(view: &Arc<View>) -> std::io::Result<()> {
                 looks.insert(Change::Anything, Look::First);
             }
             view.pass_on(&looks);
+            let unknown = looks.into_keys().filter(|change| view.is_unknown(change));
+            later.extend(unknown.map(|change| (now + SECOND_LOOK_AFTER, change)));
             view.echo(&by_others);
         }
     };
@@ -80,6 +82,13 @@ impl View {
         for (directory, look) in directories {
             self.pass_on_directory(directory, look);
         }
+    }
+
+    /// Whether the kernel did not know what has changed: it is about to hear of it, and is told then.
+    fn is_unknown(&self, change: &Change) -> bool {
+        let Change::Name(parent, name) = change else { return false };
+        let node = self.directory.known(*parent, name);
+        [Some(*parent), node].into_iter().flatten().any(|node| self.directory.is_unknown(node))
     }
 
     fn pass_on_name(&self, parent: NodeId, name: &CStr, look: Look) {
@@ -117,8 +126,8 @@ impl View {
 
     /// The kernel was told what is so; but it may have heard something older as well, and go by that.
     fn doubt(&self, node: NodeId, look: Look) {
-        if look == Look::Second && self.directory.is_doubtful(node) {
-            self.declare_stale(node, Stale::Attributes);
+        if look == Look::Second {
+            self.declare_doubtful(node);
         }
     }
 

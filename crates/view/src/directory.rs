@@ -203,7 +203,7 @@ impl Directory {
     /// Notes that the kernel, which asks next, will hear these.
     pub fn expect(&self, node: NodeId, attr: &Attr) {
         if let Ok(node) = self.nodes.get(node) {
-            node.tell(attr);
+            node.expect(attr);
         }
     }
 
@@ -212,6 +212,24 @@ impl Directory {
         if let Ok(node) = self.nodes.get(node) {
             node.ask(attr);
         }
+    }
+
+    /// Notes whether the kernel did not know a node when it was told to ask.
+    pub fn set_unknown(&self, node: NodeId, is_unknown: bool) {
+        if let Ok(node) = self.nodes.get(node) {
+            node.set_unknown(is_unknown);
+        }
+    }
+
+    /// Whether the kernel did not know a node when it was last told to ask, and is to be told again.
+    pub fn is_unknown(&self, node: NodeId) -> bool {
+        self.nodes.get(node).is_ok_and(|node| node.is_unknown())
+    }
+
+    /// Notes that the kernel is made to take a file to be as long as these say; returns whether it was
+    /// not before.
+    pub fn stretch(&self, node: NodeId, attr: &Attr) -> bool {
+        self.nodes.get(node).is_ok_and(|node| node.stretch(attr))
     }
 
     /// Whether the kernel goes by these attributes of a node, or asks for them.
@@ -236,12 +254,10 @@ impl Directory {
 
     /// Whether the kernel may have heard something older of a node after it was told what is so, and
     /// trust that.
-    pub fn is_doubtful(&self, node: NodeId) -> bool {
-        let is_new = |node: &Node| {
-            let stat = stat(&node.descriptor);
-            !stat.is_ok_and(|stat| node.was_asked(&attributes::attr_of(&stat)))
-        };
-        self.nodes.get(node).is_ok_and(|node| node.trusts() && is_new(&node))
+    pub fn is_doubtful(&self, node: NodeId, attr: &Attr) -> bool {
+        let is_doubtful =
+            |node: &Node| node.is_unknown() || (node.trusts() && !node.was_asked(attr));
+        self.nodes.get(node).is_ok_and(|node| is_doubtful(&node))
     }
 
     /// Whether a node has no name any more, anywhere.
@@ -261,7 +277,7 @@ impl Directory {
         let node = self.nodes.get(node)?;
         let attr = attributes::attr_of(&stat(&node.descriptor)?);
         let now = SystemTime::now();
-        let size_is_unsure = nodes::is_fresh(&attr, now) || !node.was_told(&attr);
+        let size_is_unsure = !node.is_size_sure(&attr, now);
         let is_news = !node.is_sure(&attr, now);
         Ok(Review { attr, content_holds: node.see(&attr, now), size_is_unsure, is_news })
     }

@@ -142,7 +142,7 @@ impl View {
             Answer::Refused(errno) => reply.error(errno),
             Answer::StandIn(node, kind) => reply.entry(&stand_in(node, kind)),
             Answer::AsItIs => match self.directory.getattr(node) {
-                Ok(attr) => self.answer_attr(node, &attr, reply),
+                Ok(attr) => self.answer_set(node, &attr, reply),
                 Err(errno) => reply.error(errno),
             },
         }

@@ -30,7 +30,7 @@ use crate::advisory::Advisory;
 use crate::agent::Agents;
 use crate::asker::{Asker, Identity};
 use crate::backing::Ways;
-use crate::directory::{Directory, Found, Review, Told};
+use crate::directory::{Directory, Found, OpenFile, Review, Told};
 use crate::echo::Echoes;
 use crate::guard::Guard;
 use crate::handles::Handles;
@@ -188,6 +188,13 @@ impl View {
         reply.attr(attr, self.attr_valid(node, &told));
     }
 
+    /// Answers a change of attributes. Its turn is over: others may change the file before the kernel
+    /// takes the answer, and it takes this one whatever it was told meanwhile.
+    pub fn answer_set(&self, node: NodeId, attr: &Attr, reply: Reply) {
+        self.directory.tell(node, attr);
+        reply.attr(attr, Duration::ZERO);
+    }
+
     /// Lets an open see the file as it is: another view, or somebody beside this one, may have
     /// changed it within the time for which the kernel trusts what it was told.
     fn refresh(&self, node: NodeId) -> Result<Review, Errno> {
@@ -196,6 +203,26 @@ impl View {
             self.declare_changed(node);
         }
         Ok(review)
+    }
+
+    /// Lets the kernel take a file that was opened to be read to be as long as it is: that it is to ask for
+    /// attributes does not change the size that it copies and sends by.
+    ///
+    /// Not where others have it open: somebody who reads it may have locked the page, and wait for us.
+    fn stretch(&self, node: NodeId, attr: &Attr, file: &OpenFile) {
+        let Some(last) = attr.size.checked_sub(1) else { return };
+        if self.handles.is_open(node) || !self.directory.stretch(node, attr) {
+            return;
+        }
+        let mut byte = [0];
+        let stored = match file.read(&mut byte, last) {
+            Ok(1) => self.notifier().store(node, last, &byte),
+            Ok(_) => Ok(()),
+            Err(errno) => Err(errno),
+        };
+        if let Err(errno) = stored {
+            tracing::debug!(%errno, ?node, "the kernel goes by the size that it knew");
+        }
     }
 
     /// Lets the kernel ask anew for a node's attributes if it may go by others.
@@ -218,6 +245,15 @@ impl View {
         }
     }
 
+    /// Lets the kernel ask anew where it was told what is so, but may have heard something older after that.
+    pub fn declare_doubtful(&self, node: NodeId) {
+        let _one_by_one = self.news.lock().unwrap_or_else(PoisonError::into_inner);
+        let Ok(attr) = self.directory.getattr(node) else { return };
+        if self.directory.is_doubtful(node, &attr) && self.declare_stale(node, Stale::Attributes) {
+            self.directory.asked(node, &attr);
+        }
+    }
+
     /// Declares something of a node stale, and returns whether the kernel knows the node. Who walks
     /// to it for the first time may have an answer on the way, and will go by that.
     pub fn declare_stale(&self, node: NodeId, stale: Stale) -> bool {
@@ -230,6 +266,7 @@ impl View {
             tracing::warn!(%errno, ?node, ?stale, "what is stale could not be declared so");
             false
         });
+        self.directory.set_unknown(node, !declared);
         if trusted && !declared {
             self.directory.trust(node);
         }

@@ -81,7 +81,7 @@ impl Actor {
                 Ok(none(()))
             }
             "open" | "read" | "write" | "seek" | "fsync" | "ftruncate" | "fchmod" | "fstat"
-            | "flock" | "lock" | "getlk" | "dup" | "mmap" | "store" | "close" => {
+            | "send" | "flock" | "lock" | "getlk" | "dup" | "mmap" | "store" | "close" => {
                 self.on_file(verb, rest)
             }
             _ => by_path(verb, rest),
@@ -117,6 +117,11 @@ impl Actor {
             "fsync" => rustix::fs::fsync(file).map(none),
             "ftruncate" => rustix::fs::ftruncate(file, number(rest, 1)?).map(none),
             "fchmod" => rustix::fs::fchmod(file, mode(rest, 1)?).map(none),
+            "send" => {
+                let (_read, write) = rustix::pipe::pipe()?;
+                let most = usize::try_from(number(rest, 1)?).map_err(|_| Errno::INVAL)?;
+                rustix::fs::sendfile(write, file, None, most).map(counted)
+            }
             "fstat" => rustix::fs::fstat(file).map(|stat| counted(stat.st_size)),
             "flock" => flock(file, word(rest, 1)?),
             "lock" => Bytes::of(&rest[1..])?.lock(file),

@@ -33,6 +33,13 @@ pub(super) struct Node {
     told: AtomicU64,
     /// A digest of those that it was last told to ask for.
     asked: AtomicU64,
+    /// Whether it has asked since.
+    heard: AtomicBool,
+    /// Whether it may have heard of the node for the first time by an answer that is older than what it
+    /// was told to ask for: that it did not know.
+    unknown: AtomicBool,
+    /// A digest of those when it was last made to take the file to be as long as it is.
+    stretched: AtomicU64,
     /// Whether it may go by what it was told for long.
     trusts: AtomicBool,
     /// Of a directory: `Some(None)` if it cannot be watched.
@@ -145,7 +152,14 @@ impl Nodes {
 
     pub fn forget(&self, node: NodeId, lookups: u64) {
         let last = match self.read().by_id.get(&node) {
-            Some(node) => node.lookups.fetch_sub(lookups, Ordering::Relaxed) == lookups,
+            Some(node) => {
+                let last = node.lookups.fetch_sub(lookups, Ordering::Relaxed) == lookups;
+                if !last {
+                    // What the kernel hears of it next may have been on its way for long.
+                    node.set_unknown(true);
+                }
+                last
+            }
             None => false,
         };
         if last {
@@ -347,6 +361,9 @@ impl Node {
             lookups: AtomicU64::new(lookups),
             told: AtomicU64::new(0),
             asked: AtomicU64::new(0),
+            heard: AtomicBool::new(false),
+            unknown: AtomicBool::new(false),
+            stretched: AtomicU64::new(0),
             trusts: AtomicBool::new(false),
             watch: OnceLock::new(),
             seen: AtomicU64::new(0),
@@ -354,6 +371,13 @@ impl Node {
     }
 
     pub fn tell(&self, attr: &Attr) {
+        self.heard.store(true, Ordering::Relaxed);
+        self.told.store(digest(attr), Ordering::Relaxed);
+    }
+
+    /// Notes that the kernel, which asks next, will hear these.
+    pub fn expect(&self, attr: &Attr) {
+        self.heard.store(false, Ordering::Relaxed);
         self.told.store(digest(attr), Ordering::Relaxed);
     }
 
@@ -363,7 +387,30 @@ impl Node {
     }
 
     pub fn is_sure(&self, attr: &Attr, now: SystemTime) -> bool {
-        self.was_asked(attr) || (self.was_told(attr) && !is_fresh(attr, now))
+        let was_told = self.was_told(attr) && !is_fresh(attr, now);
+        !self.is_unknown() && (was_told || self.was_asked(attr))
+    }
+
+    /// Whether it takes the file to be as long as these say.
+    pub fn is_size_sure(&self, attr: &Attr, now: SystemTime) -> bool {
+        let has_heard = self.was_told(attr) && self.heard.load(Ordering::Relaxed);
+        !self.is_unknown() && has_heard && !is_fresh(attr, now)
+    }
+
+    /// Notes that the kernel is made to take the file to be as long as these say; returns whether it was
+    /// not before.
+    pub fn stretch(&self, attr: &Attr) -> bool {
+        let length = digest(attr);
+        self.stretched.swap(length, Ordering::Relaxed) != length
+    }
+
+    /// Notes whether the kernel did not know the node when it was told to ask.
+    pub fn set_unknown(&self, is_unknown: bool) {
+        self.unknown.store(is_unknown, Ordering::Relaxed);
+    }
+
+    pub fn is_unknown(&self) -> bool {
+        self.unknown.load(Ordering::Relaxed)
     }
 
     pub fn was_asked(&self, attr: &Attr) -> bool {
@@ -497,6 +544,23 @@ mod tests {
         node.ask(&other);
         assert!(is_sure(&other, 1_000) && !is_sure(&attr, 1_000));
         assert!(!node.was_told(&other), "it has not asked yet");
+        node.set_unknown(true);
+        assert!(!is_sure(&other, 1_000) && !is_sure(&attr, 2_000), "it hears of it only now");
+    }
+
+    #[test]
+    fn the_kernel_knows_the_size_that_it_has_heard_and_not_one_that_it_is_to_ask_for() {
+        let attr = Attr { ctime: 1_000, ..Attr::default() };
+        let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
+        let node = node_of_nothing();
+        let is_sure = |now| node.is_size_sure(&attr, at(now));
+        node.expect(&attr);
+        assert!(node.was_told(&attr) && !is_sure(2_000));
+        node.tell(&attr);
+        assert!(!is_sure(1_000) && is_sure(2_000));
+        node.set_unknown(true);
+        assert!(!is_sure(2_000));
+        assert_eq!([node.stretch(&attr), node.stretch(&attr)], [true, false]);
     }
 
     fn node_of_nothing() -> Node {

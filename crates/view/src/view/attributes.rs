@@ -49,7 +49,7 @@ impl View {
                 let changed = view.guard_setattr(agent.as_ref(), (node, &change), set);
                 view.end_turn(turn, None);
                 match changed {
-                    Ok(attr) => view.answer_attr(node, &attr, reply),
+                    Ok(attr) => view.answer_set(node, &attr, reply),
                     Err(errno) => reply.error(errno),
                 }
             };
@@ -75,7 +75,7 @@ impl View {
             self.directory.setattr(caller, node, Some(handle.file()), change)
         });
         match changed {
-            Ok(attr) => self.answer_attr(node, &attr, reply),
+            Ok(attr) => self.answer_set(node, &attr, reply),
             Err(errno) => reply.error(errno),
         }
     }

@@ -197,6 +197,9 @@ impl View {
                 if turn != Turn::Ungated {
                     self.guard_open(node, &user, opens(flags));
                 }
+                if review.size_is_unsure && Use::of(flags) != Use::Write {
+                    self.stretch(node, &review.attr, &file);
+                }
                 let opening = backing::Opening {
                     to: Use::of(flags),
                     size: review.attr.size,

@@ -2,6 +2,7 @@
 
 use std::ffi::{CStr, CString};
 use std::sync::Arc;
+use std::time::Duration;
 
 use gate_core::lock::event::Change;
 use gate_core::lock::want::{Node, Op, Place};
@@ -303,7 +304,8 @@ impl View {
 
     fn answer_entry(&self, found: Result<Found, Errno>, reply: Reply) {
         match found {
-            Ok(found) => reply.entry(&self.entry(&found)),
+            // Its turn is over: others may change it before the kernel takes the answer.
+            Ok(found) => reply.entry(&Entry { attr_valid: Duration::ZERO, ..self.entry(&found) }),
             Err(errno) => reply.error(errno),
         }
     }
