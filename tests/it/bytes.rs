@@ -108,6 +108,32 @@ fn what_is_at_rest_can_be_opened_as_often_as_one_likes() {
     }
 }
 
+/// Nothing but the cache has its bytes at hand where the kernel does not read the file itself.
+#[test]
+fn what_is_at_rest_is_read_from_the_cache_when_it_is_opened_again() {
+    let file = large_file_at_rest();
+    let length = fs::metadata(&file).unwrap().len();
+    for (standing, mode) in [
+        (Standing::Runner, "strict"),
+        (Standing::OrdinaryUser, "default"),
+        (Standing::UserNamespace, "default"),
+    ] {
+        let mut world = World::bare_of(standing);
+        world.start_broker([""; 0]);
+        let view = world.view();
+        world.mount(file.parent().unwrap(), &view, ["--mode", mode]);
+        let script = format!("exec cat {} > /dev/null", file.file_name().unwrap().display());
+        let [first, second] = [(); 2].map(|()| {
+            let [read, _] = moved_by(&world, || {
+                world.script(&view, &script).run().success();
+            });
+            read
+        });
+        assert!(first >= length, "{standing:?}: {first} of {length}");
+        assert!(second < length / 2, "{standing:?}: {second} of {length} once more");
+    }
+}
+
 /// Who opens a file right after a change passes the cache, but may map it, and then is in there.
 #[test]
 fn a_file_that_grew_large_is_mapped_and_read_by_all_who_have_it_open() {
