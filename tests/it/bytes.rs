@@ -7,10 +7,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use gate_tests::World;
 use gate_tests::actor::Actor;
 use gate_tests::wait::{SOON, wait_for, wait_until};
 use gate_tests::world::Standing;
+use gate_tests::{World, kernel};
 use rustix::fs::inotify;
 use rustix::io::Errno;
 use rustix::process::Signal;
@@ -161,6 +161,31 @@ fn an_ordinary_user_reads_large_files_through_the_view() {
             assert_eq!(user.read(fd, LARGE).unwrap().len(), LARGE);
         });
         assert!(read >= LARGE as u64, "{standing:?}: {read}");
+    }
+}
+
+/// A call to the view at each close would be one for nothing where nothing can go wrong by then. A
+/// view that stands still answers none.
+#[test]
+fn who_closes_what_cannot_fail_any_more_does_not_call_the_view() {
+    let world = World::new();
+    world.seed("f", "text");
+    let server = world.server_of(&world.view());
+    for (how, calls) in [("r", false), ("w", false), ("rw", true)] {
+        let mut actor = world.actor(&world.view());
+        let fd = actor.open(how, "f");
+        server.stop();
+        actor.tell_on("close", fd, &[]);
+        if calls {
+            wait_until(SOON, "it calls", || kernel::is_in_call(actor.pid(), libc::SYS_close));
+            assert!(actor.is_busy(), "{how}");
+        } else {
+            assert_eq!(actor.answer(), Ok(String::new()), "{how}");
+        }
+        server.signal(Signal::CONT);
+        if calls {
+            actor.answer().unwrap();
+        }
     }
 }
 
