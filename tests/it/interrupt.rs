@@ -10,8 +10,16 @@ use gate_tests::{World, wait};
 use rustix::io::Errno;
 use rustix::process::Signal;
 
+use super::slow::{AT_REST_MAX, threads};
+
 /// The bench prints how long it really takes (≤ 50 ms); here it must merely not hang.
 const PROMPT: Duration = Duration::from_secs(5);
+
+/// More of each kind than the 64 threads that a view has at most.
+const CROWD: usize = 80;
+
+/// For what so many do, each by a process of its own.
+const LATER: Duration = Duration::from_secs(60);
 
 /// What waits for a writer of `d/f`, each as words for an actor.
 const BLOCKED_BY_A_WRITER: [&[&str]; 10] = [
@@ -117,6 +125,47 @@ fn a_waiting_call_goes_on_when_the_holder_is_done() {
     }
 }
 
+/// Those who wait to open a file, and those who wait to make or remove one and stand in the line of
+/// another way, are more than the threads that a view has at most.
+#[test]
+fn n6_a_crowd_that_waits_occupies_no_thread_and_holds_up_nobody() {
+    let world = World::new();
+    world.seed("f", "");
+    world.seed("e/f", "text");
+    for number in 1..=CROWD {
+        world.seed(&format!("d/old-{number}"), "");
+    }
+    let mut writer = world.actor(&world.view());
+    let fd = writer.open("w", "f");
+    let mut holder = world.actor_under_hold(&world.view(), ["d"]);
+    let each = ["echo x >> f", "> d/new-$i", "rm d/old-$i"].map(|call| format!("{call} & "));
+    let script = format!("for i in {{1..{CROWD}}}; do {} done; wait", each.concat());
+    let crowd = world.script(&world.view(), &script).start();
+    wait_until(LATER, "all wait", || waiting(&world) == 3 * CROWD);
+    let server = world.server_of(&world.view());
+    wait_until(wait::SOON, "no more threads serve the view than when nobody waits", || {
+        let others = "cat e/f; echo more > e/g; ls e; rm e/g; stat -c %s d/old-1; ls d | wc -l";
+        let others = world.script(&world.view(), others).within(PROMPT).run();
+        assert_eq!(others.success(), format!("textf\ng\n0\n{CROWD}\n"));
+        threads(server, "fuse-") <= AT_REST_MAX
+    });
+    assert_eq!(waiting(&world), 3 * CROWD);
+    writer.close(fd);
+    holder.leave();
+    let _ = crowd.finish(LATER).success();
+    assert_eq!(world.source_text("f"), "x\n".repeat(CROWD));
+    let names = std::fs::read_dir(world.source().join("d")).unwrap();
+    let names: BTreeSet<_> = names.map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, (1..=CROWD).map(|number| format!("new-{number}").into()).collect());
+}
+
+/// An operation on two names is one place in the line, listed under both.
+fn waiting(world: &World) -> usize {
+    let board = world.board();
+    let waiting = board.locks.iter().filter(|lock| lock.state == "waiting");
+    waiting.map(|lock| lock.ticket).collect::<BTreeSet<u64>>().len()
+}
+
 /// A holder of `d/f` or of `d`, and others in the same directory.
 struct Scene {
     holder: Actor,
@@ -163,11 +212,8 @@ impl Scene {
         actor
     }
 
-    /// An operation on two names is one place in the line, listed under both.
     fn waiting(&self) -> usize {
-        let board = self.world.board();
-        let waiting = board.locks.iter().filter(|lock| lock.state == "waiting");
-        waiting.map(|lock| lock.ticket).collect::<BTreeSet<u64>>().len()
+        waiting(&self.world)
     }
 
     fn end_by(&mut self, words: &[&str], signal: Signal) {

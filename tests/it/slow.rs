@@ -10,7 +10,7 @@ use gate_tests::wait::{SOON, wait_until};
 const STUCK: usize = 12;
 
 /// More do not wait for requests to come.
-const AT_REST_MAX: usize = 9;
+pub const AT_REST_MAX: usize = 9;
 
 /// Holds a lease on each of these files, and gives none back: who opens one sleeps in the kernel.
 const LEASES: &str = r#"
@@ -80,7 +80,7 @@ fn all_get_on_at_last(mut leases: Running, readers: Vec<Running>) {
 }
 
 /// How many threads of a process have that name, with a number behind it or none.
-fn threads(process: &Running, name: &str) -> usize {
+pub fn threads(process: &Running, name: &str) -> usize {
     let tasks = fs::read_dir(format!("/proc/{}/task", process.pid())).unwrap().flatten();
     let names = tasks.filter_map(|task| fs::read_to_string(task.path().join("comm")).ok());
     let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
