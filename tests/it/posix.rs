@@ -19,11 +19,26 @@ const LONG: Duration = Duration::from_secs(1200);
 const PJDFSTEST: &str = r#"
 [features]
 posix_fallocate = {}
+rename_ctime = {}
+stat_st_birthtime = {}
+utime_now = {}
+utimensat = {}
 [settings]
 naptime = 0.02
 [dummy_auth]
 entries = [["nobody", "nogroup"], ["daemon", "daemon"]]
 "#;
+
+/// So many cases pass at least: all but those that mount the directory anew, which is not allowed, and
+/// [`TOLD_BY_THE_TYPE`].
+const PASSED_AS_ROOT: usize = 380;
+
+/// Many of them want to be root, or to be several users.
+const PASSED_AS_OTHERS: usize = 240;
+
+/// Leaves itself out in a view: how many links a file may have is what the C library knows of the type
+/// of a file system.
+const TOLD_BY_THE_TYPE: &str = "link::link_count_max";
 
 /// Every operation, the ones that are off by default too; files so small that they meet, and large
 /// enough for the kernel to serve them itself.
@@ -74,22 +89,33 @@ fn pjdfstest_as_root_has_no_failure() {
     open_to_all(&world);
     let outcome = pjdfstest(&world, &world.view()).run();
     assert_eq!(outcome.code, Some(0), "{outcome}");
-    assert_eq!(failures(&outcome.stdout), BTreeSet::new());
     assert!(outcome.stdout.contains("Summary: 0 failed"), "{outcome}");
+    let passed = passed(&outcome.stdout).len();
+    assert!(passed >= PASSED_AS_ROOT, "{passed}: {outcome}");
 }
 
 #[test]
 fn pjdfstest_as_an_ordinary_user_fails_nothing_that_the_bare_directory_passes() {
-    let mut world = World::bare_of_ordinary_user();
-    world.start_broker([""; 0]);
-    let [source, view] = [world.source(), world.view()];
-    world.mount(&source, &view, [""; 0]);
+    pjdfstest_as_on_the_bare_directory(Standing::OrdinaryUser);
+}
+
+#[test]
+fn pjdfstest_in_a_user_namespace_fails_nothing_that_the_bare_directory_passes() {
+    pjdfstest_as_on_the_bare_directory(Standing::UserNamespace);
+}
+
+#[track_caller]
+fn pjdfstest_as_on_the_bare_directory(standing: Standing) {
+    let world = World::with_view_of(standing, [""; 0]);
     let [expected, found] = [world.twin(), world.view()].map(|dir| {
         let outcome = pjdfstest(&world, &dir).run();
         assert!(outcome.stdout.contains("Summary: "), "{outcome}");
-        failures(&outcome.stdout)
+        passed(&outcome.stdout)
     });
-    assert_eq!(found.difference(&expected).collect::<Vec<_>>(), Vec::<&String>::new());
+    assert!(expected.len() >= PASSED_AS_OTHERS, "{expected:?}");
+    let lost: Vec<_> =
+        expected.difference(&found).filter(|name| *name != TOLD_BY_THE_TYPE).collect();
+    assert!(lost.is_empty(), "{lost:?}");
 }
 
 /// In each mode, with loads and stores through mappings and without.
@@ -201,9 +227,9 @@ fn pjdfstest(world: &World, dir: &Path) -> Run {
         .within(DEADLINE)
 }
 
-fn failures(said: &str) -> BTreeSet<String> {
-    let failed = said.lines().filter(|line| line.trim_end().ends_with("FAILED"));
-    failed.filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
+fn passed(said: &str) -> BTreeSet<String> {
+    let passed = said.lines().filter(|line| line.trim_end().ends_with(" ok"));
+    passed.filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
 }
 
 /// Other users reach the view only through a home that lets them pass.
