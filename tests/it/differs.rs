@@ -163,6 +163,20 @@ fn attributes_that_only_statx_tells_end_at_the_view() {
     assert!(listed.split(' ').next().unwrap().contains('d'), "{listed}");
 }
 
+/// The C library tells it by the type of the file system, and supposes the least of one it does not know.
+#[test]
+fn how_many_names_a_file_may_have_is_what_the_source_allows_and_told_is_less() {
+    let world = World::new();
+    world.seed("f", "");
+    let script = "
+import os
+print(os.pathconf('f', 'PC_LINK_MAX'))
+for number in range(200):
+    os.link('f', str(number))
+print(os.stat('f').st_nlink)";
+    assert_eq!(world.python(&world.view(), script).run().success(), "127\n201\n");
+}
+
 #[test]
 fn file_systems_inside_the_source_show_their_inodes_under_the_views_device() {
     let mut world = World::bare();
