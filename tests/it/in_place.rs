@@ -6,6 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use gate_tests::wait::{SOON, wait_until};
+use gate_tests::world::Standing;
 use gate_tests::{World, kernel, tree};
 use rustix::process::Signal;
 
@@ -259,17 +260,36 @@ fn an_in_place_view_outlives_its_broker() {
 
 #[test]
 fn an_in_place_view_uncovers_its_directory_only_when_nobody_is_inside() {
-    let mut world = with_broker();
-    let source = world.source();
-    world.mount(&source, &source, [""; 0]);
-    let mut actor = world.actor(&source);
-    actor.ask(["stat", "."]).unwrap();
-    let refusal = world.gate(["umount", "source"]).run().refusal();
-    assert!(refusal.contains(&format!("(process {}: working directory", actor.pid())), "{refusal}");
-    assert!(!refusal.contains("gate ("), "no process of Gate is in the way: {refusal}");
-    assert_eq!(kernel::mounts_below(&source).len(), 1);
-    drop(actor);
-    world.umount(&source);
+    for standing in [Standing::Runner, Standing::OrdinaryUser] {
+        let mut world = World::bare_of(standing);
+        world.start_broker([""; 0]);
+        let source = world.source();
+        world.seed("d/f", "");
+        fs::copy("/bin/cat", source.join("cat")).unwrap();
+        // Who may not change its root does so in a user namespace.
+        let as_root = if standing == Standing::Runner { "" } else { "unshare -Ur" };
+        let chroot =
+            format!("exec {as_root} python3 -c 'import os; os.chroot(\"source/d\"); input()'");
+        for (there, what) in [
+            ("cd source/d; read -r line", "working directory"),
+            (&chroot, "root directory"),
+            ("exec 3>> source/d/f; read -r line", "open file"),
+            ("exec source/cat", "mapped file"),
+        ] {
+            world.mount(&source, &source, [""; 0]);
+            let mut shell = world.script(world.home(), there).start_with_input();
+            let input = shell.stdin();
+            wait_until(SOON, "the shell is there", || kernel::uses(shell.pid(), &source));
+            let refusal = world.gate(["umount", "source"]).run().refusal();
+            let user = format!("(process {}: ", shell.pid());
+            assert!(refusal.contains(&user) && refusal.contains(what), "{what}: {refusal}");
+            assert!(!refusal.contains("gate ("), "no process of Gate is in the way: {refusal}");
+            assert_eq!(kernel::mounts_below(&source).len(), 1, "{what}");
+            drop(input);
+            let _ = shell.finish(SOON);
+            world.umount(&source);
+        }
+    }
 }
 
 #[test]
@@ -285,6 +305,8 @@ fn an_ordinary_user_gates_a_directory_in_place() {
     first.close(fd);
     second.opened();
     drop((first, second));
+    let said = world.server_of(&source).so_far();
+    assert!(!said.contains("came in"), "what mounts for the user is nobody who came in: {said}");
     world.gate(["bench", "--seconds", "1", "source"]).run().success();
     world.umount(&source);
     assert_eq!(names(&source), ["f"]);

@@ -5,7 +5,9 @@ use std::fs::{self, File};
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 
+use gate_tests::run::Running;
 use gate_tests::wait::{SOON, wait_until};
+use gate_tests::world::Standing;
 use gate_tests::{World, kernel};
 use rustix::io::Errno;
 use rustix::process::Signal;
@@ -71,30 +73,65 @@ fn n15_in_place_views_let_nothing_through_dead_or_while_they_are_replaced() {
     world.seed("f", "text");
     let bare = Bare::open(&source);
     world.mount(&source, &source, ["--force", "--read-only"]);
-    let writers = start_writers(&world, &source);
-    for _ in 0..gate_tests::scaled(20, 100) {
+    let writers = Writers::start(&world, &source);
+    for _ in 0..gate_tests::scaled(10, 100) {
         kill_server(&world, &source);
+        writers.await_tries("it is tried to write to the dead view");
+        assert_eq!(bare.names(), ["f"]);
         if !mounts_beneath() {
             assert!(mount(&world, &source, &["--read-only"]).contains("bare for a moment"));
             break;
         }
+        let tried = writers.tries_of_all();
         let former = world.mount_anew(&source, ["--read-only"]);
+        assert!(writers.tries_of_all() > tried, "it is tried while the dead view is replaced");
         assert_ne!(former.finish(SOON).code, Some(0));
+        let tried = writers.tries_of_all();
         let living = world.mount_anew(&source, ["--read-only", "--replace"]);
+        assert!(writers.tries_of_all() > tried, "it is tried while the living view is replaced");
         assert_eq!(living.finish(SOON).code, Some(0));
         assert_eq!(kernel::mounts_below(&source).len(), 1, "the former two are gone");
         assert_eq!(bare.names(), ["f"]);
     }
     kill_server(&world, &source);
-    let tried = tries(&world);
-    wait_until(SOON, "it is tried to write to the dead view", || tries(&world) > tried + 100);
+    writers.await_tries("it is tried to write to the dead view");
     assert_eq!(bare.names(), ["f"]);
-    for writer in writers {
-        writer.signal(Signal::KILL);
-        let _ = writer.finish(SOON);
-    }
+    assert_eq!(writers.end(), [""; 0], "nobody was told that it had written");
     world.bury(&source);
     assert_eq!(world.source_text("f"), "text");
+}
+
+/// N15: all that somebody was told to have written is there, and nothing comes while the view is dead.
+#[test]
+fn n15_what_is_written_in_place_goes_through_a_living_view_or_nowhere() {
+    for standing in [Standing::Runner, Standing::OrdinaryUser] {
+        let mut world = World::bare_of(standing);
+        world.start_broker([""; 0]);
+        let source = world.source();
+        world.seed("f", "");
+        let bare = Bare::open(&source);
+        world.mount(&source, &source, ["--force"]);
+        let writers = Writers::start(&world, &source);
+        // Who may not put one view beneath another takes the dead one away first.
+        let seamless = standing == Standing::Runner && mounts_beneath();
+        for _ in 0..gate_tests::scaled(2, 20) {
+            let written = bare.names().len();
+            wait_until(SOON, "more is written", || bare.names().len() > written + 5);
+            kill_server(&world, &source);
+            let left = (bare.names(), bare.text("f"));
+            writers.await_tries("it is tried to write to the dead view");
+            assert_is_dead(&world, &source);
+            assert_eq!((bare.names(), bare.text("f")), left);
+            let former = world.mount_anew(&source, (!seamless).then_some("--force"));
+            assert_ne!(former.finish(SOON).code, Some(0));
+        }
+        let written = bare.names().len();
+        wait_until(SOON, "more is written", || bare.names().len() > written + 5);
+        let told = writers.end();
+        let there = bare.names();
+        let lost: Vec<_> = told.iter().filter(|name| !there.contains(name)).collect();
+        assert!(told.len() > 10 && lost.is_empty(), "{lost:?} of {}", told.len());
+    }
 }
 
 /// An upgrade, to a release that lies elsewhere: who has files open goes on by the old view, and who
@@ -187,6 +224,7 @@ fn an_ordinary_user_replaces_a_dead_view_only_by_force() {
     let tries =
         "for i in {1..100}; do ! echo x > source/w$i; ! mkdir source/d$i; done 2> /dev/null";
     world.script(world.home(), tries).run().success();
+    assert_is_dead(&world, &source);
     assert_eq!(bare.names(), ["f"]);
     let refusal = mount(&world, &source, &[]);
     assert!(refusal.contains("bare for a moment") && refusal.contains("--force"), "{refusal}");
@@ -222,7 +260,15 @@ impl Bare {
     }
 
     fn names(&self) -> Vec<String> {
-        names(&PathBuf::from(format!("/proc/self/fd/{}", self.0.as_raw_fd())))
+        names(&self.path())
+    }
+
+    fn text(&self, name: &str) -> String {
+        fs::read_to_string(self.path().join(name)).unwrap()
+    }
+
+    fn path(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}", self.0.as_raw_fd()))
     }
 }
 
@@ -232,17 +278,80 @@ fn assert_makes_no_way(world: &World, dir: &Path) {
     assert!(refusal.contains("cannot make way") && refusal.contains("gate umount"), "{refusal}");
 }
 
-/// Make, overwrite and append, under new names each time, whatever comes of it.
-fn start_writers(world: &World, dir: &Path) -> Vec<gate_tests::run::Running> {
-    let script = "set +e; i=0; while :; do
-            i=$((i + 1)); { echo x > $0/w$1.$i; mkdir $0/d$1.$i; echo x >> $0/f; } 2> /dev/null
-            echo $i > tries$1
-        done";
-    let start = |name: &str| world.script(world.home(), script).args([dir]).args([name]).start();
-    ["a", "b"].map(start).into()
+/// Whatever is asked of a dead view is answered by what it is, but for attributes that the kernel was
+/// told a moment ago.
+#[track_caller]
+fn assert_is_dead(world: &World, dir: &Path) {
+    let mut actor = world.actor(world.home());
+    let path = |name: &str| dir.join(name).into_os_string();
+    for words in [
+        &["open".into(), "r".into(), path("f")][..],
+        &["open".into(), "rw".into(), path("f")],
+        &["open".into(), "w+!".into(), path("new")],
+        &["mkdir".into(), path("new")],
+        &["list".into(), path("")],
+    ] {
+        assert_eq!(actor.ask(words), Err(Errno::NOTCONN), "{words:?}");
+    }
+    for name in ["", "f"] {
+        wait_until(SOON, "what it looks like is forgotten", || {
+            actor.ask(["stat".into(), path(name)]) == Err(Errno::NOTCONN)
+        });
+    }
 }
 
-fn tries(world: &World) -> usize {
-    let tries = fs::read_to_string(world.home().join("triesa")).unwrap_or_default();
-    tries.trim().parse().unwrap_or(0)
+/// They make files and directories, under new names each time, and append to `f`, whatever comes of it.
+struct Writers {
+    running: Vec<Running>,
+    home: PathBuf,
+}
+
+impl Writers {
+    const NAMES: [&str; 2] = ["a", "b"];
+
+    fn start(world: &World, dir: &Path) -> Writers {
+        let script = "set +e; i=0; exec 2> /dev/null
+            while :; do
+                i=$((i + 1))
+                if echo x > $0/w$1.$i; then echo w$1.$i >> told$1; fi
+                if mkdir $0/d$1.$i; then echo d$1.$i >> told$1; fi
+                echo x >> $0/f
+                printf . >> tries$1
+            done";
+        let start =
+            |name: &&str| world.script(world.home(), script).args([dir]).args([name]).start();
+        Writers { running: Self::NAMES.iter().map(start).collect(), home: world.home().to_owned() }
+    }
+
+    /// Returns how often each has tried all of it.
+    fn tries(&self) -> [usize; 2] {
+        Self::NAMES.map(|name| self.wrote(&format!("tries{name}")).len())
+    }
+
+    fn tries_of_all(&self) -> usize {
+        self.tries().iter().sum()
+    }
+
+    /// Waits until each has begun and ended a round of them.
+    #[track_caller]
+    fn await_tries(&self, what: &str) {
+        let before = self.tries();
+        wait_until(SOON, what, || {
+            self.tries().iter().zip(&before).all(|(tries, before)| *tries > before + 5)
+        });
+    }
+
+    /// Ends them, and returns the names that they were told to have made.
+    fn end(mut self) -> Vec<String> {
+        for writer in self.running.drain(..) {
+            writer.signal(Signal::KILL);
+            let _ = writer.finish(SOON);
+        }
+        let told = Self::NAMES.map(|name| self.wrote(&format!("told{name}")));
+        told.iter().flat_map(|told| told.lines()).map(str::to_owned).collect()
+    }
+
+    fn wrote(&self, name: &str) -> String {
+        fs::read_to_string(self.home.join(name)).unwrap_or_default()
+    }
 }
