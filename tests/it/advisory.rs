@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 mod differs;
+mod views;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -35,8 +36,8 @@ enum Way {
 struct Locker {
     actor: Actor,
     fd: Fd,
-    /// The servers of all views.
-    servers: [i32; 2],
+    /// The servers of all views that others see, too.
+    servers: Vec<i32>,
 }
 
 /// A source with two views, and the bare directory beside them.
@@ -75,7 +76,7 @@ impl Scene {
         let mut actor = self.world.actor(place);
         let fd = actor.open(how, name);
         let servers = [&self.world.view(), &self.second];
-        let servers = servers.map(|view| self.world.server_of(view).pid());
+        let servers = servers.map(|view| self.world.server_of(view).pid()).into();
         Locker { actor, fd, servers }
     }
 
