@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use gate_tests::wait::{SOON, wait_until};
@@ -139,6 +140,33 @@ fn a_broker_of_another_user_is_named() {
     for source in [world.source(), world.source().join("d")] {
         let refusal = refused(&other, &source);
         assert!(refusal.contains(&format!("process {}", world.broker_pid())), "{refusal}");
+    }
+}
+
+/// Somebody else's directory that it lies in may be searched and not opened: a broker for that
+/// one is not met.
+#[test]
+fn that_two_brokers_could_serve_a_source_is_said_at_the_mount_and_later() {
+    assert!(rustix::process::geteuid().is_root(), "needs root: run `cargo xtask test`");
+    let mut world = World::bare_of_ordinary_user();
+    world.start_broker([""; 0]);
+    let above = place(&world, "above");
+    let source = above.join("source");
+    fs::create_dir(&source).unwrap();
+    world.hand_over(&source);
+    let close = |mode| fs::set_permissions(&above, fs::Permissions::from_mode(mode)).unwrap();
+    let gap = format!("{} cannot be locked against other brokers: Permission", above.display());
+    for (mode, is_told) in [(0o755, false), (0o711, true)] {
+        close(mode);
+        let point = world.view();
+        world.mount(&source, &point, [""; 0]);
+        wait_until(SOON, "it is ready", || world.server_of(&point).so_far().contains("ready"));
+        let status = world.gate(["status"]).run().success();
+        let doctor = world.gate(["doctor", "view"]).run().stdout;
+        for said in [world.server_of(&point).so_far(), status, doctor] {
+            assert_eq!(said.contains(&gap), is_told, "{mode:o}: {said}");
+        }
+        world.umount(&point);
     }
 }
 

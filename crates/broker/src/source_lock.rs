@@ -4,6 +4,8 @@
 //! second broker meets the first whether it comes for the same directory, one above or one below;
 //! and a broker meets itself where a part of one of its sources is mounted elsewhere, too: locks on
 //! paths would not meet there.
+//!
+//! What cannot be opened, or has no such locks, is a gap: a broker that comes that way is not met.
 
 use std::fmt;
 use std::os::fd::OwnedFd;
@@ -15,9 +17,25 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 /// Keeps other brokers away from a source, until it is dropped.
+#[derive(Default)]
 pub(crate) struct SourceLock {
     /// The root's descriptor, and those of the directories above it.
-    _directories: Vec<OwnedFd>,
+    directories: Vec<OwnedFd>,
+    gap: Option<Gap>,
+}
+
+/// The first directory that could not be locked, and why.
+#[derive(Debug)]
+pub(crate) struct Gap {
+    path: PathBuf,
+    why: String,
+}
+
+impl fmt::Display for Gap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Gap { path, why } = self;
+        write!(f, "{} cannot be locked against other brokers: {why}", path.display())
+    }
 }
 
 /// Somebody else has the source, or one that overlaps.
@@ -45,41 +63,57 @@ impl fmt::Display for Taken {
 }
 
 impl SourceLock {
-    /// Takes it. `None` where the directory cannot be locked here: it is not where its client sees
-    /// it, or a view lies over it, through which this broker would wait for itself.
+    /// Takes it as far as it can be taken. `None` where a view lies over it, through which this
+    /// broker would wait for itself.
     pub fn take(directory: &Directory, path: &Path) -> Result<Option<SourceLock>, Taken> {
         let mounts = mounts::all().unwrap_or_default();
         if innermost(&mounts, path).is_some_and(Mount::is_fuse) {
             return Ok(None);
         }
-        let Some(root) = open(path, directory.root) else { return Ok(None) };
-        let mut directories = vec![];
-        lock(&root, directory.root, FlockOperation::NonBlockingLockExclusive)?;
-        directories.push(root);
+        let mut taken = SourceLock::default();
+        taken.add(path, directory.root, FlockOperation::NonBlockingLockExclusive)?;
         for (above, (inode, _)) in path.ancestors().skip(1).zip(&directory.above) {
-            if let Some(above) = open(above, *inode) {
-                lock(&above, *inode, FlockOperation::NonBlockingLockShared)?;
-                directories.push(above);
-            }
+            taken.add(above, *inode, FlockOperation::NonBlockingLockShared)?;
         }
         for above in above_elsewhere(&mounts, path) {
-            if let Ok(inode) = inode_of(&above)
-                && let Some(above) = open(&above, inode)
-            {
-                lock(&above, inode, FlockOperation::NonBlockingLockShared)?;
-                directories.push(above);
+            if let Ok(inode) = inode_of(&above) {
+                taken.add(&above, inode, FlockOperation::NonBlockingLockShared)?;
             }
         }
-        Ok(Some(SourceLock { _directories: directories }))
+        Ok(Some(taken))
+    }
+
+    /// Returns where another broker would not be met.
+    pub fn gap(&self) -> Option<&Gap> {
+        self.gap.as_ref()
+    }
+
+    fn add(&mut self, path: &Path, inode: Inode, how: FlockOperation) -> Result<(), Taken> {
+        let locked = match open(path, inode) {
+            Ok(directory) => lock(&directory, inode, how)?.map(|()| directory),
+            Err(why) => Err(why),
+        };
+        match locked {
+            Ok(directory) => self.directories.push(directory),
+            Err(why) => drop(self.gap.get_or_insert(Gap { path: path.to_owned(), why })),
+        }
+        Ok(())
     }
 }
 
-/// Opens a directory if it is the one that is meant and may be opened.
-fn open(path: &Path, inode: Inode) -> Option<OwnedFd> {
+/// Opens a directory if it is the one that is meant and may be opened; or says why not.
+fn open(path: &Path, inode: Inode) -> Result<OwnedFd, String> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    let directory = rustix::fs::open(path, flags, Mode::empty()).ok()?;
-    let found = rustix::fs::fstat(&directory).ok()?;
-    (found.st_dev == inode.device && found.st_ino == inode.number).then_some(directory)
+    let directory = rustix::fs::open(path, flags, Mode::empty()).map_err(text)?;
+    let found = rustix::fs::fstat(&directory).map_err(text)?;
+    match found.st_dev == inode.device && found.st_ino == inode.number {
+        true => Ok(directory),
+        false => Err("the broker sees another directory there".to_owned()),
+    }
+}
+
+fn text(errno: Errno) -> String {
+    std::io::Error::from(errno).to_string()
 }
 
 fn inode_of(path: &Path) -> Result<Inode, Errno> {
@@ -87,7 +121,12 @@ fn inode_of(path: &Path) -> Result<Inode, Errno> {
     Ok(Inode { device: found.st_dev, number: found.st_ino })
 }
 
-fn lock(directory: &OwnedFd, inode: Inode, how: FlockOperation) -> Result<(), Taken> {
+/// Locks a directory; the inner error says why that cannot be done at all.
+fn lock(
+    directory: &OwnedFd,
+    inode: Inode,
+    how: FlockOperation,
+) -> Result<Result<(), String>, Taken> {
     match rustix::fs::flock(directory, how) {
         Err(Errno::WOULDBLOCK) => {
             let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
@@ -98,8 +137,9 @@ fn lock(directory: &OwnedFd, inode: Inode, how: FlockOperation) -> Result<(), Ta
                 (others, _) => Err(Taken::ByAnother(others)),
             }
         }
-        // Some file systems have no flock; there brokers cannot meet.
-        Ok(()) | Err(_) => Ok(()),
+        Ok(()) => Ok(Ok(())),
+        // Some file systems have no flock.
+        Err(errno) => Ok(Err(text(errno))),
     }
 }
 
@@ -161,7 +201,7 @@ mod tests {
         std::fs::create_dir_all(&inner).unwrap();
         let take = |path: &Path| SourceLock::take(&directory(path), path);
         let held = take(&middle).unwrap();
-        assert!(held.is_some());
+        assert!(held.as_ref().is_some_and(|held| held.gap().is_none()));
         assert!(take(&middle).is_err(), "the same");
         assert!(take(&inner).is_err(), "below");
         assert!(take(home.path()).is_err(), "above");
@@ -177,6 +217,25 @@ mod tests {
         std::fs::create_dir(&other).unwrap();
         let _one = SourceLock::take(&directory(&one), &one).unwrap();
         assert!(SourceLock::take(&directory(&other), &other).unwrap().is_some());
+    }
+
+    /// Its client sees another directory there.
+    #[test]
+    fn what_could_not_be_locked_is_told() {
+        let home = tempfile::tempdir().unwrap();
+        let inner = home.path().join("inner");
+        std::fs::create_dir(&inner).unwrap();
+        let meant = directory(&inner);
+        let take = |meant: &Directory| SourceLock::take(meant, &inner).unwrap().unwrap();
+        assert!(take(&meant).gap().is_none());
+        let mut other = meant.clone();
+        other.above[0].0.number += 1;
+        let said = take(&other).gap().unwrap().to_string();
+        assert!(said.starts_with(&format!("{} cannot be locked", home.path().display())), "{said}");
+        std::fs::remove_dir(&inner).unwrap();
+        let said = take(&meant).gap().unwrap().to_string();
+        assert!(said.starts_with(&format!("{} cannot", inner.display())), "{said}");
+        assert!(said.contains("No such file"), "{said}");
     }
 
     #[test]

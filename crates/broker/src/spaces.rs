@@ -62,6 +62,11 @@ impl Space {
     pub fn new(name: String, source: Option<Source>) -> Space {
         Space { name, source, clients: 0, lock: None }
     }
+
+    /// Says where another broker that came for the source would not be met.
+    pub fn gap(&self) -> Option<String> {
+        Some(self.lock.as_ref()?.gap()?.to_string())
+    }
 }
 
 impl Spaces {
@@ -98,6 +103,11 @@ impl Spaces {
         };
         let space = self.spaces.get_mut(&seat.space).expect("found or made above");
         space.clients += 1;
+        let gap = space.gap().map(|gap| format!("two brokers could come to serve it: {gap}"));
+        let notice = match (notice, gap) {
+            (Some(notice), Some(gap)) => Some(format!("{notice}\n{gap}")),
+            (notice, gap) => notice.or(gap),
+        };
         let attached = Attached { notice, ..self.attached(&seat) };
         Ok((seat, attached))
     }

@@ -84,6 +84,8 @@ class SpaceLine:
     source: str
     #: How many have attached it: views, and those who hold something in it.
     clients: U64
+    #: Where another broker for its source would not be met, and why.
+    gap: Optional[str]
 
 
 @dataclass(frozen=True)

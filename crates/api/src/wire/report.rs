@@ -219,4 +219,6 @@ pub struct SpaceLine {
     pub source: String,
     /// How many have attached it: views, and those who hold something in it.
     pub clients: u64,
+    /// Where another broker for its source would not be met, and why, for people.
+    pub gap: Option<String>,
 }

@@ -164,6 +164,7 @@ impl Desk {
                 .map(|source| spaces::shown(&source.origin))
                 .unwrap_or_default(),
             clients: count(space.clients),
+            gap: space.gap(),
         });
         Status {
             broker: self.info.clone(),

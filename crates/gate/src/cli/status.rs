@@ -97,6 +97,8 @@ struct Space {
     name: String,
     source: String,
     clients: u64,
+    /// Where another broker for its source would not be met, and why.
+    gap: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -223,6 +225,7 @@ impl Broker {
             name: line.name,
             source: line.source,
             clients: line.clients,
+            gap: line.gap,
         };
         Broker {
             address,
@@ -270,6 +273,11 @@ impl Broker {
             text.push_str(
                 "         nothing is granted until it can; `gate doctor` says what to do\n",
             );
+        }
+        for Space { source, gap, .. } in &self.spaces {
+            if let Some(gap) = gap {
+                let _ = writeln!(text, "alone    maybe not, for {source}: {gap}");
+            }
         }
         if self.in_grace {
             text.push_str("grace    former sessions may still come back\n");

@@ -254,7 +254,12 @@ fn replies(broker: BrokerInfo) -> Vec<Reply> {
         away: 6,
         held: 2,
         waiting: 3,
-        spaces: vec![SpaceLine { name: "s".into(), source: "/srv".into(), clients: 4 }],
+        spaces: vec![SpaceLine {
+            name: "s".into(),
+            source: "/srv".into(),
+            clients: 4,
+            gap: Some("closed".into()),
+        }],
         private: vec![PrivateLine { view: private_view(), pid: 300 }],
         limits: vec![("sessions".into(), 4_096)],
         counts: vec![("granted".into(), 5)],

@@ -59,7 +59,12 @@ pub fn status(epoch: u64) -> Status {
         away: 0,
         held: 3,
         waiting: 2,
-        spaces: vec![SpaceLine { name: "default".into(), source: "/src".into(), clients: 1 }],
+        spaces: vec![SpaceLine {
+            name: "default".into(),
+            source: "/src".into(),
+            clients: 1,
+            gap: None,
+        }],
         private: vec![],
         limits: vec![],
         counts: vec![("granted".into(), 9), ("refused".into(), 1), ("revoked".into(), 0)],

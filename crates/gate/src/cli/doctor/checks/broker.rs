@@ -12,12 +12,12 @@ const AHEAD_MS_MAX: u64 = 2_000;
 
 pub fn all(broker: &Broker) -> Vec<Finding> {
     match broker {
-        Broker::Answers(answer) => vec![
-            grants(answer),
-            version(answer, env!("CARGO_PKG_VERSION")),
-            grace(answer),
-            clock(answer),
-        ],
+        Broker::Answers(answer) => {
+            let version = version(answer, env!("CARGO_PKG_VERSION"));
+            let mut findings = vec![grants(answer), version, grace(answer), clock(answer)];
+            findings.extend(answer.gaps.iter().map(gap));
+            findings
+        }
         Broker::None => vec![Finding::ok(CHECK, "none runs; `gate mount` starts one")],
         Broker::Misconfigured(failure) | Broker::Unreached(failure) => vec![failed(failure)],
         Broker::Silent { address, error } => {
@@ -76,6 +76,13 @@ fn grace(answer: &Answer) -> Finding {
     }
 }
 
+fn gap((source, gap): &(String, String)) -> Finding {
+    let found = format!("two could come to serve this: {gap}");
+    let mend = "see that nobody serves it, or what is above it, by another broker; or let this one \
+                read that directory";
+    Finding::warn("broker-alone", found, mend).about(source.clone())
+}
+
 fn clock(answer: &Answer) -> Finding {
     const CHECK: &str = "broker-clock";
     match answer.started_at_ms.saturating_sub(answer.now_ms) {
@@ -101,6 +108,7 @@ mod tests {
             in_grace: false,
             halt: None,
             started_at_ms: 1_000_000,
+            gaps: Vec::new(),
             now_ms: 2_000_000,
         }
     }
@@ -128,6 +136,9 @@ mod tests {
         check(&Broker::Answers(new), &[Ok, Ok, Warn, Ok], "leases");
         let ahead = Answer { started_at_ms: 2_060_000, ..answer() };
         check(&Broker::Answers(ahead), &[Ok, Ok, Ok, Warn], "60 s in the future");
+        let gap = ("/srv".into(), "/ cannot be locked".into());
+        let beside = Answer { gaps: vec![gap], ..answer() };
+        check(&Broker::Answers(beside), &[Ok, Ok, Ok, Ok, Warn], "this: / cannot be locked");
         let hardly = Answer { started_at_ms: 2_001_000, ..answer() };
         check(&Broker::Answers(hardly), &[Ok; 4], "past");
     }

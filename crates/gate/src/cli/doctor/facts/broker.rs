@@ -38,6 +38,8 @@ pub struct Answer {
     /// Why it grants nothing now, if that is so.
     pub halt: Option<Halt>,
     pub started_at_ms: u64,
+    /// Its sources for which another broker would not be met, each with the reason.
+    pub gaps: Vec<(String, String)>,
     /// What time this process takes it to be.
     pub now_ms: u64,
 }
@@ -71,15 +73,20 @@ pub fn ask(flags: &BrokerFlags) -> (Broker, StateDir) {
     let state_dir = reached.state_dir_here().map_or(StateDir::Elsewhere, StateDir::Here);
     let address = reached.address.to_string();
     let broker = match reached.session.status() {
-        Ok(status) => Broker::Answers(Answer {
-            address,
-            version: status.broker.version,
-            pid: status.broker.pid,
-            in_grace: status.in_grace,
-            halt: status.halt,
-            started_at_ms: status.started_at_ms,
-            now_ms: now_ms(),
-        }),
+        Ok(status) => {
+            let gaps =
+                status.spaces.into_iter().filter_map(|space| Some((space.source, space.gap?)));
+            Broker::Answers(Answer {
+                address,
+                version: status.broker.version,
+                pid: status.broker.pid,
+                in_grace: status.in_grace,
+                halt: status.halt,
+                started_at_ms: status.started_at_ms,
+                gaps: gaps.collect(),
+                now_ms: now_ms(),
+            })
+        }
         Err(error) => Broker::Silent { address, error: error.to_string() },
     };
     (broker, state_dir)
