@@ -407,6 +407,10 @@ impl Actor {
                     // Without the prober there are no kin, which costs patience alone.
                     let _ = self.prober.send(ToProber::Case(case));
                 }
+                Letter::Unprobe(ticket) => {
+                    // As above.
+                    let _ = self.prober.send(ToProber::NoCase(ticket));
+                }
             }
         }
     }

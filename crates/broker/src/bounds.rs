@@ -5,6 +5,8 @@
 use gate_core::lock::limits::{Limit, SESSIONS_MAX};
 use rustix::process::{Resource, getrlimit};
 
+use crate::{desk, kin};
+
 /// Connections at once: a session each, and some that have not said hello.
 pub(crate) const CONNECTIONS_MAX: usize = SESSIONS_MAX + 256;
 /// Sessions of clients that came over TCP: the others are for the socket.
@@ -23,6 +25,10 @@ pub(crate) const SOURCES_PER_CLIENT_MAX: usize = 1_024;
 pub(crate) const WATCHES_MAX: usize = 8_192;
 /// Those of one client.
 pub(crate) const WATCHES_PER_CLIENT_MAX: usize = 16;
+/// Readers of events at once, over HTTP.
+pub(crate) const EVENT_READERS_MAX: usize = 1_024;
+/// The bound of those.
+pub(crate) const EVENT_READERS: &str = "event-readers";
 
 /// How many connections there may be over TCP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +70,9 @@ pub(crate) fn all() -> Vec<(String, usize)> {
         ("sources-per-client", SOURCES_PER_CLIENT_MAX),
         ("watches", WATCHES_MAX),
         ("watches-per-client", WATCHES_PER_CLIENT_MAX),
+        (EVENT_READERS, EVENT_READERS_MAX),
+        ("waiters-watched-for-kin", kin::CASES_MAX),
+        ("holders-watched-per-waiter", desk::SUSPECTS_MAX),
     ];
     let of_locks = Limit::ALL.map(|(limit, most)| (limit.to_string(), most));
     let ours = ours.map(|(name, most)| (name.to_owned(), most));

@@ -41,8 +41,8 @@ use questions::{Asked, Questions};
 const STEPS_PER_TURN: usize = 16;
 /// What follows from one command before the next is heard; the rest follows later.
 const SETTLED_AT_ONCE_MAX: usize = 512;
-/// Holders that are looked at for one waiter.
-const SUSPECTS_MAX: usize = 64;
+/// Holders that are looked at for one waiter at a time: those found to be kin make room for others.
+pub(crate) const SUSPECTS_MAX: usize = 64;
 
 /// What a broker grants to those who do not ask for something else.
 #[derive(Clone, Copy, Debug)]
@@ -71,6 +71,8 @@ pub(crate) enum Letter {
     Unwatch(SessionId),
     /// Look whether a waiter is kin of those it waits for.
     Probe(Case),
+    /// That does not matter any more.
+    Unprobe(Ticket),
 }
 
 pub(crate) struct Desk {
@@ -347,10 +349,11 @@ impl Desk {
         let _ = self.run(now, Command::Kin { waiter, holder });
     }
 
-    /// Returns the case of each that still waits.
+    /// Returns the case of each that still waits, and says which do not.
     pub fn probe(&mut self, tickets: &[Ticket]) {
         for ticket in tickets {
-            self.open_case(*ticket);
+            let case = self.case_of(*ticket).map_or(Letter::Unprobe(*ticket), Letter::Probe);
+            self.letters.push(case);
         }
     }
 
@@ -497,7 +500,7 @@ impl Desk {
             Notice::Restored { .. } => return,
         };
         if let Notice::Waiting { ticket, .. } = notice {
-            self.open_case(ticket);
+            self.letters.extend(self.case_of(ticket).map(Letter::Probe));
         }
         if owner.session == SessionId::STATELESS {
             if let Notice::Granted { ticket, .. } = notice {
@@ -513,10 +516,11 @@ impl Desk {
         }
     }
 
-    /// Asks whether a waiter is kin of those in its way, if that can be seen from here.
-    fn open_case(&mut self, ticket: Ticket) {
-        let Some(claim) = self.claim_of(ticket) else { return };
-        let Some(process) = visible_process(&claim) else { return };
+    /// Returns what to look at to learn whether a waiter is kin of those in its way, if that can be
+    /// seen from here.
+    fn case_of(&self, ticket: Ticket) -> Option<Case> {
+        let claim = self.claim_of(ticket).filter(|_| self.table.waits(ticket))?;
+        let process = visible_process(&claim)?;
         let holders = self.table.holders_before(ticket, SUSPECTS_MAX);
         let suspects: Vec<Suspect> = holders
             .into_iter()
@@ -528,8 +532,7 @@ impl Desk {
                 Some(Suspect { owner: claim.owner, process, thread, is_hold })
             })
             .collect();
-        let case = Case { ticket, owner: claim.owner, process, suspects };
-        self.letters.push(Letter::Probe(case));
+        Some(Case { ticket, owner: claim.owner, process, suspects })
     }
 
     fn forget(&mut self, session: SessionId) {

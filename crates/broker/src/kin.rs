@@ -3,18 +3,20 @@
 //! A thread of its own, for looking at processes takes time. It is told of each waiter and of the
 //! holders in its way, and looks after a while, then ever less often, whether a holder sleeps for
 //! it; and again as soon as one has slept long enough. What it finds is a command like any other.
+//! If more wait than it watches at a time, they are watched in turn.
 
 pub(crate) mod look;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use gate_api::process::Stat;
 use gate_core::id::{OwnerId, Ticket};
 use gate_core::lock::claim::Process;
+use gate_core::lock::limits::WAITERS_MAX;
 
 use crate::mail::{Inbox, Mail};
 use look::Sleep;
@@ -25,10 +27,8 @@ const PATIENCE: Duration = Duration::from_millis(250);
 const PATIENCE_THREADS: Duration = Duration::from_secs(2);
 /// The longest pause between two looks.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
-/// How long the deciding thread may take to say that a waiter still waits.
-const ANSWER_MAX: Duration = Duration::from_secs(10);
-/// Waiters that are looked at.
-const CASES_MAX: usize = 4_096;
+/// Waiters that are looked at, at a time.
+pub(crate) const CASES_MAX: usize = 4_096;
 
 /// What the prober asks: the cases of these, if they still wait.
 pub(crate) type Question = Vec<Ticket>;
@@ -36,6 +36,8 @@ pub(crate) type Question = Vec<Ticket>;
 /// What the prober is told.
 pub(crate) enum ToProber {
     Case(Case),
+    /// One that was asked for does not wait any more.
+    NoCase(Ticket),
 }
 
 /// A waiter and the holders in its way.
@@ -68,22 +70,25 @@ struct Watched {
 
 struct Prober {
     inbox: Inbox,
+    /// How many are watched at most.
+    places: usize,
     watched: BTreeMap<Ticket, Watched>,
+    /// Those for which there was no place, some of which may wait no longer.
+    beyond: VecDeque<Ticket>,
     /// Since when threads among several were seen asleep for a waiter.
     asleep: HashMap<(OwnerId, OwnerId), Instant>,
 }
 
 /// Probes until the deciding thread ends.
 pub(crate) fn run(inbox: Inbox, cases: &Receiver<ToProber>) {
-    let mut prober = Prober { inbox, watched: BTreeMap::new(), asleep: HashMap::new() };
+    let mut prober = Prober::new(inbox, CASES_MAX);
     loop {
-        let next = prober.watched.values().map(|watched| watched.look_at).min();
-        let received = match next {
+        let received = match prober.ask_at(Instant::now()) {
             None => cases.recv().map_err(|_| RecvTimeoutError::Disconnected),
             Some(at) => cases.recv_timeout(at.saturating_duration_since(Instant::now())),
         };
         match received {
-            Ok(ToProber::Case(case)) => prober.take(case, Instant::now()),
+            Ok(said) => prober.hear(said, Instant::now()),
             Err(RecvTimeoutError::Timeout) => prober.ask(Instant::now()),
             Err(RecvTimeoutError::Disconnected) => return,
         }
@@ -91,13 +96,37 @@ pub(crate) fn run(inbox: Inbox, cases: &Receiver<ToProber>) {
 }
 
 impl Prober {
+    fn new(inbox: Inbox, places: usize) -> Prober {
+        let (watched, beyond) = (BTreeMap::new(), VecDeque::new());
+        Prober { inbox, places, watched, beyond, asleep: HashMap::new() }
+    }
+
+    /// Returns when the deciding thread is to be asked next.
+    fn ask_at(&self, now: Instant) -> Option<Instant> {
+        if !self.beyond.is_empty() && self.watched.len() < self.places {
+            return Some(now);
+        }
+        let looks = self.watched.values().filter(|watched| !watched.asked);
+        looks.map(|watched| watched.look_at).min()
+    }
+
+    fn hear(&mut self, said: ToProber, now: Instant) {
+        match said {
+            ToProber::Case(case) => self.take(case, now),
+            ToProber::NoCase(ticket) => drop(self.watched.remove(&ticket)),
+        }
+    }
+
     fn take(&mut self, case: Case, now: Instant) {
+        let has_place = self.watched.len() < self.places;
         let Some(watched) = self.watched.get_mut(&case.ticket) else {
-            if self.watched.len() < CASES_MAX {
-                let ticket = case.ticket;
+            let ticket = case.ticket;
+            if has_place {
                 let look_at = now + PATIENCE;
                 let fresh = Watched { case, pause: PATIENCE, look_at, asked: false };
                 self.watched.insert(ticket, fresh);
+            } else {
+                self.beyond.push_back(ticket);
             }
             return;
         };
@@ -107,6 +136,12 @@ impl Prober {
             watched.pause = (pause * 2).min(PAUSE_MAX);
             self.look_for_sleepers(&case, now);
             let slept = self.slept_enough_at(&case, now);
+            if pause == PAUSE_MAX && slept.is_none() && !self.beyond.is_empty() {
+                // It was looked at for long enough that its place is another's now.
+                self.watched.remove(&case.ticket);
+                self.beyond.push_back(case.ticket);
+                return;
+            }
             let watched = self.watched.get_mut(&case.ticket).expect("it was found above");
             watched.look_at = slept.map_or(now + pause, |at| at.min(now + pause));
         }
@@ -120,14 +155,15 @@ impl Prober {
         asleep.map(|(_, since)| *since + PATIENCE_THREADS).filter(|at| *at > now).min()
     }
 
-    /// Asks which of those that are due still wait; forgets those of which nothing came.
+    /// Asks which of those that are due still wait, and of those beyond as many as there are places
+    /// for; of more than can wait some do so no longer.
     fn ask(&mut self, now: Instant) {
-        self.watched.retain(|_, watched| !watched.asked || watched.look_at > now);
-        let mut due = Vec::new();
+        let room = self.places.saturating_sub(self.watched.len());
+        let asked = room.max(self.beyond.len().saturating_sub(WAITERS_MAX));
+        let mut due: Vec<Ticket> = self.beyond.drain(..asked.min(self.beyond.len())).collect();
         for (ticket, watched) in &mut self.watched {
             if !watched.asked && watched.look_at <= now {
                 watched.asked = true;
-                watched.look_at = now + ANSWER_MAX;
                 due.push(*ticket);
             }
         }

@@ -262,6 +262,7 @@ impl Desk {
     fn whereabouts(&mut self, owner: OwnerId) -> ServerMessage {
         let ticket = self.table.ticket_of(owner);
         let stands = ticket.and_then(|ticket| Some((ticket, self.table.record(ticket)?)));
+        self.letters.extend(ticket.and_then(|ticket| self.case_of(ticket)).map(Letter::Probe));
         match stands {
             Some((ticket, Record::Held { revoked: Some(why), .. })) => {
                 let reason = self.reasons.get(&ticket).cloned().unwrap_or_default();
@@ -277,7 +278,6 @@ impl Desk {
                 })
             }
             Some((ticket, Record::Waiting(_))) => {
-                self.open_case(ticket);
                 ServerMessage::Waiting { owner: owner.number, ticket }
             }
             None => {

@@ -108,7 +108,11 @@ impl Letter {
                 ServerMessage::Granted(_) | ServerMessage::Waiting { .. } | ServerMessage::Restored
             ),
             Letter::Stateless(reply) => matches!(reply.outcome, Outcome::Granted(_)),
-            Letter::HangUp(_) | Letter::Watch(..) | Letter::Unwatch(_) | Letter::Probe(_) => false,
+            Letter::HangUp(_)
+            | Letter::Watch(..)
+            | Letter::Unwatch(_)
+            | Letter::Probe(_)
+            | Letter::Unprobe(_) => false,
         }
     }
 }

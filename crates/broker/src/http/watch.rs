@@ -22,12 +22,11 @@ use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 
 use super::routes::{error, undecided};
 use crate::audit::{Filter, Question};
+use crate::bounds::{EVENT_READERS, EVENT_READERS_MAX};
 use crate::mail::{Inbox, Mail};
 use crate::metrics::MEDIA_TYPE;
 use crate::spaces::DEFAULT;
 
-/// Readers of events at once.
-const READERS_MAX: usize = 1_024;
 /// Events of one page.
 const PAGE_EVENTS: usize = 256;
 /// How long the log waits for news before it is asked again.
@@ -54,7 +53,7 @@ pub(super) async fn events(
     headers: HeaderMap,
     request: Result<Query<EventsRequest>, QueryRejection>,
 ) -> Response {
-    static ROOM: Semaphore = Semaphore::const_new(READERS_MAX);
+    static ROOM: Semaphore = Semaphore::const_new(EVENT_READERS_MAX);
     let Query(request) = match request {
         Ok(request) => request,
         Err(rejection) => return error(StatusCode::BAD_REQUEST, &rejection.body_text()),
@@ -68,7 +67,8 @@ pub(super) async fn events(
         (_, Err(why)) => return error(StatusCode::BAD_REQUEST, &why),
     };
     let Ok(room) = ROOM.try_acquire() else {
-        return error(StatusCode::TOO_MANY_REQUESTS, "limit: event-readers");
+        let why = format!("limit: {EVENT_READERS}");
+        return error(StatusCode::TOO_MANY_REQUESTS, &why);
     };
     let ready = VecDeque::new();
     let mut reader = Reader { inbox, filter, place: Cursor::START, ready, _room: room };

@@ -1,7 +1,6 @@
 //! Looks at real processes.
 
 use std::cell::Cell;
-use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::process::{Child as Process, Command, Stdio};
 use std::time::Instant;
@@ -15,7 +14,7 @@ use gate_core::lock::key::FileKey;
 use gate_core::lock::want::{Access, Node, Op};
 
 use super::look::{self, Child, End, Family, Sleep};
-use super::{Case, Prober, Suspect};
+use super::{CASES_MAX, Case, Prober, Suspect, ToProber};
 use crate::mail::{Inbox, Mail};
 use crate::tests::{SOON, connect, start};
 
@@ -191,7 +190,7 @@ fn a_thread_among_several_is_looked_at_again_when_it_has_slept_two_seconds() {
         let case = Case { ticket: Ticket(1), owner: waits, process: waiter, suspects };
         let poll = mio::Poll::new().unwrap();
         let (inbox, mail) = Inbox::new(poll.registry(), mio::Token(0)).unwrap();
-        let mut prober = Prober { inbox, watched: BTreeMap::new(), asleep: HashMap::new() };
+        let mut prober = Prober::new(inbox, 1);
         // The prober's clock is what it is told; the broker answers at once.
         let begun = Instant::now();
         prober.take(case.clone(), begun);
@@ -206,6 +205,82 @@ fn a_thread_among_several_is_looked_at_again_when_it_has_slept_two_seconds() {
         drop(end);
         sleeper.join().unwrap();
     });
+}
+
+/// More wait than are watched, and for more than the one holder; the one that it sleeps for came
+/// last, and some of the others have left.
+#[test]
+fn who_came_when_all_places_were_taken_is_looked_at_in_its_turn() {
+    let shell = Shell::start("cat; :");
+    let (holder, child) = (shell.process(), shell.child());
+    shell.sleep();
+    let stranger = Shell::start("exec cat");
+    let owner = |number| OwnerId { session: SessionId::STATELESS, number };
+    let suspects = vec![Suspect { owner: owner(99), process: holder, thread: 0, is_hold: false }];
+    let case = |number: u64| {
+        let process = if number == 9 { child } else { stranger.process() };
+        let suspects = suspects.clone();
+        Case { ticket: Ticket(number), owner: owner(number), process, suspects }
+    };
+    let poll = mio::Poll::new().unwrap();
+    let (inbox, mail) = Inbox::new(poll.registry(), mio::Token(0)).unwrap();
+    let mut prober = Prober::new(inbox, 2);
+    let begun = Instant::now();
+    (1..=9).for_each(|number| prober.take(case(number), begun));
+    for _ in 0..100 {
+        let now = prober.ask_at(begun).expect("somebody is watched");
+        prober.ask(now);
+        for mail in mail.try_iter() {
+            match mail {
+                Mail::Kin { waiter, .. } => return assert_eq!(waiter, owner(9)),
+                Mail::Probe(tickets) => {
+                    for Ticket(number) in tickets {
+                        let left = (4..9).contains(&number);
+                        let said = if left {
+                            ToProber::NoCase(Ticket(number))
+                        } else {
+                            ToProber::Case(case(number))
+                        };
+                        prober.hear(said, now);
+                        assert!(
+                            prober.watched.len() <= 2,
+                            "more are watched than there are places"
+                        );
+                    }
+                }
+                _ => unreachable!("the prober asks and tells of kin"),
+            }
+        }
+    }
+    panic!("nobody looked at the last");
+}
+
+/// More than there are places waited, hold now, and would be looked at for as long as they do.
+#[test]
+fn who_was_let_in_takes_no_place_of_those_who_wait() {
+    let state = tempfile::tempdir().unwrap();
+    let broker = start(&state);
+    let client = connect(&broker.address(), "view");
+    let first = client.hold("f");
+    first.is_granted();
+    let stranger = Shell::start("exec cat");
+    let read = || by(stranger.process(), client.ask(Op::Open(Access::Read), "f"));
+    let readers: Vec<_> = (0..CASES_MAX).map(|_| client.acquire(read())).collect();
+    readers.iter().for_each(crate::tests::Owner::waits);
+    client.session.release(first.number, None);
+    for reader in &readers {
+        reader.is_granted();
+    }
+    let shell = Shell::start("cat; :");
+    let write = |process| {
+        let mut ask = by(process, client.ask(Op::Open(Access::Write), "g"));
+        ask.want.places[0].node = Node::File(FileKey { volume: 1, inode: 2, generation: 3 });
+        ask
+    };
+    client.acquire(write(shell.process())).is_granted();
+    let child = client.acquire(write(shell.child()));
+    child.waits();
+    assert!(child.is_granted().by_kin);
 }
 
 #[test]

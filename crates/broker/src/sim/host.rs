@@ -445,7 +445,8 @@ impl Running {
                 Letter::Stateless(_)
                 | Letter::Watch(..)
                 | Letter::Unwatch(_)
-                | Letter::Probe(_) => {}
+                | Letter::Probe(_)
+                | Letter::Unprobe(_) => {}
             }
         }
     }

@@ -173,9 +173,15 @@ impl Table {
         self.owners.get(&owner).copied()
     }
 
-    /// Returns whom a waiter waits for, those who hold: at most `most`.
+    /// Returns whether a claim waits, whatever it holds meanwhile.
+    pub fn waits(&self, ticket: Ticket) -> bool {
+        self.slots.get(&ticket).is_some_and(|slot| slot.waiting.is_some())
+    }
+
+    /// Returns whom a waiter waits for, those who hold: at most `most`. Its kin are not among them,
+    /// so that who learns of some is shown others the next time.
     pub fn holders_before(&self, ticket: Ticket, most: usize) -> Vec<Ticket> {
-        if self.slots.get(&ticket).is_none_or(|slot| slot.waiting.is_none()) {
+        if !self.waits(ticket) {
             return Vec::new();
         }
         let held = |holder: &Ticket| self.slot(*holder).held.is_some();
