@@ -80,6 +80,8 @@ impl Reading {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::*;
 
     fn at(seconds: u64) -> Time {
@@ -104,5 +106,30 @@ mod tests {
         assert_eq!(at(100) - lost, at(19));
         let lost = time_lost(at(100), at(20), at(60));
         assert_eq!(at(100) - lost, at(60), "stuck after the deadline had passed");
+    }
+
+    const CHILD: &str = "GATE_TEST_SLEPT";
+
+    /// To a process in such a namespace the machine has slept for a day: elsewhere, where it may not
+    /// have slept at all, one clock may pass for the other.
+    #[test]
+    fn a_broker_decides_by_a_clock_that_cannot_be_set_and_sleeps_with_the_machine() {
+        if std::env::var_os(CHILD).is_some() {
+            let read = |clock| Time::ZERO + Duration::try_from(clock_gettime(clock)).unwrap();
+            let [before, now, after] = [read(ClockId::Monotonic), now(), read(ClockId::Monotonic)];
+            assert!(before <= now && now <= after, "{before:?}, {now:?}, {after:?}");
+            let slept = read(ClockId::Boottime).since(now);
+            assert!(slept >= Duration::from_secs(86_000), "{slept:?}");
+            return;
+        }
+        let mut command = Command::new("unshare");
+        if !rustix::process::geteuid().is_root() {
+            command.args(["--user", "--map-root-user"]);
+        }
+        command.args(["--time", "--boottime", "86400"]).arg(std::env::current_exe().unwrap());
+        let name = "clock::tests::a_broker_decides_by_a_clock_that_cannot_be_set_and_sleeps_with_the_machine";
+        let output = command.args(["--exact", name]).env(CHILD, "").output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && said.contains("1 passed"), "{said}{output:?}");
     }
 }
