@@ -1,5 +1,6 @@
 //! Views of one run's own: at the same place, seen by nobody else, gone with their last process.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::os::fd::AsRawFd as _;
@@ -33,6 +34,41 @@ fn a_private_view_is_at_the_same_place_and_nobody_else_sees_it() {
         ada.leave();
         ada.end(SOON);
         await_no_server(&world);
+    }
+}
+
+/// No two share what the kernel keeps of a file.
+#[test]
+fn each_private_view_is_a_file_system_of_its_own() {
+    for mut world in worlds() {
+        seed(&world, "f", "");
+        let [source, view] = [world.source(), world.view()];
+        world.mount(&source, &view, [""; 0]);
+        let device = ["capture", "stat", "-c", "%d", "f"];
+        let mut all = [
+            actor(&world, &source, "ada"),
+            actor(&world, &source, "bob"),
+            world.actor(&view),
+            world.actor(&source),
+        ];
+        let devices: BTreeSet<_> = all.iter_mut().map(|at| at.ask(device).unwrap()).collect();
+        assert_eq!(devices.len(), all.len(), "{devices:?}");
+    }
+}
+
+/// As a run does that does not say which view it wants.
+#[test]
+fn a_run_in_the_shared_view_works_where_all_do() {
+    for mut world in worlds() {
+        seed(&world, "f", "");
+        let source = world.source();
+        world.mount(&source, &source, [""; 0]);
+        let look = "readlink /proc/self/ns/mnt; stat -c %d source/f; echo ${GATE_AGENT-nobody}";
+        let bare = world.script(world.home(), look).run().success();
+        let words = ["run", "--view", "shared", "--agent", "ada", "--", "bash", "-c", look];
+        let said = world.gate(words).run().success();
+        assert_eq!(said, bare.replace("nobody", "ada"));
+        assert!(servers(&world).is_empty(), "no view is made for it");
     }
 }
 
