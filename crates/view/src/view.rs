@@ -307,3 +307,15 @@ fn any_number() -> u32 {
 fn valid(changes_are_told: bool) -> Duration {
     if changes_are_told { VALID_WATCHED } else { VALID }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// With [`Told`] this bounds how old anything may be where nothing is watched.
+    #[test]
+    fn what_is_not_told_is_trusted_for_a_second() {
+        assert_eq!(valid(false), Duration::from_secs(1));
+        assert!(valid(true) <= Duration::from_mins(1));
+    }
+}

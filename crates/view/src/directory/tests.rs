@@ -71,6 +71,23 @@ fn a_node_lives_as_long_as_its_lookups() {
     assert_ne!(world.walk("f"), Ok(first), "a node id came back");
 }
 
+/// The kernel is told to trust for long only what it hears of from the watches.
+#[test]
+fn of_what_is_not_watched_nothing_is_promised_to_be_told() {
+    for watched in [true, false] {
+        let mut world = World::new(&["d/", "d/f"]);
+        if !watched {
+            world.directory.watches = None;
+        }
+        let node = world.walk("d/f").unwrap();
+        let attr = world.directory.getattr(node).unwrap();
+        let told = world.directory.tell(node, &attr);
+        assert_eq!(told.name, watched);
+        assert!(!told.attributes, "it was changed a moment ago");
+        assert_eq!(world.directory.is_watched(world.walk("d").unwrap()), watched);
+    }
+}
+
 #[test]
 fn a_file_whose_node_was_retired_is_found_as_another() {
     let world = World::new(&["f"]);
