@@ -92,6 +92,34 @@ fn what_others_change_shows_where_nothing_can_be_watched() {
     assert_eq!(watched, "");
 }
 
+/// Nothing asks for what is mapped, and no watch tells of it.
+#[test]
+fn what_is_mapped_where_nothing_can_be_watched_shows_once_somebody_looks_at_the_file() {
+    assert!(rustix::process::geteuid().is_root(), "needs root: run `cargo xtask test`");
+    let mut world = World::bare();
+    world.start_broker([""; 0]);
+    world.seed("x.log", "old");
+    let script = r#"
+        echo 0 > /proc/sys/user/max_inotify_watches
+        "$0" mount --foreground source view >&2 &
+        until [ -e view/x.log ]; do :; done
+        python3 -c "$1"
+        "$0" umount view
+        wait $!"#;
+    let look = "import mmap, os
+file = os.open('view/x.log', os.O_RDONLY)
+mapped = mmap.mmap(file, 3, mmap.MAP_SHARED, mmap.PROT_READ)
+assert mapped[:] == b'old'
+with open('source/x.log', 'r+') as source:
+    source.write('new')
+assert mapped[:] == b'old', 'if this shows now, mend the docs'
+while mapped[:] != b'new':
+    os.stat('view/x.log')";
+    let apart = ["--user", "--map-root-user", "--mount", "--propagation", "private"];
+    let run = world.command("unshare".as_ref()).args(apart).args(["bash", "-euc", script]);
+    run.args([world.program("gate")]).args([look]).within(SOON).run().success();
+}
+
 /// What is changed under a name that nobody looked at.
 #[test]
 fn what_others_write_under_another_name_shows() {

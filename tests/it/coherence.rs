@@ -154,6 +154,43 @@ fn what_one_view_writes_is_loaded_through_a_mapping_in_another() {
     wait_until(SOON, "what was stored is loaded", || reader.ask(["load"]).unwrap() == "d");
 }
 
+/// The kernel stores into the source's own pages, and tells nobody.
+#[test]
+fn what_is_stored_in_a_mapping_that_stays_shows_elsewhere_when_it_is_closed_or_opened_anew_there() {
+    let mut world = World::new();
+    world.seed("x.log", "a");
+    let other = more_views(&mut world, 1).remove(0);
+    let [mut writer, mut reader] = [world.actor(&world.view()), world.actor(&other)];
+    let fd = reader.open("r", "x.log");
+    assert_eq!(reader.on("mmap", fd, &["1"]), Ok("a".to_owned()));
+    writer.ask(["at", "0", "open", "rw", "x.log"]).unwrap();
+    writer.ask(["at", "0", "map", "sw", "1"]).unwrap();
+    writer.ask(["at", "0", "store", "0", "1", "7"]).unwrap();
+    for place in [world.view(), world.source()] {
+        assert_eq!(fs::read_to_string(place.join("x.log")).unwrap(), "h", "there it shows at once");
+    }
+    writer.ask(["at", "0", "msync", "0", "1"]).unwrap();
+    assert_eq!(reader.ask(["load"]), Ok("a".to_owned()), "if this shows now, mend the docs");
+    assert_eq!(
+        fs::read_to_string(other.join("x.log")).unwrap(),
+        "h",
+        "who opens it sees it as it is"
+    );
+    assert_eq!(reader.ask(["load"]), Ok("h".to_owned()));
+    writer.ask(["at", "0", "store", "0", "1", "8"]).unwrap();
+    writer.ask(["at", "0", "unmap"]).unwrap();
+    writer.ask(["at", "0", "close"]).unwrap();
+    wait_until(SOON, "it is loaded elsewhere", || reader.ask(["load"]).unwrap() == "i");
+    // Within one time that the kernel gave it, as the page is not written back between.
+    writer.ask(["at", "0", "open", "rw", "x.log"]).unwrap();
+    writer.ask(["at", "0", "map", "sw", "1"]).unwrap();
+    for (seed, text) in [("9", "j"), ("10", "k")] {
+        writer.ask(["at", "0", "store", "0", "1", seed]).unwrap();
+        assert_eq!(fs::read_to_string(other.join("x.log")).unwrap(), text);
+        assert_eq!(reader.ask(["load"]).unwrap(), text);
+    }
+}
+
 /// One process, which does not wait for itself. Its gated file is read and written past the pages of
 /// the mapping, which nobody may take from under who stores into it.
 #[test]
