@@ -9,7 +9,7 @@ use gate_core::lock::table::{Restore, Table};
 use gate_core::time::Time;
 use tempfile::TempDir;
 
-use super::super::PAGE_BYTES;
+use super::super::{Memory, PAGE_BYTES};
 use super::{BOOT, Entry, JOURNAL_NAME, Journal, gone, held};
 
 /// What is remembered after each batch.
@@ -67,15 +67,20 @@ impl Wreck {
         Wreck(tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap())
     }
 
-    /// Returns how many batches are remembered of what was left.
-    fn batches(&self, file: &[u8], log: &[u8]) -> usize {
+    /// Returns what a run remembers that begins with what was left.
+    fn opened(&self, file: &[u8], log: &[u8]) -> Memory {
         let dir = self.0.path();
         for entry in fs::read_dir(dir).unwrap() {
             fs::remove_file(entry.unwrap().path()).unwrap();
         }
         fs::write(dir.join(JOURNAL_NAME), file).unwrap();
         fs::write(dir.join(format!("{JOURNAL_NAME}-wal")), log).unwrap();
-        let (_, memory) = Journal::open(dir, BOOT).unwrap();
+        Journal::open(dir, BOOT).unwrap().1
+    }
+
+    /// Returns how many batches are remembered of what the first run left.
+    fn batches(&self, file: &[u8], log: &[u8]) -> usize {
+        let memory = self.opened(file, log);
         assert_eq!(memory.epoch, Epoch(2), "the first epoch was synced before any grant");
         let mut tickets: Vec<u64> = memory.claims.iter().map(|(ticket, _)| ticket.0).collect();
         tickets.sort_unstable();
@@ -86,19 +91,72 @@ impl Wreck {
     }
 }
 
+/// Returns what is left of a log that is cut at each of these lengths: with nothing behind the cut, and
+/// with something else than was written.
+fn cuts(log: &[u8], at: impl Iterator<Item = usize>) -> impl Iterator<Item = (usize, Vec<u8>)> {
+    at.flat_map(move |cut| {
+        let spoilt: Vec<u8> = log[cut..].iter().map(|byte| !byte).collect();
+        [(cut, log[..cut].to_vec()), (cut, [&log[..cut], &spoilt].concat())]
+    })
+}
+
+/// Nothing was granted yet, so that the first epoch may begin once more. Not at every byte, for much is
+/// written.
+#[test]
+fn a_journal_whose_making_was_cut_short_anywhere_is_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _) = Journal::open(dir.path(), BOOT).unwrap();
+    let made = Written { dir, journal, begun: 0 };
+    let (file, log, wreck) = (made.file(), made.log(), Wreck::new());
+    assert_eq!(wreck.opened(&[], &[]).epoch, Epoch(1));
+    let mut last = 1;
+    for (cut, left) in cuts(&log, (0..log.len()).step_by(37).chain([log.len()])) {
+        let memory = wreck.opened(&file, &left);
+        let epoch = memory.epoch.0;
+        assert!(epoch >= last, "cut at {cut}: a former epoch again");
+        assert!(memory.claims.is_empty() && memory.sessions.is_empty() && memory.spaces.is_empty());
+        last = epoch;
+    }
+    assert_eq!(last, 2, "what is whole was used");
+}
+
+/// The second run grants nothing before its epoch is in the log: until then it may be the third's.
+#[test]
+fn n4_a_second_start_cut_short_anywhere_takes_no_epoch_that_was_used() {
+    let written = Written::new();
+    let (file, first) = (written.file(), written.log());
+    let second = tempfile::tempdir().unwrap();
+    fs::write(second.path().join(JOURNAL_NAME), &file).unwrap();
+    fs::write(second.path().join(format!("{JOURNAL_NAME}-wal")), &first).unwrap();
+    let (journal, memory) = Journal::open(second.path(), BOOT).unwrap();
+    assert_eq!(memory.epoch, Epoch(2));
+    let mut written = Written { dir: second, journal, begun: first.len() };
+    let begun = written.log().len();
+    written.journal.commit(batch(4).into_iter()).unwrap();
+    let log = written.log();
+    assert!(written.file() == file && log.starts_with(&first) && begun > first.len());
+    let wreck = Wreck::new();
+    let mut last = 2;
+    for (cut, left) in cuts(&log, first.len()..=log.len()) {
+        let memory = wreck.opened(&file, &left);
+        let epoch = memory.epoch.0;
+        assert!(epoch >= last, "cut at {cut}: a former epoch again");
+        assert_eq!(epoch == 3, cut >= begun, "cut at {cut}: the second run is known by its epoch");
+        assert!(memory.claims.iter().any(|(ticket, _)| ticket.0 == 4), "cut at {cut}");
+        last = epoch;
+    }
+}
+
 /// With nothing behind the cut, or something else than was written.
 #[test]
 fn a_log_cut_anywhere_yields_what_some_commit_left() {
     let written = Written::new();
     let (file, log, wreck) = (written.file(), written.log(), Wreck::new());
     let mut last = 0;
-    for cut in written.begun..=log.len() {
-        let spoilt = log[cut..].iter().map(|byte| !byte).collect();
-        for tail in [Vec::new(), spoilt] {
-            let batches = wreck.batches(&file, &[&log[..cut], &tail].concat());
-            assert!(batches >= last, "cut at {cut}: less is remembered of more");
-            last = batches;
-        }
+    for (cut, left) in cuts(&log, written.begun..=log.len()) {
+        let batches = wreck.batches(&file, &left);
+        assert!(batches >= last, "cut at {cut}: less is remembered of more");
+        last = batches;
     }
     assert_eq!(last, 3, "the whole log remembers all");
 }
