@@ -431,3 +431,38 @@ fn the_log_is_private() {
         assert_eq!(mode & 0o777, 0o600, "{:?}", entry.path());
     }
 }
+
+/// Whoever has the file to itself, a backup for one, keeps nobody from a turn. For so long that the log
+/// gives up to write for now; would turns wait for the file as it does, there would be five.
+#[test]
+fn turns_go_on_while_somebody_else_has_the_log_and_are_told_of_afterwards() {
+    let state = TempDir::new().unwrap();
+    let broker = crate::tests::start(&state);
+    let client = crate::tests::connect(&broker.address(), "c");
+    let mut file = rusqlite::Connection::open(state.path().join(LOG_NAME)).unwrap();
+    file.busy_timeout(SOON).unwrap();
+    let held = file.transaction_with_behavior(rusqlite::TransactionBehavior::Exclusive).unwrap();
+    let blocks = |file: &rusqlite::Connection| -> i64 {
+        file.query_row("SELECT count(*) FROM block", (), |row| row.get(0)).unwrap()
+    };
+    let (before, begun) = (blocks(&held), Instant::now());
+    let mut turns = 0;
+    while begun.elapsed() < Duration::from_secs(1) {
+        let owner = client.hold("f");
+        owner.is_granted();
+        client.session.release(owner.number, None);
+        turns += 1;
+    }
+    assert!(turns >= 50, "{turns} turns");
+    assert_eq!(blocks(&held), before, "nothing could be written");
+    held.commit().unwrap();
+    drop(client);
+    broker.stop().unwrap();
+    let (audit, _pen) = start(&state, 2);
+    let (entries, gap) = all_after(&audit, Cursor::START);
+    assert_gap_free(&entries);
+    let granted = |entry: &&Entry| {
+        matches!(&entry.record.what, Happening::Claim { became: Fate::Granted { .. }, .. })
+    };
+    assert_eq!((entries.iter().filter(granted).count(), gap), (turns, false));
+}
