@@ -172,7 +172,14 @@ fn version_and_status_speak_json() {
     assert!(parsed["mounts"].as_array().is_some_and(|mounts| mounts.len() == 1), "{status}");
     assert!(status.contains(world.view().to_str().unwrap()), "{status}");
     let limits = world.gate(["status", "--limits"]).run().success();
-    assert!(limits.contains("4096") || limits.contains("4 096"), "{limits}");
+    let shown = limits.lines().skip(1).filter_map(|line| line.trim().rsplit_once(' '));
+    let shown: Vec<_> = shown.map(|(name, most)| (name.trim(), most.to_owned())).collect();
+    let told = parsed["limits"].as_object().unwrap_or_else(|| panic!("{status}"));
+    let told: Vec<_> = told.iter().map(|(name, most)| (name.as_str(), most.to_string())).collect();
+    assert_eq!(shown, told, "{limits}");
+    for limit in [("sessions", "4096"), ("waiters", "65536"), ("event-readers", "1024")] {
+        assert!(shown.contains(&(limit.0, limit.1.to_owned())), "{limit:?}: {limits}");
+    }
 }
 
 /// What people see: all else here runs with its output in files.

@@ -335,7 +335,11 @@ fn figures_count_what_happened() {
     let _fd = a.open("w", "f");
     let refused = world.gate(["hold", "-n", "f", "--", "true"]).dir(world.view()).run();
     assert_eq!(refused.code, Some(1), "{refused}");
-    assert_eq!(figure("gate_refusals_total{why=\"would-block\"}"), 1.0);
+    let refused = world.gate(["hold", "-w", "0.1", "f", "--", "true"]).dir(world.view()).run();
+    assert_eq!(refused.code, Some(124), "{refused}");
+    for why in ["would-block", "timed-out"] {
+        assert_eq!(figure(&format!("gate_refusals_total{{why=\"{why}\"}}")), 1.0, "{why}");
+    }
 }
 
 #[test]

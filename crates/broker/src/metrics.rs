@@ -197,6 +197,37 @@ fn times(to: &mut Registry, name: &str, help: &str) -> Histogram {
 mod tests {
     use super::*;
 
+    /// Each counts for itself, and in `gate status` for all that were told no.
+    #[test]
+    fn each_refusal_is_counted_by_its_own_name() {
+        use gate_core::lock::event::Standstill;
+        use gate_core::lock::limits::Limit;
+        let told = [
+            (Refusal::TimedOut, "timed-out"),
+            (Refusal::WouldBlock, "would-block"),
+            (Refusal::Interrupted, "interrupted"),
+            (Refusal::Deadlock, "deadlock"),
+            (Refusal::Limit(Limit::Waiters), "limit: waiters"),
+            (Refusal::Unknown, "unknown"),
+            (Refusal::OwnerBusy, "owner-busy"),
+            (Refusal::Broken, "broken"),
+            (Refusal::Standstill(Standstill::NoRoom), "no-room"),
+            (Refusal::Standstill(Standstill::Fault), "journal-fault"),
+        ];
+        let metrics = Metrics::new();
+        for (count, (why, _)) in (1..).zip(told) {
+            (0..count).for_each(|_| metrics.refused(why));
+        }
+        let text = metrics.text();
+        for (count, (_, name)) in (1..).zip(told) {
+            let line = format!("gate_refusals_total{{why=\"{name}\"}} {count}");
+            assert!(text.lines().any(|told| told == line), "{line}: {text}");
+        }
+        let refused = metrics.counts().into_iter().find(|(name, _)| name == "refused");
+        let given_up = 2 + 3;
+        assert_eq!(refused.map(|(_, count)| count), Some((1..=10).sum::<u64>() - given_up));
+    }
+
     /// Dashboards rely on these names.
     #[test]
     fn figures_have_names_that_last() {
