@@ -128,6 +128,47 @@ fn n7_who_holds_longer_than_allowed_while_others_wait_is_fenced() {
     assert!(told.contains("longer than max_hold"), "{told}");
 }
 
+/// Others have to wait for that: it is warned, asked, and ended, in this order and on record.
+#[test]
+fn who_holds_longer_than_allowed_is_warned_asked_and_ended_on_record() {
+    let world = World::with_view(["--max-hold-ms", "800"]);
+    let (_holder, _fd, mut waiter) = held_and_waited_for(&world);
+    waiter.opened();
+    let log = world.gate(["log", "--json", "--since", "0.0"]).run().success();
+    let events: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of_holder = |event: &&Value| event["ticket"] == 1 && event["why"].is_string();
+    let told = events.iter().filter(of_holder).map(|event| (&event["event"], &event["why"]));
+    let told: Vec<(&Value, &Value)> = told.collect();
+    let why = json!("max-hold");
+    let names = ["recall-warned", "recalled", "revoked"].map(Value::from);
+    assert_eq!(told, names.each_ref().map(|name| (name, &why)), "{log}");
+}
+
+#[test]
+fn a_hold_that_lasts_longer_than_allowed_is_told_so_and_why_it_ended() {
+    let mut world = World::bare();
+    world.start_broker(["--max-hold-ms", "1500"]);
+    let [source, view] = [world.source(), world.view()];
+    world.mount(&source, &view, [""; 0]);
+    world.seed("f", "");
+    let mut hold =
+        world.gate(["hold", "f", "--", "sh", "-c", "read line"]).dir(&view).start_with_input();
+    wait_until(SOON, "it holds", || world.board().held("f").count() == 1);
+    let mut waiter = world.actor(&view);
+    waiter.tell(["open", "w", "f"]);
+    waiter.opened();
+    drop(hold.stdin());
+    let outcome = hold.finish(SOON);
+    assert_eq!(outcome.code, Some(1), "{outcome}");
+    let told = [
+        "somebody waits, and it was held for long: it ends in ",
+        "somebody still waits: let go, the hold is taken away in ",
+        "it was held for longer than max_hold while somebody waited",
+    ];
+    let at = told.map(|told| outcome.stderr.find(told).unwrap_or_else(|| panic!("{outcome}")));
+    assert!(at.is_sorted(), "{outcome}");
+}
+
 #[test]
 fn a_hold_is_told_what_is_asked_of_it_and_ends_by_name() {
     let world = World::new();
