@@ -1,7 +1,8 @@
 //! Judges the broker's log: who was let in beside whom, before whom, and with which token.
 //!
-//! The log of a broker that was killed may lack its last records. What stood then is forgotten, so
-//! that nothing is said of what is not known.
+//! The log of a broker that was killed may lack its last records, so that nobody knows who of those
+//! that stood then still does. The records of the next run tell of some: who is let in, or lets go,
+//! with a ticket from before stood all the time, and is judged from the restart on.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -54,13 +55,18 @@ pub fn judge(log: &str, parents: &Parents) -> Verdict {
         held: BTreeMap::new(),
         waiting: BTreeMap::new(),
         cursor: None,
-        was_cut: false,
+        since_cut: None,
         token: (0, 0),
         verdict: Verdict::default(),
     };
     for line in log.lines() {
         let event: Value = serde_json::from_str(line).expect("a log is JSON, line by line");
         judge.hear(&event);
+    }
+    if let Some(since_cut) = judge.since_cut.take() {
+        for pass in since_cut.unfounded {
+            judge.wrong(format!("passed without being kin of a holder: {pass:?}"));
+        }
     }
     judge.verdict
 }
@@ -80,9 +86,20 @@ struct Judge<'a> {
     held: BTreeMap<u64, Claim>,
     waiting: BTreeMap<u64, Claim>,
     cursor: Option<(u64, u64)>,
-    was_cut: bool,
+    since_cut: Option<SinceCut>,
     token: (u64, u64),
     verdict: Verdict,
+}
+
+/// What is to be held against those of whom it turns out only later that they stood all the time.
+#[derive(Default)]
+struct SinceCut {
+    /// Who came, and has not left yet.
+    came: BTreeSet<u64>,
+    /// Who was let in, by a pass or not.
+    granted: Vec<(Claim, bool)>,
+    /// Who passed as kin of a holder that nobody heard of yet.
+    unfounded: Vec<Claim>,
 }
 
 impl Claim {
@@ -115,7 +132,7 @@ impl Judge<'_> {
             "broker-started" if event["former"] == "cut" => {
                 self.held.clear();
                 self.waiting.clear();
-                self.was_cut = true;
+                self.since_cut = Some(SinceCut::default());
             }
             "missing" => self.wrong(format!("the log has a gap: {event}")),
             _ => {}
@@ -123,6 +140,9 @@ impl Judge<'_> {
         let Some(claim) = Claim::of(event) else { return };
         match name {
             "waiting" => {
+                if let Some(since) = &mut self.since_cut {
+                    since.came.insert(claim.ticket);
+                }
                 self.waiting.insert(claim.ticket, claim);
             }
             "granted" => self.grant(claim, event),
@@ -163,16 +183,59 @@ impl Judge<'_> {
             self.verdict.inversions += 1;
             self.wrong(format!("let in before {first:?}: {event}"));
         }
-        if event["pass"].is_string() {
-            self.verdict.passes += 1;
-            if !has_kin && !self.was_cut {
-                self.wrong(format!("passed without being kin of a holder: {event}"));
-            }
+        let is_pass = event["pass"].is_string();
+        self.verdict.passes += usize::from(is_pass);
+        let is_unfounded = is_pass && !has_kin;
+        if is_unfounded && self.since_cut.is_none() {
+            self.wrong(format!("passed without being kin of a holder: {event}"));
+        }
+        if !is_pass {
+            self.judge_overtaking(&claim, event);
+        }
+        if let Some(since) = &mut self.since_cut {
+            since.came.insert(claim.ticket);
+            since.granted.push((claim.clone(), is_pass));
+            since.unfounded.extend(is_unfounded.then(|| claim.clone()));
         }
         self.held.insert(claim.ticket, claim);
     }
 
+    /// Who is let in and did not come since the cut waited all the time: whoever came later and was
+    /// let in overtook it.
+    fn judge_overtaking(&mut self, claim: &Claim, event: &Value) {
+        let Some(since) = self.since_cut.as_ref() else { return };
+        if since.came.contains(&claim.ticket) {
+            return;
+        }
+        let mut granted = since.granted.iter();
+        let overtook = granted.find(|(other, is_pass)| {
+            let is_later = other.ticket > claim.ticket && !is_pass;
+            is_later && other.conflicts(claim) && !self.are_kin(other, claim)
+        });
+        if let Some((other, _)) = overtook.cloned() {
+            self.verdict.inversions += 1;
+            self.wrong(format!("{other:?} was let in before it: {event}"));
+        }
+    }
+
+    /// Who lets go and was not let in since the cut held all the time.
+    fn judge_exclusion(&mut self, claim: &Claim, event: &Value) {
+        let Some(mut since) = self.since_cut.take() else { return };
+        let beside = since.granted.iter().map(|(other, _)| other);
+        let mut beside =
+            beside.filter(|other| other.conflicts(claim) && !self.are_kin(other, claim));
+        if let Some(other) = beside.next() {
+            self.verdict.wrong.push(format!("let in beside it: {other:?}; {event}"));
+        }
+        since.unfounded.retain(|pass| !self.are_kin(claim, pass));
+        self.since_cut = Some(since);
+    }
+
     fn end(&mut self, claim: &Claim, event: &Value) {
+        let came = self.since_cut.as_mut().is_none_or(|since| since.came.remove(&claim.ticket));
+        if !came && matches!(event["event"].as_str(), Some("released" | "revoked")) {
+            self.judge_exclusion(claim, event);
+        }
         self.held.remove(&claim.ticket);
         self.waiting.remove(&claim.ticket);
         if event["event"] == "revoked" {
@@ -298,6 +361,33 @@ mod tests {
         let none = Parents::new();
         let told = [at("1.1", &grant(1)), cut, at("2.2", &grant(2))];
         assert_eq!(judge(&told.join("\n"), &none).wrong, [""; 0]);
+        // What the records after it tell of those that stood before.
+        let claim = |event: &str, ticket: u64, pid: u64, more: &str| {
+            format!(
+                r#""event":"{event}","ticket":{ticket},"pid":{pid},"mode":"write","op":"open","path":"f"{more}"#
+            )
+        };
+        let granted = |ticket, pid, counter| {
+            claim("granted", ticket, pid, &format!(r#","token":"2.{counter}""#))
+        };
+        let pass = claim("granted", 5, 12, r#","token":"2.1","pass":"own""#);
+        let cases = [
+            (vec![granted(2, 2, 1), claim("released", 1, 1, "")], "let in beside it"),
+            (vec![claim("released", 1, 1, ""), granted(2, 2, 1)], ""),
+            (vec![granted(5, 2, 1), claim("released", 5, 2, ""), granted(4, 4, 2)], "before it"),
+            (vec![granted(4, 4, 1), claim("released", 4, 4, ""), granted(5, 2, 2)], ""),
+            (vec![pass.clone()], "without being kin"),
+            (vec![pass.clone(), claim("released", 1, 11, "")], ""),
+            (vec![pass, claim("refused", 1, 11, "")], "without being kin"),
+        ];
+        for (records, why) in cases {
+            let records = (2..).zip(&records).map(|(n, record)| at(&format!("2.{n}"), record));
+            let cut = at("2.1", r#""event":"broker-started","former":"cut""#);
+            let told: Vec<String> = [cut].into_iter().chain(records).collect();
+            let wrong = judge(&told.join("\n"), &Parents::from([(12, 11)])).wrong;
+            assert_eq!(wrong.len(), usize::from(!why.is_empty()), "{why}: {wrong:?}");
+            assert!(wrong.iter().all(|wrong| wrong.contains(why)), "{why}: {wrong:?}");
+        }
         let told = [at("1.1", r#""event":"x""#), at("1.3", r#""event":"x""#)];
         assert_eq!(judge(&told.join("\n"), &none).wrong.len(), 1);
     }
