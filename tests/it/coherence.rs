@@ -277,6 +277,22 @@ fn what_the_kernel_hears_late_of_a_name_is_soon_mended() {
     wait_until(SOON, "it shows", || late.asker.ask(["stat", "f"]) == Ok("7".to_owned()));
 }
 
+#[test]
+fn who_opens_what_another_view_has_changed_has_not_read_it_yet() {
+    let mut world = World::new();
+    world.seed("f", "one");
+    let other = more_views(&mut world, 1).remove(0);
+    let [mut writer, mut reader] = [world.actor(&world.view()), world.actor(&other)];
+    reader.ask(["stat", "f"]).unwrap();
+    writer.ask(["append", "f", " two"]).unwrap();
+    let accessed = || fs::metadata(world.source().join("f")).unwrap().accessed().unwrap();
+    let before = accessed();
+    let fd = reader.open("r", "f");
+    assert_eq!(accessed(), before);
+    assert_eq!(reader.read(fd, 99), Ok("one two".to_owned()));
+    assert!(accessed() > before, "times of access are kept here");
+}
+
 /// Somebody who heard late of `f` in another view.
 struct Late {
     asker: Actor,

@@ -214,12 +214,10 @@ impl View {
         if self.handles.is_open(node) || !self.directory.stretch(node, attr) {
             return;
         }
-        let mut byte = [0];
-        let stored = match file.read(&mut byte, last) {
-            Ok(1) => self.notifier().store(node, last, &byte),
-            Ok(_) => Ok(()),
-            Err(errno) => Err(errno),
-        };
+        let stored = file.peek(last).and_then(|byte| match byte {
+            Some(byte) => self.notifier().store(node, last, &[byte]),
+            None => Ok(()),
+        });
         if let Err(errno) = stored {
             tracing::debug!(%errno, ?node, "the kernel goes by the size that it knew");
         }
