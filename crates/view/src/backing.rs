@@ -22,8 +22,9 @@ use rustc_hash::FxHashMap;
 use crate::directory::OpenFile;
 use crate::sync::{AtomicBool, Mutex, MutexGuard, Ordering};
 
-/// Files from this size on are worth two more system calls at each open.
-const BACKED_FROM_BYTES: u64 = 128 * 1024;
+/// Files from this size on are worth two more system calls at each open: measured, see
+/// docs/benchmarks.md.
+const BACKED_FROM_BYTES: u64 = 32 * 1024;
 
 /// What may go past the view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
