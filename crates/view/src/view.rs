@@ -19,7 +19,7 @@ pub(crate) use dispatch::Served;
 use std::ffi::CStr;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use gate_api::Session;
@@ -228,28 +228,33 @@ impl View {
     /// Once for each change: the kernel drops an answer that is on its way when it is told to ask
     /// anew, and who copies a file right after the open would go by the size of before.
     pub fn declare_changed(&self, node: NodeId) {
-        // Nothing panics while it is held.
-        let _one_by_one = self.news.lock().unwrap_or_else(PoisonError::into_inner);
-        // As it is by now: somebody may have told of something newer than was seen before.
-        let Ok(attr) = self.directory.getattr(node) else { return };
-        if self.directory.is_sure(node, &attr) || !self.declare_stale(node, Stale::Attributes) {
-            return;
-        }
+        let _one_by_one = self.one_by_one();
         // It is what the kernel will hear when it asks, or something newer. But who has it open may
         // have it mapped: the thread that listens sees to that, and has yet to find the change.
-        self.directory.asked(node, &attr);
-        if !self.handles.is_open(node) {
+        if let Some(attr) = self.ask_anew(node, |attr| !self.directory.is_sure(node, attr))
+            && !self.handles.is_open(node)
+        {
             self.directory.expect(node, &attr);
         }
     }
 
     /// Lets the kernel ask anew where it was told what is so, but may have heard something older after that.
     pub fn declare_doubtful(&self, node: NodeId) {
-        let _one_by_one = self.news.lock().unwrap_or_else(PoisonError::into_inner);
-        let Ok(attr) = self.directory.getattr(node) else { return };
-        if self.directory.is_doubtful(node, &attr) && self.declare_stale(node, Stale::Attributes) {
-            self.directory.asked(node, &attr);
-        }
+        let _one_by_one = self.one_by_one();
+        self.ask_anew(node, |attr| self.directory.is_doubtful(node, attr));
+    }
+
+    fn one_by_one(&self) -> MutexGuard<'_, ()> {
+        // Nothing panics while it is held.
+        self.news.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the kernel told to ask for a node's attributes if it must, and returns them if it was.
+    fn ask_anew(&self, node: NodeId, must: impl FnOnce(&Attr) -> bool) -> Option<Attr> {
+        // As it is by now: somebody may have told of something newer than was seen before.
+        let attr = self.directory.getattr(node).ok()?;
+        let is_told = must(&attr) && self.declare_stale(node, Stale::Attributes);
+        is_told.then(|| self.directory.asked(node, &attr)).map(|()| attr)
     }
 
     /// Declares something of a node stale, and returns whether the kernel knows the node. Who walks
