@@ -39,6 +39,15 @@ fn more_views(world: &mut World, how_many: usize) -> Vec<PathBuf> {
     points
 }
 
+/// Makes two views of a source with one file, and somebody in each.
+fn two_views_of(name: &str, text: &str) -> (World, PathBuf, [Actor; 2]) {
+    let mut world = World::new();
+    world.seed(name, text);
+    let other = more_views(&mut world, 1).remove(0);
+    let actors = [world.actor(&world.view()), world.actor(&other)];
+    (world, other, actors)
+}
+
 /// Looks at names and lists directories in the other views, lets one view change something, and
 /// waits for the others to show that. What they were told the kernel may keep for longer than this.
 fn check(names_: &[&str], change: impl FnOnce(&Path)) {
@@ -110,10 +119,7 @@ fn sizes_modes_and_times_that_one_view_changes_show_in_the_others() {
 /// An open file of a name that is not gated, whose pages the kernel keeps.
 #[test]
 fn what_one_view_writes_is_read_by_who_has_the_file_open_in_another() {
-    let mut world = World::new();
-    world.seed("x.log", "one");
-    let other = more_views(&mut world, 1).remove(0);
-    let [mut writer, mut follower] = [world.actor(&world.view()), world.actor(&other)];
+    let (_world, _, [mut writer, mut follower]) = two_views_of("x.log", "one");
     let fd = follower.open("r", "x.log");
     assert_eq!(follower.read(fd, 99).unwrap(), "one");
     for text in [" two", " three"] {
@@ -135,10 +141,7 @@ fn what_one_view_writes_is_read_by_who_has_the_file_open_in_another() {
 /// Nothing asks for what is mapped: the pages themselves must go.
 #[test]
 fn what_one_view_writes_is_loaded_through_a_mapping_in_another() {
-    let mut world = World::new();
-    world.seed("x.log", "a");
-    let other = more_views(&mut world, 1).remove(0);
-    let [mut writer, mut reader] = [world.actor(&world.view()), world.actor(&other)];
+    let (_world, _, [mut writer, mut reader]) = two_views_of("x.log", "a");
     let fd = reader.open("r", "x.log");
     assert_eq!(reader.on("mmap", fd, &["1"]), Ok("a".to_owned()));
     reader.close(fd);
@@ -157,10 +160,7 @@ fn what_one_view_writes_is_loaded_through_a_mapping_in_another() {
 /// The kernel stores into the source's own pages, and tells nobody.
 #[test]
 fn what_is_stored_in_a_mapping_that_stays_shows_elsewhere_when_it_is_closed_or_opened_anew_there() {
-    let mut world = World::new();
-    world.seed("x.log", "a");
-    let other = more_views(&mut world, 1).remove(0);
-    let [mut writer, mut reader] = [world.actor(&world.view()), world.actor(&other)];
+    let (world, other, [mut writer, mut reader]) = two_views_of("x.log", "a");
     let fd = reader.open("r", "x.log");
     assert_eq!(reader.on("mmap", fd, &["1"]), Ok("a".to_owned()));
     writer.ask(["at", "0", "open", "rw", "x.log"]).unwrap();
@@ -256,10 +256,7 @@ fn n8_who_opens_a_file_finds_all_of_it_however_late_a_listing_was_passed_by_the_
 /// N8: who sends or copies a file may do so without asking how long it is.
 #[test]
 fn n8_who_waited_for_a_writer_sends_all_of_what_it_wrote() {
-    let mut world = World::new();
-    world.seed("f", "one");
-    let other = more_views(&mut world, 1).remove(0);
-    let [mut writer, mut reader] = [world.actor(&world.view()), world.actor(&other)];
+    let (world, _, [mut writer, mut reader]) = two_views_of("f", "one");
     reader.ask(["stat", "f"]).unwrap();
     let fd = writer.open("wa", "f");
     reader.tell(["open", "r", "f"]);
@@ -279,10 +276,7 @@ fn what_the_kernel_hears_late_of_a_name_is_soon_mended() {
 
 #[test]
 fn who_opens_what_another_view_has_changed_has_not_read_it_yet() {
-    let mut world = World::new();
-    world.seed("f", "one");
-    let other = more_views(&mut world, 1).remove(0);
-    let [mut writer, mut reader] = [world.actor(&world.view()), world.actor(&other)];
+    let (world, _, [mut writer, mut reader]) = two_views_of("f", "one");
     reader.ask(["stat", "f"]).unwrap();
     writer.ask(["append", "f", " two"]).unwrap();
     let accessed = || fs::metadata(world.source().join("f")).unwrap().accessed().unwrap();
