@@ -144,24 +144,24 @@ pub fn kill(pid: i32) {
 /// Tells whether the process is gone, or dead and not yet reaped.
 #[must_use]
 pub fn is_dead(pid: i32) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/stat"))
-        .ok()
-        .and_then(|stat| stat.rsplit_once(") ").map(|(_, rest)| rest.starts_with(['Z', 'X'])))
-        .unwrap_or(true)
+    state(pid).is_none_or(|state| matches!(state, b'Z' | b'X'))
 }
 
 /// Tells whether the process runs, or would if there were a processor for it.
 #[must_use]
 pub fn is_runnable(pid: i32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('R'))
+    state(pid) == Some(b'R')
 }
 
 /// Tells whether the process is stopped by a signal.
 #[must_use]
 pub fn is_stopped(pid: i32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+    state(pid) == Some(b'T')
+}
+
+fn state(pid: i32) -> Option<u8> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.bytes().next()
 }
 
 /// Tells whether a thread of the process is inside of a system call of that number.
