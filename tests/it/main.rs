@@ -38,6 +38,7 @@ mod policies;
 mod posix;
 mod private;
 mod recall;
+mod releases;
 mod restart;
 mod slow;
 mod spaces;

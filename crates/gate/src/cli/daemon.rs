@@ -1,11 +1,14 @@
 //! `gate daemon`
 
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::ValueEnum;
-use gate_api::{ClientInfo, Watcher, process};
+use gate_api::address::with_short_path;
+use gate_api::{Address, ClientInfo, ConnectError, Watcher, process};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::sockopt::socket_peercred;
 use rustix::process::{Signal, pidfd_send_signal};
 use serde_json::json;
 
@@ -15,7 +18,7 @@ use crate::background;
 use crate::config::Settings;
 use crate::failure::{Exit, Failure};
 use crate::output;
-use crate::reach::{BrokerFlags, DaemonFlags, Deaf, Reached, Wanted, start_daemon};
+use crate::reach::{BrokerFlags, DaemonFlags, Deaf, Reached, Unreached, Wanted, start_daemon};
 
 /// How long a daemon may take to end in order.
 const END_PATIENCE: Timespec = Timespec { tv_sec: 30, tv_nsec: 0 };
@@ -100,30 +103,53 @@ impl Args {
 
 /// Ends it and waits until it has ended; views wait for its return.
 fn stop(state_dir: &Path) -> Result<Exit, Failure> {
-    let Some(running) = find(state_dir)? else { return Err(not_running(state_dir)) };
-    let pid = running.session.broker().pid;
-    let cannot = |cause: &dyn std::fmt::Display| {
-        let hint = "`gate daemon status` tells how it is";
-        Failure::new(format!("cannot stop the daemon, process {pid}"), cause, hint)
+    let running = match look(state_dir) {
+        Err(Unreached { address: Address::Unix(socket), error: ConnectError::Version(_) }) => {
+            return stop_another(state_dir, &socket);
+        }
+        looked => looked?,
     };
-    let status = running.session.status().map_err(|error| cannot(&error))?;
+    let Some(running) = running else { return Err(not_running(state_dir)) };
+    let pid = running.session.broker().pid;
+    let status = running.session.status().map_err(|error| cannot_stop(pid, &error))?;
     let clients: u64 = status.spaces.iter().map(|space| space.clients).sum();
     // Before it ends: a session that sees its broker go would try to come back.
     drop(running);
-    let Some(daemon) = process::of_pid(pid).and_then(process::watch) else {
-        return Err(not_running(state_dir));
-    };
-    pidfd_send_signal(&daemon, Signal::TERM).map_err(|errno| cannot(&errno))?;
-    match poll(&mut [PollFd::new(&daemon, PollFlags::IN)], Some(&END_PATIENCE)) {
-        Ok(1..) => {}
-        Ok(0) => return Err(cannot(&"it takes longer than expected")),
-        Err(errno) => return Err(cannot(&errno)),
-    }
+    end(state_dir, pid)?;
     if clients > 0 {
         let hint = "calls that need a turn wait for it: `gate daemon start`, or unmount";
         output::print(&format!("it served views and holds ({clients}); {hint}\n"))?;
     }
     Ok(Exit::Success)
+}
+
+/// Ends one of a release whose frames this one does not know: after an upgrade nothing else could.
+fn stop_another(state_dir: &Path, socket: &Path) -> Result<Exit, Failure> {
+    let listener = with_short_path(socket, |path| UnixStream::connect(path))
+        .and_then(|stream| Ok(socket_peercred(&stream)?.pid));
+    match listener {
+        Ok(pid) => end(state_dir, pid.as_raw_nonzero().get().unsigned_abs())?,
+        Err(_) => return Err(not_running(state_dir)),
+    }
+    output::print("it was of another release\n")?;
+    Ok(Exit::Success)
+}
+
+fn end(state_dir: &Path, pid: u32) -> Result<(), Failure> {
+    let Some(daemon) = process::of_pid(pid).and_then(process::watch) else {
+        return Err(not_running(state_dir));
+    };
+    pidfd_send_signal(&daemon, Signal::TERM).map_err(|errno| cannot_stop(pid, &errno))?;
+    match poll(&mut [PollFd::new(&daemon, PollFlags::IN)], Some(&END_PATIENCE)) {
+        Ok(1..) => Ok(()),
+        Ok(0) => Err(cannot_stop(pid, &"it takes longer than expected")),
+        Err(errno) => Err(cannot_stop(pid, &errno)),
+    }
+}
+
+fn cannot_stop(pid: u32, cause: &dyn std::fmt::Display) -> Failure {
+    let hint = "`gate daemon status` tells how it is";
+    Failure::new(format!("cannot stop the daemon, process {pid}"), cause, hint)
 }
 
 fn status(state_dir: &Path) -> Result<Exit, Failure> {
@@ -150,9 +176,13 @@ fn status_json(state_dir: &Path) -> Result<Exit, Failure> {
 }
 
 fn find(state_dir: &Path) -> Result<Option<Reached>, Failure> {
+    Ok(look(state_dir)?)
+}
+
+fn look(state_dir: &Path) -> Result<Option<Reached>, Unreached> {
     let client = ClientInfo::named("gate daemon");
     let deaf: Arc<dyn Watcher> = Arc::new(Deaf);
-    Ok(Wanted::StateDir(state_dir.to_owned()).reach_alive(&client, &deaf)?)
+    Wanted::StateDir(state_dir.to_owned()).reach_alive(&client, &deaf)
 }
 
 fn not_running(state_dir: &Path) -> Failure {
