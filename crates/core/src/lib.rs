@@ -6,5 +6,6 @@
 
 pub mod id;
 pub mod lock;
+pub mod mount;
 pub mod path;
 pub mod time;
