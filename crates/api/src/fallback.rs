@@ -27,8 +27,6 @@ mod books;
 mod clerk;
 mod http;
 
-#[cfg(fuzzing)]
-pub(crate) use http::read_any;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;

@@ -14,6 +14,7 @@ pub mod bearer;
 pub mod event;
 pub mod fallback;
 pub mod frame;
+pub mod http;
 pub mod link;
 pub mod mirror;
 pub mod mounts;
@@ -38,6 +39,6 @@ pub use session::{
 pub mod fuzzing {
     /// Reads bytes as the answer of a broker over HTTP.
     pub fn http_reply(bytes: &[u8]) {
-        crate::fallback::read_any(bytes);
+        crate::http::read_any(bytes);
     }
 }

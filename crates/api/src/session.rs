@@ -275,8 +275,7 @@ impl Session {
     }
 
     /// Returns why the broker, since it is back, does not serve a source that it served, if that is
-    /// so: it is asked again once a lease. Or why it does not let this client in at all, as one of
-    /// another release does not.
+    /// so. It is asked again once a lease.
     pub fn refusal(&self, space: SpaceId) -> Option<AttachRefusal> {
         self.0.shared.silent_state().refusal(space).cloned()
     }

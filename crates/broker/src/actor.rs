@@ -198,7 +198,7 @@ impl Actor {
                 }
             };
             match peer_of(&stream) {
-                Some(peer) if peer.is_trusted() => {
+                Some(peer) if is_trusted(peer.uid) => {
                     let way = Way::Local(process::of_pid(peer.pid));
                     self.admit(Arrival::local(stream), Guest { way, rights: Rights::Admin }, now);
                 }
@@ -441,11 +441,9 @@ struct Peer {
     uid: u32,
 }
 
-impl Peer {
-    /// Returns whether it may speak to this broker at all.
-    fn is_trusted(&self) -> bool {
-        self.uid == 0 || self.uid == rustix::process::geteuid().as_raw()
-    }
+/// Returns whether processes of this user may speak to this broker at all.
+pub(crate) fn is_trusted(uid: u32) -> bool {
+    uid == 0 || uid == rustix::process::geteuid().as_raw()
 }
 
 fn peer_of(stream: &OwnedFd) -> Option<Peer> {

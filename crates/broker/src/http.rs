@@ -1,7 +1,10 @@
-//! The HTTP interface: a thread of its own, which only translates.
+//! The HTTP interface: a thread of its own for each place where it is offered, which only translates.
 //!
-//! Loopback alone, unless there are tokens to be shown by those who come from elsewhere ([`guard`]).
+//! Over TCP to loopback alone, unless there are tokens to be shown by those who come from elsewhere
+//! ([`guard`]); over a Unix socket to its owner. What else is served there, as the mounts of a daemon,
+//! its owner brings along as a [`axum::Router`].
 
+mod door;
 mod guard;
 mod room;
 mod routes;
@@ -13,45 +16,50 @@ mod watch;
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use axum::Router;
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use rustix::net::sockopt;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 
 use crate::bounds::TcpConnections;
 use crate::mail::Inbox;
+use crate::start::listen_privately;
+use door::{Door, Guest};
 use guard::Peer;
 use room::{NoRoom, Place, Room};
 
-pub use guard::Policy;
+pub use guard::{Policy, needs};
 pub(crate) use room::FramesPlace;
 
 /// How long the head of a request may take to come; also, how long a connection may be idle.
 const HEAD_MAX: Duration = Duration::from_secs(30);
 /// Bytes of a head, and of what else is read at once.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
-/// How long a client may leave unread what it was sent.
-const UNREAD_MAX: Duration = Duration::from_secs(30);
-/// After how long of silence the system asks whether the other machine is there, how often, and
-/// how many questions may stay unanswered.
-const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(10), Duration::from_secs(5), 3);
 /// How soon after a client could not be let in the next attempt is made.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How often it is told at most that clients are turned away.
 const TOLD_PAUSE: Duration = Duration::from_secs(60);
 
-/// The running interface; it ends when this is dropped.
-pub(crate) struct Http {
-    address: SocketAddr,
+/// The running interface at one place; it ends when this is dropped.
+pub struct Http {
+    place: Offered,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
+}
+
+/// Where it is offered.
+enum Offered {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
 }
 
 /// Where the interface is offered, and to whom.
@@ -88,8 +96,8 @@ impl fmt::Display for ListenError {
 impl std::error::Error for ListenError {}
 
 impl Http {
-    /// Listens, and serves until it is dropped.
-    pub fn start(listen: Listen, inbox: Inbox) -> Result<Http, ListenError> {
+    /// Listens by TCP, and serves until it is dropped: what is the broker's, and `more`.
+    pub(crate) fn start(listen: Listen, inbox: Inbox, more: Router) -> Result<Http, ListenError> {
         let Listen { host, port, policy } = listen;
         let failed = |error| ListenError::Bind(format!("{host}:{port}"), error);
         let addresses: Vec<SocketAddr> =
@@ -104,25 +112,46 @@ impl Http {
             (_, false) => {}
         }
         let listener = TcpListener::bind(&addresses[..]).map_err(failed)?;
-        listener.set_nonblocking(true).map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
-        let (stop, stopped) = oneshot::channel();
-        let router = routes::router(inbox, policy);
-        let serve = move || runtime.block_on(serve(listener, router, stopped));
-        let thread = std::thread::Builder::new().name("gate-http".into()).spawn(serve);
-        Ok(Http { address, stop: Some(stop), thread: Some(thread.map_err(failed)?) })
+        let place = listener.local_addr().map(Offered::Tcp).map_err(failed)?;
+        Http::serve(place, listener, routes::router(inbox, policy, more)).map_err(failed)
     }
 
-    /// Returns where it listens.
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    /// As [`Http::start`], at a socket file that its owner alone may use.
+    pub(crate) fn start_privately(
+        socket: &Path,
+        inbox: Inbox,
+        more: Router,
+    ) -> Result<Http, ListenError> {
+        let failed = |error| ListenError::Bind(socket.display().to_string(), error);
+        let listener = listen_privately(socket).map_err(failed)?;
+        let place = Offered::Unix(socket.to_owned());
+        Http::serve(place, listener, routes::router(inbox, Policy::Owner, more)).map_err(failed)
+    }
+
+    fn serve(place: Offered, listener: impl Into<Listener>, router: Router) -> io::Result<Http> {
+        let listener = listener.into();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (stop, stopped) = oneshot::channel();
+        let serve = move || runtime.block_on(serve(listener, router, stopped));
+        let thread = std::thread::Builder::new().name("gate-http".into()).spawn(serve)?;
+        Ok(Http { place, stop: Some(stop), thread: Some(thread) })
+    }
+
+    /// Returns the host and port at which it listens, if it does so by TCP.
+    pub fn address(&self) -> Option<SocketAddr> {
+        match self.place {
+            Offered::Tcp(address) => Some(address),
+            Offered::Unix(_) => None,
+        }
     }
 }
 
 impl Drop for Http {
     fn drop(&mut self) {
+        if let Offered::Unix(socket) = &self.place {
+            // Whoever finds no socket knows at once that nobody listens.
+            let _ = std::fs::remove_file(socket);
+        }
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
             // A panic there was told when it happened.
@@ -131,9 +160,27 @@ impl Drop for Http {
     }
 }
 
-async fn serve(listener: TcpListener, router: axum::Router, mut stopped: oneshot::Receiver<()>) {
-    let listener = match tokio::net::TcpListener::from_std(listener) {
-        Ok(listener) => listener,
+/// A listening socket that nobody serves yet.
+enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl From<TcpListener> for Listener {
+    fn from(listener: TcpListener) -> Listener {
+        Listener::Tcp(listener)
+    }
+}
+
+impl From<UnixListener> for Listener {
+    fn from(listener: UnixListener) -> Listener {
+        Listener::Unix(listener)
+    }
+}
+
+async fn serve(listener: Listener, router: Router, mut stopped: oneshot::Receiver<()>) {
+    let door = match Door::open(listener) {
+        Ok(door) => door,
         Err(error) => return tracing::error!(%error, "the HTTP interface cannot listen"),
     };
     let room = Room::new(TcpConnections::of_this_process());
@@ -143,18 +190,18 @@ async fn serve(listener: TcpListener, router: axum::Router, mut stopped: oneshot
             _ = &mut stopped => return,
             vacancy = room.vacancy() => vacancy,
         };
-        let (stream, peer) = tokio::select! {
+        let guest = tokio::select! {
             _ = &mut stopped => return,
-            accepted = accept(&listener) => accepted,
+            guest = accept(&door) => guest,
         };
-        match room.place(vacancy, peer.ip()) {
-            Ok(place) => drop(tokio::spawn(converse(stream, Peer(peer), place, router.clone()))),
+        match room.place(vacancy, guest.machine()) {
+            Ok(place) => drop(tokio::spawn(receive(guest, place, router.clone()))),
             Err(NoRoom(limit)) => {
                 if told_at.is_none_or(|at| at.elapsed() >= TOLD_PAUSE) {
-                    tracing::warn!(%peer, limit, "clients are turned away");
+                    tracing::warn!(guest = %guest.machine(), limit, "clients are turned away");
                     told_at = Some(Instant::now());
                 }
-                turn_away(&stream, limit);
+                guest.turn_away(limit);
             }
         }
     }
@@ -162,11 +209,11 @@ async fn serve(listener: TcpListener, router: axum::Router, mut stopped: oneshot
 
 /// Waits for the next client. One for whom the system has no room, such as a descriptor, stays before
 /// the door, and says nothing of when there is some.
-async fn accept(listener: &tokio::net::TcpListener) -> (TcpStream, SocketAddr) {
+async fn accept(door: &Door) -> Guest {
     let mut is_told = false;
     loop {
-        match listener.accept().await {
-            Ok(accepted) => return accepted,
+        match door.accept().await {
+            Ok(guest) => return guest,
             Err(error) if !is_told => {
                 tracing::warn!(%error, "an HTTP client could not be let in");
                 is_told = true;
@@ -178,10 +225,21 @@ async fn accept(listener: &tokio::net::TcpListener) -> (TcpStream, SocketAddr) {
 }
 
 /// Serves one connection to its end.
-async fn converse(stream: TcpStream, peer: Peer, place: Place, router: axum::Router) {
-    if let Err(error) = watch_over(&stream) {
-        tracing::debug!(%error, "a connection cannot be watched over");
+async fn receive(guest: Guest, place: Place, router: Router) {
+    match guest {
+        Guest::Remote(stream, address) => {
+            converse(stream, Peer::At(address), place, router).await;
+        }
+        Guest::Local(stream, uid) => converse(stream, Peer::User(uid), place, router).await,
     }
+}
+
+async fn converse(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    peer: Peer,
+    place: Place,
+    router: Router,
+) {
     let place = Arc::new(place);
     let service = TowerToHyperService::new(router);
     let service = service_fn(move |mut request: hyper::Request<_>| {
@@ -197,26 +255,4 @@ async fn converse(stream: TcpStream, peer: Peer, place: Place, router: axum::Rou
         .with_upgrades();
     // A client that breaks off is no news.
     let _ = connection.await;
-}
-
-/// A client that lost its power or its network, or reads no more, is gone some time later; and a
-/// small answer does not wait for another to fill its packet.
-fn watch_over(stream: &TcpStream) -> io::Result<()> {
-    let (idle, pause, most) = KEEPALIVE;
-    stream.set_nodelay(true)?;
-    sockopt::set_socket_keepalive(stream, true)?;
-    sockopt::set_tcp_keepidle(stream, idle)?;
-    sockopt::set_tcp_keepintvl(stream, pause)?;
-    sockopt::set_tcp_keepcnt(stream, most)?;
-    let unread_ms = u32::try_from(UNREAD_MAX.as_millis()).unwrap_or(u32::MAX);
-    Ok(sockopt::set_tcp_user_timeout(stream, unread_ms)?)
-}
-
-/// Says why there is no room, if that can be said at once.
-fn turn_away(stream: &TcpStream, limit: &str) {
-    let body = format!("{{\"error\":\"limit: {limit}\"}}");
-    let head = "HTTP/1.1 429 Too Many Requests\r\nConnection: close\r\n\
-                Content-Type: application/json";
-    let answer = format!("{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
-    let _ = stream.try_write(answer.as_bytes());
 }

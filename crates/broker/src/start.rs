@@ -12,6 +12,7 @@ use std::sync::mpsc::channel;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use axum::Router;
 use gate_api::Address;
 use gate_api::address::{SOCKET_NAME, with_short_path};
 use gate_api::wire::BrokerInfo;
@@ -115,10 +116,11 @@ impl Broker {
         let poll = Poll::new().map_err(StartError::System)?;
         let (inbox, mail) = Inbox::new(poll.registry(), WAKER).map_err(StartError::System)?;
         let socket = state_dir.join(SOCKET_NAME);
-        let listener = listen(&socket)
+        let listener = listen_privately(&socket)
             .map_err(|error| StartError::StateDir(options.state_dir.clone(), error))?;
         // Last: who finds the port open finds the socket, too.
-        let http = options.listen.take().map(|listen| Http::start(listen, inbox.clone()));
+        let http = options.listen.take();
+        let http = http.map(|listen| Http::start(listen, inbox.clone(), Router::new()));
         let http = http.transpose().map_err(StartError::Listen)?;
         let (prober, cases) = channel();
         let probing = inbox.clone();
@@ -157,7 +159,18 @@ impl Running {
 
     /// Returns where it offers HTTP, if it does.
     pub fn http_address(&self) -> Option<SocketAddr> {
-        self.http.as_ref().map(Http::address)
+        self.http.as_ref().and_then(Http::address)
+    }
+
+    /// Offers HTTP at one more place, until that is dropped: what the broker has, and `more`.
+    pub fn offer(&self, listen: Listen, more: Router) -> Result<Http, ListenError> {
+        Http::start(listen, self.inbox.clone(), more)
+    }
+
+    /// As [`Running::offer`], at a socket file in the state directory, to this user and root.
+    pub fn offer_to_owner(&self, name: &str, more: Router) -> Result<Http, ListenError> {
+        let socket = self.socket.with_file_name(name);
+        Http::start_privately(&socket, self.inbox.clone(), more)
     }
 
     /// Returns what ends it while somebody waits for its end.
@@ -241,13 +254,13 @@ fn lock_state_dir(state_dir: &Path) -> Result<File, StartError> {
 
 /// Listens on a socket file that only this user may use. The lock on the state directory says
 /// that a file found there is a dead broker's.
-fn listen(socket: &Path) -> io::Result<UnixListener> {
+pub(crate) fn listen_privately(socket: &Path) -> io::Result<UnixListener> {
     match std::fs::remove_file(socket) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
     let listener = with_short_path(socket, |path| UnixListener::bind(path))?;
-    // Nobody is let in before this: the deciding thread has not begun, and it looks at the peer.
+    // Nobody is let in before this: who serves has not begun, and looks at the peer.
     std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o600))?;
     Ok(listener)
 }

@@ -16,7 +16,8 @@ use serde::Deserialize;
 use super::Desk;
 use super::books::{Lock, Name};
 use super::clerk::{CALL_PATIENCE, Errand};
-use super::http::{Call, Reply, Request};
+use super::http::Call;
+use crate::http::{Reply, Request};
 use crate::v1::{AcquireRequest, ErrorAnswer, Mode};
 use crate::wire::{Acquire, ServerMessage};
 
@@ -143,7 +144,7 @@ impl Attempt {
             max_hold_ms: None,
             space: None,
         };
-        let request = Request::post("/v1/locks/acquire", &body)?;
+        let request = Request::json("POST", "/v1/locks/acquire", &body)?;
         let answered_within = patience.map(|patience| patience.saturating_add(CALL_PATIENCE));
         let reply = self.desk.http.call(&request, answered_within, &self.call)?;
         id_of(&reply)

@@ -8,7 +8,8 @@ use gate_core::path::ViewPath;
 
 use super::SPACE;
 use super::clerk::CALL_PATIENCE;
-use super::http::{Call, Http, Request};
+use super::http::{Call, Http};
+use crate::http::Request;
 use crate::v1::{BoardAnswer, Lock, Mode, Waiter};
 use crate::wire::{Line, LinePlace, LineState, Locks, Scope};
 
@@ -38,7 +39,7 @@ pub(super) fn show(http: &Http, scope: &Scope, after: u64) -> io::Result<Option<
 }
 
 fn fetch(http: &Http, target: &str) -> io::Result<BoardAnswer> {
-    let reply = http.call(&Request::get(target), Some(CALL_PATIENCE), &Call::default())?;
+    let reply = http.call(&Request::bare("GET", target), Some(CALL_PATIENCE), &Call::default())?;
     match reply.status {
         200 => Ok(serde_json::from_slice(&reply.body)?),
         status => Err(io::Error::new(ErrorKind::InvalidData, format!("status {status}"))),

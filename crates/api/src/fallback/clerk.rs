@@ -5,8 +5,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 use super::books::Lock;
-use super::http::{Call, Request};
+use super::http::Call;
 use super::{Desk, board};
+use crate::http::Request;
 use crate::v1::{HeartbeatRequest, ReleaseRequest};
 use crate::wire::{Reply, Scope, ServerMessage};
 
@@ -69,7 +70,7 @@ impl Desk {
         match errand {
             Errand::Release(Lock { id: lock_id, owner, .. }) => {
                 let request =
-                    Request::post("/v1/locks/release", &ReleaseRequest { lock_id, owner })?;
+                    Request::json("POST", "/v1/locks/release", &ReleaseRequest { lock_id, owner })?;
                 // One that is gone already is as good as released.
                 self.http.call(&request, Some(CALL_PATIENCE), &Call::default()).map(drop)
             }
@@ -93,7 +94,7 @@ impl Desk {
     fn renew(&self, lock: &Lock) -> io::Result<()> {
         let (lock_id, owner) = (lock.id.clone(), lock.owner.clone());
         let body = HeartbeatRequest { lock_id, owner, lease_ms: None };
-        let request = Request::post("/v1/locks/heartbeat", &body)?;
+        let request = Request::json("POST", "/v1/locks/heartbeat", &body)?;
         let reply = self.http.call(&request, Some(CALL_PATIENCE), &Call::default())?;
         if let 403 | 404 = reply.status {
             // Released meanwhile, it has no owner any more, and nobody is told.

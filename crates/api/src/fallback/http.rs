@@ -1,39 +1,22 @@
-//! As much of an HTTP/1.1 client as the stateless interface takes.
+//! Calls of the stateless interface: connections that are kept, calls that can be given up.
 
-use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::io::{self, BufReader, ErrorKind};
 use std::net::{Shutdown, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use serde::Serialize;
 use zeroize::Zeroizing;
 
 use crate::address::{Address, Approach};
+use crate::http::{Reply, Request, read_reply};
 use crate::stream::{connect_tcp, resolve};
 
 /// Connections that are kept for later calls.
 const IDLE_MAX: usize = 64;
-/// Bytes of an answer's head, at most.
-const HEAD_BYTES_MAX: u64 = 16 * 1024;
-/// Bytes of an answer's body, at most: a long list of locks.
-const BODY_BYTES_MAX: u64 = 16 * 1024 * 1024;
-
 /// The way to one server.
 pub(super) struct Http {
     approach: Approach,
     idle: Mutex<Vec<Wire>>,
-}
-
-/// What is asked.
-pub(super) struct Request {
-    head: String,
-    body: Vec<u8>,
-}
-
-/// What is answered.
-pub(super) struct Reply {
-    pub status: u16,
-    pub body: Vec<u8>,
 }
 
 /// A call in progress, which another thread may give up.
@@ -53,21 +36,6 @@ struct Wire {
     stream: Arc<TcpStream>,
     /// The header that shows the token, if there is one.
     token: Zeroizing<String>,
-}
-
-impl Request {
-    pub fn get(target: &str) -> Request {
-        Request { head: format!("GET {target} HTTP/1.1\r\n"), body: Vec::new() }
-    }
-
-    pub fn post(target: &str, body: &impl Serialize) -> io::Result<Request> {
-        let body = serde_json::to_vec(body)?;
-        let head = format!(
-            "POST {target} HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: {}\r\n",
-            body.len()
-        );
-        Ok(Request { head, body })
-    }
 }
 
 impl Call {
@@ -163,10 +131,7 @@ impl Http {
 
     fn send(&self, wire: &Wire, request: &Request, patience: Option<Duration>) -> io::Result<()> {
         wire.stream.set_read_timeout(patience)?;
-        let (address, token) = (&self.approach.address, &*wire.token);
-        let head = Zeroizing::new(format!("{}Host: {address}\r\n{token}\r\n", request.head));
-        let request = Zeroizing::new([head.as_bytes(), &request.body].concat());
-        (&*wire.stream).write_all(&request)
+        request.send(&*wire.stream, &self.approach.address.to_string(), &wire.token)
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Wire>> {
@@ -179,106 +144,13 @@ fn is_closed(error: &io::Error) -> bool {
     matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
 }
 
-/// How long a body is.
-enum Extent {
-    Bytes(u64),
-    Chunks,
-    ToTheEnd,
-}
-
-/// Reads an answer; says too whether the connection may be used again.
-fn read_reply(reader: &mut impl BufRead) -> io::Result<(Reply, bool)> {
-    let mut head = reader.take(HEAD_BYTES_MAX);
-    let first = read_line(&mut head)?;
-    let status = first.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..5)?.parse().ok());
-    let status = status.ok_or_else(|| nonsense("no HTTP"))?;
-    let mut extent = Extent::ToTheEnd;
-    let mut may_stay = first.starts_with("HTTP/1.1");
-    loop {
-        let line = read_line(&mut head)?.to_ascii_lowercase();
-        match line.split_once(':').map(|(name, value)| (name, value.trim())) {
-            None if line.is_empty() => break,
-            Some(("content-length", bytes)) => {
-                extent = Extent::Bytes(bytes.parse().map_err(|_| nonsense("no length"))?);
-            }
-            Some(("transfer-encoding", "chunked")) => extent = Extent::Chunks,
-            Some(("connection", "close")) => may_stay = false,
-            Some(("connection", "keep-alive")) => may_stay = true,
-            _ => {}
-        }
-    }
-    may_stay &= !matches!(extent, Extent::ToTheEnd);
-    let body = match extent {
-        Extent::Bytes(length) => read_bytes(reader, length)?,
-        Extent::Chunks => read_chunks(reader)?,
-        Extent::ToTheEnd => {
-            let mut body = Vec::new();
-            reader.take(BODY_BYTES_MAX).read_to_end(&mut body)?;
-            body
-        }
-    };
-    Ok((Reply { status, body }, may_stay))
-}
-
-fn read_bytes(reader: &mut impl Read, length: u64) -> io::Result<Vec<u8>> {
-    if length > BODY_BYTES_MAX {
-        return Err(nonsense("the answer is too long"));
-    }
-    let mut body = Vec::new();
-    match reader.take(length).read_to_end(&mut body)? as u64 == length {
-        true => Ok(body),
-        false => Err(ErrorKind::UnexpectedEof.into()),
-    }
-}
-
-fn read_chunks(reader: &mut impl BufRead) -> io::Result<Vec<u8>> {
-    let mut body = Vec::new();
-    loop {
-        let line = read_line(&mut reader.take(HEAD_BYTES_MAX))?;
-        let digits = line.split(';').next().unwrap_or_default().trim();
-        let length = u64::from_str_radix(digits, 16).map_err(|_| nonsense("no chunk"))?;
-        if body.len() as u64 + length.min(BODY_BYTES_MAX) > BODY_BYTES_MAX {
-            return Err(nonsense("the answer is too long"));
-        }
-        body.extend(read_bytes(reader, length)?);
-        // Ends the chunk, or, after the last and empty one, the trailer that nobody sends.
-        read_line(&mut reader.take(HEAD_BYTES_MAX))?;
-        if length == 0 {
-            return Ok(body);
-        }
-    }
-}
-
-fn read_line(reader: &mut impl BufRead) -> io::Result<String> {
-    let mut line = String::new();
-    reader.read_line(&mut line)?;
-    match line.strip_suffix('\n') {
-        Some(whole) => Ok(whole.trim_end_matches('\r').to_owned()),
-        None => Err(ErrorKind::UnexpectedEof.into()),
-    }
-}
-
-fn nonsense(what: &'static str) -> io::Error {
-    io::Error::new(ErrorKind::InvalidData, what)
-}
-
-/// Reads bytes as an answer, which says the same however it comes.
-#[cfg(fuzzing)]
-pub(crate) fn read_any(bytes: &[u8]) {
-    fn told(mut reader: impl BufRead) -> Option<(u16, Vec<u8>, bool)> {
-        let (reply, may_stay) = read_reply(&mut reader).ok()?;
-        Some((reply.status, reply.body, may_stay))
-    }
-    let whole = told(bytes);
-    assert_eq!(whole, told(BufReader::with_capacity(1, bytes)));
-    assert!(whole.is_none_or(|(_, body, _)| body.len() as u64 <= BODY_BYTES_MAX));
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io::{Read as _, Write as _};
     use std::net::TcpListener;
 
     use super::*;
+    use crate::http::read_line;
 
     /// Serves one connection, answering one request by each of these texts.
     fn server(replies: &'static [&'static str]) -> Http {
@@ -301,7 +173,7 @@ mod tests {
     }
 
     fn get(http: &Http) -> io::Result<(u16, String)> {
-        let reply = http.call(&Request::get("/x"), None, &Call::default())?;
+        let reply = http.call(&Request::bare("GET", "/x"), None, &Call::default())?;
         Ok((reply.status, String::from_utf8(reply.body).unwrap()))
     }
 
@@ -336,12 +208,12 @@ mod tests {
         let http = at(listener.local_addr().unwrap().port());
         let call = Call::default();
         std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| http.call(&Request::get("/x"), None, &call));
+            let waiting = scope.spawn(|| http.call(&Request::bare("GET", "/x"), None, &call));
             let mut stream = listener.accept().unwrap().0;
             stream.read_exact(&mut [0; 16]).unwrap();
             call.give_up();
             assert!(waiting.join().unwrap().is_err());
         });
-        assert!(http.call(&Request::get("/x"), None, &call).is_err(), "it stays given up");
+        assert!(http.call(&Request::bare("GET", "/x"), None, &call).is_err(), "it stays given up");
     }
 }

@@ -16,14 +16,15 @@ use axum::response::Response;
 use gate_api::bearer::{Rights, TokenFile};
 
 use super::routes::error;
-use crate::mail::Inbox;
-
+use crate::actor::is_trusted;
 /// What a client of this machine may do without a token.
 const RIGHTS_OF_LOOPBACK: Rights = Rights::Lock;
 
 /// What is asked of those who come by HTTP.
 #[derive(Debug)]
 pub enum Policy {
+    /// Who comes is this user or root: for a socket file.
+    Owner,
     /// Who comes from this machine needs no token; nobody comes from elsewhere.
     Loopback,
     /// Who comes from elsewhere needs one of these tokens.
@@ -32,9 +33,14 @@ pub enum Policy {
     Token(TokenFile),
 }
 
-/// Where the other end of a connection is.
+/// Who is at the other end of a connection.
 #[derive(Clone, Copy)]
-pub(super) struct Peer(pub SocketAddr);
+pub(super) enum Peer {
+    /// Somebody there.
+    At(SocketAddr),
+    /// This user of this machine.
+    User(u32),
+}
 
 /// Why a request is turned away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,15 +53,17 @@ enum Denial {
     ForeignHost,
     /// It comes from a page of another site.
     ForeignOrigin,
+    /// It comes from another user.
+    ForeignUser,
 }
 
 /// Lets requests in by a policy; routes say by [`needs`] what is needed for them.
-pub(super) fn guarded(router: Router<Inbox>, policy: Policy) -> Router<Inbox> {
+pub(super) fn guarded(router: Router, policy: Policy) -> Router {
     router.layer(middleware::from_fn_with_state(Arc::new(policy), guard))
 }
 
 /// Lets in only who may do that much.
-pub(super) fn needs(rights: Rights, router: Router<Inbox>) -> Router<Inbox> {
+pub fn needs<S: Clone + Send + Sync + 'static>(rights: Rights, router: Router<S>) -> Router<S> {
     router.route_layer(middleware::from_fn_with_state(rights, check))
 }
 
@@ -87,14 +95,19 @@ impl Policy {
             return Err(Denial::ForeignOrigin);
         }
         let shown = request.headers().get(header::AUTHORIZATION).and_then(bearer);
-        let tokens = match self {
-            Policy::Loopback => None,
-            Policy::TokenFromElsewhere(tokens) | Policy::Token(tokens) => Some(tokens),
+        let tokens = match (self, request.extensions().get()) {
+            (Policy::Owner, Some(Peer::User(uid))) if is_trusted(*uid) => return Ok(Rights::Admin),
+            (Policy::Owner, _) => return Err(Denial::ForeignUser),
+            (Policy::Loopback, _) => None,
+            (Policy::TokenFromElsewhere(tokens) | Policy::Token(tokens), _) => Some(tokens),
         };
         if let (Some(tokens), Some(shown)) = (tokens, shown) {
             return tokens.rights_of(shown).ok_or(Denial::WrongToken);
         }
-        let is_here = |peer: &Peer| peer.0.ip().to_canonical().is_loopback();
+        let is_here = |peer: &Peer| match peer {
+            Peer::At(address) => address.ip().to_canonical().is_loopback(),
+            Peer::User(_) => false,
+        };
         let needs_none = !matches!(self, Policy::Token(_));
         if !(needs_none && request.extensions().get().is_some_and(is_here)) {
             return Err(Denial::NoToken);
@@ -119,6 +132,7 @@ impl Denial {
             ),
             Denial::ForeignHost => error(StatusCode::FORBIDDEN, "the Host is not this machine"),
             Denial::ForeignOrigin => error(StatusCode::FORBIDDEN, "the Origin is not this machine"),
+            Denial::ForeignUser => error(StatusCode::FORBIDDEN, "this is another user's"),
         }
     }
 }
@@ -170,7 +184,7 @@ mod tests {
 
     fn request(from: &str, headers: &[(&str, &str)]) -> Request {
         let mut request = Request::new(Body::empty());
-        request.extensions_mut().insert(Peer(from.parse().unwrap()));
+        request.extensions_mut().insert(Peer::At(from.parse().unwrap()));
         for (name, value) in headers {
             let name = header::HeaderName::try_from(*name).unwrap();
             request.headers_mut().insert(name, HeaderValue::from_str(value).unwrap());
@@ -200,6 +214,11 @@ mod tests {
         }
         let basic = request("192.0.2.1:1", &[("authorization", "Basic YTpi")]);
         assert_eq!(policy.judge(&basic), Err(Denial::NoToken));
+        assert_eq!(Policy::Owner.judge(&basic), Err(Denial::ForeignUser));
+        let mut own = Request::new(Body::empty());
+        own.extensions_mut().insert(Peer::User(rustix::process::geteuid().as_raw()));
+        assert_eq!(Policy::Owner.judge(&own), Ok(Rights::Admin));
+        assert_eq!(policy.judge(&own), Err(Denial::NoToken), "not by TCP");
         let nobody = Request::new(Body::empty());
         assert_eq!(policy.judge(&nobody), Err(Denial::NoToken), "not even from nowhere");
     }

@@ -28,7 +28,7 @@ const BODY_MAX: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 });
 /// Lines of a board.
 const BOARD_LINES_MAX: usize = 16_384;
 
-pub(super) fn router(inbox: Inbox, policy: Policy) -> Router {
+pub(super) fn router(inbox: Inbox, policy: Policy, more: Router) -> Router {
     // What else is asked of a session of frames, the deciding thread asks.
     let to_look = Router::new()
         .route("/v1/locks/status", get(status))
@@ -44,12 +44,14 @@ pub(super) fn router(inbox: Inbox, policy: Policy) -> Router {
     let routes = needs(Rights::Read, to_look)
         .merge(needs(Rights::Lock, to_lock))
         .merge(needs(Rights::Admin, to_order))
+        .with_state(inbox)
+        .merge(more)
         .method_not_allowed_fallback(|| async {
             error(StatusCode::METHOD_NOT_ALLOWED, "this resource has another method: see Allow")
         })
         .fallback(|| async { error(StatusCode::NOT_FOUND, "no such resource") })
         .layer(DefaultBodyLimit::max(v1::BODY_BYTES_MAX));
-    guarded(routes, policy).with_state(inbox)
+    guarded(routes, policy)
 }
 
 async fn acquire(State(inbox): State<Inbox>, Said(body): Said<v1::AcquireRequest>) -> Response {

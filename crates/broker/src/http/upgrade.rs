@@ -7,13 +7,14 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::response::Response;
 use gate_api::bearer::Rights;
 use gate_api::link::UPGRADE;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 
+use super::guard::Peer;
 use super::room::Place;
 use super::routes::error;
 use crate::mail::{Inbox, Mail};
@@ -23,14 +24,15 @@ pub(super) async fn frames(
     State(inbox): State<Inbox>,
     Extension(rights): Extension<Rights>,
     Extension(place): Extension<Arc<Place>>,
+    Extension(peer): Extension<Peer>,
     mut request: Request,
 ) -> Response {
     let wanted = request.headers().get(header::UPGRADE);
     if wanted.is_none_or(|wanted| wanted != UPGRADE) {
-        let why = format!("this resource speaks {UPGRADE} alone");
-        let mut answer = error(StatusCode::UPGRADE_REQUIRED, &why);
-        answer.headers_mut().insert(header::UPGRADE, HeaderValue::from_static(UPGRADE));
-        return answer;
+        return error(StatusCode::UPGRADE_REQUIRED, "this resource speaks gate-frames/1 alone");
+    }
+    if let Peer::User(_) = peer {
+        return error(StatusCode::BAD_REQUEST, "frames have a socket of their own here: gate.sock");
     }
     let Some(place) = place.for_frames() else {
         return error(StatusCode::TOO_MANY_REQUESTS, "limit: tcp-sessions");
