@@ -1,4 +1,4 @@
-//! A view over its own source: what stands against it, and what lies there already.
+//! The place of a view: what stands against one over its own source, and what is there already.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -30,13 +30,13 @@ pub struct Insistence {
     pub replace: bool,
 }
 
-/// The source of a view over itself, and what lies over it by now.
+/// The source of a view, and what is at its mount point by now.
 pub struct Ground {
     pub source: Source,
     pub berth: Berth,
 }
 
-/// A view that lies over the source already.
+/// A view of the source that is there already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Former {
     Dead,
@@ -48,16 +48,31 @@ impl Ground {
     /// Opens the source of a view over itself, whatever lies there by now.
     pub fn over(site: &Site, insistence: Insistence) -> Result<Ground, Failure> {
         check_mounts_inside(site)?;
-        if !is_covered(site)? {
-            return Ground::bare(site);
+        match is_covered(site)? {
+            true => Ground::instead(site, insistence),
+            false => Ground::bare(site),
         }
+    }
+
+    /// Opens the source of a view that is shown elsewhere.
+    pub fn beside(site: &Site, insistence: Insistence) -> Result<Ground, Failure> {
+        site.check_overlap()?;
+        if site.has_view()? {
+            return Ground::instead(site, insistence);
+        }
+        site.check_vacant()?;
+        Ground::bare(site)
+    }
+
+    /// As a view of it is there already: takes its place, if it is dead or is to make way.
+    fn instead(site: &Site, insistence: Insistence) -> Result<Ground, Failure> {
         if insistence.replace {
             return Ground::covered(site).map_err(|error| {
                 let hint = format!("`gate umount {}`, then mount again", shown(site));
                 cannot(site, format!("its view cannot make way: {error}"), hint)
             });
         }
-        match ask(&site.source) {
+        match ask(&site.mountpoint) {
             Former::Dead => Ground::after_dead(site, insistence),
             Former::Alive => {
                 let hint =
@@ -77,26 +92,14 @@ impl Ground {
             Err(_) if insistence.force => Ground::laid_bare(site),
             Err(error) => {
                 let cause = format!(
-                    "the view over it has died, and between it and the next the directory would be \
-                     bare for a moment ({error})"
+                    "its view has died, and between that and the next the directory would be bare for a \
+                     moment ({error})"
                 );
                 let hint = "stop who writes there, then use --force; root of Linux 6.5 or later \
                             leaves no such moment (`--allow-other` lets you in)";
                 Err(cannot(site, cause, hint))
             }
         }
-    }
-
-    /// Opens the source of a view that is shown elsewhere.
-    pub fn beside(site: &Site, insistence: Insistence) -> Result<Ground, Failure> {
-        site.check()?;
-        let (flag, mends) = match insistence {
-            Insistence { force: false, replace: false } => return Ground::bare(site),
-            Insistence { replace: true, .. } => ("--replace", "`gate umount` it, then mount again"),
-            Insistence { force: true, .. } => ("--force", "leave it out"),
-        };
-        let cause = format!("{flag} is for views over their own source");
-        Err(cannot(site, cause, mends))
     }
 
     fn bare(site: &Site) -> Result<Ground, Failure> {
@@ -108,14 +111,18 @@ impl Ground {
         if site.source.as_os_str().len() > gate_fuse::MADE_NAME_BYTES_MAX {
             return Err(io::ErrorKind::InvalidFilename.into());
         }
-        let cover = Cover::at(&site.source)?;
-        let source = Source::of(site.source.clone(), cover.beneath()?);
+        let cover = Cover::at(&site.mountpoint)?;
+        let beneath = cover.beneath()?;
+        let source = match site.is_in_place() {
+            true => Source::of(site.source.clone(), beneath),
+            false => Source::open(&site.source)?,
+        };
         Ok(Ground { source, berth: Berth::Taken(cover) })
     }
 
     fn laid_bare(site: &Site) -> Result<Ground, Failure> {
         let hint = "do it as the user who mounted it, or as root";
-        gate_fuse::detach(&site.source)
+        gate_fuse::detach(&site.mountpoint)
             .map_err(|error| cannot(site, format!("the view over it has died: {error}"), hint))?;
         output::say_line(format_args!("{} is bare until its new view is mounted", shown(site)));
         Ground::bare(site)
@@ -197,5 +204,5 @@ pub fn cannot(site: &Site, cause: impl std::fmt::Display, hint: impl std::fmt::D
 }
 
 fn shown(site: &Site) -> std::path::Display<'_> {
-    site.source.display()
+    site.mountpoint.display()
 }

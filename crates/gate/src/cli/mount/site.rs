@@ -36,10 +36,12 @@ impl Site {
         if !absolute.metadata().map_err(unusable)?.is_dir() {
             return Err(cannot_show(source, "it is no directory", "give a directory"));
         }
-        let found = mountpoint.metadata().map_err(|e| unreachable_mountpoint(point, &e))?;
-        match found.is_dir() {
-            true => Ok(Site { source: absolute, mountpoint }),
-            false => Err(cannot_mount_at(point, "it is no directory", "give an empty directory")),
+        let site = Site { source: absolute, mountpoint };
+        match site.mountpoint.metadata() {
+            Ok(found) if found.is_dir() => Ok(site),
+            Ok(_) => Err(cannot_mount_at(point, "it is no directory", "give an empty directory")),
+            Err(error) if is_of_dead(&error) && site.has_view()? => Ok(site),
+            Err(error) => Err(unreachable_mountpoint(point, &error)),
         }
     }
 
@@ -52,10 +54,23 @@ impl Site {
         self.source == self.mountpoint
     }
 
-    /// Checks that the one does not lie in the other and that nothing is there yet.
-    pub fn check(&self) -> Result<(), Failure> {
-        self.check_overlap()?;
-        self.check_vacant()
+    /// Returns whether a view of the source is mounted there already.
+    pub fn has_view(&self) -> Result<bool, Failure> {
+        let point = &self.mountpoint;
+        let mounted = mounts::at(point)
+            .map_err(|error| cannot_mount_at(point, error, "is /proc mounted?"))?;
+        Ok(mounted.is_some_and(|mount| mount.is_gated && mount.source == self.source))
+    }
+
+    /// Checks that the one does not lie in the other.
+    pub fn check_overlap(&self) -> Result<(), Failure> {
+        let Site { source, mountpoint } = self;
+        let cause = match (mountpoint.starts_with(source), source.starts_with(mountpoint)) {
+            (false, false) => return Ok(()),
+            (true, _) => format!("it lies in the source, {}", source.display()),
+            (false, true) => format!("the source, {}, lies in it", source.display()),
+        };
+        Err(cannot_mount_at(mountpoint, cause, "choose a mount point beside the source"))
     }
 
     /// Checks that the source is not what a view shows, nor has one in it: a call would take two
@@ -142,17 +157,8 @@ impl Site {
         Err(cannot_show(&self.source, cause, hint))
     }
 
-    fn check_overlap(&self) -> Result<(), Failure> {
-        let Site { source, mountpoint } = self;
-        let cause = match (mountpoint.starts_with(source), source.starts_with(mountpoint)) {
-            (false, false) => return Ok(()),
-            (true, _) => format!("it lies in the source, {}", source.display()),
-            (false, true) => format!("the source, {}, lies in it", source.display()),
-        };
-        Err(cannot_mount_at(mountpoint, cause, "choose a mount point beside the source"))
-    }
-
-    fn check_vacant(&self) -> Result<(), Failure> {
+    /// Checks that nothing is there yet.
+    pub fn check_vacant(&self) -> Result<(), Failure> {
         let point = &self.mountpoint;
         let mounted = mounts::at(point)
             .map_err(|error| cannot_mount_at(point, error, "is /proc mounted?"))?;
@@ -243,7 +249,9 @@ mod tests {
 
         #[track_caller]
         fn refused(&self, source: &str, point: &str) -> String {
-            self.site(source, point).and_then(|site| site.check()).unwrap_err().to_string()
+            let site = self.site(source, point);
+            let checked = site.and_then(|site| site.check_overlap().and(site.check_vacant()));
+            checked.unwrap_err().to_string()
         }
     }
 
@@ -269,7 +277,7 @@ mod tests {
             let text = home.refused(source, point);
             assert!(text.contains(cause), "{source} at {point}: {text}");
         }
-        assert!(home.site("source", "view").unwrap().check().is_ok());
+        assert!(home.site("source", "view").unwrap().check_vacant().is_ok());
         let site = home.site("source", "source").unwrap();
         assert!(site.is_in_place());
         assert_eq!(site, Site::find(&home.0.join("view/../source"), None).unwrap());
