@@ -152,7 +152,7 @@ impl Events {
     }
 }
 
-fn parse(bytes: &[u8]) -> Option<Reply> {
+pub(crate) fn parse(bytes: &[u8]) -> Option<Reply> {
     let text = str::from_utf8(bytes).ok()?;
     let (head, body) = text.split_once("\r\n\r\n")?;
     let status = head.split(' ').nth(1)?.parse().ok()?;

@@ -14,6 +14,7 @@ pub mod http;
 pub mod kernel;
 pub mod locks;
 pub mod older;
+pub mod rest;
 pub mod run;
 pub mod terminal;
 pub mod tree;

@@ -16,7 +16,7 @@ mod restore;
 mod run;
 mod status;
 mod top;
-pub mod umount;
+mod umount;
 mod version;
 mod why;
 

@@ -16,8 +16,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::cli::umount;
 use crate::failure::{Exit, Failure};
+use crate::unmount;
 
 /// How long its server may take to mount it.
 const READY_PATIENCE: Duration = Duration::from_secs(20);
@@ -119,7 +119,7 @@ fn await_ready(said: ChildStderr) -> Result<(), Failure> {
 }
 
 fn end(server: &mut Child, point: &Path) -> Result<(), UnmountError> {
-    let unmounted = umount::unmount(point);
+    let unmounted = unmount::unmount(point);
     if unmounted.is_err() || !ends_by_itself(server) {
         let _ = server.kill();
         let _ = server.wait();

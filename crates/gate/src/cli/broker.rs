@@ -74,10 +74,15 @@ impl Args {
         let token_file = self.token_file.or_else(|| settings.token_file.clone());
         let policy = policy(token_file.as_deref(), self.require_token)?;
         let listen = Some(Listen { host, port: port.unwrap_or(PORT_DEFAULT), policy });
-        serve::serve(Options { listen, ..self.limits.options(state_dir, &settings) }, |addresses| {
-            output::say_line(format_args!("broker ready: {addresses}"));
-            Ok(())
-        })
+        let options = Options { listen, ..self.limits.options(state_dir, &settings) };
+        serve::serve(
+            options,
+            |_| Ok(()),
+            |addresses| {
+                output::say_line(format_args!("broker ready: {addresses}"));
+                Ok(())
+            },
+        )
     }
 }
 

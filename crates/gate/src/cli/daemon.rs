@@ -1,24 +1,28 @@
 //! `gate daemon`
 
-use std::os::unix::net::UnixStream;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use clap::ValueEnum;
-use gate_api::address::with_short_path;
-use gate_api::{Address, ClientInfo, ConnectError, Watcher, process};
+use clap::{Parser as _, ValueEnum};
+use gate_api::{ClientInfo, Watcher, process};
+use gate_broker::Running;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::sockopt::socket_peercred;
 use rustix::process::{Signal, pidfd_send_signal};
 use serde_json::json;
 
 use super::broker::Limits;
 use super::broker::serve;
+use super::{Cli, Command};
 use crate::background;
 use crate::config::Settings;
+use crate::daemon;
+use crate::daemon::body::{Stop, Unmounted};
 use crate::failure::{Exit, Failure};
 use crate::output;
-use crate::reach::{BrokerFlags, DaemonFlags, Deaf, Reached, Unreached, Wanted, start_daemon};
+use crate::reach::{BrokerFlags, DaemonFlags, Deaf, Reached, Wanted, start_daemon};
+use crate::rest::Rest;
 
 /// How long a daemon may take to end in order.
 const END_PATIENCE: Timespec = Timespec { tv_sec: 30, tv_nsec: 0 };
@@ -26,7 +30,7 @@ const END_PATIENCE: Timespec = Timespec { tv_sec: 30, tv_nsec: 0 };
 /// The version of the JSON form.
 const JSON_VERSION: u32 = 1;
 
-/// Run, start or stop the broker of this user; root's is the system's
+/// Run, start or stop what decides and keeps mounts for this user; root's is the system's
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// What to do
@@ -39,6 +43,9 @@ pub struct Args {
     /// Write JSON: of status
     #[arg(long)]
     json: bool,
+    /// Stop it although mounts are used: who has something of one goes on with that
+    #[arg(long, short = 'z')]
+    lazy: bool,
     #[command(flatten)]
     limits: Limits,
 }
@@ -49,8 +56,10 @@ enum Action {
     Run,
     /// Start it in the background
     Start,
-    /// End it in order
+    /// Unmount what it keeps, and end it in order
     Stop,
+    /// End it and start it anew: mounts stay, and calls that need a turn wait meanwhile
+    Restart,
     /// Tell whether it runs
     Status,
 }
@@ -62,13 +71,19 @@ impl Args {
             let what = "cannot understand the command line";
             return Err(Failure::new(what, "--json is for status", hint).exit(Exit::Unable));
         }
+        if self.lazy && self.action != Action::Stop {
+            let hint = "write it as `gate daemon stop --lazy`";
+            let what = "cannot understand the command line";
+            return Err(Failure::new(what, "--lazy is for stop", hint).exit(Exit::Unable));
+        }
         let settings = Settings::load()?;
         let flags = BrokerFlags { state_dir: self.state_dir.clone(), ..BrokerFlags::default() };
         let state_dir = flags.state_dir(&settings)?;
         match self.action {
             Action::Run => self.serve(&settings, state_dir),
             Action::Start => self.start(&state_dir),
-            Action::Stop => stop(&state_dir),
+            Action::Stop => stop(&state_dir, self.lazy),
+            Action::Restart => self.restart(&state_dir),
             Action::Status if self.json => status_json(&state_dir),
             Action::Status => status(&state_dir),
         }
@@ -79,14 +94,28 @@ impl Args {
             background::leave_terminal()?;
         }
         let log = background::log_file(&state_dir, "daemon");
-        let options = self.limits.options(state_dir, settings);
-        serve::serve(options, |addresses| match background::is_background() {
+        let options = self.limits.options(state_dir.clone(), settings);
+        let beside = |running: &Running| daemon::start(running, &state_dir);
+        serve::serve(options, beside, |addresses| match background::is_background() {
             true => background::ready(&log),
             false => {
                 output::say_line(format_args!("broker ready: {addresses}"));
                 Ok(())
             }
         })
+    }
+
+    /// Ends it and starts the one of this release, with the same limits unless others are given.
+    fn restart(self, state_dir: &Path) -> Result<Exit, Failure> {
+        let Some(running) = find(state_dir)? else { return Err(not_running(state_dir)) };
+        let mut numbers = numbers_of(running.session.broker().pid);
+        end(state_dir, running)?;
+        let own = self.limits.numbers();
+        numbers.retain(|(flag, _)| own.iter().all(|(other, _)| other != flag));
+        numbers.extend(own);
+        start_daemon(state_dir, &DaemonFlags { numbers })?;
+        output::print(&format!("the daemon runs anew in {}\n", state_dir.display()))?;
+        Ok(Exit::Success)
     }
 
     fn start(self, state_dir: &Path) -> Result<Exit, Failure> {
@@ -101,21 +130,17 @@ impl Args {
     }
 }
 
-/// Ends it and waits until it has ended; views wait for its return.
-fn stop(state_dir: &Path) -> Result<Exit, Failure> {
-    let running = match look(state_dir) {
-        Err(Unreached { address: Address::Unix(socket), error: ConnectError::Version(_) }) => {
-            return stop_another(state_dir, &socket);
+/// Unmounts what it keeps, ends it and waits until it has ended; other views wait for its return.
+fn stop(state_dir: &Path, lazy: bool) -> Result<Exit, Failure> {
+    let Some(running) = find(state_dir)? else { return Err(not_running(state_dir)) };
+    let rest = Rest::of_state_dir(state_dir);
+    if rest.is_there() {
+        let Unmounted { notices } = rest.tell("POST", "/api/v0/daemon/unmount", &Stop { lazy })?;
+        for notice in notices {
+            output::say_line(output::printable(&notice));
         }
-        looked => looked?,
-    };
-    let Some(running) = running else { return Err(not_running(state_dir)) };
-    let pid = running.session.broker().pid;
-    let status = running.session.status().map_err(|error| cannot_stop(pid, &error))?;
-    let clients: u64 = status.spaces.iter().map(|space| space.clients).sum();
-    // Before it ends: a session that sees its broker go would try to come back.
-    drop(running);
-    end(state_dir, pid)?;
+    }
+    let clients = end(state_dir, running)?;
     if clients > 0 {
         let hint = "calls that need a turn wait for it: `gate daemon start`, or unmount";
         output::print(&format!("it served views and holds ({clients}); {hint}\n"))?;
@@ -123,33 +148,38 @@ fn stop(state_dir: &Path) -> Result<Exit, Failure> {
     Ok(Exit::Success)
 }
 
-/// Ends one of a release whose frames this one does not know: after an upgrade nothing else could.
-fn stop_another(state_dir: &Path, socket: &Path) -> Result<Exit, Failure> {
-    let listener = with_short_path(socket, |path| UnixStream::connect(path))
-        .and_then(|stream| Ok(socket_peercred(&stream)?.pid));
-    match listener {
-        Ok(pid) => end(state_dir, pid.as_raw_nonzero().get().unsigned_abs())?,
-        Err(_) => return Err(not_running(state_dir)),
-    }
-    output::print("it was of another release\n")?;
-    Ok(Exit::Success)
-}
-
-fn end(state_dir: &Path, pid: u32) -> Result<(), Failure> {
+/// Ends it and waits until it has ended; returns how many it served.
+fn end(state_dir: &Path, running: Reached) -> Result<u64, Failure> {
+    let pid = running.session.broker().pid;
+    let cannot = |cause: &dyn std::fmt::Display| {
+        let hint = "`gate daemon status` tells how it is";
+        Failure::new(format!("cannot stop the daemon, process {pid}"), cause, hint)
+    };
+    let status = running.session.status().map_err(|error| cannot(&error))?;
+    let clients: u64 = status.spaces.iter().map(|space| space.clients).sum();
+    // Before it ends: a session that sees its broker go would try to come back.
+    drop(running);
     let Some(daemon) = process::of_pid(pid).and_then(process::watch) else {
         return Err(not_running(state_dir));
     };
-    pidfd_send_signal(&daemon, Signal::TERM).map_err(|errno| cannot_stop(pid, &errno))?;
+    pidfd_send_signal(&daemon, Signal::TERM).map_err(|errno| cannot(&errno))?;
     match poll(&mut [PollFd::new(&daemon, PollFlags::IN)], Some(&END_PATIENCE)) {
-        Ok(1..) => Ok(()),
-        Ok(0) => Err(cannot_stop(pid, &"it takes longer than expected")),
-        Err(errno) => Err(cannot_stop(pid, &errno)),
+        Ok(1..) => {}
+        Ok(0) => return Err(cannot(&"it takes longer than expected")),
+        Err(errno) => return Err(cannot(&errno)),
     }
+    Ok(clients)
 }
 
-fn cannot_stop(pid: u32, cause: &dyn std::fmt::Display) -> Failure {
-    let hint = "`gate daemon status` tells how it is";
-    Failure::new(format!("cannot stop the daemon, process {pid}"), cause, hint)
+/// Returns the limits by which a daemon was started.
+fn numbers_of(pid: u32) -> Vec<(&'static str, u64)> {
+    let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let words = words.split(|byte| *byte == 0).filter(|word| !word.is_empty());
+    let words = words.map(|word| OsStr::from_bytes(word).to_owned());
+    match Cli::try_parse_from(words).map(|cli| cli.command) {
+        Ok(Command::Daemon(args)) => args.limits.numbers(),
+        _ => Vec::new(),
+    }
 }
 
 fn status(state_dir: &Path) -> Result<Exit, Failure> {
@@ -176,13 +206,9 @@ fn status_json(state_dir: &Path) -> Result<Exit, Failure> {
 }
 
 fn find(state_dir: &Path) -> Result<Option<Reached>, Failure> {
-    Ok(look(state_dir)?)
-}
-
-fn look(state_dir: &Path) -> Result<Option<Reached>, Unreached> {
     let client = ClientInfo::named("gate daemon");
     let deaf: Arc<dyn Watcher> = Arc::new(Deaf);
-    Wanted::StateDir(state_dir.to_owned()).reach_alive(&client, &deaf)
+    Ok(Wanted::StateDir(state_dir.to_owned()).reach_alive(&client, &deaf)?)
 }
 
 fn not_running(state_dir: &Path) -> Failure {

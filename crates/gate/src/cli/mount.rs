@@ -2,6 +2,7 @@
 
 mod guard;
 mod in_place;
+mod managed;
 mod past;
 mod private;
 mod reservation;
@@ -28,7 +29,6 @@ use gate_view::policy::{BadGlob, Policies, READ_WAIT_DEFAULT, Rule};
 use gate_view::{Identity, Options, OwnerScope, Ready, ServeError};
 use rustix::process::Signal;
 
-use super::umount;
 use crate::background;
 use crate::config::{Settings, SourceSettings};
 use crate::duration;
@@ -37,13 +37,17 @@ use crate::fault;
 use crate::output;
 use crate::reach::{BrokerFlags, DaemonFlags, Reached, Wanted};
 use crate::signals::Signals;
+use crate::unmount;
 use in_place::{Ground, Insistence};
 use reservation::Reservation;
 use site::{Site, cannot_show};
 
 /// Show a directory as a gated view, in which every open takes its turn
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Args {
+    #[command(subcommand)]
+    managed: Option<managed::Managed>,
     /// The directory behind the view
     #[arg(value_name = "SOURCE", required_unless_present = "root")]
     source: Option<PathBuf>,
@@ -170,7 +174,10 @@ struct Plan {
 }
 
 impl Args {
-    pub fn run(self) -> Result<Exit, Failure> {
+    pub fn run(mut self) -> Result<Exit, Failure> {
+        if let Some(managed) = self.managed.take() {
+            return managed.run();
+        }
         fault::end_whole();
         match (self.foreground, background::is_background()) {
             (true, _) => self.serve(),
@@ -457,9 +464,9 @@ impl Site {
                     tracing::warn!(?point, "the view was replaced, and ends with its last user");
                     continue;
                 }
-                match umount::unmount(&point) {
+                match unmount::unmount(&point) {
                     Ok(()) => return,
-                    Err(error) => drop(umount::refused(&point, &error).report()),
+                    Err(error) => drop(unmount::refused(&point, &error).report()),
                 }
             }
         });

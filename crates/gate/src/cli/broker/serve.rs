@@ -12,9 +12,10 @@ use crate::fault;
 use crate::signals::Signals;
 
 /// Serves until a signal comes or the broker cannot go on; `ready` hears where, once all doors are
-/// open.
-pub fn serve(
+/// open. What `beside` returns is there as long as the broker.
+pub fn serve<T>(
     options: Options,
+    beside: impl FnOnce(&Running) -> Result<T, Failure>,
     ready: impl FnOnce(&str) -> io::Result<()>,
 ) -> Result<Exit, Failure> {
     fault::end_whole();
@@ -25,6 +26,7 @@ pub fn serve(
     }
     let kept = kept::root(&options.state_dir);
     let running = Broker::start(options).map_err(|error| not_started(&error))?;
+    let beside = beside(&running)?;
     ready(&addresses(&running)).map_err(|error| came_to_an_end(&error))?;
     let stopper = running.stopper();
     std::thread::spawn(move || {
@@ -40,8 +42,9 @@ pub fn serve(
             std::thread::park_timeout(kept::TRIM_PAUSE);
         }
     });
-    running.wait().map_err(|error| came_to_an_end(&error))?;
-    Ok(Exit::Success)
+    let ended = running.wait().map_err(|error| came_to_an_end(&error));
+    drop(beside);
+    ended.map(|()| Exit::Success)
 }
 
 fn addresses(running: &Running) -> String {
@@ -51,7 +54,7 @@ fn addresses(running: &Running) -> String {
     }
 }
 
-fn not_started(error: &StartError) -> Failure {
+pub fn not_started(error: &StartError) -> Failure {
     let state_elsewhere = "keep the state elsewhere: --state-dir, or GATE_STATE_DIR";
     let hint = match error {
         StartError::InUse { .. } => format!("use that broker, or stop it; or {state_elsewhere}"),
@@ -97,7 +100,7 @@ mod tests {
                 panic_in_a_thread();
                 Err(io::Error::other("it goes on"))
             };
-            serve(Options::new(state_dir.into()), ready).unwrap();
+            serve(Options::new(state_dir.into()), |_| Ok(()), ready).unwrap();
             return;
         }
         let state = tempfile::tempdir().unwrap();

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Machine;
-use crate::cli::umount;
 use crate::failure::Failure;
 use crate::temporary::TemporaryView;
+use crate::unmount;
 use crate::within::within;
 
 /// How long writing and reading a few bytes may take.
@@ -47,7 +47,7 @@ fn attempt() -> Result<(), Failure> {
         Some(outcome) => outcome.map_err(|error| failed(&error))?,
         None => return Err(failed(&"it does not answer")),
     }
-    view.end().map_err(|error| umount::refused(&point, &error))
+    view.end().map_err(|error| unmount::refused(&point, &error))
 }
 
 fn use_it((source, point): (PathBuf, PathBuf)) -> io::Result<()> {

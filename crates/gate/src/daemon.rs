@@ -1,0 +1,47 @@
+//! The daemon beyond its broker: it keeps mounts, and offers that to programs.
+//!
+//! [`store`] is what is configured, [`child`] one view served by a process of its own, [`keeper`] holds
+//! both together by the rules of core; [`place`] judges where a mount is to be, [`body`] and
+//! [`refusal`] are what is said of it, [`api`] is where that is asked for.
+
+mod api;
+pub mod body;
+mod child;
+mod keeper;
+mod place;
+mod refusal;
+mod store;
+
+use std::fmt::Display;
+use std::path::Path;
+
+use gate_broker::{Http, Running};
+
+use crate::failure::{Exit, Failure};
+use keeper::Keeper;
+use store::{Store, StoreError};
+
+/// The socket in the state directory at which the daemon speaks HTTP to its owner.
+pub const SOCKET_NAME: &str = "http.sock";
+
+/// Begins to keep mounts beside a broker, and to offer that at the daemon's socket.
+pub fn start(running: &Running, state_dir: &Path) -> Result<Http, Failure> {
+    let cannot = |cause: &dyn Display, hint: &str| {
+        Failure::new("cannot keep mounts", cause, hint).exit(Exit::Failed)
+    };
+    let store = Store::open(state_dir).map_err(|error| match &error {
+        StoreError::Version { path, .. } | StoreError::Corrupt { path, .. } => {
+            let path = path.display();
+            cannot(
+                &error,
+                &format!("set it aside: `mv {path} {path}.aside`; mounts are added anew"),
+            )
+        }
+        _ => cannot(&error, "mend that, then start the daemon again"),
+    })?;
+    let keeper = Keeper::start(store, state_dir)
+        .map_err(|refusal| cannot(&refusal.message, &refusal.hint))?;
+    running
+        .offer_to_owner(SOCKET_NAME, api::router(keeper))
+        .map_err(|error| cannot(&error, "mend the permissions of the state directory"))
+}

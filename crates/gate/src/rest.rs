@@ -1,0 +1,119 @@
+//! The daemon's REST interface, as commands speak to it: at its socket, one request a connection.
+
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use gate_api::address::with_short_path;
+use gate_api::http::{Reply, Request};
+use gate_api::{ClientInfo, Watcher};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::config::Settings;
+use crate::daemon::SOCKET_NAME;
+use crate::daemon::body::Refused;
+use crate::failure::{Exit, Failure};
+use crate::reach::{BrokerFlags, DaemonFlags, Deaf, Reached, Wanted};
+
+/// How long an answer may take: a view that is mounted may have to wait for its source's disk.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The way to a daemon.
+#[derive(Debug)]
+pub struct Rest {
+    socket: PathBuf,
+}
+
+impl Rest {
+    /// Finds the daemon that commands mean, and starts one where none runs.
+    pub fn find_or_start(flags: &BrokerFlags, name: &str) -> Result<Rest, Failure> {
+        let (client, deaf) = (ClientInfo::named(name), Arc::new(Deaf) as Arc<dyn Watcher>);
+        let wanted = Wanted::find(flags, &Settings::load()?)?;
+        Rest::of(&wanted.reach_or_start(&client, &deaf, &DaemonFlags::default())?)
+    }
+
+    /// Finds the daemon that commands mean.
+    pub fn find(flags: &BrokerFlags, name: &str) -> Result<Rest, Failure> {
+        let (client, deaf) = (ClientInfo::named(name), Arc::new(Deaf) as Arc<dyn Watcher>);
+        let wanted = Wanted::find(flags, &Settings::load()?)?;
+        Rest::of(&wanted.reach_one(&client, &deaf)?)
+    }
+
+    /// Returns the daemon with this state directory.
+    pub fn of_state_dir(state_dir: &Path) -> Rest {
+        Rest { socket: state_dir.join(SOCKET_NAME) }
+    }
+
+    /// Returns whether a daemon offers it there.
+    pub fn is_there(&self) -> bool {
+        self.socket.exists()
+    }
+
+    fn of(reached: &Reached) -> Result<Rest, Failure> {
+        let none = |cause: &str| {
+            let what = format!("the broker at {} keeps no mounts", reached.address);
+            let hint = "name a daemon: --state-dir, or start one: `gate daemon start`";
+            Failure::new(what, cause, hint).exit(Exit::Unable)
+        };
+        let state_dir = reached.state_dir_here().ok_or_else(|| none("it is on another machine"))?;
+        let rest = Rest::of_state_dir(&state_dir);
+        match rest.is_there() {
+            true => Ok(rest),
+            false => Err(none("it is a broker alone, as `gate broker` starts it")),
+        }
+    }
+
+    /// Asks without a body.
+    pub fn ask<T: DeserializeOwned>(&self, method: &str, target: &str) -> Result<T, Failure> {
+        self.exchange(&Request::bare(method, target))
+    }
+
+    /// Asks with a body.
+    pub fn tell<T: DeserializeOwned>(
+        &self,
+        method: &str,
+        target: &str,
+        body: &impl Serialize,
+    ) -> Result<T, Failure> {
+        let request = Request::json(method, target, body);
+        self.exchange(&request.map_err(|error| self.silent(&error))?)
+    }
+
+    fn exchange<T: DeserializeOwned>(&self, request: &Request) -> Result<T, Failure> {
+        let reply = self.call(request).map_err(|error| self.silent(&error))?;
+        if (200..300).contains(&reply.status) {
+            return serde_json::from_slice(&reply.body).map_err(|error| {
+                let hint = "use the same release of gate for the daemon and its commands";
+                Failure::new("cannot understand the daemon", error, hint)
+            });
+        }
+        Err(match serde_json::from_slice::<Refused>(&reply.body) {
+            Ok(refused) => {
+                let exit = if refused.code == "invalid" { Exit::Unable } else { Exit::Failed };
+                let (what, cause) = match refused.message.split_once(": ") {
+                    Some((what, cause)) => (what, cause),
+                    None => ("the daemon refuses it", &*refused.message),
+                };
+                Failure::new(what, cause, refused.hint).exit(exit)
+            }
+            Err(_) => {
+                let cause = format!("it answers with status {}", reply.status);
+                Failure::new("the daemon refuses it", cause, "look into its log")
+            }
+        })
+    }
+
+    fn call(&self, request: &Request) -> io::Result<Reply> {
+        let mut stream = with_short_path(&self.socket, |path| UnixStream::connect(path))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        request.exchange(&mut stream)
+    }
+
+    fn silent(&self, error: &io::Error) -> Failure {
+        let what = format!("cannot speak to the daemon at {}", self.socket.display());
+        Failure::new(what, error, "`gate daemon status` tells how it is").exit(Exit::Unable)
+    }
+}

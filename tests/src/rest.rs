@@ -1,0 +1,94 @@
+//! The daemon's REST interface, spoken to at its socket like a client that knows nothing of Gate.
+
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::http::{Reply, parse};
+use crate::wait::SOON;
+
+/// Where the mounts are.
+pub const MOUNTS: &str = "/api/v0/mounts";
+
+/// The daemon of a state directory.
+#[derive(Debug, Clone)]
+pub struct Rest {
+    socket: PathBuf,
+}
+
+impl Rest {
+    /// Returns the way to it.
+    #[must_use]
+    pub fn of_state_dir(state_dir: &Path) -> Self {
+        Self { socket: state_dir.join("http.sock") }
+    }
+
+    /// Sends a request with any body, and returns the answer.
+    #[must_use]
+    #[track_caller]
+    pub fn send(&self, method: &str, path: &str, body: &[u8]) -> Reply {
+        let mut stream = UnixStream::connect(&self.socket)
+            .unwrap_or_else(|error| panic!("no daemon at {}: {error}", self.socket.display()));
+        stream.set_read_timeout(Some(SOON * 3)).expect("a deadline is set");
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: gate\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\nConnection: close\r\n\r\n",
+            body.len()
+        );
+        // A server that refuses a body by its head may close before all of it is sent.
+        let _ = stream.write_all(&[head.as_bytes(), body].concat());
+        let mut bytes = Vec::new();
+        let outcome = stream.read_to_end(&mut bytes);
+        parse(&bytes).unwrap_or_else(|| panic!("no answer to {method} {path}: {outcome:?}"))
+    }
+
+    /// Asks without a body.
+    #[must_use]
+    #[track_caller]
+    pub fn ask(&self, method: &str, path: &str) -> Reply {
+        self.send(method, path, b"")
+    }
+
+    /// Asks with a body.
+    #[must_use]
+    #[track_caller]
+    pub fn tell(&self, method: &str, path: &str, body: &Value) -> Reply {
+        self.send(method, path, body.to_string().as_bytes())
+    }
+
+    /// Configures a mount, which must be possible; returns its id.
+    #[track_caller]
+    pub fn add(&self, source: &Path, point: &Path, more: Value) -> String {
+        let mut body = json!({"source": source, "mount_point": point});
+        let Value::Object(more) = more else { panic!("{more} is no object") };
+        body.as_object_mut().expect("it is one").extend(more);
+        let reply = self.tell("POST", MOUNTS, &body);
+        assert_eq!(reply.status, 201, "{reply:?}");
+        reply.body["mount"]["mount_id"].as_str().expect("a mount has an id").to_owned()
+    }
+
+    /// Returns one mount.
+    #[must_use]
+    #[track_caller]
+    pub fn mount(&self, id: &str) -> Value {
+        let reply = self.ask("GET", &format!("{MOUNTS}/{id}"));
+        assert_eq!(reply.status, 200, "{reply:?}");
+        reply.body["mount"].clone()
+    }
+
+    /// Returns the status of one mount.
+    #[must_use]
+    #[track_caller]
+    pub fn status(&self, id: &str) -> String {
+        self.mount(id)["status"].as_str().expect("a mount has a status").to_owned()
+    }
+
+    /// Returns who serves a mount, if somebody does.
+    #[must_use]
+    #[track_caller]
+    pub fn pid(&self, id: &str) -> Option<i32> {
+        self.mount(id)["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok())
+    }
+}
