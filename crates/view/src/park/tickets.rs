@@ -143,10 +143,11 @@ impl<C, W> Tickets<C, W> {
         }
     }
 
-    /// The broker was asked for a ticket; returns whether its answer is still wanted.
+    /// The broker was asked for a ticket; returns whether its answer is still wanted. Owners have
+    /// rising numbers: whoever asked first may be late to say so.
     pub fn asked(&mut self, stub: Stub, owner: u64) -> bool {
         let Some(ticket) = self.get_mut(stub) else { return false };
-        ticket.owner = Some(owner);
+        ticket.owner = ticket.owner.max(Some(owner));
         !matches!(ticket.state, State::Expired)
     }
 
