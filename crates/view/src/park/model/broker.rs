@@ -1,43 +1,60 @@
-//! A broker with one line for each file, and the view's session with it.
+//! A naive broker, and the view's session with it.
 //!
-//! What a client says arrives at once, what the broker says in its order and at any time: so
-//! whatever crosses on the way is crossed here.
+//! Claims stand in the order in which they came; who conflicts with nobody that has something and nobody
+//! before it is let in. What a client says arrives at once. What the broker says to the view arrives in its order
+//! and at any time, so whatever crosses on the way is crossed here; other sessions hear at once.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
+use gate_core::lock::event::Change;
 use gate_fuse::Errno;
 
+use super::wish::{Job, Wish};
 use super::{Fault, Faults, Step};
 use crate::park::tickets::Stub;
 use crate::turn::{Round, Turn, Verdict};
 
-/// An owner of another session.
-const SOMEBODY: u64 = 0;
-
 /// For whom an owner asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Purpose {
-    Ticket(Stub),
+    /// A call that may be sent outside.
+    Ticket(Stub, Job),
     /// An open of that caller, which waits as long as it takes.
     Open(usize, Round),
     /// A call of that caller that waits a moment at most.
     Briefly(usize),
 }
 
+/// Whose a claim is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Whose {
+    /// An owner of the view.
+    View(u64),
+    /// Another session.
+    Other(usize),
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Broker {
-    /// The owners of each line; the first has the file.
-    lines: [Vec<u64>; 2],
-    /// What the session knows.
+    claims: Vec<Claim>,
+    /// What the view's session knows.
     owners: BTreeMap<u64, Owner>,
     is_away: bool,
     /// What the session's thread has yet to hear.
     words: VecDeque<(u64, Word)>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Claim {
+    whose: Whose,
+    wish: Arc<Wish>,
+    is_held: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Owner {
-    name: usize,
+    wish: Arc<Wish>,
     purpose: Purpose,
     state: State,
 }
@@ -62,10 +79,9 @@ enum Word {
 }
 
 impl Broker {
-    pub fn new(taken: [bool; 2]) -> Broker {
-        let line = |taken| if taken { vec![SOMEBODY] } else { Vec::new() };
+    pub fn new() -> Broker {
         Broker {
-            lines: taken.map(line),
+            claims: Vec::new(),
             owners: BTreeMap::new(),
             is_away: false,
             words: VecDeque::new(),
@@ -73,22 +89,13 @@ impl Broker {
     }
 
     pub fn steps(&self, left: &Faults, steps: &mut Vec<Step>) {
-        if !self.words.is_empty() {
-            steps.push(Step::Hear);
-        }
-        for (name, line) in self.lines.iter().enumerate() {
-            match line.first() {
-                Some(&SOMEBODY) => steps.push(Step::LetGo(name)),
-                Some(owner) if left.may(Fault::Revocation) && self.may_revoke(*owner) => {
-                    steps.push(Step::Revoke(*owner));
-                }
-                _ => {}
-            }
-            let waiting = line.iter().skip(1).filter(|owner| {
-                left.may(Fault::Timeout) || self.owners.get(owner).is_some_and(Owner::is_brief)
-            });
-            if !self.is_away {
-                steps.extend(waiting.map(|owner| Step::TimeOut(*owner)));
+        for claim in &self.claims {
+            let Whose::View(owner) = claim.whose else { continue };
+            let is_brief = self.owners.get(&owner).is_some_and(Owner::is_brief);
+            if claim.is_held && left.may(Fault::Revocation) && self.may_revoke(owner) {
+                steps.push(Step::Revoke(owner));
+            } else if !claim.is_held && !self.is_away && (is_brief || left.may(Fault::Timeout)) {
+                steps.push(Step::TimeOut(owner));
             }
         }
         if self.is_away {
@@ -101,25 +108,68 @@ impl Broker {
         }
     }
 
-    pub fn ask(&mut self, owner: u64, name: usize, purpose: Purpose) {
-        let state = State::Asked { told: false };
-        self.owners.insert(owner, Owner { name, purpose, state });
-        if !self.is_away {
-            return self.queue_up(owner);
-        }
-        self.say(owner, Word::Waiting);
+    pub fn is_away(&self) -> bool {
+        self.is_away
     }
 
-    pub fn release(&mut self, owner: u64) {
-        if self.owners.remove(&owner).is_some() && !self.is_away {
-            self.leave(owner);
+    /// Whether the session's thread has something to hear.
+    pub fn has_words(&self) -> bool {
+        !self.words.is_empty()
+    }
+
+    pub fn ask(&mut self, owner: u64, wish: Arc<Wish>, purpose: Purpose) {
+        let state = State::Asked { told: false };
+        self.owners.insert(owner, Owner { wish, purpose, state });
+        if self.is_away {
+            return self.say(owner, Word::Waiting);
+        }
+        self.queue_up(owner);
+        self.settle();
+        if !self.has(Whose::View(owner)) {
+            self.say(owner, Word::Waiting);
+        }
+    }
+
+    /// Another session asks.
+    pub fn ask_elsewhere(&mut self, other: usize, wish: Arc<Wish>) {
+        self.claims.push(Claim { whose: Whose::Other(other), wish, is_held: false });
+        self.settle();
+    }
+
+    pub fn release(&mut self, owner: u64, change: Option<&Change>) {
+        let known = self.owners.remove(&owner);
+        if let Some(change) = change {
+            self.move_names(change);
+        }
+        if known.is_some() && !self.is_away {
+            self.leave(Whose::View(owner));
+        }
+    }
+
+    /// Another session lets go.
+    pub fn release_elsewhere(&mut self, other: usize, change: Option<&Change>) {
+        if let Some(change) = change {
+            self.move_names(change);
+        }
+        self.leave(Whose::Other(other));
+    }
+
+    /// What an owner was to create is there.
+    pub fn created(&mut self, owner: u64, file: u8) {
+        let claims = self.claims.iter_mut().filter(|claim| claim.whose == Whose::View(owner));
+        let known = self.owners.get_mut(&owner).map(|known| &mut known.wish);
+        for wish in claims.map(|claim| &mut claim.wish).chain(known) {
+            *wish = wish.created(file);
+        }
+        if !self.is_away {
+            self.settle();
         }
     }
 
     pub fn withdraw(&mut self, owner: u64) {
         let Some(known) = self.owners.get_mut(&owner).filter(|owner| owner.waits()) else { return };
         known.state = State::Withdrawn;
-        if self.is_away || self.leave(owner) {
+        if self.is_away || self.leave(Whose::View(owner)) {
             self.say(owner, Word::Refused(Errno::INTR));
         }
     }
@@ -130,24 +180,24 @@ impl Broker {
         self.withdraw(owner.expect("an open that waits has an owner"));
     }
 
-    /// The session's thread hears the next word; returns whom it tells what.
-    pub fn hear(&mut self) -> Option<(Purpose, Option<Verdict>)> {
+    /// The session's thread hears the next word; returns whom it tells what, and for what was asked.
+    pub fn hear(&mut self) -> Option<(Purpose, Option<Verdict>, Arc<Wish>)> {
         let (owner, word) = self.words.pop_front().expect("offered");
         let known = self.owners.get_mut(&owner)?;
-        let purpose = known.purpose;
+        let (purpose, wish) = (known.purpose, known.wish.clone());
         let verdict = match (word, known.state) {
             (Word::Waiting, State::Asked { told: false }) => {
                 known.state = State::Asked { told: true };
-                return Some((purpose, None));
+                return Some((purpose, None, wish));
             }
             (Word::Granted, State::Asked { .. }) => {
                 known.state = State::Held;
-                return Some((purpose, Some(Verdict::Go(Turn::Granted { owner }))));
+                return Some((purpose, Some(Verdict::Go(Turn::Granted { owner })), wish));
             }
             (Word::Granted | Word::Refused(_), State::Withdrawn) => Verdict::Stop(Errno::INTR),
             (Word::Refused(errno), State::Asked { .. }) => Verdict::Stop(errno),
             (Word::Revoked, State::Asked { .. } | State::Withdrawn) => {
-                self.leave(owner);
+                self.leave(Whose::View(owner));
                 Verdict::Stop(Errno::INTR)
             }
             (Word::Revoked, State::Held) => {
@@ -157,19 +207,14 @@ impl Broker {
             _ => return None,
         };
         self.owners.remove(&owner);
-        Some((purpose, Some(verdict)))
-    }
-
-    pub fn somebody_lets_go(&mut self, name: usize) {
-        self.lines[name].remove(0);
-        self.tell_first(name);
+        Some((purpose, Some(verdict), wish))
     }
 
     pub fn time_out(&mut self, owner: u64, left: &mut Faults) {
         if !self.owners.get(&owner).is_some_and(Owner::is_brief) {
             left.happens(Fault::Timeout);
         }
-        self.leave(owner);
+        self.leave(Whose::View(owner));
         self.say(owner, Word::Refused(Errno::TIMEDOUT));
     }
 
@@ -184,7 +229,7 @@ impl Broker {
             && !self.owners.get(&owner).is_some_and(is_revoked)
     }
 
-    /// The connection is gone, with all that was on its way.
+    /// The broker is gone, with all that was on its way.
     pub fn lose(&mut self) {
         self.is_away = true;
         self.words.clear();
@@ -207,44 +252,69 @@ impl Broker {
         }
     }
 
-    /// The session is back; a broker that no longer knows it begins it anew.
+    /// It is back, and so are all sessions, before anybody is let in; one that no longer knows the view's begins
+    /// that anew.
     pub fn come_back(&mut self, resumed: bool) {
         self.is_away = false;
         self.words.clear();
         if !resumed {
             self.owners.retain(|_, owner| !matches!(owner.state, State::Held | State::Revoked));
         }
-        let owners = self.owners.clone();
-        let is_listed = |owner: &u64| resumed && owners.get(owner).is_some_and(Owner::is_listed);
-        for line in &mut self.lines {
-            line.retain(|owner| *owner == SOMEBODY || is_listed(owner));
-        }
-        for (owner, known) in &owners {
-            let line = &mut self.lines[known.name];
-            match (known.state, line.contains(owner)) {
-                (State::Held | State::Revoked, true) | (State::Revoked, false) => {}
-                // What the broker lost of it is taken back if there is room.
-                (State::Held, false) if line.is_empty() => line.push(*owner),
-                (State::Held, false) => self.say(*owner, Word::Revoked),
-                (State::Asked { .. }, true) => {
-                    let granted = line.first() == Some(owner);
-                    self.say(*owner, if granted { Word::Granted } else { Word::Waiting });
-                }
-                (State::Asked { .. }, false) => self.queue_up(*owner),
-                (State::Withdrawn, _) => self.say(*owner, Word::Refused(Errno::INTR)),
+        let owners = &self.owners;
+        self.claims.retain(|claim| match claim.whose {
+            Whose::View(owner) => resumed && owners.get(&owner).is_some_and(Owner::is_listed),
+            Whose::Other(_) => true,
+        });
+        let asked: Vec<u64> = self
+            .owners
+            .iter()
+            .filter(|(_, known)| known.waits())
+            .map(|(owner, _)| *owner)
+            .collect();
+        for owner in &asked {
+            if !self.claims.iter().any(|claim| claim.whose == Whose::View(*owner)) {
+                self.queue_up(*owner);
             }
+        }
+        self.let_in();
+        for (owner, known) in self.owners.clone() {
+            let word = match known.state {
+                State::Asked { .. } if self.has(Whose::View(owner)) => Word::Granted,
+                State::Asked { .. } => Word::Waiting,
+                State::Withdrawn => Word::Refused(Errno::INTR),
+                State::Held | State::Revoked => continue,
+            };
+            self.say(owner, word);
         }
     }
 
-    /// Whether an owner has the file, as far as the view can know, in its turn.
-    pub fn is_first(&self, owner: u64, name: usize) -> bool {
-        let holds = self.holds(Turn::Granted { owner });
-        holds && (self.is_away || self.lines[name].first() == Some(&owner))
+    /// Whether an owner may act, as far as the view can know.
+    pub fn may_act(&self, owner: u64) -> bool {
+        self.holds(Turn::Granted { owner }) && (self.is_away || self.has(Whose::View(owner)))
+    }
+
+    /// Whether somebody has been let in.
+    pub fn has(&self, whose: Whose) -> bool {
+        self.claims.iter().any(|claim| claim.whose == whose && claim.is_held)
+    }
+
+    /// Returns what all others have.
+    pub fn held_beside(&self, whose: Whose) -> impl Iterator<Item = &Wish> {
+        let others = self.claims.iter().filter(move |claim| claim.is_held && claim.whose != whose);
+        others.map(|claim| &*claim.wish)
     }
 
     /// Whether a caller waits for a moment at most.
     pub fn waits_briefly(&self, caller: usize) -> bool {
         self.owners.values().any(|owner| owner.purpose == Purpose::Briefly(caller))
+    }
+
+    /// Returns the owners that wait for a ticket, and for which.
+    pub fn in_line(&self) -> impl Iterator<Item = (u64, Stub)> {
+        self.owners.iter().filter_map(|(owner, known)| match (known.purpose, known.state) {
+            (Purpose::Ticket(stub, _), State::Asked { .. }) => Some((*owner, stub)),
+            _ => None,
+        })
     }
 
     pub fn holds(&self, turn: Turn) -> bool {
@@ -253,36 +323,56 @@ impl Broker {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.owners.is_empty() && self.lines.iter().all(Vec::is_empty)
+        self.owners.is_empty() && self.claims.is_empty()
     }
 
     fn queue_up(&mut self, owner: u64) {
-        let line = &mut self.lines[self.owners[&owner].name];
-        line.push(owner);
-        let granted = line.len() == 1;
-        self.say(owner, if granted { Word::Granted } else { Word::Waiting });
+        let wish = self.owners[&owner].wish.clone();
+        self.claims.push(Claim { whose: Whose::View(owner), wish, is_held: false });
     }
 
-    /// Takes an owner out of its line; returns whether it waited there.
-    fn leave(&mut self, owner: u64) -> bool {
-        for name in 0..self.lines.len() {
-            let Some(place) = self.lines[name].iter().position(|known| *known == owner) else {
-                continue;
-            };
-            self.lines[name].remove(place);
-            if place == 0 {
-                self.tell_first(name);
+    /// Takes a claim out; returns whether it waited.
+    fn leave(&mut self, whose: Whose) -> bool {
+        let Some(place) = self.claims.iter().position(|claim| claim.whose == whose) else {
+            return false;
+        };
+        let claim = self.claims.remove(place);
+        self.settle();
+        !claim.is_held
+    }
+
+    fn settle(&mut self) {
+        for whose in self.let_in() {
+            if let Whose::View(owner) = whose {
+                self.say(owner, Word::Granted);
             }
-            return place > 0;
         }
-        false
     }
 
-    fn tell_first(&mut self, name: usize) {
-        if let Some(&first) = self.lines[name].first()
-            && !self.is_away
-        {
-            self.say(first, Word::Granted);
+    /// Lets in whoever's turn it is.
+    fn let_in(&mut self) -> Vec<Whose> {
+        let mut news = Vec::new();
+        for place in 0..self.claims.len() {
+            let claim = &self.claims[place];
+            let mut others = self.claims.iter().enumerate();
+            let is_stopped = others.any(|(at, other)| {
+                at != place && (other.is_held || at < place) && other.wish.conflicts(&claim.wish)
+            });
+            if !claim.is_held && !is_stopped {
+                news.push(claim.whose);
+                self.claims[place].is_held = true;
+            }
+        }
+        news
+    }
+
+    /// Open files keep up with their names.
+    fn move_names(&mut self, change: &Change) {
+        let claims = self.claims.iter_mut().map(|claim| &mut claim.wish);
+        for wish in claims.chain(self.owners.values_mut().map(|owner| &mut owner.wish)) {
+            if let Some(moved) = wish.moved(change) {
+                *wish = moved;
+            }
         }
     }
 
@@ -300,7 +390,7 @@ impl Owner {
         matches!(self.state, State::Asked { .. })
     }
 
-    pub fn is_brief(&self) -> bool {
+    fn is_brief(&self) -> bool {
         matches!(self.purpose, Purpose::Briefly(_))
     }
 
