@@ -8,6 +8,7 @@ mod door;
 mod guard;
 mod room;
 mod routes;
+mod sign_in;
 #[cfg(test)]
 mod tests;
 mod upgrade;

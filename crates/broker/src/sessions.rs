@@ -140,7 +140,8 @@ impl Client {
     }
 }
 
-fn random_key() -> u128 {
+/// Draws what nobody guesses.
+pub(crate) fn random_key() -> u128 {
     let mut bytes = [0; 16];
     let mut filled = 0;
     while filled < bytes.len() {

@@ -1,5 +1,6 @@
 //! Requests of the stateless interface: decode, call, answer.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -17,7 +18,8 @@ use gate_core::lock::event::{Refusal, Standstill};
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 
-use super::guard::{Policy, guarded, needs};
+use super::guard::{Guard, Policy, guarded, needs};
+use super::sign_in;
 use crate::mail::{Inbox, Mail};
 use crate::stateless::{Call, Outcome, RequestId};
 
@@ -41,6 +43,9 @@ pub(super) fn router(inbox: Inbox, policy: Policy, more: Router) -> Router {
         .route("/v1/locks/heartbeat", post(heartbeat));
     let to_order =
         Router::new().route("/v1/locks/recall", post(recall)).route("/v1/locks/break", post(end));
+    // What else is served here has pages; where people sign in is one of them.
+    let guard = Arc::new(Guard::new(policy, more.has_routes()));
+    let more = if more.has_routes() { more.merge(sign_in::router(guard.clone())) } else { more };
     let routes = needs(Rights::Read, to_look)
         .merge(needs(Rights::Lock, to_lock))
         .merge(needs(Rights::Admin, to_order))
@@ -51,7 +56,7 @@ pub(super) fn router(inbox: Inbox, policy: Policy, more: Router) -> Router {
         })
         .fallback(|| async { error(StatusCode::NOT_FOUND, "no such resource") })
         .layer(DefaultBodyLimit::max(v1::BODY_BYTES_MAX));
-    guarded(routes, policy)
+    guarded(routes, guard)
 }
 
 async fn acquire(State(inbox): State<Inbox>, Said(body): Said<v1::AcquireRequest>) -> Response {

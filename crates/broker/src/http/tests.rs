@@ -1,5 +1,6 @@
 //! The HTTP interface over real TCP.
 
+mod sign_in;
 mod tokens;
 
 use std::io::{Read, Write};

@@ -9,13 +9,13 @@ use gate_core::lock::event::Revocation;
 use super::*;
 use crate::tests::{Deaf, Heard};
 
-const READ: &str = "read-read-read-0123456789abcdefgh";
+pub(super) const READ: &str = "read-read-read-0123456789abcdefgh";
 const LOCK: &str = "lock-lock-lock-0123456789abcdefgh";
-const ADMIN: &str = "admin-admin-admin-0123456789abcd";
-const WRONG: &str = "wrong-wrong-wrong-0123456789abcd";
+pub(super) const ADMIN: &str = "admin-admin-admin-0123456789abcd";
+pub(super) const WRONG: &str = "wrong-wrong-wrong-0123456789abcd";
 
 /// A broker that asks for tokens, and a directory with a file for each.
-fn serve_with(policy: fn(TokenFile) -> Policy) -> Served {
+pub(super) fn serve_with(policy: fn(TokenFile) -> Policy) -> Served {
     let state = tempfile::tempdir().unwrap();
     for (name, token) in [("read", READ), ("lock", LOCK), ("admin", ADMIN), ("wrong", WRONG)] {
         write_secret(&state.path().join(name), &format!("lock {token}\n"));
@@ -41,6 +41,11 @@ impl Served {
         let status = text.split(' ').nth(1).unwrap().parse().unwrap();
         let challenge = text.lines().find_map(|line| line.strip_prefix("www-authenticate: "));
         (status, challenge.map(str::to_owned))
+    }
+
+    /// Returns the tokens that it knows.
+    pub(super) fn tokens(&self) -> TokenFile {
+        TokenFile::load(&self._state.path().join("tokens")).unwrap()
     }
 
     fn connects(&self, token: Option<&str>) -> Result<Session, ConnectError> {
