@@ -39,6 +39,7 @@ mod policies;
 mod posix;
 mod private;
 mod recall;
+mod rest;
 mod restart;
 mod slow;
 mod spaces;

@@ -1,6 +1,7 @@
 //! The daemon's REST interface, spoken to at its socket like a client that knows nothing of Gate.
 
-use std::io::{Read as _, Write as _};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
@@ -12,29 +13,65 @@ use crate::wait::SOON;
 /// Where the mounts are.
 pub const MOUNTS: &str = "/api/v0/mounts";
 
-/// The daemon of a state directory.
+/// A daemon.
 #[derive(Debug, Clone)]
 pub struct Rest {
-    socket: PathBuf,
+    way: Way,
+    token: Option<String>,
+}
+
+#[derive(Debug, Clone)]
+enum Way {
+    Socket(PathBuf),
+    Port(u16),
 }
 
 impl Rest {
     /// Returns the way to it.
     #[must_use]
     pub fn of_state_dir(state_dir: &Path) -> Self {
-        Self { socket: state_dir.join("http.sock") }
+        Self { way: Way::Socket(state_dir.join("http.sock")), token: None }
+    }
+
+    /// Returns the way to one that listens at a port, with a token or without one.
+    #[must_use]
+    pub fn at_port(port: u16, token: Option<&str>) -> Self {
+        Self { way: Way::Port(port), token: token.map(str::to_owned) }
     }
 
     /// Sends a request with any body, and returns the answer.
     #[must_use]
     #[track_caller]
     pub fn send(&self, method: &str, path: &str, body: &[u8]) -> Reply {
-        let mut stream = UnixStream::connect(&self.socket)
-            .unwrap_or_else(|error| panic!("no daemon at {}: {error}", self.socket.display()));
-        stream.set_read_timeout(Some(SOON * 3)).expect("a deadline is set");
+        match &self.way {
+            Way::Socket(socket) => {
+                let stream = UnixStream::connect(socket)
+                    .unwrap_or_else(|error| panic!("no daemon at {}: {error}", socket.display()));
+                stream.set_read_timeout(Some(SOON * 3)).expect("a deadline is set");
+                self.exchange(stream, method, path, body)
+            }
+            Way::Port(port) => {
+                let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, *port))
+                    .unwrap_or_else(|error| panic!("no daemon at port {port}: {error}"));
+                stream.set_read_timeout(Some(SOON * 3)).expect("a deadline is set");
+                self.exchange(stream, method, path, body)
+            }
+        }
+    }
+
+    #[track_caller]
+    fn exchange(
+        &self,
+        mut stream: impl Read + Write,
+        method: &str,
+        path: &str,
+        body: &[u8],
+    ) -> Reply {
+        let token = self.token.as_ref().map(|token| format!("Authorization: Bearer {token}\r\n"));
+        let token = token.unwrap_or_default();
         let head = format!(
-            "{method} {path} HTTP/1.1\r\nHost: gate\r\nContent-Type: application/json\r\n\
-             Content-Length: {}\r\nConnection: close\r\n\r\n",
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+             {token}Content-Length: {}\r\nConnection: close\r\n\r\n",
             body.len()
         );
         // A server that refuses a body by its head may close before all of it is sent.

@@ -197,7 +197,8 @@ impl Desk {
             | Query::Status
             | Query::Break { .. }
             | Query::Recall { .. }
-            | Query::Log(_) => {
+            | Query::Log(_)
+            | Query::Sessions { .. } => {
                 self.books.tell(ServerMessage::Reply { id, reply: Reply::Unknown });
             }
         }

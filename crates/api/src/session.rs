@@ -37,7 +37,7 @@ use crate::process;
 use crate::sync::{Condvar, Mutex, MutexGuard, mpsc, now};
 use crate::wire::{
     AttachRefusal, BrokerInfo, ClientMessage, Hello, Line, Locks, LogPage, LogQuery, Overwrite,
-    Query, Reply, Scope, Source, Status, Why,
+    Query, Reply, Scope, SessionLine, Sessions, Source, Status, Why,
 };
 
 pub use crate::link::ConnectError;
@@ -404,6 +404,24 @@ impl Session {
         }
     }
 
+    /// Returns all clients of the broker.
+    pub fn sessions(&self) -> Result<Vec<SessionLine>, QueryError> {
+        let mut all: Vec<SessionLine> = Vec::new();
+        loop {
+            let after = all.last().map_or(0, |line| line.session);
+            match self.query(Query::Sessions { after }, QUERY_PATIENCE)? {
+                Reply::Sessions(Sessions { lines, more }) => {
+                    let is_over = lines.is_empty() || !more;
+                    all.extend(lines);
+                    if is_over {
+                        return Ok(all);
+                    }
+                }
+                other => return Err(QueryError::of(&other)),
+            }
+        }
+    }
+
     /// Returns a page of what happened.
     pub fn log(&self, query: LogQuery) -> Result<LogPage, QueryError> {
         let patience = query.patience + QUERY_PATIENCE;
@@ -524,6 +542,7 @@ impl QueryError {
             | Reply::Status(_)
             | Reply::Done
             | Reply::Log(_)
+            | Reply::Sessions(_)
             | Reply::Unknown => QueryError::Unknown,
         }
     }

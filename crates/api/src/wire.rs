@@ -34,8 +34,8 @@ pub use log::{
     Pass, Presence, Record, Stretch, Subject,
 };
 pub use report::{
-    Halt, Line, LinePlace, LineState, Locks, PrivateLine, Query, Reply, Scope, SpaceLine, Status,
-    Why,
+    Halt, Line, LinePlace, LineState, Locks, PrivateLine, Query, Reply, Scope, SessionLine,
+    Sessions, SpaceLine, Status, Why,
 };
 
 /// What a client says.

@@ -140,6 +140,10 @@ impl Failures {
 }
 
 impl Status {
+    /// All of them.
+    pub const ALL: [Status; 5] =
+        [Status::Stopped, Status::Starting, Status::Running, Status::Stopping, Status::Error];
+
     /// Returns the word for it.
     pub fn word(self) -> &'static str {
         match self {

@@ -71,6 +71,11 @@ impl Board {
         self.locks.is_empty()
     }
 
+    /// Returns what holds and waits, oldest first.
+    pub fn rows(&self) -> &[Row] {
+        &self.locks
+    }
+
     /// Returns it as a table.
     pub fn table(&self) -> String {
         if self.is_empty() {

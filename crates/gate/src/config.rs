@@ -33,6 +33,8 @@ pub struct Settings {
     pub acquire_timeout_ms: Option<u64>,
     pub audit_max_mib: Option<u32>,
     pub audit_max_days: Option<u32>,
+    pub api_port: Option<u16>,
+    pub api_token_file: Option<PathBuf>,
     pub release_on_flush: Option<bool>,
     #[serde(deserialize_with = "maybe_duration")]
     pub read_wait: Option<Duration>,
@@ -95,6 +97,8 @@ impl Settings {
             acquire_timeout_ms: over.acquire_timeout_ms.or(self.acquire_timeout_ms),
             audit_max_mib: over.audit_max_mib.or(self.audit_max_mib),
             audit_max_days: over.audit_max_days.or(self.audit_max_days),
+            api_port: over.api_port.or(self.api_port),
+            api_token_file: over.api_token_file.or(self.api_token_file),
             release_on_flush: over.release_on_flush.or(self.release_on_flush),
             read_wait: over.read_wait.or(self.read_wait),
             guard: over.guard.or(self.guard),

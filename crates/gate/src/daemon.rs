@@ -8,6 +8,7 @@ mod api;
 pub mod body;
 mod child;
 mod keeper;
+pub mod office;
 mod place;
 mod refusal;
 mod store;
@@ -15,17 +16,22 @@ mod store;
 use std::fmt::Display;
 use std::path::Path;
 
-use gate_broker::{Http, Running};
+use gate_broker::{Http, Listen, ListenError, Running};
 
 use crate::failure::{Exit, Failure};
 use keeper::Keeper;
+use office::Office;
 use store::{Store, StoreError};
 
 /// The socket in the state directory at which the daemon speaks HTTP to its owner.
 pub const SOCKET_NAME: &str = "http.sock";
 
 /// Begins to keep mounts beside a broker, and to offer that at the daemon's socket.
-pub fn start(running: &Running, state_dir: &Path) -> Result<Http, Failure> {
+pub fn start(
+    running: &Running,
+    state_dir: &Path,
+    api: Option<Listen>,
+) -> Result<Vec<Http>, Failure> {
     let cannot = |cause: &dyn Display, hint: &str| {
         Failure::new("cannot keep mounts", cause, hint).exit(Exit::Failed)
     };
@@ -41,7 +47,16 @@ pub fn start(running: &Running, state_dir: &Path) -> Result<Http, Failure> {
     })?;
     let keeper = Keeper::start(store, state_dir)
         .map_err(|refusal| cannot(&refusal.message, &refusal.hint))?;
-    running
-        .offer_to_owner(SOCKET_NAME, api::router(keeper))
-        .map_err(|error| cannot(&error, "mend the permissions of the state directory"))
+    let office = Office::open(keeper, running)
+        .map_err(|error| cannot(&error, "look into the daemon's log"))?;
+    let served = || api::router(office.clone());
+    let own = running
+        .offer_to_owner(SOCKET_NAME, served())
+        .map_err(|error| cannot(&error, "mend the permissions of the state directory"))?;
+    let mut doors = vec![own];
+    if let Some(listen) = api {
+        let error = |error| cannot(&error, "choose another --api-port, or leave it out");
+        doors.push(running.offer(listen, served()).map_err(|e: ListenError| error(e))?);
+    }
+    Ok(doors)
 }

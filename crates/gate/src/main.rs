@@ -28,6 +28,7 @@ mod reach;
 mod rest;
 mod seen;
 mod signals;
+mod standing;
 mod target;
 mod temporary;
 mod tie;

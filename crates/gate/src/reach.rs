@@ -81,8 +81,8 @@ pub struct Unreached {
 /// What a daemon that has to be started is told.
 #[derive(Clone, Debug, Default)]
 pub struct DaemonFlags {
-    /// Flags of `gate daemon run` with their numbers.
-    pub numbers: Vec<(&'static str, u64)>,
+    /// Flags of `gate daemon run` with their values.
+    pub options: Vec<(&'static str, OsString)>,
 }
 
 /// Connects to a broker; to an older one by the interface that it knows.
@@ -346,8 +346,8 @@ pub fn state_dir_own() -> Result<PathBuf, Failure> {
 pub fn start_daemon(state_dir: &Path, flags: &DaemonFlags) -> Result<(), Failure> {
     let mut words: Vec<OsString> = ["daemon", "run", "--state-dir"].map(OsString::from).into();
     words.push(state_dir.into());
-    for (flag, number) in &flags.numbers {
-        words.extend([flag.into(), number.to_string().into()]);
+    for (flag, value) in &flags.options {
+        words.extend([flag.into(), value.clone()]);
     }
     background::start(words, Stdio::null())
 }

@@ -1,6 +1,33 @@
-//! Token files, in words for people.
+//! Token files: in words for people, and the one that a daemon makes for itself.
+
+use std::fs::OpenOptions;
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
 
 use gate_api::bearer::{BadLine, Fault, TokenFileError};
+use uuid::Uuid;
+
+/// The name of the daemon's own token file in its state directory.
+const NAME: &str = "api.tokens";
+
+/// Returns the token file of a state directory; makes it, with one token that may do everything, if
+/// there is none.
+pub fn own(state_dir: &Path) -> io::Result<PathBuf> {
+    let path = state_dir.join(NAME);
+    std::fs::create_dir_all(state_dir)?;
+    let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+    match made {
+        Ok(mut file) => {
+            // Each draws 122 random bits.
+            let [one, two] = [Uuid::new_v4(), Uuid::new_v4()].map(Uuid::simple);
+            writeln!(file, "admin {one}{two}")?;
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(error),
+    }
+    Ok(path)
+}
 
 /// Returns what to type when a token file is of no use.
 pub fn hint(error: &TokenFileError) -> String {

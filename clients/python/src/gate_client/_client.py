@@ -196,6 +196,16 @@ class Client:
         """Returns how the broker is."""
         return self._ask(m.QueryStatus(), report.Status)
 
+    def sessions(self) -> Tuple[report.SessionLine, ...]:
+        """Returns all clients of the broker."""
+        lines: List[report.SessionLine] = []
+        while True:
+            after = lines[-1].session if lines else 0
+            page = self._ask(m.QuerySessions(after), report.Sessions)
+            lines.extend(page.lines)
+            if not (page.more and page.lines):
+                return tuple(lines)
+
     def recall(self, ticket: int, reason: str = "", within: float = 30.0) -> None:
         """Asks a holder to let go within so many seconds; then it loses its hold if somebody waits."""
         query = m.QueryRecall(ticket, _bounded(reason, "reason"), Duration.of(within))

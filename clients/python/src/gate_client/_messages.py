@@ -273,6 +273,12 @@ class QueryLog(Query):
     patience: Duration
 
 
+@dataclass(frozen=True)
+class QuerySessions(Query):
+    #: Those with greater numbers.
+    after: U64
+
+
 class ClientMessage(Sum):
     """What a client says."""
 

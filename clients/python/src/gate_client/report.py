@@ -11,7 +11,7 @@ from typing import Optional, Tuple
 
 from ._postcard import U32, U64, PathText, Sum
 from .log import Cursor, Entry
-from .terms import Access, BrokerInfo, Op, PrivateView, Process, Standstill, Token
+from .terms import Access, BrokerInfo, Duration, Op, PrivateView, Process, Standstill, Token
 
 
 class LineState(Sum):
@@ -186,3 +186,34 @@ class Forbidden(Answer):
 
 class Nonsense(Answer):
     """To ask that makes no sense, whoever does."""
+
+
+@dataclass(frozen=True)
+class SessionLine:
+    """A client."""
+
+    #: Its number, which no other client of this journal ever has.
+    session: U64
+    #: What it calls itself.
+    name: str
+    #: Its process, as it says.
+    process: Optional[Process]
+    #: Whether it may be on another machine.
+    elsewhere: bool
+    #: Whether its connection is gone, and what it has is kept for its lease.
+    away: bool
+    #: How long it may be away.
+    lease: Duration
+    #: The names of the spaces that it attached.
+    spaces: Tuple[str, ...]
+    #: The agent whose private view it serves, if it serves one.
+    agent: Optional[str]
+
+
+@dataclass(frozen=True)
+class Sessions(Answer):
+    """Clients, by the order in which they came."""
+
+    lines: Tuple[SessionLine, ...]
+    #: Whether there are more, with greater numbers.
+    more: bool

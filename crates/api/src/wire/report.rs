@@ -32,6 +32,8 @@ pub enum Query {
     Recall { ticket: u64, reason: String, within: Duration },
     /// What happened.
     Log(LogQuery),
+    /// Which clients there are; only those with a later number: the next page.
+    Sessions { after: u64 },
 }
 
 /// The paths a question is about.
@@ -68,6 +70,8 @@ pub enum Reply {
     Forbidden,
     /// To ask that makes no sense, whoever does: to break a lock without a reason.
     Nonsense,
+    /// To `Sessions`.
+    Sessions(Sessions),
 }
 
 /// Who holds and who waits.
@@ -208,6 +212,37 @@ pub struct PrivateLine {
     pub view: PrivateView,
     /// The process that serves it, where it runs.
     pub pid: u32,
+}
+
+/// Clients, by the order in which they came.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sessions {
+    /// Some of them.
+    pub lines: Vec<SessionLine>,
+    /// Whether there are more, with greater numbers.
+    pub more: bool,
+}
+
+/// A client, for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionLine {
+    /// Its number, which no other client of this journal ever has.
+    pub session: u64,
+    /// What it calls itself.
+    pub name: String,
+    /// Its process, as it says.
+    #[serde(with = "maybe_process")]
+    pub process: Option<Process>,
+    /// Whether it may be on another machine.
+    pub elsewhere: bool,
+    /// Whether its connection is gone, and what it has is kept for its lease.
+    pub away: bool,
+    /// How long it may be away.
+    pub lease: Duration,
+    /// The names of the spaces that it attached.
+    pub spaces: Vec<String>,
+    /// The agent whose private view it serves, if it serves one.
+    pub agent: Option<String>,
 }
 
 /// A space, for people.

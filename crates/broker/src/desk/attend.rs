@@ -492,6 +492,9 @@ impl Desk {
             }
             Query::Why { scope } => return self.ask(connection, id, About::Why { scope }),
             Query::Status => return self.ask(connection, id, About::Status),
+            Query::Sessions { after } => {
+                return self.ask(connection, id, About::Sessions { after: SessionId(after) });
+            }
             Query::Log(query) => return self.answer_log(connection, id, query),
             Query::Break { ticket, reason } => {
                 let command = Command::Break { ticket: Ticket(ticket) };

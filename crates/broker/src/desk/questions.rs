@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use gate_api::v1;
 use gate_api::wire::{Reply, Scope, ServerMessage};
-use gate_core::id::Ticket;
+use gate_core::id::{SessionId, Ticket};
 use tokio::sync::oneshot;
 
 use super::{Desk, Letter};
@@ -48,6 +48,7 @@ pub(super) enum About {
     Locks { scope: Scope, after: Ticket },
     Why { scope: Scope },
     Status,
+    Sessions { after: SessionId },
 }
 
 /// What a client asked and is not told yet.
@@ -120,6 +121,7 @@ impl Desk {
                     continue;
                 }
                 About::Status => Reply::Status(self.status()),
+                About::Sessions { after } => Reply::Sessions(self.sessions_after(after)),
             };
             self.answered(connection, id, reply);
         }

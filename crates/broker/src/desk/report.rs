@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gate_api::wire::{
-    Line, LinePlace, LineState, Locks, LogQuery, PrivateLine, PrivateView, Reply, Scope, SpaceLine,
-    Status, Stretch, Why,
+    Line, LinePlace, LineState, Locks, LogQuery, PrivateLine, PrivateView, Reply, Scope,
+    SessionLine, Sessions, SpaceLine, Status, Stretch, Why,
 };
 use gate_core::id::{SessionId, SpaceId, Ticket};
 use gate_core::lock::table::{Standing, State, Table};
@@ -179,6 +179,43 @@ impl Desk {
             private: self.private_views(),
             limits: bounds::all().into_iter().map(|(name, most)| (name, count(most))).collect(),
             counts: self.metrics.counts(),
+        }
+    }
+
+    pub(super) fn sessions_after(&self, after: SessionId) -> Sessions {
+        let mut all: Vec<(SessionId, &Client)> =
+            self.sessions.iter().filter(|(id, _)| *id > after).collect();
+        all.sort_unstable_by_key(|(id, _)| *id);
+        let mut bytes = 0;
+        let lines = all.iter().map(|(id, client)| self.session_line(*id, client));
+        let lines = lines.take(LINES_MAX).take_while(|line| {
+            let is_room = bytes < LINES_BYTES_MAX;
+            let spaces: usize = line.spaces.iter().map(|name| name.len() + 8).sum();
+            bytes += line.name.len() + line.agent.as_ref().map_or(0, String::len) + spaces + 128;
+            is_room
+        });
+        let lines: Vec<SessionLine> = lines.collect();
+        Sessions { more: lines.len() < all.len(), lines }
+    }
+
+    fn session_line(&self, id: SessionId, client: &Client) -> SessionLine {
+        let mut spaces: Vec<String> = client
+            .seats
+            .values()
+            .filter_map(|seat| self.spaces.get(seat.space))
+            .map(|space| space.name.clone())
+            .collect();
+        spaces.sort_unstable();
+        spaces.dedup();
+        SessionLine {
+            session: id.0,
+            name: client.name.clone(),
+            process: Some(client.process),
+            elsewhere: client.is_elsewhere(),
+            away: client.connection.is_none(),
+            lease: client.lease,
+            spaces,
+            agent: client.private.as_ref().map(|view| view.agent.clone()),
         }
     }
 

@@ -379,7 +379,11 @@ impl Running {
                 Query::Recall { ticket, within, .. } => {
                     scene.oracle.may_end(Ticket(*ticket), now + *within);
                 }
-                Query::Locks { .. } | Query::Why { .. } | Query::Status | Query::Log(_) => {}
+                Query::Locks { .. }
+                | Query::Why { .. }
+                | Query::Status
+                | Query::Log(_)
+                | Query::Sessions { .. } => {}
             }
         }
         self.heard.insert(id, now);

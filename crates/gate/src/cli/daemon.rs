@@ -1,13 +1,15 @@
 //! `gate daemon`
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
+use std::fmt::Display;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Parser as _, ValueEnum};
+use gate_api::bearer::TokenFile;
 use gate_api::{ClientInfo, Watcher, process};
-use gate_broker::Running;
+use gate_broker::{Listen, Policy, Running};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Signal, pidfd_send_signal};
 use serde_json::json;
@@ -21,8 +23,9 @@ use crate::daemon;
 use crate::daemon::body::{Stop, Unmounted};
 use crate::failure::{Exit, Failure};
 use crate::output;
-use crate::reach::{BrokerFlags, DaemonFlags, Deaf, Reached, Wanted, start_daemon};
+use crate::reach::{BrokerFlags, DaemonFlags, Deaf, HOST_DEFAULT, Reached, Wanted, start_daemon};
 use crate::rest::Rest;
+use crate::tokens;
 
 /// How long a daemon may take to end in order.
 const END_PATIENCE: Timespec = Timespec { tv_sec: 30, tv_nsec: 0 };
@@ -47,7 +50,21 @@ pub struct Args {
     #[arg(long, short = 'z')]
     lazy: bool,
     #[command(flatten)]
+    api: ApiFlags,
+    #[command(flatten)]
     limits: Limits,
+}
+
+/// Where it offers its REST interface and its board beside its own socket.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct ApiFlags {
+    /// Offer its REST interface at this port of the loopback address, too, to who shows a token
+    #[arg(long, value_name = "PORT", env = "GATE_API_PORT")]
+    api_port: Option<u16>,
+    /// File with a `SCOPE TOKEN` on each line, mode 0600 [default: api.tokens in the state
+    /// directory, made with one of the scope admin]
+    #[arg(long, value_name = "FILE", env = "GATE_API_TOKEN_FILE")]
+    api_token_file: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -62,6 +79,26 @@ enum Action {
     Restart,
     /// Tell whether it runs
     Status,
+}
+
+impl ApiFlags {
+    /// Returns where the interface is to be offered beside the daemon's socket, if anywhere.
+    fn plan(&self, settings: &Settings, state_dir: &Path) -> Result<Option<Listen>, Failure> {
+        let Some(port) = self.api_port.or(settings.api_port) else { return Ok(None) };
+        let named = self.api_token_file.as_ref().or(settings.api_token_file.as_ref());
+        let cannot = |cause: &dyn Display, hint: &dyn Display| {
+            Failure::new("cannot start the daemon", cause, hint).exit(Exit::Unable)
+        };
+        let path = match named {
+            Some(path) => path.clone(),
+            None => tokens::own(state_dir)
+                .map_err(|error| cannot(&error, &"mend the permissions of the state directory"))?,
+        };
+        let tokens = TokenFile::load(&path);
+        let tokens = tokens.map_err(|error| cannot(&error, &tokens::hint(&error)))?;
+        let policy = Policy::Token(tokens);
+        Ok(Some(Listen { host: HOST_DEFAULT.to_owned(), port, policy }))
+    }
 }
 
 impl Args {
@@ -95,7 +132,8 @@ impl Args {
         }
         let log = background::log_file(&state_dir, "daemon");
         let options = self.limits.options(state_dir.clone(), settings);
-        let beside = |running: &Running| daemon::start(running, &state_dir);
+        let api = self.api.plan(settings, &state_dir)?;
+        let beside = |running: &Running| daemon::start(running, &state_dir, api);
         serve::serve(options, beside, |addresses| match background::is_background() {
             true => background::ready(&log),
             false => {
@@ -105,15 +143,26 @@ impl Args {
         })
     }
 
+    /// Returns what a daemon is to be told that this command was told.
+    fn options(&self) -> Vec<(&'static str, OsString)> {
+        let numbers = self.limits.numbers().into_iter();
+        let numbers = numbers.map(|(flag, number)| (flag, number.to_string().into()));
+        let port = self.api.api_port.map(|port| ("--api-port", port.to_string().into()));
+        let tokens = self.api.api_token_file.as_ref();
+        let tokens = tokens.map(|file| std::path::absolute(file).unwrap_or(file.clone()));
+        let tokens = tokens.map(|file| ("--api-token-file", file.into()));
+        numbers.chain(port).chain(tokens).collect()
+    }
+
     /// Ends it and starts the one of this release, with the same limits unless others are given.
     fn restart(self, state_dir: &Path) -> Result<Exit, Failure> {
         let Some(running) = find(state_dir)? else { return Err(not_running(state_dir)) };
-        let mut numbers = numbers_of(running.session.broker().pid);
+        let mut options = options_of(running.session.broker().pid);
         end(state_dir, running)?;
-        let own = self.limits.numbers();
-        numbers.retain(|(flag, _)| own.iter().all(|(other, _)| other != flag));
-        numbers.extend(own);
-        start_daemon(state_dir, &DaemonFlags { numbers })?;
+        let own = self.options();
+        options.retain(|(flag, _)| own.iter().all(|(other, _)| other != flag));
+        options.extend(own);
+        start_daemon(state_dir, &DaemonFlags { options })?;
         output::print(&format!("the daemon runs anew in {}\n", state_dir.display()))?;
         Ok(Exit::Success)
     }
@@ -124,7 +173,7 @@ impl Args {
             return output::print(&text).map(|()| Exit::Success);
         }
         // What the config file says it reads there itself.
-        start_daemon(state_dir, &DaemonFlags { numbers: self.limits.numbers() })?;
+        start_daemon(state_dir, &DaemonFlags { options: self.options() })?;
         output::print(&format!("the daemon runs in {}\n", state_dir.display()))?;
         Ok(Exit::Success)
     }
@@ -171,13 +220,13 @@ fn end(state_dir: &Path, running: Reached) -> Result<u64, Failure> {
     Ok(clients)
 }
 
-/// Returns the limits by which a daemon was started.
-fn numbers_of(pid: u32) -> Vec<(&'static str, u64)> {
+/// Returns the options by which a daemon was started.
+fn options_of(pid: u32) -> Vec<(&'static str, OsString)> {
     let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let words = words.split(|byte| *byte == 0).filter(|word| !word.is_empty());
     let words = words.map(|word| OsStr::from_bytes(word).to_owned());
     match Cli::try_parse_from(words).map(|cli| cli.command) {
-        Ok(Command::Daemon(args)) => args.limits.numbers(),
+        Ok(Command::Daemon(args)) => args.options(),
         _ => Vec::new(),
     }
 }

@@ -275,8 +275,8 @@ impl Args {
         let name = format!("gate mount {}", plan.site.mountpoint.display());
         let client = self.client(name, plan);
         let max_hold_ms = self.turns.max_hold_ms.or(plan.settings.max_hold_ms);
-        let numbers = max_hold_ms.map(|ms| ("--max-hold-ms", ms)).into_iter().collect();
-        let daemon = DaemonFlags { numbers };
+        let options = max_hold_ms.map(|ms| ("--max-hold-ms", ms.to_string().into()));
+        let daemon = DaemonFlags { options: options.into_iter().collect() };
         wanted.reach_or_start(&client, &(Arc::new(plan.ears.clone()) as _), &daemon)
     }
 

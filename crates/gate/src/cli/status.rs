@@ -4,26 +4,25 @@ mod lately;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use gate_api::mounts::{self, Mount};
-use gate_api::wire::{Halt, PrivateLine, PrivateView, Status};
-use gate_api::{ClientInfo, QueryError, Watcher, event};
+use gate_api::wire::{PrivateLine, PrivateView};
+use gate_api::{ClientInfo, QueryError, Watcher};
 use gate_core::lock::limits::Limit;
 use gate_view::written;
 use serde::Serialize;
 
 use super::doctor::facts::view::{self, Answer, Outcome, Served};
-use crate::board;
 use crate::bypass::{self, Bypasses, Shown};
 use crate::config::Settings;
 use crate::failure::{Exit, Failure};
 use crate::output::{self, Table};
 use crate::reach::{BrokerFlags, Deaf, Wanted};
+use crate::standing::Standing;
 use lately::Lately;
 
 /// What is said of a view that works …
@@ -53,7 +52,7 @@ pub struct Args {
 #[derive(Debug, Serialize)]
 struct Report {
     version: u32,
-    broker: Option<Broker>,
+    broker: Option<Standing>,
     /// Why there is no broker, if that is not as it should be.
     trouble: Option<String>,
     mounts: Vec<View>,
@@ -62,43 +61,6 @@ struct Report {
     lately: Lately,
     limits: BTreeMap<String, u64>,
     sudo: String,
-}
-
-#[derive(Debug, Serialize)]
-struct Broker {
-    address: String,
-    #[serde(with = "written")]
-    state_dir: PathBuf,
-    pid: u32,
-    version: String,
-    epoch: u64,
-    started_at: String,
-    in_grace: bool,
-    /// Why it grants nothing now, if that is so.
-    halt: Option<Halted>,
-    sessions: u64,
-    /// Whose connection is gone, and what they have is kept.
-    away: u64,
-    held: u64,
-    waiting: u64,
-    counts: BTreeMap<String, u64>,
-    spaces: Vec<Space>,
-}
-
-#[derive(Debug, Serialize)]
-struct Halted {
-    kind: &'static str,
-    since: String,
-    why: String,
-}
-
-#[derive(Debug, Serialize)]
-struct Space {
-    name: String,
-    source: String,
-    clients: u64,
-    /// Where another broker for its source would not be met, and why.
-    gap: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -148,7 +110,7 @@ impl Report {
                     limits.clone_from(&status.limits);
                     private.extend(status.private.iter().map(Private::new));
                     lately = Lately::ask(&reached.session);
-                    (Some(Broker::new(reached.address.to_string(), status)), None)
+                    (Some(Standing::new(reached.address.to_string(), status)), None)
                 }
                 Err(error) => (None, Some(QueryError::to_string(&error))),
             },
@@ -217,79 +179,16 @@ impl Report {
     }
 }
 
-impl Broker {
-    fn new(address: String, status: Status) -> Broker {
-        use std::os::unix::ffi::OsStringExt as _;
-
-        let space = |line: gate_api::wire::SpaceLine| Space {
-            name: line.name,
-            source: line.source,
-            clients: line.clients,
-            gap: line.gap,
-        };
-        Broker {
-            address,
-            state_dir: std::ffi::OsString::from_vec(status.broker.state_dir).into(),
-            pid: status.broker.pid,
-            version: status.broker.version,
-            epoch: status.broker.epoch,
-            started_at: board::utc(status.started_at_ms),
-            in_grace: status.in_grace,
-            halt: status.halt.map(Halted::new),
-            sessions: status.sessions,
-            away: status.away,
-            held: status.held,
-            waiting: status.waiting,
-            counts: status.counts.into_iter().collect(),
-            spaces: status.spaces.into_iter().map(space).collect(),
-        }
-    }
-
-    /// Returns whether a view is one of its own, by the word of the view, or else by the source: a
-    /// view may have come to it by another address, or say nothing.
-    fn has(&self, view: &View, outcome: &Outcome) -> bool {
-        let sources = self.spaces.iter().map(|space| Path::new(&space.source));
-        let mut sources = sources.filter(|source| !source.as_os_str().is_empty());
-        match outcome {
-            // Of a dead one no broker knows any more.
-            Outcome::Answer(Answer::Dead) => true,
-            Outcome::Answer(Answer::Serves(served)) if served.broker == self.address => true,
-            _ => sources.any(|at| Path::new(&view.source).starts_with(at)),
-        }
-    }
-
-    fn text(&self) -> String {
-        let Broker { address, version, pid, epoch, started_at, .. } = self;
-        let mut text = format!("broker   {address}, gate {version}, process {pid}\n");
-        let _ = writeln!(text, "state    {}", self.state_dir.display());
-        let _ = writeln!(text, "since    {started_at}, epoch {epoch}");
-        let Broker { sessions, held, waiting, .. } = self;
-        let _ = writeln!(text, "locks    {held} held, {waiting} waiting; clients: {sessions}");
-        if self.away > 0 {
-            let _ = writeln!(text, "away     {} of them; what they have is kept", self.away);
-        }
-        if let Some(Halted { since, why, .. }) = &self.halt {
-            let _ = writeln!(text, "journal  cannot be written since {since}: {why}");
-            text.push_str(
-                "         nothing is granted until it can; `gate doctor` says what to do\n",
-            );
-        }
-        for Space { source, gap, .. } in &self.spaces {
-            if let Some(gap) = gap {
-                let _ = writeln!(text, "alone    maybe not, for {source}: {gap}");
-            }
-        }
-        if self.in_grace {
-            text.push_str("grace    former sessions may still come back\n");
-        }
-        text
-    }
-}
-
-impl Halted {
-    fn new(halt: Halt) -> Halted {
-        let Halt { kind, since_ms, why } = halt;
-        Halted { kind: event::standstill(kind), since: board::utc(since_ms), why }
+/// Returns whether a view is one of its own, by the word of the view, or else by the source: a
+/// view may have come to it by another address, or say nothing.
+fn has(broker: &Standing, view: &View, outcome: &Outcome) -> bool {
+    let sources = broker.spaces.iter().map(|space| Path::new(&space.source));
+    let mut sources = sources.filter(|source| !source.as_os_str().is_empty());
+    match outcome {
+        // Of a dead one no broker knows any more.
+        Outcome::Answer(Answer::Dead) => true,
+        Outcome::Answer(Answer::Serves(served)) if served.broker == broker.address => true,
+        _ => sources.any(|at| Path::new(&view.source).starts_with(at)),
     }
 }
 
@@ -312,7 +211,7 @@ impl From<&Private> for Shown {
 
 impl View {
     /// Returns the uppermost of each mount point, if a broker is named those of it, and how it is.
-    fn all<'a>(mounts: &'a [Mount], broker: Option<&Broker>) -> Vec<(&'a Mount, View)> {
+    fn all<'a>(mounts: &'a [Mount], broker: Option<&Standing>) -> Vec<(&'a Mount, View)> {
         let points: Vec<PathBuf> = mounts.iter().map(|mount| mount.point.clone()).collect();
         if points.is_empty() {
             return Vec::new();
@@ -323,7 +222,7 @@ impl View {
             let text = |path: &Path| path.display().to_string();
             let (mountpoint, source) = (text(&mount.point), text(&mount.source));
             let view = View { mountpoint, source, state: state_of(&found.outcome) };
-            broker.is_none_or(|of| of.has(&view, &found.outcome)).then_some((mount, view))
+            broker.is_none_or(|of| has(of, &view, &found.outcome)).then_some((mount, view))
         });
         views.collect()
     }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use axum::extract::rejection::PathRejection;
-use axum::extract::{DefaultBodyLimit, FromRequest, Path, Request, State};
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{DefaultBodyLimit, FromRequest, Path, Query, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -11,11 +11,18 @@ use axum::{Json, Router};
 use gate_api::bearer::Rights;
 use gate_broker::needs;
 use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::body::{self, Deleted, One, Started, Stop, Stopped, Unmounted, Wanted};
+use super::body::{
+    self, At, Deleted, Health, Identity, One, Order, Ordered, Started, Stop, Stopped, Unmounted,
+    Version, Wanted,
+};
 use super::keeper::Keeper;
+use super::office::{self, Office};
 use super::refusal::{Kind, Refusal};
+use crate::board::Board;
+use crate::standing::Standing;
 
 /// Bytes of a body, at most.
 const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -25,7 +32,30 @@ const BODY_MAX: Duration = Duration::from_secs(10);
 type Answer<T> = Result<T, Refusal>;
 
 /// Returns what is served beside the broker's own.
-pub fn router(keeper: Keeper) -> Router {
+pub fn router(office: Office) -> Router {
+    let to_look = Router::new()
+        .route("/api/v0/locks", get(locks))
+        .route("/api/v0/holds", get(holds))
+        .route("/api/v0/sessions", get(sessions))
+        .route("/api/v0/status", get(status))
+        .route("/_status/identity", get(identity));
+    let to_order = Router::new()
+        .route("/api/v0/locks/{ticket}/break", post(break_lock))
+        .route("/api/v0/locks/{ticket}/recall", post(recall));
+    let for_all = Router::new()
+        .route("/_status/livez", get(livez))
+        .route("/_status/readyz", get(readyz))
+        .route("/_status/version", get(version));
+    let of_broker =
+        needs(Rights::Read, to_look).merge(needs(Rights::Admin, to_order)).merge(for_all);
+    of_broker
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .with_state(office.clone())
+        .merge(mounts(office.keeper))
+}
+
+/// Returns what is served of the mounts.
+fn mounts(keeper: Keeper) -> Router {
     let mut to_look = Router::new();
     let mut to_change = Router::new();
     for slash in ["", "/"] {
@@ -86,6 +116,87 @@ async fn stop(
     let (mount, notice) = aside(move || keeper.unmount(id.0, lazy)).await?;
     let body::Mount { mount_id, status, .. } = mount;
     Ok(Json(Stopped { stopped: true, mount_id, status, notice }))
+}
+
+async fn locks(
+    State(office): State<Office>,
+    query: Result<Query<At>, QueryRejection>,
+) -> Answer<Json<Board>> {
+    let Query(At { space, path }) = query.map_err(|rejection| {
+        Refusal::new(Kind::Invalid, rejection.body_text(), "ask with `space` and `path`")
+    })?;
+    let scope = office::scope(space, path)?;
+    aside(move || office.locks(&scope)).await.map(Json)
+}
+
+async fn holds(State(office): State<Office>) -> Answer<Json<Value>> {
+    let holds = aside(move || office.holds()).await?;
+    Ok(Json(json!({"holds": holds})))
+}
+
+async fn sessions(State(office): State<Office>) -> Answer<Json<body::Sessions>> {
+    aside(move || office.sessions()).await.map(|sessions| Json(body::Sessions { sessions }))
+}
+
+async fn status(State(office): State<Office>) -> Answer<Json<Value>> {
+    let broker = aside({
+        let office = office.clone();
+        move || office.standing()
+    });
+    let broker = broker.await?;
+    Ok(Json(json!({"version": 1, "broker": broker, "mounts": office.keeper.counts()})))
+}
+
+async fn break_lock(
+    State(office): State<Office>,
+    Path(ticket): Path<u64>,
+    Said(order): Said<Order>,
+) -> Answer<Json<Ordered>> {
+    if order.within_ms.is_some() {
+        let hint = "ask its holder to let go: …/recall";
+        return Err(Refusal::new(Kind::Invalid, "a lock is broken at once", hint));
+    }
+    aside(move || office.break_lock(ticket, &order.reason)).await?;
+    Ok(Json(Ordered { ticket }))
+}
+
+async fn recall(
+    State(office): State<Office>,
+    Path(ticket): Path<u64>,
+    Said(Order { reason, within_ms }): Said<Order>,
+) -> Answer<Json<Ordered>> {
+    aside(move || office.recall(ticket, &reason, within_ms)).await?;
+    Ok(Json(Ordered { ticket }))
+}
+
+/// Tells that the process answers.
+async fn livez() -> Json<Health> {
+    Json(Health { status: "ok".to_owned(), why: None })
+}
+
+/// Tells whether turns are granted.
+async fn readyz(State(office): State<Office>) -> (StatusCode, Json<Health>) {
+    let why = match aside(move || office.standing()).await {
+        Ok(standing) => standing.halt.map(|halt| halt.why),
+        Err(refusal) => Some(refusal.message),
+    };
+    let (status, word) = match why {
+        None => (StatusCode::OK, "ok"),
+        Some(_) => (StatusCode::SERVICE_UNAVAILABLE, "not ready"),
+    };
+    (status, Json(Health { status: word.to_owned(), why }))
+}
+
+async fn identity(State(office): State<Office>) -> Answer<Json<Identity>> {
+    let Standing { pid, state_dir, epoch, .. } = aside(move || office.standing()).await?;
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let user = rustix::process::geteuid().as_raw();
+    Ok(Json(Identity { user, host, pid, state_dir, epoch }))
+}
+
+async fn version() -> Json<Version> {
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    Json(Version { version, arch: std::env::consts::ARCH.to_owned() })
 }
 
 /// Unmounts all, before the daemon ends.

@@ -2,9 +2,12 @@
 
 use std::path::PathBuf;
 
+use gate_api::wire::SessionLine;
 use gate_view::written;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+
+use crate::processes;
 
 /// A mount, as it is configured and as it is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -115,6 +118,103 @@ pub struct Unmounted {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Deleted {
     pub deleted: bool,
+}
+
+/// A client of the broker: of `GET /api/v0/sessions`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Session {
+    pub session_id: u64,
+    /// What it calls itself.
+    pub name: String,
+    pub pid: Option<u32>,
+    /// What that process runs, where it can be seen.
+    pub command: Option<String>,
+    /// Whether it may be on another machine.
+    pub elsewhere: bool,
+    /// Whether its connection is gone, and what it has is kept for its lease.
+    pub away: bool,
+    /// How long it may be away.
+    pub lease_ms: u64,
+    /// The names of the spaces in which it takes turns.
+    pub spaces: Vec<String>,
+    /// The agent whose private view it serves.
+    pub agent: Option<String>,
+}
+
+/// The answer with all of them.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Sessions {
+    pub sessions: Vec<Session>,
+}
+
+/// Why a lock is taken away, or asked for.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Order {
+    pub reason: String,
+    /// Of a recall: how long its holder has.
+    pub within_ms: Option<u64>,
+}
+
+/// The answer to an order.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Ordered {
+    pub ticket: u64,
+}
+
+/// Where to look: of `GET /api/v0/locks`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct At {
+    /// The name of a space.
+    pub space: Option<String>,
+    /// A path in it, whose root is `.`; without a space an absolute one of this machine.
+    pub path: Option<String>,
+}
+
+/// Who answers: of `GET /_status/identity`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Identity {
+    pub user: u32,
+    pub host: String,
+    pub pid: u32,
+    #[serde(with = "written")]
+    pub state_dir: PathBuf,
+    /// The run of the broker.
+    pub epoch: u64,
+}
+
+/// Which release it is: of `GET /_status/version`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Version {
+    pub version: String,
+    pub arch: String,
+}
+
+/// Whether it works: of `GET /_status/livez` and `readyz`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Health {
+    pub status: String,
+    /// What is wrong.
+    pub why: Option<String>,
+}
+
+impl Session {
+    /// Words what the broker says of a client.
+    pub fn new(line: SessionLine) -> Session {
+        let process = line.process.filter(|_| !line.elsewhere);
+        Session {
+            session_id: line.session,
+            name: line.name,
+            pid: line.process.map(|process| process.pid),
+            command: process.and_then(processes::command),
+            elsewhere: line.elsewhere,
+            away: line.away,
+            lease_ms: u64::try_from(line.lease.as_millis()).unwrap_or(u64::MAX),
+            spaces: line.spaces,
+            agent: line.agent,
+        }
+    }
 }
 
 /// What all refusals say.

@@ -94,6 +94,15 @@ impl Keeper {
         all.into_iter().map(Entry::body).collect()
     }
 
+    /// Returns how many there are, by status.
+    pub fn counts(&self) -> BTreeMap<&'static str, usize> {
+        let mut counts = BTreeMap::from(Status::ALL.map(|status| (status.word(), 0)));
+        for entry in self.book().entries.values() {
+            *counts.entry(entry.mount.status().word()).or_default() += 1;
+        }
+        counts
+    }
+
     /// Returns one mount.
     pub fn one(&self, id: Uuid) -> Result<body::Mount, Refusal> {
         self.book().entry(id).map(|entry| entry.body())

@@ -15,8 +15,8 @@ use crate::wire::{
     Acquire, AttachRefusal, Attached, BrokerInfo, ClientMessage, Cursor, Deed, Directory, Entry,
     Fate, Former, Granted, Halt, Happening, Hello, Inode, Known, Line, LinePlace, LineState, Locks,
     LogPage, LogQuery, MaxHold, Named, Origin, Overwrite, Party, Pass, Presence, PrivateLine,
-    PrivateView, Query, Recall, Record, Reply, Resume, Rules, Scope, ServerMessage, Source,
-    SpaceLine, Status, Stretch, Subject, Welcome, Why,
+    PrivateView, Query, Recall, Record, Reply, Resume, Rules, Scope, ServerMessage, SessionLine,
+    Sessions, Source, SpaceLine, Status, Stretch, Subject, Welcome, Why,
 };
 
 const PROCESS: Process = Process { namespace: 6, pid: 7, start: 8 };
@@ -233,6 +233,7 @@ fn queries() -> Vec<Query> {
         let patience = Duration::from_secs(60);
         Query::Log(LogQuery { scope: Scope::Everything, stretch, limit: 100, patience })
     }));
+    all.push(Query::Sessions { after: 7 });
     all
 }
 
@@ -272,6 +273,16 @@ fn replies(broker: BrokerInfo) -> Vec<Reply> {
     };
     let locks = Locks { version: 7, lines: vec![line(held), line(waiting)], more: true };
     let (begin, end) = (Cursor { epoch: 4, number: 299 }, Cursor { epoch: 5, number: 1 });
+    let session = SessionLine {
+        session: 1 << 33,
+        name: "mount".into(),
+        process: Some(PROCESS),
+        elsewhere: true,
+        away: false,
+        lease: Duration::from_millis(10_500),
+        spaces: vec!["s".into()],
+        agent: Some("ada".into()),
+    };
     let log = LogPage { entries, begin, end, gap: true, more: false };
     vec![
         Reply::Locks(locks),
@@ -282,6 +293,7 @@ fn replies(broker: BrokerInfo) -> Vec<Reply> {
         Reply::Unknown,
         Reply::Forbidden,
         Reply::Nonsense,
+        Reply::Sessions(Sessions { lines: vec![session], more: true }),
     ]
 }
 

@@ -1,0 +1,131 @@
+//! What all that a daemon serves has at hand: its keeper of mounts, and a client of its own broker.
+
+use std::fmt::Display;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gate_api::wire::Scope;
+use gate_api::{ClientInfo, ConnectError, QueryError, Session, Watcher};
+use gate_broker::Running;
+use gate_core::lock::limits::TEXT_BYTES_MAX;
+use gate_core::path::ViewPath;
+
+use super::body;
+use super::keeper::Keeper;
+use super::refusal::{Kind, Refusal};
+use crate::board::{Board, Row};
+use crate::reach::Deaf;
+use crate::standing::Standing;
+
+/// What it calls itself at the broker.
+const NAME: &str = "gate daemon";
+/// How long the broker may take to answer.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
+/// How long who is asked to let go has for it, unless said otherwise; …
+const RECALL_WITHIN: Duration = Duration::from_secs(30);
+/// … and how long at most.
+const RECALL_WITHIN_MS_MAX: u64 = 24 * 3600 * 1000;
+
+/// What is at hand; its calls wait for the broker, so they are for threads that may wait.
+#[derive(Clone)]
+pub struct Office {
+    pub keeper: Keeper,
+    session: Arc<Session>,
+}
+
+impl Office {
+    /// Comes in by the door for clients of the broker's own process.
+    pub fn open(keeper: Keeper, running: &Running) -> Result<Office, ConnectError> {
+        let deaf: Arc<dyn Watcher> = Arc::new(Deaf);
+        let session = Session::connect(running.door(), ClientInfo::named(NAME), deaf)?;
+        Ok(Office { keeper, session: Arc::new(session) })
+    }
+
+    /// Returns who holds and who waits, everywhere or in a place.
+    pub fn locks(&self, scope: &Scope) -> Result<Board, Refusal> {
+        let locks = self.session.locks(scope, None, ANSWER_PATIENCE).map_err(no_answer)?;
+        Ok(Board::new(self.session.broker().epoch, locks))
+    }
+
+    /// Returns those of them that hold for a command, or wait to.
+    pub fn holds(&self) -> Result<Vec<Row>, Refusal> {
+        let board = self.locks(&Scope::Everything)?;
+        Ok(board.rows().iter().filter(|row| row.op == "hold").cloned().collect())
+    }
+
+    /// Returns how the broker is.
+    pub fn standing(&self) -> Result<Standing, Refusal> {
+        let status = self.session.status().map_err(no_answer)?;
+        Ok(Standing::new(NAME.to_owned(), status))
+    }
+
+    /// Returns all clients of the broker.
+    pub fn sessions(&self) -> Result<Vec<body::Session>, Refusal> {
+        let lines = self.session.sessions().map_err(no_answer)?;
+        Ok(lines.into_iter().map(body::Session::new).collect())
+    }
+
+    /// Takes a lock away from its holder, or sends a waiter away.
+    pub fn break_lock(&self, ticket: u64, reason: &str) -> Result<(), Refusal> {
+        let reason = read_reason(reason)?;
+        if reason.is_empty() {
+            let hint = "whoever loses it wants to know why";
+            return Err(Refusal::new(Kind::Invalid, "there is no reason", hint));
+        }
+        self.session.break_lock(ticket, reason).map_err(|error| of_ticket(ticket, error))
+    }
+
+    /// Asks a holder to let go.
+    pub fn recall(&self, ticket: u64, reason: &str, within_ms: Option<u64>) -> Result<(), Refusal> {
+        let within = match within_ms {
+            None => RECALL_WITHIN,
+            Some(ms) if ms <= RECALL_WITHIN_MS_MAX => Duration::from_millis(ms),
+            Some(ms) => {
+                let hint = format!("give a number up to {RECALL_WITHIN_MS_MAX}");
+                return Err(Refusal::new(Kind::Invalid, format!("within_ms is {ms}"), hint));
+            }
+        };
+        let reason = read_reason(reason)?;
+        self.session.recall(ticket, reason, within).map_err(|error| of_ticket(ticket, error))
+    }
+}
+
+/// Reads a place: a space and a path in it, or a path of this machine alone.
+pub fn scope(space: Option<String>, path: Option<String>) -> Result<Scope, Refusal> {
+    let hint = "name a path in that space, whose root is `.`, or an absolute one alone";
+    match (space, path) {
+        (None, None) => Ok(Scope::Everything),
+        (None, Some(path)) if path.starts_with('/') => Ok(Scope::Absolute(path.into_bytes())),
+        (Some(space), Some(path)) => match ViewPath::parse(path.as_bytes()) {
+            Ok(path) => Ok(Scope::Within { space, path }),
+            Err(error) => Err(Refusal::new(Kind::Invalid, format!("path: {error}"), hint)),
+        },
+        (Some(_), None) => Err(Refusal::new(Kind::Invalid, "a space without a path", hint)),
+        (None, Some(_)) => Err(Refusal::new(Kind::Invalid, "a path without its space", hint)),
+    }
+}
+
+fn read_reason(text: &str) -> Result<String, Refusal> {
+    let text = text.trim();
+    match text.len() <= TEXT_BYTES_MAX {
+        true => Ok(text.to_owned()),
+        false => {
+            let hint = format!("say it in {TEXT_BYTES_MAX} bytes");
+            Err(Refusal::new(Kind::Invalid, "the reason is too long", hint))
+        }
+    }
+}
+
+fn of_ticket(ticket: u64, error: QueryError) -> Refusal {
+    match error {
+        QueryError::Unknown => {
+            let hint = "it may have ended by itself: look again";
+            Refusal::new(Kind::NotFound, format!("nobody has the ticket {ticket}"), hint)
+        }
+        error => no_answer(error),
+    }
+}
+
+fn no_answer(error: impl Display) -> Refusal {
+    Refusal::new(Kind::Failed, format!("the broker did not answer: {error}"), "try again")
+}
