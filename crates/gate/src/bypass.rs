@@ -134,8 +134,12 @@ fn ways(tables: &Tables, source: &Path) -> Vec<Bypass> {
 /// Returns who has something of a bare directory, or in it, but for programs of Gate: brokers and
 /// views have directories open, and take turns.
 pub fn users_of(bare: &Bare, tables: &Tables) -> Vec<User> {
-    let mut users =
-        processes::users_where(|grip| tables.spot(grip).is_some_and(|at| bare.has(&at)));
+    // A path is compared sooner than it is found out by which mount it was come to.
+    let ways = bare.ways(tables.mounts());
+    let mut users = processes::users_where(|grip| {
+        ways.iter().any(|way| grip.path.starts_with(way))
+            && tables.spot(grip).is_some_and(|at| bare.has(&at))
+    });
     users.retain(|user| !processes::is_of_gate(user.pid));
     users
 }

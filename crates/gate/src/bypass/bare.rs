@@ -80,6 +80,16 @@ impl Bare {
         places
     }
 
+    /// Returns the paths beneath which all lies that a process can have of it by these mounts, and maybe
+    /// more: something else may be mounted over them.
+    pub fn ways<'a>(&self, mounts: impl Iterator<Item = &'a Mount>) -> Vec<PathBuf> {
+        let of_mount = |mount| self.parts.iter().filter_map(move |part| shown(part, mount));
+        let mut ways: Vec<PathBuf> = mounts.flat_map(of_mount).map(|(path, _)| path).collect();
+        ways.sort();
+        ways.dedup();
+        ways
+    }
+
     /// Returns whether what is mounted over the source is mounted there, too.
     fn tells(&self, mount: &Mount) -> bool {
         self.shared.is_some() && (mount.shared == self.shared || mount.master == self.shared)
@@ -93,19 +103,24 @@ impl Bare {
     }
 }
 
-/// Returns where a mount of a table shows some of a part.
-fn place(part: &Part, mount: &Mount, table: &[Mount]) -> Option<Place> {
+/// Returns where a mount shows some of a part, and what of the source that is.
+fn shown(part: &Part, mount: &Mount) -> Option<(PathBuf, PathBuf)> {
     let Part { spot, path } = part;
     if mount.device != spot.device {
         return None;
     }
-    let (path, shows) = match spot.path.strip_prefix(&mount.root) {
+    Some(match spot.path.strip_prefix(&mount.root) {
         Ok(below) => (joined(&mount.point, below), path.clone()),
         Err(_) => {
             let below = mount.root.strip_prefix(&spot.path).ok()?;
             (mount.point.clone(), joined(path, below))
         }
-    };
+    })
+}
+
+/// Returns where a mount of a table shows some of a part, if it is to be seen there.
+fn place(part: &Part, mount: &Mount, table: &[Mount]) -> Option<Place> {
+    let (path, shows) = shown(part, mount)?;
     // Something else may be mounted over it: a view, for one.
     let seen = mounts::innermost(table, &path)?;
     (seen.id == mount.id).then(|| Place { path, shows, mount: mount.point.clone() })
@@ -180,6 +195,17 @@ mod tests {
         check(&lines(&[ROOT, above, OVER, view]), &[]);
         let empty = "11 3 0:11 / /mnt/srv rw - tmpfs tmpfs rw\n";
         check(&lines(&[ROOT, above, OVER, empty]), &[]);
+    }
+
+    /// What a process has may lie beneath what is mounted over it by now.
+    #[test]
+    fn what_can_be_had_of_it_lies_beneath_these_paths_whatever_lies_over_them() {
+        let above = "3 1 8:1 / /mnt rw - ext4 /dev/sda1 rw\n";
+        let part = "4 1 8:1 /srv/s/d /part rw - ext4 /dev/sda1 rw\n";
+        let beside = "5 1 8:1 /srv/other /o rw - ext4 /dev/sda1 rw\n";
+        let table = mounts::parse(lines(&[ROOT, OVER, above, part, beside]).as_bytes());
+        let ways = Bare::of(&table, Path::new("/srv/s")).ways(table.iter());
+        assert_eq!(ways, ["/mnt/srv/s", "/part", "/srv/s"].map(PathBuf::from));
     }
 
     #[test]

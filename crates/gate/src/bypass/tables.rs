@@ -51,13 +51,10 @@ impl Tables {
         let own = number("self");
         let mut others: BTreeMap<u64, Table> = BTreeMap::new();
         // Threads of the kernel have no program, and open nothing.
-        let has_program = |pid: &u32| fs::read_link(format!("/proc/{pid}/exe")).is_ok();
-        let all = processes::all().flat_map(processes::with_own_directories);
-        for pid in all.filter(has_program) {
-            let Some(namespace) = number(&pid.to_string()).filter(|found| Some(*found) != own)
-            else {
-                continue;
-            };
+        let has_program = |pid: u32| fs::read_link(format!("/proc/{pid}/exe")).is_ok();
+        for pid in processes::all().flat_map(processes::with_own_directories) {
+            let found = number(&pid.to_string()).filter(|found| Some(*found) != own);
+            let Some(namespace) = found.filter(|_| has_program(pid)) else { continue };
             let known = others.entry(namespace).or_insert_with(|| Table::of(pid));
             if known.is_gates && !processes::is_of_gate(pid) {
                 (known.pid, known.is_gates) = (pid, false);
@@ -77,13 +74,17 @@ impl Tables {
         of_others.map(|(namespace, table)| (*namespace, table))
     }
 
+    /// Returns the mounts of all.
+    pub fn mounts(&self) -> impl Iterator<Item = &Mount> {
+        self.own.iter().chain(self.others.values().flat_map(|table| &table.mounts))
+    }
+
     /// Returns where something lies that a process has.
     pub fn spot(&self, grip: &Grip) -> Option<Spot> {
         if !grip.path.is_absolute() {
             return None;
         }
-        let others = self.others.values().flat_map(|table| &table.mounts);
-        let mut all = self.own.iter().chain(others);
+        let mut all = self.mounts();
         match grip.mark()? {
             Mark::Mount(id) => Spot::by(all.find(|mount| mount.id == id)?, &grip.path),
             // Of a mapping the mount is not told.
