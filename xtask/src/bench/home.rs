@@ -3,6 +3,7 @@
 
 use std::io;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -15,9 +16,14 @@ use crate::step::Failure;
 /// Where the broker of the home keeps its state.
 const STATE: &str = "state";
 
+/// An ordinary user that every Debian has, and its group.
+const ORDINARY_USER: (u32, u32) = (5, 60);
+
 /// A directory that goes when this is dropped, and its broker with it.
 pub struct Home {
     gate: PathBuf,
+    /// Whose it is, and who runs what runs there: an ordinary user, or else who measures.
+    user: Option<(u32, u32)>,
     broker: Option<Broker>,
     dir: TempDir,
 }
@@ -32,9 +38,24 @@ pub struct Broker {
 impl Home {
     /// Makes the directory and starts the broker.
     pub fn make(gate: &Path) -> Result<Self, Failure> {
+        Self::make_for(None, gate)
+    }
+
+    /// Makes another one, and all that runs there an ordinary user's.
+    pub fn of_ordinary_user(&self) -> Result<Self, Failure> {
+        Self::make_for(Some(ORDINARY_USER), &self.gate)
+    }
+
+    fn make_for(user: Option<(u32, u32)>, gate: &Path) -> Result<Self, Failure> {
         let fail = |error| Failure::new("cannot make a place to measure in", error);
         let dir = tempfile::Builder::new().prefix("gate-bench-").tempdir_in("/tmp");
-        let mut home = Self { gate: gate.to_owned(), broker: None, dir: dir.map_err(fail)? };
+        let mut home = Self { gate: gate.to_owned(), user, broker: None, dir: dir.map_err(fail)? };
+        home.hand_over(home.dir.path()).map_err(fail)?;
+        if user.is_some() {
+            // That user may not reach the directories of who measures.
+            home.gate = home.at("gate");
+            std::fs::copy(gate, &home.gate).map_err(fail)?;
+        }
         home.make_dir("run")?;
         home.broker = Some(home.start_broker(STATE)?);
         Ok(home)
@@ -49,13 +70,30 @@ impl Home {
     pub fn make_dir(&self, name: &str) -> Result<PathBuf, Failure> {
         let dir = self.at(name);
         std::fs::create_dir(&dir)
+            .and_then(|()| self.hand_over(&dir))
             .map_err(|e| Failure::new(format!("cannot make {}", dir.display()), e))?;
         Ok(dir)
     }
 
+    fn hand_over(&self, path: &Path) -> io::Result<()> {
+        match self.user {
+            Some((uid, gid)) => std::os::unix::fs::chown(path, Some(uid), Some(gid)),
+            None => Ok(()),
+        }
+    }
+
+    /// Prepares a command of whose home it is.
+    pub fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        if let Some((uid, gid)) = self.user {
+            command.uid(uid).gid(gid);
+        }
+        command
+    }
+
     /// Prepares a command that finds this broker and no other.
     pub fn gate(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(&self.gate);
+        let mut command = self.command(&self.gate);
         command
             .args(words)
             .env("HOME", self.dir.path())

@@ -107,7 +107,7 @@ pub fn hand_on<C: Client>(
 }
 
 /// Waits for something that no event tells of.
-fn wait_for(what: &str, mut is_so: impl FnMut() -> io::Result<bool>) -> io::Result<()> {
+pub fn wait_for(what: &str, mut is_so: impl FnMut() -> io::Result<bool>) -> io::Result<()> {
     let started = Instant::now();
     while !is_so()? {
         if started.elapsed() > PREPARED_WITHIN {
