@@ -147,6 +147,11 @@ impl Held {
         self.claim.lease.map(|lease| self.renewed + lease)
     }
 
+    /// Returns when it ends however it is renewed, if it lives by a lease of its own.
+    pub fn end_of_stay(&self) -> Option<Time> {
+        self.claim.lease.and(self.claim.max_hold).map(|limit| self.since + limit)
+    }
+
     /// Returns when its stay is looked at next.
     pub fn stay_ends_at(&self) -> Option<Time> {
         match self.stay {

@@ -228,12 +228,12 @@ impl Table {
     }
 
     fn decide_recall(&self, ticket: Ticket, until: Time) -> Result<Vec<Event>, Refusal> {
-        if !self.holds(ticket) {
-            return Err(Refusal::Unknown);
-        }
-        if self.slot(ticket).revoked().is_some() {
+        let held = self.slots.get(&ticket).and_then(|slot| slot.held.as_ref());
+        let held = held.ok_or(Refusal::Unknown)?;
+        if held.revoked().is_some() {
             return Ok(Vec::new());
         }
+        let until = held.end_of_stay().into_iter().fold(until, Time::min);
         let (why, stage) = (RecallCause::Request, RecallStage::Asked);
         Ok(vec![Event::Recalled { ticket, recall: Recall { why, stage, until } }])
     }

@@ -30,6 +30,20 @@ fn who_would_wait_is_told_for_whom() {
     );
 }
 
+/// Who is asked to let go in an hour has no longer than it had before.
+#[test]
+fn a_recall_lets_nobody_hold_for_longer_than_it_may() {
+    check(
+        "
+        A leashed lock W f  granted 1
+        A renew 90000
+        tick 50000
+        A recalled 30000  asked 10000
+        tick 10000     A revoked
+        ",
+    );
+}
+
 #[test]
 fn who_waits_elsewhere_by_now_lets_those_behind_it_in() {
     check(
