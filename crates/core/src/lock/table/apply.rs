@@ -285,6 +285,10 @@ impl Table {
         }
         let since = upgraded.as_ref().map_or(at, |before| before.since);
         let keys = self.intern(claim);
+        let former_lease = upgraded.as_ref().and_then(|before| before.claim.lease);
+        let longer = former_lease.filter(|former| Some(*former) > claim.lease);
+        let claim =
+            &longer.map_or_else(|| claim.clone(), |lease| Arc::new(claim.with_lease(lease)));
         for (queue, mode) in &keys {
             self.queues[*queue].hold(ticket, *mode);
         }

@@ -89,7 +89,7 @@ impl Table {
         let session = self.sessions.get(&claim.owner.session).ok_or(Refusal::Unknown)?;
         let before = self.owners.get(&claim.owner).map(|ticket| (*ticket, self.slot(*ticket)));
         if let Some((ticket, slot)) = before
-            && let Some(events) = joins(ticket, slot, &claim)?
+            && let Some(events) = joins(ticket, slot, &claim, now)?
         {
             return Ok(events);
         }
@@ -300,13 +300,25 @@ impl Table {
 }
 
 /// Returns what a request of an owner that has a claim leads to, or `None` if it is an upgrade.
-fn joins(ticket: Ticket, slot: &Slot, claim: &Claim) -> Result<Option<Vec<Event>>, Refusal> {
+fn joins(
+    ticket: Ticket,
+    slot: &Slot,
+    claim: &Claim,
+    now: Time,
+) -> Result<Option<Vec<Event>>, Refusal> {
     let covered = slot.asked().keys().cover(claim.keys());
     match (&slot.held, &slot.waiting) {
         (Some(_), Some(_)) => Err(Refusal::OwnerBusy),
         (Some(held), None) if held.revoked().is_some() => Err(Refusal::OwnerBusy),
         (Some(_), None) if !covered => Ok(None),
-        _ if covered => Ok(Some(vec![Event::Counted { ticket, count: slot.count + 1 }])),
+        _ if covered => {
+            // Who did not hear of its grant asks again: it has it for its lease from now.
+            let former = slot.held.as_ref().and_then(|held| held.claim.lease);
+            let lease = former.map(|lease| lease.max(claim.lease.unwrap_or_default()));
+            let renewed = lease.map(|lease| Event::Renewed { ticket, lease, at: now });
+            let counted = Event::Counted { ticket, count: slot.count + 1 };
+            Ok(Some(renewed.into_iter().chain([counted]).collect()))
+        }
         _ => Err(Refusal::OwnerBusy),
     }
 }

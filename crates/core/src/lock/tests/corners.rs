@@ -30,6 +30,33 @@ fn who_would_wait_is_told_for_whom() {
     );
 }
 
+/// Whoever did not hear of its grant asks again, and may count on what it then is told.
+#[test]
+fn who_asks_again_for_what_it_has_renews_it() {
+    check(
+        "
+        A leashed lock W f  granted 1
+        B hold W f     waits
+        tick 6000
+        A again        granted 1 x2
+        tick 6000
+        A renew 20000
+        tick 2000
+        A again        granted 1 x3 (for no shorter lease than it has)
+        tick 19000
+        tick 1000      A revoked; B granted 2
+        ",
+    );
+    check(
+        "
+        A leashed lock R f  granted 1
+        A renew 20000
+        A upgrade      granted 2 x2
+        look           A holds 0, leased 20000
+        ",
+    );
+}
+
 /// Who is asked to let go in an hour has no longer than it had before.
 #[test]
 fn a_recall_lets_nobody_hold_for_longer_than_it_may() {
