@@ -20,6 +20,14 @@ use super::{Presence, Table};
 use crate::id::{OwnerId, SessionId, Ticket, Token};
 use crate::time::Time;
 
+/// What becomes of a request whose owner has a claim.
+enum Again {
+    /// It has that already, once more.
+    Counted(Vec<Event>),
+    /// It is to be let in for this, beside or instead of what it has.
+    Anew(Arc<Claim>),
+}
+
 impl Table {
     /// Says what a command leads to; the events are to be applied in order.
     pub fn decide(&self, now: Time, command: Command) -> Result<Vec<Event>, Refusal> {
@@ -88,11 +96,13 @@ impl Table {
         check_bounds(&claim)?;
         let session = self.sessions.get(&claim.owner.session).ok_or(Refusal::Unknown)?;
         let before = self.owners.get(&claim.owner).map(|ticket| (*ticket, self.slot(*ticket)));
-        if let Some((ticket, slot)) = before
-            && let Some(events) = joins(ticket, slot, &claim, now)?
-        {
-            return Ok(events);
-        }
+        let claim = match before {
+            None => claim,
+            Some((ticket, slot)) => match self.asked_again(ticket, slot, claim, now)? {
+                Again::Anew(claim) => claim,
+                Again::Counted(events) => return Ok(events),
+            },
+        };
         if before.is_none() && session.tickets.len() >= GRANTS_PER_SESSION_MAX {
             return Err(Refusal::Limit(Limit::GrantsPerSession));
         }
@@ -125,6 +135,35 @@ impl Table {
                 events.push(Event::Queued { ticket, claim, kin, at: now });
                 Ok(events)
             }
+        }
+    }
+
+    /// Returns what a request of an owner that has a claim leads to.
+    fn asked_again(
+        &self,
+        ticket: Ticket,
+        slot: &Slot,
+        claim: Arc<Claim>,
+        now: Time,
+    ) -> Result<Again, Refusal> {
+        let covered = slot.asked().keys().cover(claim.keys());
+        match (&slot.held, &slot.waiting) {
+            (Some(_), Some(_)) => Err(Refusal::OwnerBusy),
+            (Some(held), None) if held.revoked().is_some() => Err(Refusal::OwnerBusy),
+            (Some(_), None) if !covered => Ok(Again::Anew(claim)),
+            // It may have been let go of since, and others let in, which the journal lost.
+            (Some(held), None) if held.claim.lease.is_some() && held.token.epoch < self.epoch => {
+                Ok(Again::Anew(claim.on(held.claim.want().clone())))
+            }
+            _ if covered => {
+                // Who did not hear of its grant asks again: it has it for its lease from now.
+                let former = slot.held.as_ref().and_then(|held| held.claim.lease);
+                let lease = former.map(|lease| lease.max(claim.lease.unwrap_or_default()));
+                let renewed = lease.map(|lease| Event::Renewed { ticket, lease, at: now });
+                let counted = Event::Counted { ticket, count: slot.count + 1 };
+                Ok(Again::Counted(renewed.into_iter().chain([counted]).collect()))
+            }
+            _ => Err(Refusal::OwnerBusy),
         }
     }
 
@@ -296,30 +335,6 @@ impl Table {
 
     fn holds(&self, ticket: Ticket) -> bool {
         self.slots.get(&ticket).is_some_and(|slot| slot.held.is_some())
-    }
-}
-
-/// Returns what a request of an owner that has a claim leads to, or `None` if it is an upgrade.
-fn joins(
-    ticket: Ticket,
-    slot: &Slot,
-    claim: &Claim,
-    now: Time,
-) -> Result<Option<Vec<Event>>, Refusal> {
-    let covered = slot.asked().keys().cover(claim.keys());
-    match (&slot.held, &slot.waiting) {
-        (Some(_), Some(_)) => Err(Refusal::OwnerBusy),
-        (Some(held), None) if held.revoked().is_some() => Err(Refusal::OwnerBusy),
-        (Some(_), None) if !covered => Ok(None),
-        _ if covered => {
-            // Who did not hear of its grant asks again: it has it for its lease from now.
-            let former = slot.held.as_ref().and_then(|held| held.claim.lease);
-            let lease = former.map(|lease| lease.max(claim.lease.unwrap_or_default()));
-            let renewed = lease.map(|lease| Event::Renewed { ticket, lease, at: now });
-            let counted = Event::Counted { ticket, count: slot.count + 1 };
-            Ok(Some(renewed.into_iter().chain([counted]).collect()))
-        }
-        _ => Err(Refusal::OwnerBusy),
     }
 }
 

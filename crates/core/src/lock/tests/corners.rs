@@ -57,6 +57,35 @@ fn who_asks_again_for_what_it_has_renews_it() {
     );
 }
 
+/// What is told of again may have been let go of since, and others let in whom nobody remembers.
+#[test]
+fn who_asks_again_for_what_a_former_run_granted_is_let_in_anew() {
+    check(
+        "
+        V leashed lock W f  granted 1
+        V renew 20000
+        synced
+        V release
+        B hold W f     granted 2 (and tells whoever may ask for its token)
+        restart lost
+        V again        waits (for B may act on that)
+        tick 10000     granted 1 x2
+        ",
+    );
+    check(
+        "
+        A W g          granted 1
+        V leashed lock W f  granted 2
+        restart
+        V again        granted 1 x2
+        V again        granted 1 x3
+        V release
+        V release
+        V release
+        ",
+    );
+}
+
 /// Who is asked to let go in an hour has no longer than it had before.
 #[test]
 fn a_recall_lets_nobody_hold_for_longer_than_it_may() {

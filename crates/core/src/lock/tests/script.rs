@@ -1,6 +1,7 @@
 //! Timelines as text: `who does what` and, after two spaces, what comes of it.
 //!
-//! A name is a process with a session of its own; it may have several claims. One-shot operations
+//! A name is a process with a session of its own, but for V, a client of the stateless interface; it
+//! may have several claims. One-shot operations
 //! (unlink, rename, …) are done and released as soon as they are granted.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -105,7 +106,7 @@ impl World {
     /// What somebody does, whose name is the first word.
     fn act_of(&mut self, session: SessionId, words: &[&str]) -> String {
         self.acting = session;
-        if !self.table.sessions().any(|known| known == session) {
+        if session != SessionId::STATELESS && !self.table.sessions().any(|known| known == session) {
             self.run(Command::Open { session, lease: LEASE });
         }
         match words[1] {
@@ -478,11 +479,17 @@ fn refusal_text(refusal: Refusal) -> String {
 }
 
 fn session_of(name: &str) -> SessionId {
-    SessionId(u64::from(name.as_bytes()[0]))
+    match name.as_bytes()[0] {
+        b'V' => SessionId::STATELESS,
+        letter => SessionId(u64::from(letter)),
+    }
 }
 
 fn name_of(session: SessionId) -> char {
-    char::from(u8::try_from(session.0).unwrap())
+    match session {
+        SessionId::STATELESS => 'V',
+        SessionId(letter) => char::from(u8::try_from(letter).unwrap()),
+    }
 }
 
 fn fold(name: &str) -> u64 {
