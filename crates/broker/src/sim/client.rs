@@ -227,7 +227,7 @@ impl Client {
             None => {
                 let mut state = State::new(tape, welcome, true);
                 let (answer, _) = std::sync::mpsc::channel();
-                self.work.space = state.attach(source(), answer);
+                self.work.space = state.attach(source(scene.shared), answer);
                 self.state = Some(state);
                 Vec::new()
             }
@@ -400,12 +400,12 @@ fn moment(now: Time) -> Moment {
     Moment(now.since(Time::ZERO))
 }
 
-/// All work on one source.
-fn source() -> Source {
+/// All work on one source, which may be that of the stateless interface.
+fn source(shared: bool) -> Source {
     Source {
         origin: Origin::Bucket("sim".to_owned()),
         space: None,
-        by_host_and_port: false,
+        by_host_and_port: shared,
         rules: None,
     }
 }

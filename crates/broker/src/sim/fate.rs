@@ -6,6 +6,7 @@ use std::time::Duration;
 use gate_api::wire::Query;
 use gate_core::time::Time;
 
+use super::caller::Caller;
 use super::client::Client;
 use super::host::{Crash, Host};
 use super::scene::{Scene, Wake};
@@ -36,6 +37,8 @@ enum Trouble {
     Broken,
     /// The broker's disk is full.
     FullDisk,
+    /// The broker's machine sleeps, and all who are on it.
+    Suspend,
 }
 
 const TROUBLES: [Trouble; 10] = [
@@ -73,20 +76,37 @@ impl Fate {
         fate
     }
 
+    /// The same, on a machine that may sleep.
+    pub fn with_sleep(mut self, scene: &mut Scene) -> Fate {
+        self.troubles.extend(scene.chance.one_in(2).then_some(Trouble::Suspend));
+        self
+    }
+
     /// Clients sleep for longer than their lease, and the end of that is lost with the power.
     pub fn of_forgetting() -> Fate {
         Fate { troubles: vec![Trouble::LongSleep, Trouble::PowerLoss], peace_ms: 4_000 }
     }
 
     /// Lets one thing go wrong.
-    pub fn strike(&self, host: &mut Host, clients: &mut [Client], scene: &mut Scene) {
+    pub fn strike(
+        &self,
+        host: &mut Host,
+        (clients, callers): (&mut [Client], &mut [Caller]),
+        scene: &mut Scene,
+    ) {
         let next = scene.now + scene.chance.millis(1..self.peace_ms);
         scene.wake(next, Wake::Fate);
         if self.troubles.is_empty() {
             return;
         }
         let trouble = *scene.chance.pick(&self.troubles);
-        let victim = scene.chance.below(clients.len());
+        let victim = scene.chance.below(clients.len() + callers.len());
+        if let Some(caller) = victim.checked_sub(clients.len())
+            && trouble.befall(&mut callers[caller], scene)
+        {
+            return;
+        }
+        let victim = victim % clients.len();
         match trouble {
             Trouble::Break => {
                 if let Some(line) = clients[victim].line() {
@@ -112,15 +132,9 @@ impl Fate {
             }
             Trouble::Crash => host.die(scene),
             Trouble::CrashWithin => host.doom(crash_point(scene)),
-            Trouble::PowerLoss => {
-                if host.is_up() {
-                    host.lose_power(scene);
-                    for client in clients.iter_mut().filter(|client| !client.remote) {
-                        let reborn = scene.now + scene.chance.millis(100..5_000);
-                        client.die(scene, Some(reborn));
-                    }
-                }
-            }
+            Trouble::PowerLoss if host.is_up() => cut_power(host, clients, callers, scene),
+            Trouble::PowerLoss => {}
+            Trouble::Suspend => suspend(host, clients, callers, scene),
             Trouble::Stall => {
                 let until = scene.now + nap(scene);
                 scene.note(|| format!("fate: the broker sleeps until {until:?}"));
@@ -137,23 +151,70 @@ impl Fate {
                     host.told_of_kin(scene, waiter, holder);
                 }
             }
-            Trouble::Broken => {
-                let held = scene.oracle.held_tickets();
-                if !held.is_empty() && !clients[victim].remote {
-                    let ticket = *scene.chance.pick(&held);
-                    let (ticket, reason) = (ticket.0, "fate".to_owned());
-                    let query = match scene.chance.one_in(2) {
-                        true => Query::Break { ticket, reason },
-                        false => {
-                            let within = scene.chance.millis(1..2_000);
-                            Query::Recall { ticket, reason, within }
-                        }
-                    };
-                    clients[victim].order(query, scene);
-                }
-            }
+            Trouble::Broken => end_a_lock(&mut clients[victim], scene),
         }
     }
+}
+
+impl Trouble {
+    /// Strikes a caller, if it is a trouble that callers have.
+    fn befall(self, caller: &mut Caller, scene: &mut Scene) -> bool {
+        match self {
+            Trouble::Break => caller.break_off(scene),
+            Trouble::Death if !caller.is_off() => {
+                let reborn = scene.now + scene.chance.millis(1..8_000);
+                caller.die(scene, reborn);
+            }
+            Trouble::Sleep => {
+                let until = scene.now + nap(scene);
+                caller.stall(until);
+            }
+            _ => return false,
+        }
+        true
+    }
+}
+
+/// The broker's machine goes down, with all who are on it.
+fn cut_power(host: &mut Host, clients: &mut [Client], callers: &mut [Caller], scene: &mut Scene) {
+    host.lose_power(scene);
+    for client in clients.iter_mut().filter(|client| !client.remote) {
+        let reborn = scene.now + scene.chance.millis(100..5_000);
+        client.die(scene, Some(reborn));
+    }
+    for caller in callers {
+        let reborn = scene.now + scene.chance.millis(100..5_000);
+        caller.die(scene, reborn);
+    }
+    scene.post.lose_all();
+}
+
+/// The broker's machine sleeps for a while, with all who are on it.
+fn suspend(host: &mut Host, clients: &mut [Client], callers: &mut [Caller], scene: &mut Scene) {
+    let until = scene.now + nap(scene);
+    scene.note(|| format!("fate: the broker's machine sleeps until {until:?}"));
+    host.sleep(scene.now, until);
+    let here = clients.iter_mut().filter(|client| !client.remote);
+    here.for_each(|client| client.stall(until));
+    callers.iter_mut().for_each(|caller| caller.stall(until));
+}
+
+/// A person breaks or recalls something, by way of a client of the broker's machine.
+fn end_a_lock(client: &mut Client, scene: &mut Scene) {
+    let held = scene.oracle.held_tickets();
+    if held.is_empty() || client.remote {
+        return;
+    }
+    let ticket = *scene.chance.pick(&held);
+    let (ticket, reason) = (ticket.0, "fate".to_owned());
+    let query = match scene.chance.one_in(2) {
+        true => Query::Break { ticket, reason },
+        false => {
+            let within = scene.chance.millis(1..2_000);
+            Query::Recall { ticket, reason, within }
+        }
+    };
+    client.order(query, scene);
 }
 
 /// The kernel tells the broker of a death that it can see.

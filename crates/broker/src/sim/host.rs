@@ -18,8 +18,9 @@ use mio::{Poll, Token};
 use tempfile::TempDir;
 
 use super::contact::LEASE;
+use super::counter::{Counter, whose_is};
 use super::net::Parcel;
-use super::oracle::Now;
+use super::oracle::{Heard, Now, Wish};
 use super::scene::{Scene, Wake};
 use crate::audit::Audit;
 use crate::books::Books;
@@ -29,6 +30,10 @@ use crate::journal::{self, JOURNAL_NAME, Journal};
 use crate::mail::{ConnectionId, Inbox};
 use crate::metrics::Metrics;
 use crate::rounds::Rounds;
+use crate::stateless::{Outcome, Reply};
+
+/// What the clock of a machine shows that has just begun.
+const BOOT: Time = Time(5_000_000_000);
 
 /// Where in its next turn the broker's process dies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,9 +60,16 @@ pub struct Host {
     boots: u32,
     back_at: Time,
     stalled_until: Time,
+    /// Until then its machine sleeps.
+    asleep_until: Time,
+    /// The machine's clock begins with its next run.
+    begins_anew: bool,
+    /// By how much the machine's clock is behind the world's: it began later, and stood still while
+    /// the machine slept.
+    behind: Duration,
     /// Until then its disk is full.
     full_until: Time,
-    /// For how long the broker's clock stood still.
+    /// For how long the broker's clock stood still beside the machine's.
     stopped: Duration,
     crash: Option<Crash>,
     /// Clients whose process ended, and when the kernel says so.
@@ -75,6 +87,7 @@ struct Running {
     /// When each connection was last heard.
     heard: BTreeMap<ConnectionId, Time>,
     rounds: Rounds,
+    counter: Counter,
     /// When it is to wake up.
     due: Option<Time>,
 }
@@ -94,6 +107,9 @@ impl Host {
             boots: 1,
             back_at: Time::ZERO,
             stalled_until: Time::ZERO,
+            asleep_until: Time::ZERO,
+            begins_anew: false,
+            behind: Duration::ZERO,
             full_until: Time::ZERO,
             stopped: Duration::ZERO,
             crash: None,
@@ -112,7 +128,14 @@ impl Host {
         self.crash = Some(crash);
     }
 
-    /// Does nothing until then, as if its machine slept.
+    /// Its machine sleeps until then, and the clock with it.
+    pub fn sleep(&mut self, now: Time, until: Time) {
+        let since = self.asleep_until.max(now);
+        self.behind += until.since(since);
+        self.asleep_until = until.max(since);
+    }
+
+    /// Does nothing until then, as if it was stopped.
     pub fn stall(&mut self, until: Time) {
         self.stalled_until = until;
     }
@@ -144,8 +167,9 @@ impl Host {
     }
 
     pub fn turn(&mut self, scene: &mut Scene) {
-        if scene.now < self.stalled_until {
-            return scene.wake(self.stalled_until, Wake::Broker);
+        let until = self.stalled_until.max(self.asleep_until);
+        if scene.now < until {
+            return scene.wake(until, Wake::Broker);
         }
         if self.running.is_none() {
             if scene.now < self.back_at {
@@ -155,7 +179,7 @@ impl Host {
         }
         let crash = self.crash.take();
         let Some(running) = &mut self.running else { return };
-        running.wake_up(&mut self.stopped, scene.now);
+        running.wake_up(&mut self.stopped, scene.now - self.behind, scene.now);
         running.receive(scene);
         self.dead.retain(|(at, session)| *at > scene.now || !running.bury(*session, scene));
         running.make_rounds(scene);
@@ -189,9 +213,10 @@ impl Host {
                 break;
             }
         }
+        running.counter.answer(running.desk.table(), running.now, scene);
         running.due = running.next_turn();
         if let Some(at) = running.due {
-            scene.wake(at + self.stopped, Wake::Broker);
+            scene.wake(at + self.stopped + self.behind, Wake::Broker);
         }
         self.note_log_length();
     }
@@ -199,7 +224,7 @@ impl Host {
     /// The process is killed; it comes back after `away`.
     pub fn die(&mut self, scene: &mut Scene) {
         let Some(running) = self.running.take() else { return };
-        drop(running);
+        running.counter.break_off(scene);
         let away = match scene.chance.below(8) {
             0 if !scene.calm => scene.chance.millis(5_000..40_000),
             1..4 => scene.chance.millis(200..5_000),
@@ -221,6 +246,7 @@ impl Host {
     pub fn lose_power(&mut self, scene: &mut Scene) {
         self.note_log_length();
         self.die(scene);
+        self.begins_anew = true;
         self.boots += 1;
         self.dead.clear();
         let Some(synced) = self.log_lengths.first().copied() else { return };
@@ -257,7 +283,9 @@ impl Host {
 
     pub fn is_empty(&self) -> bool {
         self.running.as_ref().is_some_and(|running| {
-            running.desk.table().sessions().next().is_none() && !running.desk.is_dirty()
+            let table = running.desk.table();
+            let is_free = table.tickets_after(Ticket(0), 1).is_empty();
+            is_free && table.sessions().next().is_none() && !running.desk.is_dirty()
         })
     }
 
@@ -278,13 +306,24 @@ impl Host {
         let (log, pen) = Audit::unkept(memory.epoch);
         let metrics = Arc::new(Metrics::new());
         self.stopped = Duration::ZERO;
-        let now = Now { at_broker: scene.now, for_clients: scene.now };
+        if std::mem::take(&mut self.begins_anew) {
+            self.behind = scene.now.since(BOOT);
+        }
+        let now = Now { at_broker: scene.now - self.behind, for_clients: scene.now };
+        scene.post.lose_arrived(scene.now);
         let parts = Parts { terms, info, pen, log, inbox: self.inbox.clone(), metrics };
-        let desk = Desk::restore(memory, parts, scene.now);
-        scene.oracle.after_restart(desk.table(), loss, scene.now);
+        let desk = Desk::restore(memory, parts, now.at_broker);
+        scene.oracle.after_restart(desk.table(), loss, now.at_broker);
         let (books, heard) = (Books::new(journal), BTreeMap::new());
-        self.running =
-            Some(Running { desk, books, now, heard, rounds: Rounds::default(), due: None });
+        self.running = Some(Running {
+            desk,
+            books,
+            now,
+            heard,
+            rounds: Rounds::default(),
+            counter: Counter::default(),
+            due: None,
+        });
         scene.open = true;
         self.elsewhere_ms = 0;
         self.log_lengths.clear();
@@ -309,11 +348,11 @@ impl Host {
 
 impl Running {
     /// Reads the clocks. The broker's own goes back if it wakes up late.
-    fn wake_up(&mut self, stopped: &mut Duration, now: Time) {
+    fn wake_up(&mut self, stopped: &mut Duration, machine: Time, now: Time) {
         if let Some(due) = self.due {
-            *stopped += clock::time_lost(now - *stopped, due, self.now.at_broker);
+            *stopped += clock::time_lost(machine - *stopped, due, self.now.at_broker);
         }
-        self.now = Now { at_broker: now - *stopped, for_clients: now };
+        self.now = Now { at_broker: machine - *stopped, for_clients: now };
     }
 
     fn look(&self, scene: &mut Scene) {
@@ -348,6 +387,14 @@ impl Running {
                     Parcel::Said(message) => self.hear(id, message, scene),
                     Parcel::End => self.part(id, self.now.at_broker, scene),
                 }
+                self.look(scene);
+            }
+        }
+        while let Some((id, stir)) = scene.post.heard_by_broker(scene.now) {
+            scene.note(|| format!("broker: {id} {stir:?}"));
+            if let Some((call, heard)) = self.counter.attend(id, stir, scene) {
+                scene.oracle.hears_call(heard);
+                self.desk.call(self.now.at_broker, call);
                 self.look(scene);
             }
         }
@@ -446,11 +493,8 @@ impl Running {
                     self.part(id, self.now.at_broker, scene);
                     self.look(scene);
                 }
-                Letter::Stateless(_)
-                | Letter::Watch(..)
-                | Letter::Unwatch(_)
-                | Letter::Probe(_)
-                | Letter::Unprobe(_) => {}
+                Letter::Stateless(reply) => self.reply(reply, scene),
+                Letter::Watch(..) | Letter::Unwatch(_) | Letter::Probe(_) | Letter::Unprobe(_) => {}
             }
         }
     }
@@ -482,6 +526,25 @@ impl Running {
         }
         scene.oracle.tells(id, &message);
         scene.tell(id, message);
+    }
+
+    /// N3, as above. What nobody waits for any more is taken back.
+    fn reply(&mut self, reply: Reply, scene: &mut Scene) {
+        let Reply { answer, outcome } = reply;
+        if let Outcome::Granted(lock) = &outcome {
+            let ticket = Ticket(lock.ticket);
+            let stored =
+                matches!(self.books.journal().remembers(ticket), Some(Record::Held { .. }));
+            let stands = self.desk.table().record(ticket).is_some();
+            assert!(stored || !stands, "N3: {lock:?} is not in the journal");
+            scene.oracle.tells_of_lock(ticket);
+        }
+        if let Err(Outcome::Granted(lock)) = answer.send(outcome) {
+            let whose = whose_is(&lock.lock_id);
+            scene.oracle.hears_call(Heard { whose, wish: Wish::LetsGo });
+            self.desk.undelivered(self.now.at_broker, &lock);
+            self.look(scene);
+        }
     }
 
     fn next_turn(&self) -> Option<Time> {

@@ -1,7 +1,10 @@
 //! The judge: what must hold after every step, whatever the broker's own code thinks.
 //!
 //! It knows the rules ([`Footprint`]), who may still use what ([`Contacts`]), what each client
-//! believes to hold, and all that stood in the table a step ago.
+//! believes to hold, and all that stood in the table a step ago. Locks of the stateless interface, which
+//! no session keeps, are judged in [`leash`].
+
+mod leash;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,6 +21,9 @@ use super::files::Names;
 use super::footprint::Footprint;
 use crate::journal::Loss;
 use crate::mail::ConnectionId;
+
+use leash::Leash;
+pub use leash::{Heard, Whose, Wish};
 
 /// What the clocks show.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +46,10 @@ pub struct Tally {
     pub lost_leases: u64,
     pub refused: u64,
     pub halts: u64,
+    /// Locks of the stateless interface that callers heard of.
+    pub locks: u64,
+    /// Requests of that interface that were sent again.
+    pub repeated: u64,
 }
 
 /// A claim as it stood after the last step.
@@ -47,8 +57,14 @@ struct Seen {
     claim: Arc<Claim>,
     footprint: Footprint,
     held: Option<Token>,
+    /// How many acquires stand behind it, if it is held.
+    count: u32,
     /// Since when it stands.
     since: Time,
+    /// How long it lives, if no session keeps it.
+    leash: Option<Leash>,
+    /// What its owner waits for beside what it holds.
+    upgrade: Option<Footprint>,
 }
 
 /// What a client was told that it holds, and has not let go of.
@@ -80,6 +96,10 @@ pub struct Oracle {
     told: BTreeSet<Token>,
     /// A session that comes back: what it lists and the broker does not take is revoked.
     returning: Option<SessionId>,
+    /// The call that the broker hears, and whose lock it is about.
+    called: Option<(OwnerId, Wish)>,
+    /// The broker takes back what it told nobody of.
+    takes_back: bool,
     /// The last restart may have lost what was journaled last.
     incomplete: bool,
 }
@@ -100,6 +120,8 @@ impl Oracle {
             tokens: BTreeMap::new(),
             told: BTreeSet::new(),
             returning: None,
+            called: None,
+            takes_back: false,
             incomplete: false,
         }
     }
@@ -137,6 +159,7 @@ impl Oracle {
     /// The broker cannot write: what it told nobody of it may take back.
     pub fn halts(&mut self, now: Time) {
         self.tally.halts += 1;
+        self.takes_back = true;
         let held = self.claims.values().filter_map(|seen| Some((seen.held?, seen.claim.owner)));
         let untold = held.filter(|(token, _)| !self.told.contains(token));
         self.excused.extend(untold.map(|(_, owner)| (owner, now)));
@@ -208,8 +231,12 @@ impl Oracle {
     /// Two claims that somebody may say are kin: the first waits for the second.
     pub fn possible_kin(&self, choose: impl Fn(usize) -> usize) -> Option<(OwnerId, OwnerId)> {
         let mut pairs = Vec::new();
-        for (ticket, waiter) in self.claims.iter().filter(|(_, seen)| seen.held.is_none()) {
-            let against = self.against(*ticket, waiter).filter(|(_, seen)| seen.held.is_some());
+        // Of callers nobody knows a process.
+        let has_process = |seen: &Seen| seen.claim.owner.session != SessionId::STATELESS;
+        let waiting = self.claims.iter().filter(|(_, seen)| seen.held.is_none());
+        for (ticket, waiter) in waiting.filter(|(_, seen)| has_process(seen)) {
+            let against = self.against(*ticket, waiter.footprint);
+            let against = against.filter(|(_, seen)| seen.held.is_some() && has_process(seen));
             pairs.extend(against.map(|(_, holder)| (waiter.claim.owner, holder.claim.owner)));
         }
         (!pairs.is_empty()).then(|| pairs[choose(pairs.len())])
@@ -237,6 +264,7 @@ impl Oracle {
         self.tally.steps += 1;
         self.contacts.are_now(&table.sessions().collect(), now.at_broker);
         let before = self.read(table, now.at_broker);
+        self.check_locks(&before, now.at_broker);
         self.check_ends(&before, now.at_broker);
         let changed = |(ticket, seen): &(&Ticket, &Seen)| {
             let old = before.get(*ticket);
@@ -276,17 +304,21 @@ impl Oracle {
 
     /// The broker has done all it could for now.
     pub fn at_rest(&self, table: &Table, now: Time) {
+        self.check_leashes(now);
         if self.incomplete && table.in_grace() {
             return;
         }
-        let waiting = self.claims.iter().filter(|(_, seen)| seen.held.is_none());
-        for (ticket, seen) in waiting {
-            if !self.contacts.is_present(seen.claim.owner.session, now) {
+        for (ticket, seen) in &self.claims {
+            let Some(footprint) = seen.waits_for() else { continue };
+            let is_lock = |seen: &Seen| seen.claim.owner.session == SessionId::STATELESS;
+            if !is_lock(seen) && !self.contacts.is_present(seen.claim.owner.session, now) {
                 continue;
             }
             // One that others stop as well is not looked at before these are gone.
-            let over = |other: &Seen| self.contacts.must_be_over(other.claim.owner.session, now);
-            let mut against = self.against(*ticket, seen).peekable();
+            let over = |other: &Seen| {
+                !is_lock(other) && self.contacts.must_be_over(other.claim.owner.session, now)
+            };
+            let mut against = self.against(*ticket, footprint).peekable();
             assert!(against.peek().is_some(), "{ticket} waits for nothing");
             assert!(
                 against.any(|(_, other)| !over(other)),
@@ -308,12 +340,18 @@ impl Oracle {
             known.iter().for_each(|session| self.contacts.buried(*session));
         }
         self.read(table, now);
+        self.begin_anew(now);
         if incomplete {
+            // Its clock began anew, too: what was to come is not known any more.
+            self.excused.values_mut().for_each(|from| *from = now);
             return;
         }
         for (owner, belief) in &self.beliefs {
             let record = table.ticket_of(*owner).and_then(|ticket| table.record(ticket));
-            let known = matches!(record, Some(Record::Held { token, .. }) if token == belief.token);
+            // A caller whose request was sent twice may have more than it heard of.
+            let is_lock = owner.session == SessionId::STATELESS;
+            let is_it = |token| token == belief.token || (is_lock && token > belief.token);
+            let known = matches!(record, Some(Record::Held { token, .. }) if is_it(token));
             assert!(
                 known || self.excused.contains_key(owner),
                 "N3: {owner:?} was told of {}, and the journal does not know it",
@@ -328,9 +366,9 @@ impl Oracle {
         let mut old = BTreeMap::new();
         for ticket in table.tickets_after(Ticket(0), usize::MAX) {
             let Some(record) = table.record(ticket) else { continue };
-            let (claim, held) = match record {
-                Record::Waiting(claim) => (claim, None),
-                Record::Held { claim, token, .. } => (claim, Some(token)),
+            let (claim, held, count) = match record {
+                Record::Waiting(claim) => (claim, None, 0),
+                Record::Held { claim, token, count, .. } => (claim, Some(token), count),
             };
             let known = before.remove(&ticket);
             let footprint = match &known {
@@ -339,7 +377,12 @@ impl Oracle {
             };
             let since = known.as_ref().filter(|known| known.held == held);
             let since = since.map_or(now, |known| known.since);
-            self.claims.insert(ticket, Seen { claim, footprint, held, since });
+            let is_lock = held.is_some() && claim.owner.session == SessionId::STATELESS;
+            let leash = known.as_ref().and_then(|known| known.leash);
+            let leash = is_lock.then(|| leash.unwrap_or_else(|| Leash::begin(&claim, now)));
+            let upgrade = is_lock.then(|| leash::upgrade_of(table, ticket)).flatten();
+            let seen = Seen { claim, footprint, held, count, since, leash, upgrade };
+            self.claims.insert(ticket, seen);
             old.extend(known.map(|known| (ticket, known)));
         }
         old.append(&mut before);
@@ -348,7 +391,8 @@ impl Oracle {
 
     /// What somebody holds is not taken away for no reason.
     fn check_ends(&mut self, before: &BTreeMap<Ticket, Seen>, now: Time) {
-        for (ticket, seen) in before.iter().filter(|(_, seen)| seen.held.is_some()) {
+        let are_kept = |seen: &Seen| seen.held.is_some() && seen.leash.is_none();
+        for (ticket, seen) in before.iter().filter(|(_, seen)| are_kept(seen)) {
             if self.claims.get(ticket).is_some_and(|now| now.held.is_some()) {
                 continue;
             }
@@ -413,8 +457,7 @@ impl Oracle {
         let party = &seen.claim.party;
         for (other, before) in self.claims.range(..ticket) {
             assert!(
-                before.held.is_some()
-                    || !before.footprint.conflicts(seen.footprint)
+                before.waits_for().is_none_or(|asked| !asked.conflicts(seen.footprint))
                     || self.are_kin(party, &before.claim.party),
                 "N2: {ticket} was let in before {other}: {:?} before {:?}",
                 seen.claim.want(),
@@ -460,13 +503,16 @@ impl Oracle {
     }
 
     /// Returns who is in a claim's way by the rules, kin or not.
-    fn against(&self, ticket: Ticket, seen: &Seen) -> impl Iterator<Item = (Ticket, &Seen)> {
-        let footprint = seen.footprint;
+    fn against(
+        &self,
+        ticket: Ticket,
+        footprint: Footprint,
+    ) -> impl Iterator<Item = (Ticket, &Seen)> {
         let others = self.claims.iter().map(|(other, against)| (*other, against));
         others.filter(move |(other, against)| {
-            *other != ticket
-                && (against.held.is_some() || *other < ticket)
-                && against.footprint.conflicts(footprint)
+            let holds = against.held.is_some() && against.footprint.conflicts(footprint);
+            let waits = against.waits_for().is_some_and(|asked| asked.conflicts(footprint));
+            *other != ticket && (holds || (*other < ticket && waits))
         })
     }
 
@@ -492,6 +538,13 @@ impl Oracle {
     }
 }
 
+impl Seen {
+    /// Returns what it asks for and does not have.
+    fn waits_for(&self) -> Option<Footprint> {
+        self.upgrade.or_else(|| self.held.is_none().then_some(self.footprint))
+    }
+}
+
 impl Tally {
     pub fn add(&mut self, other: Tally) {
         self.steps += other.steps;
@@ -504,5 +557,7 @@ impl Tally {
         self.lost_leases += other.lost_leases;
         self.refused += other.refused;
         self.halts += other.halts;
+        self.locks += other.locks;
+        self.repeated += other.repeated;
     }
 }

@@ -10,7 +10,9 @@ use super::chance::Chance;
 use super::files::{Files, Names};
 use super::net::Net;
 use super::oracle::Oracle;
+use super::post::{Post, Said, Stir, Told};
 use crate::mail::ConnectionId;
+use crate::stateless::RequestId;
 
 /// Lines of the script that are kept.
 const SCRIPT_LINES_MAX: usize = 300;
@@ -21,17 +23,21 @@ pub enum Wake {
     Broker,
     Client(usize),
     Fate,
+    Caller(usize),
 }
 
 pub struct Scene {
     pub now: Time,
     pub chance: Chance,
     pub net: Net,
+    pub post: Post,
     pub files: Files,
     pub oracle: Oracle,
     pub names: Names,
     /// The longest pause of a client between two deeds.
     pub haste_ms: usize,
+    /// Whether the source of all is that of the stateless interface.
+    pub shared: bool,
     /// Somebody listens where the broker is to be found.
     pub open: bool,
     /// Nothing fails any more and nobody asks for anything new.
@@ -48,10 +54,12 @@ impl Scene {
             now: Time::ZERO + Duration::from_secs(1_000),
             chance,
             net: Net::default(),
+            post: Post::default(),
             files: Files::new(),
             oracle: Oracle::new(names),
             names,
             haste_ms,
+            shared: false,
             open: false,
             calm: false,
             wakes: BTreeSet::new(),
@@ -130,6 +138,48 @@ impl Scene {
         let at = self.arrival();
         if let Some((client, at)) = self.net.broker_leaves(id, at) {
             self.wake(at, Wake::Client(client));
+        }
+    }
+
+    /// Sends a request of the stateless interface; returns its number, and when it arrives, unless it
+    /// is lost.
+    pub fn call(&mut self, caller: usize, said: Said) -> (RequestId, Option<Time>) {
+        let (id, arrives) = (self.post.number(), self.passage());
+        if let Some(at) = arrives {
+            self.stir(at, id, Stir::Comes { caller, said });
+        }
+        (id, arrives)
+    }
+
+    pub fn stir(&mut self, at: Time, id: RequestId, stir: Stir) {
+        self.post.stir(at, id, stir);
+        self.wake(at, Wake::Broker);
+    }
+
+    /// Whoever sent a request is gone, which the broker hears of or does not: not before the request.
+    pub fn hang_up(&mut self, id: RequestId, arrives: Option<Time>) {
+        if let Some(arrives) = arrives
+            && (self.calm || self.chance.one_in(2))
+        {
+            let at = self.arrival().max(arrives);
+            self.stir(at, id, Stir::Leaves);
+        }
+    }
+
+    /// Answers a request, if that is not lost.
+    pub fn answer(&mut self, caller: usize, id: RequestId, told: Told) {
+        if let Some(at) = self.passage() {
+            self.post.tell(caller, at, id, told);
+            self.wake(at, Wake::Caller(caller));
+        }
+    }
+
+    /// Returns when something arrives that has a connection of its own, unless that is lost.
+    fn passage(&mut self) -> Option<Time> {
+        match self.chance.below(24) {
+            0 if !self.calm => None,
+            1..3 if !self.calm => Some(self.now + self.chance.millis(50..6_000)),
+            _ => Some(self.arrival()),
         }
     }
 
