@@ -11,7 +11,9 @@ use std::time::Duration;
 use gate_tests::dice::{Dice, seed};
 use gate_tests::history::broker::{Parents, Revocation};
 use gate_tests::history::bytes::{FIRST, Known};
+use gate_tests::history::names::{self, Entry, Names};
 use gate_tests::history::record::{PAUSE, PAUSED, Process, STAMP_BYTES, STOP, of_1970, parse};
+use gate_tests::history::turns::Turns;
 use gate_tests::history::{broker, bytes};
 use gate_tests::locks::Board;
 use gate_tests::run::Running;
@@ -24,6 +26,11 @@ use rustix::process::{Pid, Signal, kill_process};
 const LONG: Duration = Duration::from_secs(30);
 const WORKERS: usize = 8;
 const FILES: [&str; 5] = ["d/a", "d/b", "d/large", "e/a", "e/b"];
+/// Where names change, and those that do; a slash tells directories.
+const NAMED: &str = "n";
+const NAMES: [&str; 4] = ["n/a", "n/b", "n/d/x", "n/d/"];
+/// A file there whose name stays.
+const NAMED_FILE: &str = "n/stays";
 /// Readers of a file of this size read it beside the view.
 const LARGE_BYTES: usize = 256 * 1024;
 /// What a turn is in a record, about.
@@ -36,14 +43,24 @@ const NO_LIMIT: &str = "1000000000";
 #[test]
 fn n1_n2_n4_who_takes_turns_excludes_others_in_the_order_of_their_arrival() {
     let mut play = Play::new(Standing::Runner, &[], &[]);
-    for _ in 0..scaled(10, 500) {
-        play.await_turns(200);
-        play.kill_worker();
-    }
+    play.kill_workers(scaled(10, 500));
     let judged = play.judge(&[]);
     assert_eq!(judged.revocations, []);
     assert!(judged.passes > 0, "nobody worked below a hold");
     assert!(judged.grants >= scaled(2_000, 100_000), "only {} grants", judged.grants);
+}
+
+/// N1, N2: what became of each name fits one order, which is that of the log.
+#[test]
+fn n1_n2_who_changes_names_excludes_others_in_the_order_of_their_arrival() {
+    let mut play = Play::with_names();
+    play.kill_workers(scaled(10, 250));
+    let judged = play.judge(&[]);
+    assert!(judged.grants >= scaled(2_000, 50_000), "only {} grants", judged.grants);
+    let changes = judged.names.changes;
+    let kinds: Vec<&str> = changes.keys().map(String::as_str).collect();
+    assert_eq!(kinds, ["make", "mkdir", "rename", "rmdir", "truncate", "unlink"]);
+    assert!(changes.values().all(|count| *count >= scaled(5, 200)), "only {changes:?}");
 }
 
 /// N1, N2, N3, N4.
@@ -98,8 +115,9 @@ struct Play {
     broker: &'static [&'static str],
     seed: u64,
     dice: Dice,
-    views: [PathBuf; 2],
+    views: Vec<PathBuf>,
     workers: Vec<Running>,
+    changes_names: bool,
 }
 
 /// What came of it.
@@ -108,16 +126,34 @@ struct Judged {
     passes: usize,
     revocations: Vec<Revocation>,
     fenced: usize,
+    names: names::Verdict,
 }
 
 impl Play {
     fn new(standing: Standing, broker: &'static [&'static str], mount: &[&str]) -> Self {
-        let seed = seed();
         let mut world = World::bare_of(standing);
         world.start_broker(broker);
         let [source, view] = [world.source(), world.view()];
         world.mount(&source, &view, mount);
         let second = super::spaces::second_view(&mut world, mount);
+        Self::begin(world, broker, vec![view, second], false)
+    }
+
+    /// In one view: what another one knows of names is late.
+    fn with_names() -> Self {
+        let world = World::new();
+        world.seed(NAMED_FILE, &format!("{FIRST:<STAMP_BYTES$}").repeat(2));
+        let views = vec![world.view()];
+        Self::begin(world, &[], views, true)
+    }
+
+    fn begin(
+        world: World,
+        broker: &'static [&'static str],
+        views: Vec<PathBuf>,
+        changes_names: bool,
+    ) -> Self {
+        let seed = seed();
         for file in FILES {
             let half = format!("{FIRST:<STAMP_BYTES$}");
             let between = " ".repeat(if file.ends_with("large") { LARGE_BYTES } else { 0 });
@@ -125,9 +161,8 @@ impl Play {
         }
         fs::create_dir(record_of(&world)).unwrap();
         world.hand_over(&record_of(&world));
-        let views = [world.view(), second];
-        let mut play =
-            Self { world, broker, seed, dice: Dice::new(seed), views, workers: Vec::new() };
+        let (dice, workers) = (Dice::new(seed), Vec::new());
+        let mut play = Self { world, broker, seed, dice, views, workers, changes_names };
         for number in 0..WORKERS {
             let worker = play.worker(number);
             play.workers.push(worker);
@@ -141,7 +176,20 @@ impl Play {
             [record_of(&self.world), self.world.program("worker"), self.world.program("gate")];
         let run = self.world.command(&worker).dir(&self.views[number % self.views.len()]);
         let words = [record.as_os_str(), seed.as_ref(), NO_LIMIT.as_ref(), gate.as_os_str()];
-        run.args(words).args(FILES).start()
+        let names: &[&str] = if self.changes_names { &NAMES } else { &[] };
+        let files = self.files();
+        run.args(words).args(files).args(names.first().map(|_| "--")).args(names).start()
+    }
+
+    fn files(&self) -> Vec<&'static str> {
+        FILES.into_iter().chain(self.changes_names.then_some(NAMED_FILE)).collect()
+    }
+
+    fn kill_workers(&mut self, times: usize) {
+        for _ in 0..times {
+            self.await_turns(200);
+            self.kill_worker();
+        }
     }
 
     /// Waits until there were so many turns more, about.
@@ -224,13 +272,21 @@ impl Play {
         let told = broker::judge(&log, &parents_in(&processes));
         let known = Known { revoked: moments(&told.revocations), last: self.last() };
         let seen = bytes::judge(&processes, &known);
+        let names = match self.changes_names {
+            true => {
+                let turns = Turns::read(&log, of_1970());
+                names::judge(&processes, &turns, &self.last_names(), &[NAMED])
+            }
+            false => names::Verdict::default(),
+        };
         let failures = processes.iter().flat_map(|process| &process.failures);
         let failures = failures
             .filter(|(_, errno)| !allowed.iter().any(|allowed| allowed.raw_os_error() == *errno));
         let failures = failures.map(|(call, errno)| format!("{call}: errno {errno}"));
         println!(
             "grants {} (waited {}, passed as kin {}), inversions {}, revocations {:?}; files opened \
-             {}, left open by the dead {}, fenced {}",
+             {}, left open by the dead {}, fenced {}; calls by name {}, told to try again {}, \
+             changes {:?}",
             told.grants,
             told.waits,
             told.passes,
@@ -238,9 +294,13 @@ impl Play {
             count(&told.revocations),
             seen.turns,
             seen.abandoned,
-            seen.fenced
+            seen.fenced,
+            names.deeds,
+            names.again,
+            names.changes
         );
-        let wrong: Vec<_> = told.wrong.into_iter().chain(seen.wrong).chain(failures).collect();
+        let wrong = told.wrong.into_iter().chain(seen.wrong).chain(names.wrong.clone());
+        let wrong: Vec<_> = wrong.chain(failures).collect();
         if !wrong.is_empty() {
             let kept = keep(self.seed, &record, &log);
             panic!("{} is wrong, see {}:\n{}", wrong.len(), kept.display(), wrong.join("\n"));
@@ -250,6 +310,7 @@ impl Play {
             passes: told.passes,
             revocations: told.revocations,
             fenced: seen.fenced,
+            names,
         }
     }
 
@@ -259,7 +320,33 @@ impl Play {
             let [front, back] = [&text[..STAMP_BYTES], &text[text.len() - STAMP_BYTES..]];
             [front.trim_end().to_owned(), back.trim_end().to_owned()]
         };
-        FILES.map(|file| (file.to_owned(), ends(file))).into()
+        self.files().into_iter().map(|file| (file.to_owned(), ends(file))).collect()
+    }
+
+    /// Returns what there is by now beside the file whose name stays.
+    fn last_names(&self) -> Names {
+        let source = self.world.source();
+        let mut names = Names::new();
+        let mut dirs = vec![NAMED.to_owned()];
+        while let Some(dir) = dirs.pop() {
+            for entry in fs::read_dir(source.join(&dir)).unwrap() {
+                let entry = entry.unwrap();
+                let name = format!("{dir}/{}", entry.file_name().to_str().unwrap());
+                if name == NAMED_FILE {
+                    continue;
+                }
+                if entry.file_type().unwrap().is_dir() {
+                    names.insert(name.clone(), Entry::Directory);
+                    dirs.push(name);
+                } else {
+                    let text = self.world.source_text(&name);
+                    let stamp = &text[..STAMP_BYTES.min(text.len())];
+                    let stamp = stamp.trim_end_matches(['\0', ' ']).to_owned();
+                    names.insert(name, Entry::File(stamp, text.len() as u64));
+                }
+            }
+        }
+        names
     }
 }
 

@@ -3,6 +3,11 @@
 //! It opens files of its directory to read or to write, leaves stamps in what it writes and reads
 //! them again; now and then it holds a directory and lets another of its kind work in there.
 //! It ends after so many turns, or when a file `stop` appears beside its record.
+//!
+//! If it has names it makes, changes and looks up one of them between any two files.
+
+#[path = "worker/names.rs"]
+mod names;
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -21,7 +26,11 @@ const READS_PERCENT: usize = 40;
 /// Turns below a hold.
 const HELD_TURNS: usize = 4;
 
-/// `worker RECORD SEED TURNS GATE FILE…`, below a hold with `hold MODE DIR` in place of GATE.
+/// What stands between files and names.
+const NAMES: &str = "--";
+
+/// `worker RECORD SEED TURNS GATE FILE… [-- NAME…]`, below a hold with `hold MODE DIR` in place of
+/// GATE; a name that ends with a slash is one of directories.
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let [record, seed, turns, gate, rest @ ..] = words.as_slice() else { usage() };
@@ -30,17 +39,27 @@ fn main() {
         ("hold", _) => usage(),
         (gate, files) => (Some(gate), None, files),
     };
+    let (files, names) = match files.iter().position(|word| word == NAMES) {
+        Some(at) => (&files[..at], &files[at + 1..]),
+        None => (files, [].as_slice()),
+    };
     let record = PathBuf::from(record);
     let seed = seed.parse().unwrap_or_else(|_| usage());
     let pen = Pen::new(&record, below);
-    let mut worker = Worker { pen, dice: Dice::new(seed), record, files, stamps: 0 };
+    let dice = Dice::new(seed);
+    let mut worker = Worker { pen, dice, record, files, names, stamps: 0, spare: None };
     for _ in 0..turns.parse().unwrap_or_else(|_| usage()) {
         if worker.record.join(STOP).exists() {
             break;
         }
+        let may_write = below.is_none_or(|(mode, _)| mode == "write");
         match gate.filter(|_| worker.dice.below(HOLD_EVERY) == 0) {
             Some(gate) => worker.hold(gate),
-            None => worker.turn(below.is_none_or(|(mode, _)| mode == "write")),
+            None => worker.turn(may_write),
+        }
+        if !worker.names.is_empty() {
+            worker.deed(may_write);
+            worker.turn(may_write);
         }
     }
 }
@@ -50,7 +69,10 @@ struct Worker<'a> {
     dice: Dice,
     record: PathBuf,
     files: &'a [String],
+    names: &'a [String],
     stamps: u64,
+    /// A file that it made to put it in the place of another.
+    spare: Option<String>,
 }
 
 impl Worker<'_> {
@@ -86,9 +108,7 @@ impl Worker<'_> {
         read(&mut self.pen);
         if access == Access::Write {
             for (half, place) in HALVES.iter().zip(places) {
-                self.stamps += 1;
-                let stamp =
-                    format!("{}.{:x}.{}", std::process::id(), self.dice.roll(), self.stamps);
+                let stamp = self.stamp();
                 let bytes = format!("{stamp: <STAMP_BYTES$}");
                 if *half == HALVES[1] {
                     self.pause();
@@ -100,6 +120,12 @@ impl Worker<'_> {
             }
         }
         read(&mut self.pen);
+    }
+
+    /// Returns one that nobody else has.
+    fn stamp(&mut self) -> String {
+        self.stamps += 1;
+        format!("{}.{:x}.{}", std::process::id(), self.dice.roll(), self.stamps)
     }
 
     /// Stops, if it is the one to do so.
@@ -125,7 +151,9 @@ impl Worker<'_> {
         command.arg("hold").args((mode == "read").then_some("--read")).args([dir, "--"]);
         command.arg(std::env::current_exe().unwrap_or_default()).arg(&self.record);
         command.args([seed.as_str(), turns.as_str(), "hold", mode, dir]);
-        command.args(self.files.iter().filter(|file| Path::new(file).starts_with(dir)));
+        let is_beneath = |name: &&String| Path::new(name).starts_with(dir);
+        command.args(self.files.iter().filter(is_beneath));
+        command.arg(NAMES).args(self.names.iter().filter(is_beneath));
         let Ok(mut child) = command.spawn() else { return };
         self.pen.child(child.id());
         let _ = self.pen.call(&format!("hold {mode} {dir}"), || {
@@ -143,7 +171,8 @@ impl Worker<'_> {
 fn read_stamp(file: &OwnedFd, place: u64) -> Result<String> {
     let mut bytes = [0; STAMP_BYTES];
     let count = rustix::io::pread(file, &mut bytes, place)?;
-    Ok(String::from_utf8_lossy(&bytes[..count]).trim_end().to_owned())
+    // A file that was truncated before anything was written has zeros in place of a stamp.
+    Ok(String::from_utf8_lossy(&bytes[..count]).trim_end_matches(['\0', ' ']).to_owned())
 }
 
 /// Closes a file and tells what close said; dropping it would hide that.
@@ -158,6 +187,6 @@ fn close(file: OwnedFd) -> Result<()> {
 }
 
 fn usage() -> ! {
-    eprintln!("worker RECORD SEED TURNS (GATE | hold MODE DIR) FILE…");
+    eprintln!("worker RECORD SEED TURNS (GATE | hold MODE DIR) FILE… [-- NAME…]");
     std::process::exit(2)
 }

@@ -52,6 +52,7 @@ pub type Parents = BTreeSet<(u32, u32)>;
 pub fn judge(log: &str, parents: &Parents) -> Verdict {
     let mut judge = Judge {
         parents,
+        moving: moving(log),
         held: BTreeMap::new(),
         waiting: BTreeMap::new(),
         cursor: None,
@@ -71,18 +72,43 @@ pub fn judge(log: &str, parents: &Parents) -> Verdict {
     judge.verdict
 }
 
+/// Returns the names that are made, removed or replaced.
+fn moving(log: &str) -> BTreeSet<String> {
+    let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let claims = events.filter_map(|event| Claim::of(&event));
+    let moving = claims.filter(|claim| matches!(claim.kind, Kind::Create | Kind::Rename));
+    moving.flat_map(|claim| claim.paths).collect()
+}
+
 /// What a claim asks for.
 #[derive(Debug, Clone)]
 struct Claim {
     ticket: u64,
     pid: u32,
     access: Access,
-    path: String,
-    is_hold: bool,
+    kind: Kind,
+    paths: Vec<String>,
+    /// Its names may be others by now, or none.
+    is_loose: bool,
+}
+
+/// What a claim is for, as far as that matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// An open file, or one that is truncated.
+    Open,
+    Hold,
+    Create,
+    /// A name is removed, or goes to another file.
+    Rename,
+    /// Something else that is done to a name.
+    Other,
 }
 
 struct Judge<'a> {
     parents: &'a Parents,
+    /// Names that do not stand for one file all the time.
+    moving: BTreeSet<String>,
     held: BTreeMap<u64, Claim>,
     waiting: BTreeMap<u64, Claim>,
     cursor: Option<(u64, u64)>,
@@ -109,19 +135,53 @@ impl Claim {
             ticket: event["ticket"].as_u64()?,
             pid: event["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()).unwrap_or(0),
             access,
-            path: event["path"].as_str()?.to_owned(),
-            is_hold: event["op"] == "hold",
+            kind: match event["op"].as_str()? {
+                "open" | "truncate" => Kind::Open,
+                "hold" => Kind::Hold,
+                "create" => Kind::Create,
+                "unlink" | "rename" => Kind::Rename,
+                _ => Kind::Other,
+            },
+            paths: Some(super::turns::paths(event)).filter(|paths| !paths.is_empty())?,
+            is_loose: false,
         })
     }
 
-    fn conflicts(&self, other: &Self) -> bool {
-        let beneath = |upper: &Self, lower: &Self| {
-            let rest = lower.path.strip_prefix(&upper.path);
-            upper.is_hold && rest.is_some_and(|rest| rest.starts_with('/'))
+    /// Whether they may not both be let in. What depends on which file bears a name by now is left to
+    /// those who saw it.
+    fn conflicts(&self, other: &Self, moving: &BTreeSet<String>) -> bool {
+        let meet = |under: fn(&str, &str) -> bool| {
+            self.paths.iter().any(|path| other.paths.iter().any(|of| under(path, of)))
         };
-        let meet = self.path == other.path || beneath(self, other) || beneath(other, self);
-        meet && self.access.conflicts(other.access)
+        let is_sure = |claim: &Self| !claim.is_loose && !moving.contains(&claim.paths[0]);
+        match (self.kind, other.kind) {
+            (Kind::Hold, _) | (_, Kind::Hold) => {
+                let beneath = match (self.kind, other.kind) {
+                    (Kind::Hold, Kind::Hold) => meet(is_at_or_beneath) || meet(is_at_or_above),
+                    (Kind::Hold, _) => meet(is_at_or_above) && !other.is_loose,
+                    _ => meet(is_at_or_beneath) && !self.is_loose,
+                };
+                beneath && self.access.conflicts(other.access)
+            }
+            (Kind::Open, Kind::Open) => {
+                let both_stay = is_sure(self) && is_sure(other);
+                both_stay && meet(|a, b| a == b) && self.access.conflicts(other.access)
+            }
+            (Kind::Create, Kind::Create) => {
+                !self.is_loose && !other.is_loose && meet(|a, b| a == b)
+            }
+            (Kind::Rename, Kind::Rename) => meet(|a, b| a == b),
+            _ => false,
+        }
     }
+}
+
+fn is_at_or_above(upper: &str, lower: &str) -> bool {
+    lower.strip_prefix(upper).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+fn is_at_or_beneath(lower: &str, upper: &str) -> bool {
+    is_at_or_above(upper, lower)
 }
 
 impl Judge<'_> {
@@ -138,6 +198,9 @@ impl Judge<'_> {
             _ => {}
         }
         let Some(claim) = Claim::of(event) else { return };
+        if claim.kind == Kind::Rename && matches!(name, "granted" | "released" | "revoked") {
+            self.loosen(&claim);
+        }
         match name {
             "waiting" => {
                 if let Some(since) = &mut self.since_cut {
@@ -148,6 +211,15 @@ impl Judge<'_> {
             "granted" => self.grant(claim, event),
             "released" | "revoked" | "refused" | "ungated" => self.end(&claim, event),
             _ => {}
+        }
+    }
+
+    /// Who has a file open, or waits to, keeps up with its names, which a change is about to move.
+    fn loosen(&mut self, change: &Claim) {
+        for claim in self.held.values_mut().chain(self.waiting.values_mut()) {
+            let follows = matches!(claim.kind, Kind::Open | Kind::Create);
+            let mut moved = change.paths.iter();
+            claim.is_loose |= follows && moved.any(|upper| is_at_or_above(upper, &claim.paths[0]));
         }
     }
 
@@ -171,7 +243,7 @@ impl Judge<'_> {
             self.wrong(format!("a token after {:?}: {event}", self.token));
         }
         self.token = token;
-        let against = |other: &&Claim| other.conflicts(&claim) && !self.are_kin(other, &claim);
+        let against = |other: &&Claim| self.conflict(other, &claim) && !self.are_kin(other, &claim);
         let beside = self.held.values().find(against).cloned();
         let passed = self.waiting.range(..claim.ticket).map(|(_, earlier)| earlier).find(against);
         let passed = passed.cloned().filter(|_| event["pass"].is_null());
@@ -210,7 +282,7 @@ impl Judge<'_> {
         let mut granted = since.granted.iter();
         let overtook = granted.find(|(other, is_pass)| {
             let is_later = other.ticket > claim.ticket && !is_pass;
-            is_later && other.conflicts(claim) && !self.are_kin(other, claim)
+            is_later && self.conflict(other, claim) && !self.are_kin(other, claim)
         });
         if let Some((other, _)) = overtook.cloned() {
             self.verdict.inversions += 1;
@@ -223,7 +295,7 @@ impl Judge<'_> {
         let Some(mut since) = self.since_cut.take() else { return };
         let beside = since.granted.iter().map(|(other, _)| other);
         let mut beside =
-            beside.filter(|other| other.conflicts(claim) && !self.are_kin(other, claim));
+            beside.filter(|other| self.conflict(other, claim) && !self.are_kin(other, claim));
         if let Some(other) = beside.next() {
             self.verdict.wrong.push(format!("let in beside it: {other:?}; {event}"));
         }
@@ -242,11 +314,15 @@ impl Judge<'_> {
             let at: Option<Timestamp> = event["at"].as_str().and_then(|at| at.parse().ok());
             self.verdict.revocations.push(Revocation {
                 pid: claim.pid,
-                path: claim.path.clone(),
+                path: claim.paths[0].clone(),
                 why: event["why"].as_str().unwrap_or_default().to_owned(),
                 at_ms: at.expect("an event has a time").as_millisecond(),
             });
         }
+    }
+
+    fn conflict(&self, one: &Claim, other: &Claim) -> bool {
+        one.conflicts(other, &self.moving)
     }
 
     fn are_kin(&self, one: &Claim, other: &Claim) -> bool {
@@ -330,6 +406,34 @@ mod tests {
                      granted 3 3 read open f 1.2";
         refused(story, "let in before");
         assert_eq!(judged(story).inversions, 1);
+    }
+
+    #[test]
+    fn one_at_a_time_takes_a_name() {
+        refused("granted 1 1 write unlink f 1.1\ngranted 2 2 write unlink f 1.2", "let in beside");
+        refused("granted 1 1 write create f 1.1\ngranted 2 2 write create f 1.2", "let in beside");
+        refused("granted 1 1 read hold d 1.1\ngranted 2 2 write unlink d/f 1.2", "let in beside");
+        refused("granted 1 1 write hold d 1.1\ngranted 2 2 write mkdir d/e 1.2", "let in beside");
+        let passed = "granted 1 1 write hold d 1.1
+                      waiting 2 2 write create d/f
+                      waiting 3 3 write create d/f
+                      released 1 1 write hold d
+                      granted 3 3 write create d/f 1.2";
+        refused(passed, "let in before");
+    }
+
+    /// Whoever has it open when its name goes to another file is in nobody's way by that name.
+    #[test]
+    fn an_open_file_leaves_a_name_that_moves() {
+        let story = "granted 1 1 read open d/f 1.1
+                     granted 2 2 write unlink d/f 1.2
+                     released 2 2 write unlink d/f
+                     granted 3 3 write create d/f 1.3
+                     released 3 3 write create d/f
+                     granted 4 4 write hold d 1.4";
+        assert_eq!(judged(story).wrong, [""; 0]);
+        let stays = "granted 1 1 read open d/f 1.1\ngranted 4 4 write hold d 1.2";
+        refused(stays, "let in beside");
     }
 
     #[test]

@@ -7,6 +7,8 @@
 //! 17 process 4711 below 4700 hold write d
 //! 18 > open write d/a        20 > read front            22 > write front 4711.18.1
 //! 19 < ok                    21 < ok 4710.3.7           23 < err 5            24 child 4712
+//! 25 > make n/a 4711.2f.2    27 > look n/a              29 > rename n/b n/a   31 > rmdir n/d
+//! 26 < err 17                28 < ok 4710.31.4 48       30 < ok               32 < err 39
 //! ```
 
 use std::fs::File;
@@ -31,6 +33,9 @@ pub const PAUSE: &str = "pause";
 /// The file in which that worker leaves its id.
 pub const PAUSED: &str = "paused";
 
+/// What is done with names: a file is made with a stamp in it, its stamp and size are looked up, …
+pub const DEEDS: [&str; 7] = ["make", "look", "unlink", "rename", "truncate", "mkdir", "rmdir"];
+
 /// What came of a call: a value (of a read) or the errno.
 pub type Answer = Result<String, i32>;
 
@@ -54,6 +59,21 @@ pub struct Process {
     pub turns: Vec<Turn>,
     /// What failed: the call and the errno.
     pub failures: Vec<(String, i32)>,
+    /// What it did with names, whatever came of it.
+    pub deeds: Vec<Deed>,
+}
+
+/// One call that makes, changes or looks up a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deed {
+    /// What, and of which names; see [`DEEDS`].
+    pub words: Vec<String>,
+    /// When it was called.
+    pub called: u64,
+    /// When it came back and with what, unless the process was ended before.
+    pub answer: Option<(u64, Answer)>,
+    /// How many files its process had opened before.
+    pub after: usize,
 }
 
 /// One open file, from open to close.
@@ -190,6 +210,11 @@ impl Process {
 
     fn ask(&mut self, called: u64, words: &str) {
         let words: Vec<&str> = words.split(' ').collect();
+        if DEEDS.contains(&words[0]) {
+            let words = words.into_iter().map(str::to_owned).collect();
+            self.deeds.push(Deed { words, called, answer: None, after: self.turns.len() });
+            return;
+        }
         let Some(turn) = self.turns.last_mut().filter(|turn| turn.closed.is_none()) else { return };
         turn.over = called;
         match words[0] {
@@ -205,6 +230,10 @@ impl Process {
     }
 
     fn answer(&mut self, (called, at): (u64, u64), words: &str, answer: Answer) {
+        if DEEDS.iter().any(|deed| words.split(' ').next() == Some(deed)) {
+            self.deeds.last_mut().expect("asked before").answer = Some((at, answer));
+            return;
+        }
         if let Err(errno) = &answer {
             self.failures.push((words.to_owned(), *errno));
         }
@@ -267,5 +296,25 @@ mod tests {
         assert_eq!((second.access, second.closed, second.over), (Access::Write, None, 12));
         let answers: Vec<_> = second.calls.iter().map(|call| call.answer.clone()).collect();
         assert_eq!(answers, [Some((11, Err(5))), None]);
+    }
+
+    #[test]
+    fn what_is_done_with_names_is_told_apart_from_files_that_are_opened() {
+        let process = parse(
+            "1 process 7 below 6\n2 > make n/a 7.1\n3 < err 17\n4 > open read d/a\n5 < ok \n\
+             6 > close\n7 < ok \n8 > look n/a\n9 < ok 7.0 48\n10 > rename n/b n/a\n11 <",
+        );
+        assert_eq!((process.failures.len(), process.turns.len()), (0, 1));
+        let told: Vec<_> = process
+            .deeds
+            .into_iter()
+            .map(|deed| (deed.words.join(" "), deed.called, deed.answer, deed.after))
+            .collect();
+        let expected = [
+            ("make n/a 7.1".to_owned(), 2, Some((3, Err(17))), 0),
+            ("look n/a".to_owned(), 8, Some((9, Ok("7.0 48".to_owned()))), 1),
+            ("rename n/b n/a".to_owned(), 10, None, 1),
+        ];
+        assert_eq!(told, expected);
     }
 }
