@@ -371,3 +371,22 @@ fn a_circle_through_a_hold_is_cut_at_the_youngest() {
         assert!(why.contains("EDEADLK"), "{why}");
     }
 }
+
+/// Sent to walk once more, a call on a file that has lost its name would come to another file, and be
+/// sent once more.
+#[test]
+fn who_changes_a_file_that_has_lost_its_name_waits_for_a_moment() {
+    let world = World::new();
+    world.seed("f", "text");
+    let [mut holder, mut other] = [world.actor(&world.view()), world.actor(&world.view())];
+    let file = holder.open("rw", "f");
+    holder.ask(["unlink", "f"]).unwrap();
+    let mut open = fs::read_dir(format!("/proc/{}/fd", holder.pid())).unwrap().flatten();
+    let gone = world.view().join("f (deleted)");
+    let path = open.find(|open| fs::read_link(open.path()).is_ok_and(|path| path == gone));
+    let path = path.unwrap().path().to_str().unwrap().to_owned();
+    for words in [["truncate", &path, "0"], ["chmod", &path, "600"]] {
+        assert_eq!(other.ask(words), Err(rustix::io::Errno::AGAIN), "{words:?}");
+    }
+    assert_eq!(holder.read(file, 9), Ok("text".to_owned()));
+}

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use gate_api::process;
 use gate_core::lock::claim::Process;
-use gate_core::lock::want::Op;
+use gate_core::lock::want::{Op, Want};
 use gate_fuse::{Caller, Errno, NodeId, Reply, SetAttr};
 
 use super::View;
@@ -154,15 +154,31 @@ impl View {
                 Standing::Stranger => {}
             }
         }
-        // The root has no name to be walked to: its own attributes are what the walk needs.
-        let (parent, name) = self.directory.link_of(node).unwrap_or((node, CString::default()));
         let want = self.want(op, vec![self.place_of_node(node)]);
+        // The root has no name to be walked to: its own attributes are what the walk needs.
+        let root = (node == NodeId::ROOT).then(|| (node, CString::default()));
+        let Some((parent, name)) = self.directory.link_of(node).or(root) else {
+            return self.change_nameless(asker, want, reply, run);
+        };
         let walked = name.clone();
         let anew = move |view: &View| view.want(op, vec![view.place_of_name(parent, &walked)]);
         let check = Box::new(|_: &View| Ok(()));
         let anew: Option<Anew> = (!name.is_empty()).then(|| Arc::new(anew) as Anew);
         let named = Named { parents: [parent; 2], name, want, anew, check };
         self.in_turn(asker, named, reply, run);
+    }
+
+    /// A file lost its name after the kernel had walked to it. From another walk the call would come to
+    /// whatever bears that name by then, and nothing would tell that it had been sent there already.
+    fn change_nameless(&self, asker: &Asker, want: Option<Want>, reply: Reply, run: Run) {
+        // It may come from such a walk itself.
+        if let (Some(turn), _) = self.take_ticket(asker.thread(), None) {
+            self.end_turn(turn, None);
+        }
+        match want {
+            Some(want) => self.ask_under_lock(self.ask(asker, want), reply, run),
+            None => run(self, reply, Turn::Ungated, Round::Last),
+        }
     }
 
     fn standing(&self, asker: &Asker, node: NodeId) -> Standing {
