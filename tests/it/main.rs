@@ -11,6 +11,7 @@ mod bypass;
 mod bytes;
 mod client;
 mod coherence;
+mod configured;
 mod daemon;
 mod deaths;
 mod differs;

@@ -28,13 +28,14 @@ pub const TO_TRY: [Package; 4] = [
 ];
 
 /// What the tests need besides.
-pub const TO_TEST: [Package; 18] = [
+pub const TO_TEST: [Package; 19] = [
     package("acl", "setfacl"),
     package("attr", "getfattr"),
     package("bindfs", "bindfs"),
     package("bsdutils", "script"),
     package("fio", "fio"),
     package("g++", "c++"),
+    package("groff-base", "groff"),
     package("libacl1-dev", "/usr/include/sys/acl.h"),
     package("make", "make"),
     package("nano", "nano"),

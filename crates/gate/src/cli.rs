@@ -10,6 +10,7 @@ mod doctor;
 mod hold;
 pub mod locks;
 mod log;
+mod man;
 mod mount;
 mod recall;
 mod restore;
@@ -56,6 +57,7 @@ enum Command {
     Daemon(daemon::Args),
     Version(version::Args),
     Completions(completions::Args),
+    Man(man::Args),
 }
 
 impl Cli {
@@ -79,8 +81,10 @@ impl Cli {
             Command::Bench(args) => args.run(),
             Command::Broker(args) => args.run(),
             Command::Daemon(args) => args.run(),
+            Command::Config(args) => args.run(),
             Command::Version(args) => args.run(),
             Command::Completions(args) => args.run(),
+            Command::Man(args) => args.run(),
         }
     }
 }
