@@ -4,6 +4,7 @@ mod bench;
 mod r#break;
 mod broker;
 mod completions;
+mod config;
 mod daemon;
 mod demo;
 mod doctor;
@@ -55,6 +56,7 @@ enum Command {
     Bench(bench::Args),
     Broker(broker::Args),
     Daemon(daemon::Args),
+    Config(config::Args),
     Version(version::Args),
     Completions(completions::Args),
     Man(man::Args),

@@ -1,7 +1,10 @@
 //! `gate.toml`: what holds unless a flag or a variable says otherwise.
 //!
 //! The system's and the user's file may set everything; the one at a source's root comes with
-//! the files, from whoever wrote them, and may set nothing but how they are gated.
+//! the files, from whoever wrote them, and may set nothing but how they are gated. [`known`] lists the
+//! settings, and what each of them is by itself.
+
+pub mod known;
 
 use std::fs;
 use std::io;
@@ -18,6 +21,25 @@ use crate::failure::{Exit, Failure};
 
 const NAME: &str = "gate.toml";
 const SYSTEM_DIR: &str = "/etc/gate";
+
+/// A file that sets something, and what, as it is written there.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Written {
+    pub origin: Origin,
+    pub path: PathBuf,
+    pub values: toml::Table,
+}
+
+/// Where the value of a setting comes from; the later one wins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    Default,
+    System,
+    User,
+    Source,
+    Variable,
+}
 
 /// What a file of the system or of the user may set.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
@@ -81,8 +103,7 @@ impl Settings {
 
     /// Returns where these files are, or would be.
     pub fn paths() -> impl Iterator<Item = PathBuf> {
-        let dirs = std::iter::once(PathBuf::from(SYSTEM_DIR)).chain(user_dir());
-        dirs.map(|dir| dir.join(NAME))
+        places().map(|(_, path)| path)
     }
 
     fn overlaid(mut self, over: Settings) -> Settings {
@@ -116,6 +137,35 @@ impl SourceSettings {
     }
 }
 
+/// Returns what each of the files says that are there, that of a source, too, weakest first.
+pub fn written(source: Option<&Path>) -> Result<Vec<Written>, Failure> {
+    let mut all = Vec::new();
+    for (origin, path) in places() {
+        if origin == Origin::User && is_closed(&path) {
+            continue;
+        }
+        let _: Settings = read(&path)?;
+        all.extend(table_of(origin, path)?);
+    }
+    if let Some(root) = source {
+        SourceSettings::load(root)?;
+        all.extend(table_of(Origin::Source, root.join(NAME))?);
+    }
+    Ok(all)
+}
+
+fn places() -> impl Iterator<Item = (Origin, PathBuf)> {
+    let system = (Origin::System, PathBuf::from(SYSTEM_DIR));
+    let user = user_dir().map(|dir| (Origin::User, dir));
+    std::iter::once(system).chain(user).map(|(origin, dir)| (origin, dir.join(NAME)))
+}
+
+fn table_of(origin: Origin, path: PathBuf) -> Result<Option<Written>, Failure> {
+    let Some(text) = text_of(&path)? else { return Ok(None) };
+    let values = toml::from_str(&text).map_err(|error| misunderstood(&path, &text, &error))?;
+    Ok(Some(Written { origin, path, values }))
+}
+
 fn user_dir() -> Option<PathBuf> {
     let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
     let base = absolute("XDG_CONFIG_HOME").or_else(|| Some(absolute("HOME")?.join(".config")))?;
@@ -123,16 +173,37 @@ fn user_dir() -> Option<PathBuf> {
 }
 
 fn read<T: DeserializeOwned + Default>(path: &Path) -> Result<T, Failure> {
-    let text = match fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) if is_absence(&error) => return Ok(T::default()),
-        Err(error) => return Err(unreadable(path, &error)),
+    let Some(text) = text_of(path)? else { return Ok(T::default()) };
+    toml::from_str(&text).map_err(|error| misunderstood(path, &text, &error))
+}
+
+fn text_of(path: &Path) -> Result<Option<String>, Failure> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if is_absence(&error) => Ok(None),
+        Err(error) => Err(unreadable(path, &error)),
+    }
+}
+
+fn misunderstood(path: &Path, text: &str, error: &toml::de::Error) -> Failure {
+    let line = error.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
+    let place = format!("cannot understand {}, line {line}", path.display());
+    let unknown = error.message().strip_prefix("unknown field `");
+    let failure = match unknown.and_then(|rest| rest.split_once('`')) {
+        Some((name, _)) if known::NAMES.contains(&name) => {
+            let cause = format!("a source's own file may not set `{name}`");
+            Failure::new(place, cause, "set it in /etc/gate/gate.toml or ~/.config/gate/gate.toml")
+        }
+        Some((name, _)) => {
+            let hint = match known::nearest(name) {
+                Some(meant) => format!("did you mean `{meant}`?"),
+                None => "`gate config show` lists all settings".to_owned(),
+            };
+            Failure::new(place, format!("there is no setting `{name}`"), hint)
+        }
+        None => Failure::new(place, error.message(), "mend that line"),
     };
-    toml::from_str(&text).map_err(|error| {
-        let line = error.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
-        let place = format!("cannot understand {}, line {line}", path.display());
-        Failure::new(place, error.message(), "mend that line").exit(Exit::Unable)
-    })
+    failure.exit(Exit::Unable)
 }
 
 /// Tells whether this user may not read the file, and warns of it.
@@ -188,6 +259,35 @@ mod tests {
             let refused = toml::from_str::<Settings>(&format!("lease_ms = {ms}")).unwrap_err();
             assert_eq!(refused.message(), format!("lease_ms: {ms} is not in 100..=86400000"));
         }
+    }
+
+    #[test]
+    fn an_unknown_setting_is_told_with_the_one_that_was_meant() {
+        let refusal = |text: &str| {
+            let error = toml::from_str::<Settings>(text).unwrap_err();
+            misunderstood(Path::new("/f"), text, &error).to_string()
+        };
+        let text = refusal("guard = \"keep\"\nlease_msec = 1\n");
+        let expected = "error: cannot understand /f, line 2\n\
+                        cause: there is no setting `lease_msec`\n\
+                        hint:  did you mean `lease_ms`?\n";
+        assert_eq!(text, expected);
+        assert!(refusal("colour = 1").contains("`gate config show` lists"));
+        assert!(refusal("lease_ms = \"x\"").contains("hint:  mend that line"));
+        let error = toml::from_str::<SourceSettings>("guard = \"keep\"").unwrap_err();
+        let text = misunderstood(Path::new("/f"), "guard", &error).to_string();
+        assert!(text.contains("a source's own file may not set `guard`"), "{text}");
+    }
+
+    /// The list is not made of the fields: it must name each of them, and no other.
+    #[test]
+    fn every_setting_is_known_by_its_name() {
+        let error = toml::from_str::<Settings>("no_such_setting = 1").unwrap_err();
+        let mut named: Vec<&str> = error.message().split('`').skip(3).step_by(2).collect();
+        let mut known = known::NAMES.to_vec();
+        named.sort_unstable();
+        known.sort_unstable();
+        assert_eq!(named, known);
     }
 
     #[test]
