@@ -23,6 +23,7 @@ mod everyday;
 mod examples;
 mod faults;
 mod fences;
+mod fstab;
 mod guard;
 mod histories;
 mod hold;

@@ -3,7 +3,7 @@
 //! [`cli`] has one file per command. Beside it lies what several commands need: [`reach`] finds
 //! the broker, [`seen`] tells which view shows a path, [`footing`] where another can stand, [`board`] words what the broker says of
 //! locks, [`bypass`] how one comes past a view, [`background`] makes processes that stay, [`temporary`] a view that goes with its command,
-//! [`within`] gives up on what hangs, [`failure`] is how every command fails, [`fault`] how a
+//! [`within`] gives up on what hangs, [`fstab`] is what mount(8) calls, [`failure`] is how every command fails, [`fault`] how a
 //! server ends whose code is wrong.
 
 // They panic where standard error cannot be written: `output::say` does not.
@@ -19,6 +19,7 @@ mod duration;
 mod failure;
 mod fault;
 mod footing;
+mod fstab;
 mod interruption;
 mod log;
 mod output;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
     log::start();
     let words: Vec<_> = std::env::args_os().collect();
     let outcome = match cli::Cli::try_parse_from(&words) {
+        _ if fstab::is_called(&words) => fstab::run(&words),
         Ok(cli) => cli.run(),
         Err(error) => cli::misunderstood(&error, &words),
     };
