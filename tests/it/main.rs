@@ -50,6 +50,7 @@ mod tools;
 mod top;
 mod turns;
 mod twin;
+mod units;
 mod v1;
 mod watchers;
 

@@ -28,7 +28,7 @@ pub const TO_TRY: [Package; 4] = [
 ];
 
 /// What the tests need besides.
-pub const TO_TEST: [Package; 19] = [
+pub const TO_TEST: [Package; 20] = [
     package("acl", "setfacl"),
     package("attr", "getfattr"),
     package("bindfs", "bindfs"),
@@ -45,6 +45,7 @@ pub const TO_TEST: [Package; 19] = [
     package("rsync", "rsync"),
     package("sqlite3", "sqlite3"),
     package("stress-ng", "stress-ng"),
+    package("systemd", "systemd-analyze"),
     package("tmux", "tmux"),
     package("util-linux", "setpriv"),
     package("vim", "vim"),

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
 use crate::failure::{Exit, Failure};
+use crate::notify;
 use crate::output;
 
 /// Tells the child that it is to live in the background. No user sets this.
@@ -33,6 +34,7 @@ pub fn start<S: AsRef<OsStr>>(
     let mut child = Command::new(program)
         .args(arguments)
         .env(MARK, "1")
+        .env_remove(notify::VARIABLE)
         .stdin(stdin)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -167,9 +167,13 @@ fn table_of(origin: Origin, path: PathBuf) -> Result<Option<Written>, Failure> {
 }
 
 fn user_dir() -> Option<PathBuf> {
+    Some(user_base()?.join("gate"))
+}
+
+/// Returns where programs keep what this user configured.
+pub fn user_base() -> Option<PathBuf> {
     let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
-    let base = absolute("XDG_CONFIG_HOME").or_else(|| Some(absolute("HOME")?.join(".config")))?;
-    Some(base.join("gate"))
+    absolute("XDG_CONFIG_HOME").or_else(|| Some(absolute("HOME")?.join(".config")))
 }
 
 fn read<T: DeserializeOwned + Default>(path: &Path) -> Result<T, Failure> {

@@ -3,7 +3,7 @@
 //! [`cli`] has one file per command. Beside it lies what several commands need: [`reach`] finds
 //! the broker, [`seen`] tells which view shows a path, [`footing`] where another can stand, [`board`] words what the broker says of
 //! locks, [`bypass`] how one comes past a view, [`background`] makes processes that stay, [`temporary`] a view that goes with its command,
-//! [`within`] gives up on what hangs, [`fstab`] is what mount(8) calls, [`failure`] is how every command fails, [`fault`] how a
+//! [`within`] gives up on what hangs, [`fstab`] is what mount(8) calls, [`notify`] what systemd hears, [`failure`] is how every command fails, [`fault`] how a
 //! server ends whose code is wrong.
 
 // They panic where standard error cannot be written: `output::say` does not.
@@ -22,6 +22,7 @@ mod footing;
 mod fstab;
 mod interruption;
 mod log;
+mod notify;
 mod output;
 mod overwritten;
 mod processes;

@@ -1,5 +1,7 @@
 //! `gate daemon`
 
+mod units;
+
 use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
 use std::os::unix::ffi::OsStrExt as _;
@@ -22,10 +24,12 @@ use crate::config::Settings;
 use crate::daemon;
 use crate::daemon::body::{Stop, Unmounted};
 use crate::failure::{Exit, Failure};
+use crate::notify;
 use crate::output;
 use crate::reach::{BrokerFlags, DaemonFlags, Deaf, HOST_DEFAULT, Reached, Wanted, start_daemon};
 use crate::rest::Rest;
 use crate::tokens;
+use units::Whose;
 
 /// How long a daemon may take to end in order.
 const END_PATIENCE: Timespec = Timespec { tv_sec: 30, tv_nsec: 0 };
@@ -49,6 +53,8 @@ pub struct Args {
     /// Stop it although mounts are used: who has something of one goes on with that
     #[arg(long, short = 'z')]
     lazy: bool,
+    #[command(flatten)]
+    units: units::Flags,
     #[command(flatten)]
     api: ApiFlags,
     #[command(flatten)]
@@ -79,6 +85,10 @@ enum Action {
     Restart,
     /// Tell whether it runs
     Status,
+    /// Write a unit by which systemd keeps it running
+    Install,
+    /// Take that unit away
+    Uninstall,
 }
 
 impl ApiFlags {
@@ -103,15 +113,25 @@ impl ApiFlags {
 
 impl Args {
     pub fn run(self) -> Result<Exit, Failure> {
-        if self.json && self.action != Action::Status {
-            let hint = "write it as `gate daemon status --json`";
+        let is_for_units = matches!(self.action, Action::Install | Action::Uninstall);
+        let misplaced = [
+            (self.json && self.action != Action::Status, "--json is for status", "status --json"),
+            (self.lazy && self.action != Action::Stop, "--lazy is for stop", "stop --lazy"),
+            (
+                self.units.are_given() && !is_for_units,
+                "--user, --system, --print and --force are for install and uninstall",
+                "install --print",
+            ),
+        ];
+        if let Some((_, cause, right)) = misplaced.into_iter().find(|(is_so, _, _)| *is_so) {
+            let hint = format!("write it as `gate daemon {right}`");
             let what = "cannot understand the command line";
-            return Err(Failure::new(what, "--json is for status", hint).exit(Exit::Unable));
+            return Err(Failure::new(what, cause, hint).exit(Exit::Unable));
         }
-        if self.lazy && self.action != Action::Stop {
-            let hint = "write it as `gate daemon stop --lazy`";
-            let what = "cannot understand the command line";
-            return Err(Failure::new(what, "--lazy is for stop", hint).exit(Exit::Unable));
+        match self.action {
+            Action::Install => return self.units.install(&self.options_of_unit()),
+            Action::Uninstall => return self.units.uninstall(),
+            _ => {}
         }
         let settings = Settings::load()?;
         let flags = BrokerFlags { state_dir: self.state_dir.clone(), ..BrokerFlags::default() };
@@ -123,6 +143,7 @@ impl Args {
             Action::Restart => self.restart(&state_dir),
             Action::Status if self.json => status_json(&state_dir),
             Action::Status => status(&state_dir),
+            Action::Install | Action::Uninstall => unreachable!("they are done above"),
         }
     }
 
@@ -143,6 +164,13 @@ impl Args {
         })
     }
 
+    /// Returns what a unit is to say that this command was told.
+    fn options_of_unit(&self) -> Vec<(&'static str, OsString)> {
+        let dir = self.state_dir.as_ref();
+        let dir = dir.map(|dir| std::path::absolute(dir).unwrap_or(dir.clone()));
+        dir.map(|dir| ("--state-dir", dir.into())).into_iter().chain(self.options()).collect()
+    }
+
     /// Returns what a daemon is to be told that this command was told.
     fn options(&self) -> Vec<(&'static str, OsString)> {
         let numbers = self.limits.numbers().into_iter();
@@ -157,7 +185,13 @@ impl Args {
     /// Ends it and starts the one of this release, with the same limits unless others are given.
     fn restart(self, state_dir: &Path) -> Result<Exit, Failure> {
         let Some(running) = find(state_dir)? else { return Err(not_running(state_dir)) };
-        let mut options = options_of(running.session.broker().pid);
+        let pid = running.session.broker().pid;
+        if is_of_systemd(pid) {
+            let hint = format!("`{} restart gate`: mounts stay", Whose::own().systemctl());
+            let what = "cannot restart the daemon";
+            return Err(Failure::new(what, format!("systemd keeps it, process {pid}"), hint));
+        }
+        let mut options = options_of(pid);
         end(state_dir, running)?;
         let own = self.options();
         options.retain(|(flag, _)| own.iter().all(|(other, _)| other != flag));
@@ -218,6 +252,14 @@ fn end(state_dir: &Path, running: Reached) -> Result<u64, Failure> {
         Err(errno) => return Err(cannot(&errno)),
     }
     Ok(clients)
+}
+
+/// Returns whether systemd listens to it, and would not to one that somebody else starts.
+fn is_of_systemd(pid: u32) -> bool {
+    let variables = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    let mut variables = variables.split(|byte| *byte == 0);
+    let head = format!("{}=", notify::VARIABLE);
+    variables.any(|variable| variable.starts_with(head.as_bytes()))
 }
 
 /// Returns the options by which a daemon was started.

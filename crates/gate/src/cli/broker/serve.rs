@@ -9,6 +9,7 @@ use rustix::process::Signal;
 
 use crate::failure::{Exit, Failure};
 use crate::fault;
+use crate::notify;
 use crate::signals::Signals;
 
 /// Serves until a signal comes or the broker cannot go on; `ready` hears where, once all doors are
@@ -28,11 +29,13 @@ pub fn serve<T>(
     let running = Broker::start(options).map_err(|error| not_started(&error))?;
     let beside = beside(&running)?;
     ready(&addresses(&running)).map_err(|error| came_to_an_end(&error))?;
+    notify::tell(notify::READY);
     let stopper = running.stopper();
     std::thread::spawn(move || {
         if let Err(error) = signals.next() {
             tracing::error!(%error, "signals cannot be heard any more");
         }
+        notify::tell(notify::STOPPING);
         stopper.stop();
     });
     // Of what is kept of a source that has no view any more nobody else would think.
