@@ -36,6 +36,7 @@ mod looking;
 mod managed;
 mod overlaps;
 mod owners;
+mod package;
 mod perms;
 mod policies;
 mod posix;

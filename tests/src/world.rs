@@ -501,7 +501,7 @@ impl Default for World {
 }
 
 /// What this workspace builds, beside the test and nowhere else: never a `gate` that is installed.
-const OURS: [&str; 3] = ["gate", "actor", "worker"];
+const OURS: [&str; 4] = ["gate", "actor", "worker", "xtask"];
 
 fn find_program(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a test knows its path");

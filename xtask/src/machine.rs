@@ -28,10 +28,11 @@ pub const TO_TRY: [Package; 4] = [
 ];
 
 /// What the tests need besides.
-pub const TO_TEST: [Package; 20] = [
+pub const TO_TEST: [Package; 21] = [
     package("acl", "setfacl"),
     package("attr", "getfattr"),
     package("bindfs", "bindfs"),
+    package("binutils", "objdump"),
     package("bsdutils", "script"),
     package("fio", "fio"),
     package("g++", "c++"),

@@ -1,6 +1,7 @@
 //! The workshop: one command for each thing that is done to Gate rather than with it.
 
 mod bench;
+mod dist;
 mod fuzz;
 mod machine;
 mod mutants;
@@ -26,6 +27,8 @@ cargo xtask bench [NAME]           measure a view beside the bare directory and 
                                    load; `view ROW…` for some rows of the view, `profile ROW`
                                    for where its time goes; [--on ext4|tmpfs|DIR]
                                    [--files N] [--json FILE]
+cargo xtask dist [--binary FILE]   pack a release, or FILE: the program, an archive, a Debian package
+                 [--out DIR]       and their sums, into dist/ or DIR
 
 --yes installs and changes what is needed without asking, as does CI=true";
 
@@ -50,7 +53,7 @@ fn run(words: &[String]) -> Result<(), Failure> {
         println!("{USAGE}");
         return Ok(());
     }
-    if words.first() != Some(&"bench")
+    if !matches!(words.first(), Some(&"bench" | &"dist"))
         && let Some(flag) = words.iter().find(|word| word.starts_with('-'))
     {
         return Err(usage(&format!("{flag} is no option")));
@@ -62,6 +65,7 @@ fn run(words: &[String]) -> Result<(), Failure> {
         Some((&"soak", [])) => soak::run(None, yes),
         Some((&"soak", [what])) => soak::run(Some(what), yes),
         Some((&"tidy", [])) => tidy::run(),
+        Some((&"dist", words)) => dist::run(words, &callers_dir),
         Some((&"bench", words)) => bench::run(words, &callers_dir, yes),
         Some((verb, _)) => Err(usage(&format!("`{verb}` is no command"))),
         None => Err(usage("a command is missing")),
