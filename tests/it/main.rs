@@ -42,6 +42,7 @@ mod policies;
 mod posix;
 mod private;
 mod recall;
+mod releases;
 mod rest;
 mod restart;
 mod slow;

@@ -10,7 +10,7 @@ use crate::bearer::TokenFileError;
 use crate::frame::FrameError;
 use crate::stream;
 pub use crate::stream::UPGRADE;
-use crate::wire::{ClientMessage, ServerMessage};
+use crate::wire::{AttachRefusal, ClientMessage, ServerMessage};
 
 /// Makes connections to one broker, one after the other.
 pub trait Connector: Send + Sync {
@@ -107,6 +107,28 @@ impl ConnectError {
             | ConnectError::Token(_)
             | ConnectError::Refused(_) => false,
         }
+    }
+
+    /// Returns what stands against this client at a broker that is there, and what can be done: waiting
+    /// alone does not end it.
+    pub(crate) fn bar(&self) -> Option<AttachRefusal> {
+        let (reason, fix) = match self {
+            ConnectError::Version(_) => (
+                format!("it is of another release: {self}"),
+                "run broker and views by one release: `gate daemon stop` and `gate daemon start` by that \
+                 of the view, or mount the view anew by that of the broker",
+            ),
+            ConnectError::Unauthorized(_) | ConnectError::Token(_) => (
+                self.to_string(),
+                "write a token that it knows into the file that the view was given",
+            ),
+            ConnectError::Refused(_) => (self.to_string(), "look into the broker's log"),
+            ConnectError::NobodyThere(..)
+            | ConnectError::NoSuchHost(..)
+            | ConnectError::NoBroker(_)
+            | ConnectError::Silent => return None,
+        };
+        Some(AttachRefusal { reason, fix: fix.to_owned() })
     }
 
     /// Returns whether there is none on this machine that might have let others in: the kernel says

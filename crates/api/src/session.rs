@@ -275,7 +275,8 @@ impl Session {
     }
 
     /// Returns why the broker, since it is back, does not serve a source that it served, if that is
-    /// so. It is asked again once a lease.
+    /// so: it is asked again once a lease. Or why it does not let this client in at all, as one of
+    /// another release does not.
     pub fn refusal(&self, space: SpaceId) -> Option<AttachRefusal> {
         self.0.shared.silent_state().refusal(space).cloned()
     }

@@ -158,7 +158,6 @@ impl Wanted {
         }
     }
 
-    /// Returns the way to an address. Only who is wanted by host and port is shown the token:
     /// Returns the file with the token for the broker that was named.
     pub fn token_file(&self) -> Option<&Path> {
         match self {
@@ -167,6 +166,7 @@ impl Wanted {
         }
     }
 
+    /// Returns the way to an address. Only who is wanted by host and port is shown the token:
     /// a view, or whoever listens at a usual port, may be anybody's.
     pub fn approach(&self, address: Address) -> Approach {
         let token_file = match (self, &address) {
@@ -355,8 +355,12 @@ pub fn start_daemon(state_dir: &Path, flags: &DaemonFlags) -> Result<(), Failure
 impl From<Unreached> for Failure {
     fn from(Unreached { address, error }: Unreached) -> Failure {
         let hint = match (&error, &address) {
-            (ConnectError::Version(_), _) => {
+            (ConnectError::Version(_), Address::Tcp { .. }) => {
                 "use the same release of gate on both sides".to_owned()
+            }
+            (ConnectError::Version(_), Address::Unix(_)) => {
+                "use the gate of its release; or end it, whatever its release, by `gate daemon stop`"
+                    .to_owned()
             }
             (ConnectError::Unauthorized(_), _) => {
                 "give a file with a token that it knows: --token-file, or GATE_TOKEN_FILE"

@@ -61,7 +61,7 @@ pub struct About {
     pub prefix: PathBuf,
     /// The file system of the node that was asked, as file keys have it.
     pub volume: u64,
-    /// Why its broker does not serve its source any more, if that is so.
+    /// Why its broker does not serve its source any more, or lets it not in, if that is so.
     #[serde(default)]
     pub refused: Option<AttachRefusal>,
     /// Who serves it, in its own pid namespace.

@@ -2,6 +2,10 @@
 //!
 //! It is one at a time, which may be relieved: see [`post`](super::post).
 
+#[cfg(test)]
+#[cfg(not(feature = "shuttle"))]
+mod tests;
+
 use std::io;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -23,7 +27,10 @@ const PAUSE_MAX: Duration = Duration::from_millis(250);
 /// Connections that break sooner than that, one after the other, are not made anew before such a pause,
 /// either.
 const STEADY_MIN: Duration = Duration::from_secs(1);
-/// The longest such pause where the broker wants another token: that is for people to mend.
+/// The longest such pause where the broker is there and does not let this client in: that is for people
+/// to mend, and who asks once they have waits for longer than that.
+const PAUSE_BARRED_MAX: Duration = Duration::from_millis(500);
+/// The longest such pause where the broker wants another token.
 const PAUSE_DENIED_MAX: Duration = Duration::from_secs(30);
 /// Silent heartbeats after which a connection counts as broken.
 const SILENCES_MAX: usize = 3;
@@ -196,7 +203,7 @@ impl Shared {
         if !self.wait(sync::now() + pause) {
             return None;
         }
-        let (mut pause, mut is_denied) = (PAUSE_MIN, false);
+        let mut pause = PAUSE_MIN;
         loop {
             self.run_errands();
             let resume = Some(self.state().resume());
@@ -204,25 +211,33 @@ impl Shared {
             let tried = Moment::now();
             let pause_max = match greet(&*self.connector, &hello) {
                 Ok((connection, welcome)) => return Some(self.resume(connection, welcome, tried)),
-                Err(error @ (ConnectError::Unauthorized(_) | ConnectError::Token(_))) => {
-                    if !std::mem::replace(&mut is_denied, true) {
-                        tracing::error!(%error, "the broker is back, but lets this client not in");
-                    }
-                    PAUSE_DENIED_MAX
-                }
-                Err(error) => {
-                    // A broker that starts after this gives former sessions a lease to come back.
-                    if error.proves_that_no_broker_runs() {
-                        self.standing.prolong(tried, self.state().lease());
-                    }
-                    tracing::debug!(%error, "the broker is still away");
-                    PAUSE_MAX
-                }
+                Err(error) => self.take_note(&error, tried),
             };
             if !self.wait(sync::now() + pause) {
                 return None;
             }
             pause = (pause * 2).min(pause_max);
+        }
+    }
+
+    /// Takes note of why the broker is still away; returns the longest pause until it is tried again.
+    fn take_note(&self, error: &ConnectError, tried: Moment) -> Duration {
+        // A broker that starts after this gives former sessions a lease to come back.
+        if error.proves_that_no_broker_runs() {
+            self.standing.prolong(tried, self.state().lease());
+        }
+        let bar = error.bar();
+        let is_barred = bar.is_some();
+        // One that breaks off without a word may be the one of before.
+        let is_news = !matches!(error, ConnectError::Silent) && self.state().note_bar(bar);
+        match is_news {
+            true => tracing::error!(%error, "the broker is back, but lets this client not in"),
+            false => tracing::debug!(%error, "the broker is still away"),
+        }
+        match error {
+            ConnectError::Unauthorized(_) | ConnectError::Token(_) => PAUSE_DENIED_MAX,
+            _ if is_barred => PAUSE_BARRED_MAX,
+            _ => PAUSE_MAX,
         }
     }
 
@@ -293,77 +308,6 @@ impl Shared {
             Some(Call::Recalled { owner, recall }) => self.watcher.recalled(owner, &recall),
             Some(Call::Contended { owner }) => self.watcher.contended(owner),
             Some(Call::Proven { .. } | Call::Restored) => {}
-        }
-    }
-}
-
-#[cfg(test)]
-#[cfg(not(feature = "shuttle"))]
-mod tests {
-    use std::collections::VecDeque;
-    use std::sync::{Arc, mpsc};
-
-    use gate_core::lock::event::Revocation;
-
-    use super::*;
-    use crate::link::Outgoing;
-    use crate::session::{ClientInfo, Session, Watcher};
-    use crate::wire::{BrokerInfo, Resume};
-
-    const SOON: Duration = Duration::from_secs(20);
-
-    /// A broker that greets whoever comes, and hangs up.
-    struct Fickle(mpsc::Sender<Instant>);
-
-    struct Unheard;
-
-    struct Greeting(VecDeque<ServerMessage>);
-
-    struct Deaf;
-
-    impl Connector for Fickle {
-        fn connect(&self) -> Result<Connection, ConnectError> {
-            // The test may have seen enough.
-            let _ = self.0.send(Instant::now());
-            let broker =
-                BrokerInfo { epoch: 1, version: String::new(), pid: 1, state_dir: Vec::new() };
-            let (session, known) = (Resume { session: 1, key: 1 }, Known::Nothing);
-            let welcome = Welcome { session, known, lease: Duration::ZERO, broker };
-            let greeting = VecDeque::from([ServerMessage::Welcome(welcome)]);
-            let (outgoing, incoming) = (Box::new(Unheard), Box::new(Greeting(greeting)));
-            Ok(Connection { outgoing, incoming, heartbeat: true })
-        }
-    }
-
-    impl Outgoing for Unheard {
-        fn send(&mut self, _: &ClientMessage) {}
-    }
-
-    impl Incoming for Greeting {
-        fn receive(&mut self, _: Option<Duration>) -> Result<Option<ServerMessage>, Broken> {
-            self.0.pop_front().map(Some).ok_or(Broken::Closed)
-        }
-    }
-
-    impl Watcher for Deaf {
-        fn revoked(&self, _owner: u64, _why: Revocation, _reason: &str) -> Quiet {
-            Quiet::Now
-        }
-
-        fn contended(&self, _owner: u64) {}
-    }
-
-    #[test]
-    fn who_is_greeted_and_hung_up_on_comes_back_after_pauses_that_grow() {
-        let (came, comes) = mpsc::channel();
-        let session = Session::connect(Fickle(came), ClientInfo::named("test"), Arc::new(Deaf));
-        let came: Vec<Instant> = (0..7).map(|_| comes.recv_timeout(SOON).unwrap()).collect();
-        drop(session);
-        // The first time it comes back at once.
-        let pauses = came.windows(2).skip(1).map(|pair| pair[1] - pair[0]);
-        let least = (0..).map(|attempt| PAUSE_MIN * (1 << attempt));
-        for (pause, least) in pauses.zip(least) {
-            assert!(pause >= least, "{pause:?}, {least:?} at least");
         }
     }
 }

@@ -47,6 +47,8 @@ pub struct State {
     sources: BTreeMap<SpaceId, Source>,
     /// Those of them that were served, and are not since the broker is back; and why.
     refused: BTreeMap<SpaceId, AttachRefusal>,
+    /// What keeps it from a broker that is there again, if anything does.
+    bar: Option<AttachRefusal>,
     attaching: Waiters<SpaceId, AttachAnswer>,
     queries: Waiters<u64, Reply>,
 }
@@ -119,6 +121,7 @@ impl State {
             errands: Vec::new(),
             sources: BTreeMap::new(),
             refused: BTreeMap::new(),
+            bar: None,
             attaching: HashMap::new(),
             queries: HashMap::new(),
         }
@@ -224,7 +227,7 @@ impl State {
 
     /// Returns why a source that was served is not any more, if that is so.
     pub fn refusal(&self, space: SpaceId) -> Option<&AttachRefusal> {
-        self.refused.get(&space)
+        self.bar.as_ref().or_else(|| self.refused.get(&space))
     }
 
     pub fn query(&mut self, query: Query, answer: mpsc::Sender<Reply>) -> Option<u64> {

@@ -5,14 +5,17 @@ mod units;
 use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Parser as _, ValueEnum};
+use gate_api::address::with_short_path;
 use gate_api::bearer::TokenFile;
-use gate_api::{ClientInfo, Watcher, process};
+use gate_api::{Address, ClientInfo, ConnectError, Watcher, process};
 use gate_broker::{Listen, Policy, Running};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::sockopt::socket_peercred;
 use rustix::process::{Signal, pidfd_send_signal};
 use serde_json::json;
 
@@ -26,7 +29,9 @@ use crate::daemon::body::{Stop, Unmounted};
 use crate::failure::{Exit, Failure};
 use crate::notify;
 use crate::output;
-use crate::reach::{BrokerFlags, DaemonFlags, Deaf, HOST_DEFAULT, Reached, Wanted, start_daemon};
+use crate::reach::{
+    BrokerFlags, DaemonFlags, Deaf, HOST_DEFAULT, Reached, Unreached, Wanted, start_daemon,
+};
 use crate::rest::Rest;
 use crate::tokens;
 use units::Whose;
@@ -215,14 +220,14 @@ impl Args {
 
 /// Unmounts what it keeps, ends it and waits until it has ended; other views wait for its return.
 fn stop(state_dir: &Path, lazy: bool) -> Result<Exit, Failure> {
-    let Some(running) = find(state_dir)? else { return Err(not_running(state_dir)) };
-    let rest = Rest::of_state_dir(state_dir);
-    if rest.is_there() {
-        let Unmounted { notices } = rest.tell("POST", "/api/v0/daemon/unmount", &Stop { lazy })?;
-        for notice in notices {
-            output::say_line(output::printable(&notice));
+    let running = match look(state_dir) {
+        Err(Unreached { address: Address::Unix(socket), error: ConnectError::Version(_) }) => {
+            return stop_another(state_dir, lazy, &socket);
         }
-    }
+        looked => looked?,
+    };
+    let Some(running) = running else { return Err(not_running(state_dir)) };
+    unmount_kept(state_dir, lazy)?;
     let clients = end(state_dir, running)?;
     if clients > 0 {
         let hint = "calls that need a turn wait for it: `gate daemon start`, or unmount";
@@ -231,27 +236,56 @@ fn stop(state_dir: &Path, lazy: bool) -> Result<Exit, Failure> {
     Ok(Exit::Success)
 }
 
+fn unmount_kept(state_dir: &Path, lazy: bool) -> Result<(), Failure> {
+    let rest = Rest::of_state_dir(state_dir);
+    if rest.is_there() {
+        let Unmounted { notices } = rest.tell("POST", "/api/v0/daemon/unmount", &Stop { lazy })?;
+        for notice in notices {
+            output::say_line(output::printable(&notice));
+        }
+    }
+    Ok(())
+}
+
+/// Ends one of a release whose frames this one does not know: after an upgrade nothing else could.
+fn stop_another(state_dir: &Path, lazy: bool, socket: &Path) -> Result<Exit, Failure> {
+    unmount_kept(state_dir, lazy)?;
+    let listener = with_short_path(socket, |path| UnixStream::connect(path))
+        .and_then(|stream| Ok(socket_peercred(&stream)?.pid));
+    match listener {
+        Ok(pid) => end_process(state_dir, pid.as_raw_nonzero().get().unsigned_abs())?,
+        Err(_) => return Err(not_running(state_dir)),
+    }
+    output::print("it was of another release\n")?;
+    Ok(Exit::Success)
+}
+
 /// Ends it and waits until it has ended; returns how many it served.
 fn end(state_dir: &Path, running: Reached) -> Result<u64, Failure> {
     let pid = running.session.broker().pid;
-    let cannot = |cause: &dyn std::fmt::Display| {
-        let hint = "`gate daemon status` tells how it is";
-        Failure::new(format!("cannot stop the daemon, process {pid}"), cause, hint)
-    };
-    let status = running.session.status().map_err(|error| cannot(&error))?;
+    let status = running.session.status().map_err(|error| cannot_stop(pid, &error))?;
     let clients: u64 = status.spaces.iter().map(|space| space.clients).sum();
     // Before it ends: a session that sees its broker go would try to come back.
     drop(running);
+    end_process(state_dir, pid)?;
+    Ok(clients)
+}
+
+fn end_process(state_dir: &Path, pid: u32) -> Result<(), Failure> {
     let Some(daemon) = process::of_pid(pid).and_then(process::watch) else {
         return Err(not_running(state_dir));
     };
-    pidfd_send_signal(&daemon, Signal::TERM).map_err(|errno| cannot(&errno))?;
+    pidfd_send_signal(&daemon, Signal::TERM).map_err(|errno| cannot_stop(pid, &errno))?;
     match poll(&mut [PollFd::new(&daemon, PollFlags::IN)], Some(&END_PATIENCE)) {
-        Ok(1..) => {}
-        Ok(0) => return Err(cannot(&"it takes longer than expected")),
-        Err(errno) => return Err(cannot(&errno)),
+        Ok(1..) => Ok(()),
+        Ok(0) => Err(cannot_stop(pid, &"it takes longer than expected")),
+        Err(errno) => Err(cannot_stop(pid, &errno)),
     }
-    Ok(clients)
+}
+
+fn cannot_stop(pid: u32, cause: &dyn Display) -> Failure {
+    let hint = "`gate daemon status` tells how it is";
+    Failure::new(format!("cannot stop the daemon, process {pid}"), cause, hint)
 }
 
 /// Returns whether systemd listens to it, and would not to one that somebody else starts.
@@ -297,9 +331,13 @@ fn status_json(state_dir: &Path) -> Result<Exit, Failure> {
 }
 
 fn find(state_dir: &Path) -> Result<Option<Reached>, Failure> {
+    Ok(look(state_dir)?)
+}
+
+fn look(state_dir: &Path) -> Result<Option<Reached>, Unreached> {
     let client = ClientInfo::named("gate daemon");
     let deaf: Arc<dyn Watcher> = Arc::new(Deaf);
-    Ok(Wanted::StateDir(state_dir.to_owned()).reach_alive(&client, &deaf)?)
+    Wanted::StateDir(state_dir.to_owned()).reach_alive(&client, &deaf)
 }
 
 fn not_running(state_dir: &Path) -> Failure {

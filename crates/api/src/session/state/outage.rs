@@ -9,7 +9,7 @@ use gate_core::lock::event::{Refusal, Revocation};
 use super::{Asked, Call, Heartbeats, Link, Owner, State};
 use crate::link::Outgoing;
 use crate::session::Answer;
-use crate::wire::{Acquire, ClientMessage, Known, Welcome};
+use crate::wire::{Acquire, AttachRefusal, ClientMessage, Known, Welcome};
 
 /// How long who asks after a lease without a broker still waits for it: a broker that is back is
 /// found within a pause between two attempts, and its clients must not fail until then.
@@ -27,6 +27,14 @@ impl State {
         self.errands = asked.map(|(number, _)| *number).collect();
         // The oldest is taken first, from the end.
         self.errands.reverse();
+    }
+
+    /// Takes note of what keeps it from a broker that is there, if anything does; returns whether that
+    /// is news.
+    pub fn note_bar(&mut self, bar: Option<AttachRefusal>) -> bool {
+        let is_news = bar.is_some() && bar != self.bar;
+        self.bar = bar;
+        is_news
     }
 
     /// Returns whom to call now that the broker is away, one at a time.
@@ -73,6 +81,7 @@ impl State {
             return Vec::new();
         }
         self.link = Link::Up { outgoing, heartbeat };
+        self.bar = None;
         self.heartbeats = Heartbeats::default();
         self.resume = welcome.session;
         self.lease = welcome.lease;

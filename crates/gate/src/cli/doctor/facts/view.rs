@@ -73,7 +73,7 @@ pub struct Served {
     pub broker: String,
     /// Why its broker cannot be reached and what helps, if nobody listens there.
     pub broker_gone: Option<(String, String)>,
-    /// Why its broker does not serve its source any more, if that is so.
+    /// Why its broker does not serve its source any more, or lets it not in, if that is so.
     pub refused: Option<AttachRefusal>,
     /// Whether the directory behind it was removed.
     pub source_removed: bool,
