@@ -24,6 +24,8 @@ use crate::wire::{ClientMessage, ServerMessage};
 
 /// The name of the frames in an HTTP upgrade.
 pub const UPGRADE: &str = "gate-frames/1";
+/// What that begins with, whatever the version.
+const UPGRADE_FAMILY: &str = "gate-frames/";
 /// How long a TCP connection may take to stand.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
 /// Bytes of `HTTP/1.1 101 `.
@@ -102,6 +104,10 @@ fn upgrade(
             return match answer.get(..ANSWER_BYTES) {
                 Some(b"HTTP/1.1 101 ") => Ok(rest),
                 Some(b"HTTP/1.1 401 ") => Err(ConnectError::Unauthorized(address.clone())),
+                Some(b"HTTP/1.1 426 ") => Err(spoken_there(&answer).map_or_else(
+                    || ConnectError::NoBroker(address.clone()),
+                    ConnectError::Version,
+                )),
                 _ => Err(ConnectError::NoBroker(address.clone())),
             };
         }
@@ -114,6 +120,13 @@ fn upgrade(
             length => answer.extend_from_slice(&bytes[..length]),
         }
     }
+}
+
+/// Returns the version of the frames that a broker wants instead, by the head of its answer.
+fn spoken_there(head: &[u8]) -> Option<u32> {
+    let mut fields = str::from_utf8(head).ok()?.lines().filter_map(|line| line.split_once(':'));
+    let (_, wanted) = fields.find(|(name, _)| name.eq_ignore_ascii_case("upgrade"))?;
+    wanted.trim().strip_prefix(UPGRADE_FAMILY)?.parse().ok()
 }
 
 struct Writer(Arc<Letterbox>);
@@ -325,6 +338,33 @@ mod tests {
     use super::*;
 
     const PATIENCE: Duration = Duration::from_secs(10);
+
+    #[track_caller]
+    fn check_answer(answer: &'static str, expected: &str) {
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let address = Address::Tcp {
+            host: "127.0.0.1".to_owned(),
+            port: listener.local_addr().unwrap().port(),
+        };
+        let broker = thread::spawn(move || {
+            let (mut client, _) = listener.accept().unwrap();
+            let _ = client.read(&mut [0; 1024]).unwrap();
+            client.write_all(answer.as_bytes()).unwrap();
+        });
+        let error = connect(&address.into()).err().unwrap();
+        broker.join().unwrap();
+        assert!(error.to_string().contains(expected), "{error}");
+    }
+
+    #[test]
+    fn n16_a_broker_that_wants_other_frames_is_known_by_their_version() {
+        let wants = "HTTP/1.1 426 Upgrade Required\r\nUpgrade: gate-frames/7\r\n\r\n";
+        check_answer(wants, "the peer speaks version 7");
+        check_answer("HTTP/1.1 426 Upgrade Required\r\n\r\n", "does not speak Gate's frames");
+        let other = "HTTP/1.1 426 Upgrade Required\r\nupgrade: h2c\r\n\r\n";
+        check_answer(other, "does not speak Gate's frames");
+        check_answer("HTTP/1.1 404 Not Found\r\n\r\n", "does not speak Gate's frames");
+    }
 
     /// Who sends without the lock under which it was said could overtake, or be left behind.
     #[test]

@@ -277,6 +277,18 @@ fn nonsense_is_refused_and_harms_nothing() {
 }
 
 #[test]
+fn n16_who_speaks_other_frames_is_told_which_are_spoken_here() {
+    let served = serve();
+    for upgrade in ["", "\r\nConnection: upgrade\r\nUpgrade: gate-frames/2"] {
+        let head = format!("GET /gate/frames HTTP/1.1\r\nHost: {}{upgrade}", served.at());
+        let mut text = String::new();
+        served.raw(&head, b"").0.read_to_string(&mut text).unwrap();
+        assert!(text.starts_with("HTTP/1.1 426 "), "{text}");
+        assert!(text.to_lowercase().contains("\r\nupgrade: gate-frames/1\r\n"), "{text}");
+    }
+}
+
+#[test]
 fn pages_of_other_sites_are_turned_away() {
     let served = serve();
     let cases = [

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 use gate_api::bearer::Rights;
 use gate_api::link::UPGRADE;
@@ -29,7 +29,10 @@ pub(super) async fn frames(
 ) -> Response {
     let wanted = request.headers().get(header::UPGRADE);
     if wanted.is_none_or(|wanted| wanted != UPGRADE) {
-        return error(StatusCode::UPGRADE_REQUIRED, "this resource speaks gate-frames/1 alone");
+        let why = format!("this resource speaks {UPGRADE} alone");
+        let mut answer = error(StatusCode::UPGRADE_REQUIRED, &why);
+        answer.headers_mut().insert(header::UPGRADE, HeaderValue::from_static(UPGRADE));
+        return answer;
     }
     if let Peer::User(_) = peer {
         return error(StatusCode::BAD_REQUEST, "frames have a socket of their own here: gate.sock");
