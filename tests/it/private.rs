@@ -488,20 +488,21 @@ fn the_shared_view_is_unmounted_under_a_private_one() {
 
 #[test]
 fn many_private_views_of_one_source_stand_side_by_side() {
-    let world = &worlds()[1];
-    seed(world, "f", "0");
-    let count = scaled(8, 50);
+    const VIEWS: usize = 50;
+    let mut world = World::apart_of_ordinary_user();
+    world.start_broker([""; 0]);
+    seed(&world, "f", "0");
     let mut all: Vec<Actor> =
-        (0..count).map(|n| actor(world, &world.source(), &format!("agent-{n}"))).collect();
+        (0..VIEWS).map(|n| actor(&world, &world.source(), &format!("agent-{n}"))).collect();
     for actor in &mut all {
         actor.tell(["append", "f", "x"]);
     }
     for actor in &mut all {
         actor.answer_by(LONG).unwrap();
     }
-    assert_eq!(world.source_text("f").len(), 1 + count);
+    assert_eq!(world.source_text("f").len(), 1 + VIEWS);
     drop(all);
-    await_no_server(world);
+    await_no_server(&world);
 }
 
 /// Worlds in which root acts and in which somebody does who may not mount.
