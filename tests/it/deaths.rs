@@ -97,7 +97,8 @@ fn n15_a_view_whose_guardian_was_killed_works_on_and_fails_closed() {
     world.seed("f", "text");
     for together in [false, true] {
         world.mount(&source, &view, [""; 0]);
-        let (server, guardian) = (world.server_of(&view).pid(), guardian_of(&world));
+        let server = world.server_of(&view).pid();
+        let guardian = wait_for(SOON, "it has a guardian", || kernel::guardian_of(server));
         kernel::kill(guardian);
         if !together {
             wait_until(SOON, "it is gone", || kernel::is_dead(guardian));
@@ -127,15 +128,6 @@ fn told_of(world: &World) -> String {
     let mut rows = status.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
     let row = rows.find(|row| row.first().is_some_and(|point| view.as_os_str() == *point));
     (*row.expect("it is told of").last().expect("a row has words")).to_owned()
-}
-
-/// Returns the guardian of the only view: it comes a moment after the mount.
-fn guardian_of(world: &World) -> i32 {
-    wait_for(SOON, "the view has a guardian", || {
-        let all = kernel::processes_of(world.home());
-        let mut guardians = all.iter().filter(|(_, command)| command.starts_with("fuse-guardian"));
-        guardians.next().map(|(pid, _)| *pid)
-    })
 }
 
 /// N15: so it does when its server is killed at any moment of somebody's writing; and what was

@@ -134,6 +134,19 @@ pub fn processes_of(home: &Path) -> Vec<(i32, String)> {
         .collect()
 }
 
+/// Returns the process that would see off what a view's server leaves behind; it comes a moment after
+/// the mount.
+#[must_use]
+pub fn guardian_of(server: i32) -> Option<i32> {
+    let parent = |pid: i32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
+    };
+    processes()
+        .filter(|pid| parent(*pid) == Some(server))
+        .find(|pid| command_line(*pid).starts_with("fuse-guardian"))
+}
+
 /// Sends SIGKILL to one process.
 pub fn kill(pid: i32) {
     if let Some(pid) = rustix::process::Pid::from_raw(pid) {

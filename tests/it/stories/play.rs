@@ -192,6 +192,11 @@ impl Story {
         }
     }
 
+    /// Tells whether somebody has done something of a kind.
+    pub fn has_done(&self, name: &str, deed: &str) -> bool {
+        self.count(name, &format!("done {deed}")) > 0
+    }
+
     pub fn failures_of(&self, name: &str) -> usize {
         self.count(name, "failed")
     }
