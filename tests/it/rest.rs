@@ -3,11 +3,13 @@
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 
 use gate_tests::rest::{MOUNTS, Rest};
+use gate_tests::run::Run;
 use gate_tests::wait::{SOON, wait_until};
-use gate_tests::world::Standing;
-use gate_tests::{World, kernel};
+use gate_tests::world::{Standing, find_program};
+use gate_tests::{World, is_soak, kernel, scaled};
 use serde_json::{Value, json};
 
 use super::managed::with_daemon;
@@ -32,6 +34,8 @@ fn locks_are_shown_asked_for_and_taken_away_with_a_reason() {
     let space = told["locks"][0]["space"].as_str().unwrap();
     let other = rest.ask("GET", &format!("/api/v0/locks?space={space}&path=e"));
     assert_eq!((other.status, &other.body["locks"]), (200, &json!([])));
+    let unknown = rest.ask("GET", "/api/v0/locks?space=nobody&path=e");
+    assert_eq!((unknown.status, &unknown.body["code"]), (404, &json!("not_found")));
     let ticket = told["locks"][0]["ticket"].as_u64().unwrap();
     let order = |what: &str, body: Value| {
         rest.tell("POST", &format!("/api/v0/locks/{ticket}/{what}"), &body)
@@ -135,6 +139,33 @@ fn n12_at_a_port_a_token_is_asked_for_and_says_what_may_be_done() {
     assert_eq!(Rest::at_port(port, Some(other)).tell("POST", MOUNTS, &body).status, 201);
     let told = world.gate(["log", "--json"]).run().success();
     assert!(!told.contains(other) && !told.contains(reader), "{told}");
+    world.gate(["daemon", "stop"]).run().success();
+}
+
+/// By random requests that the document allows, and others: each answer is one that it names.
+#[test]
+fn whatever_is_asked_is_answered_as_it_is_documented() {
+    let mut world = World::bare_of_ordinary_user();
+    world.find_broker_by_socket();
+    let port = world.http().port;
+    world.gate(["daemon", "start", "--api-port", &port.to_string()]).run().success();
+    let text = fs::read_to_string(world.state().join("api.tokens")).unwrap();
+    let admin = text.trim().strip_prefix("admin ").unwrap();
+    let rest = Rest::at_port(port, Some(admin));
+    let document = rest.ask("GET", "/api/v0/openapi.json");
+    assert_eq!(document.body["info"]["version"], env!("CARGO_PKG_VERSION"));
+    let requests = scaled(20, 1_000).to_string();
+    let url = format!("http://127.0.0.1:{port}/api/v0/openapi.json");
+    let header = format!("Authorization: Bearer {admin}");
+    let words = ["run", &url, "--header", &header, "--max-examples", &requests];
+    // Whether a directory is there no document can tell.
+    let without = ["--exclude-checks", "positive_data_acceptance", "--no-color"];
+    // In the long tier another dice is thrown each time.
+    let seed: &[&str] = if is_soak() { &[] } else { &["--seed", "1"] };
+    let tool = Run::new(Command::new(find_program("schemathesis")), world.home());
+    let asked = tool.args(words).args(without).args(seed).dir(world.home()).within(SOON * 12).run();
+    assert_eq!(asked.code, Some(0), "{asked}");
+    assert_eq!(rest.ask("GET", "/_status/readyz").status, 200, "it goes on");
     world.gate(["daemon", "stop"]).run().success();
 }
 

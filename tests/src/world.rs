@@ -503,7 +503,10 @@ impl Default for World {
 /// What this workspace builds, beside the test and nowhere else: never a `gate` that is installed.
 const OURS: [&str; 4] = ["gate", "actor", "worker", "xtask"];
 
-fn find_program(name: &str) -> PathBuf {
+/// Returns the path of a program as it lies there, for who runs the tests.
+#[must_use]
+#[track_caller]
+pub fn find_program(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a test knows its path");
     let profile = test.ancestors().find(|dir| dir.ends_with("deps")).and_then(Path::parent);
     let built = profile.expect("a test lies in target/PROFILE/deps").to_owned();

@@ -1,14 +1,20 @@
 //! The client for Python: its types hold, it installs, and what was installed passes its tests.
 
-use std::path::PathBuf;
+use std::io;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::machine;
 use crate::step::{self, Failure};
 
 const CLIENT: &str = "clients/python";
-/// The checker of types, and what builds the package: pinned, so that nothing fails unprovoked.
-const FROM_PYPI: [&str; 2] = ["mypy==2.4.1", "flit_core==4.2.0"];
+/// The checker of types, what builds the package, and what asks a daemon by its OpenAPI document:
+/// pinned, so that nothing fails unprovoked.
+const FROM_PYPI: [&str; 3] = ["mypy==2.4.1", "flit_core==4.2.0", "schemathesis==4.32.5"];
+
+/// What tests call of it.
+const CALLED: [&str; 1] = ["schemathesis"];
 
 /// Checks the client in a Python of its own under target/tools.
 pub fn check() -> Result<(), Failure> {
@@ -26,7 +32,8 @@ pub fn check() -> Result<(), Failure> {
     step::run(Command::new(home.join("bin/python")).args(tests).arg(format!("{CLIENT}/tests")))
 }
 
-fn bring() -> Result<PathBuf, Failure> {
+/// Brings the Python that the tests need, and what they call of it to the other tools.
+pub fn bring() -> Result<PathBuf, Failure> {
     let home = machine::target().join("tools/python");
     let stamp = home.join("brought");
     let wanted = FROM_PYPI.join("\n");
@@ -35,7 +42,22 @@ fn bring() -> Result<PathBuf, Failure> {
     }
     step::run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&home))?;
     step::run(Command::new(home.join("bin/pip")).args(["install", "--quiet"]).args(FROM_PYPI))?;
-    std::fs::write(&stamp, wanted)
-        .map_err(|error| Failure::new("cannot write to target/tools/python", error))?;
+    lay_links(&home)
+        .and_then(|()| std::fs::write(&stamp, wanted))
+        .map_err(|error| Failure::new("cannot write to target/tools", error))?;
     Ok(home)
+}
+
+fn lay_links(home: &Path) -> io::Result<()> {
+    let bin = machine::target().join("tools/bin");
+    std::fs::create_dir_all(&bin)?;
+    for tool in CALLED {
+        let link = bin.join(tool);
+        match std::fs::remove_file(&link) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        symlink(home.canonicalize()?.join("bin").join(tool), link)?;
+    }
+    Ok(())
 }

@@ -50,7 +50,10 @@ pub fn run(names: &[&str], yes: bool) -> Result<(), Failure> {
 /// Brings what the tests need.
 pub fn prepare(yes: bool) -> Result<(), Failure> {
     let packages = [&machine::TO_TRY[..], &machine::TO_TEST].concat();
-    step("prepare", || machine::prepare(&packages, &machine::TOOLS, yes))
+    step("prepare", || {
+        machine::prepare(&packages, &machine::TOOLS, yes)?;
+        python::bring().map(drop)
+    })
 }
 
 /// Returns the command that runs the tests, as root.

@@ -167,6 +167,15 @@ pub struct BoardAnswer {
 pub struct ErrorAnswer {
     /// Why.
     pub error: String,
+    /// One word for it.
+    #[serde(default)]
+    pub code: String,
+    /// Why, by the name that newer interfaces have for it.
+    #[serde(default)]
+    pub message: String,
+    /// What to do, where that is known.
+    #[serde(default)]
+    pub hint: String,
 }
 
 fn recall_within_ms() -> u64 {

@@ -7,6 +7,7 @@ use gate_core::lock::claim::Process;
 use gate_core::lock::want::Access;
 use gate_core::path::ViewPath;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::duration;
 use crate::output::Table;
@@ -16,7 +17,7 @@ use crate::processes;
 const VERSION: u32 = 1;
 
 /// All that holds and waits at one moment.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Board {
     version: u32,
     epoch: u64,
@@ -24,7 +25,7 @@ pub struct Board {
 }
 
 /// One name that is held or waited for.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Row {
     /// In its space; empty once an open file has lost its name.
     pub path: String,

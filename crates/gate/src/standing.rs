@@ -8,14 +8,16 @@ use gate_api::event;
 use gate_api::wire::{Halt, Status};
 use gate_view::written;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::board;
 
 /// What a broker says of itself.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Standing {
     pub address: String,
     #[serde(with = "written")]
+    #[schema(value_type = String)]
     pub state_dir: PathBuf,
     pub pid: u32,
     pub version: String,
@@ -34,7 +36,7 @@ pub struct Standing {
 }
 
 /// Why it grants nothing.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Halted {
     pub kind: &'static str,
     pub since: String,
@@ -42,7 +44,7 @@ pub struct Halted {
 }
 
 /// A source that it decides about.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Space {
     pub name: String,
     pub source: String,

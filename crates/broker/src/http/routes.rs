@@ -263,5 +263,12 @@ fn word(status: StatusCode, word: &str) -> Response {
 }
 
 pub(super) fn error(status: StatusCode, why: &str) -> Response {
-    (status, Json(v1::ErrorAnswer { error: why.to_owned() })).into_response()
+    let code = status.canonical_reason().unwrap_or("error").to_lowercase().replace(' ', "_");
+    let (error, message) = (why.to_owned(), why.to_owned());
+    let hint = match status {
+        StatusCode::UNAUTHORIZED => "show one: `Authorization: Bearer TOKEN`",
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => "try again later",
+        _ => "docs/clients.md has what may be asked",
+    };
+    (status, Json(v1::ErrorAnswer { error, code, message, hint: hint.to_owned() })).into_response()
 }

@@ -5,20 +5,23 @@ use std::path::PathBuf;
 use gate_api::wire::SessionLine;
 use gate_view::written;
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use crate::processes;
 
 /// A mount, as it is configured and as it is.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Mount {
     pub mount_id: Uuid,
     /// Of a mounted bucket, which it is.
     pub bucket_id: Option<Uuid>,
     /// Of a mounted directory, which it is.
     #[serde(with = "written")]
+    #[schema(value_type = Written)]
     pub source: PathBuf,
     #[serde(with = "written")]
+    #[schema(value_type = Written)]
     pub mount_point: PathBuf,
     pub enabled: bool,
     pub auto_mount: bool,
@@ -38,7 +41,7 @@ pub struct Mount {
 
 /// What is wanted of a mount: of `POST /api/v0/mounts`, and what is to be changed, of
 /// `PATCH /api/v0/mounts/{id}`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Wanted {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -46,8 +49,10 @@ pub struct Wanted {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bucket_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Written>)]
     pub source: Option<WrittenPath>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Written>)]
     pub mount_point: Option<WrittenPath>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub enabled: Option<bool>,
@@ -63,13 +68,22 @@ pub struct Wanted {
     pub cache_ttl_secs: Option<u32>,
 }
 
-/// A path in JSON: text, or numbers where it is none.
+/// A path in JSON: text, or its bytes where it is none.
+#[derive(Serialize, ToSchema)]
+#[expect(dead_code, reason = "it is there for its schema alone")]
+#[serde(untagged)]
+enum Written {
+    Text(String),
+    Bytes(Vec<u8>),
+}
+
+/// A path of a mount.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct WrittenPath(#[serde(with = "written")] pub PathBuf);
 
 /// How a mount is to be stopped, and a daemon.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Stop {
     /// Also while it is used: who has something of it goes on with that until it is done.
@@ -77,19 +91,19 @@ pub struct Stop {
 }
 
 /// The answer with one mount.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct One {
     pub mount: Mount,
 }
 
 /// The answer with all of them.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct All {
     pub mounts: Vec<Mount>,
 }
 
 /// The answer of `POST …/start`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Started {
     pub started: bool,
     pub mount_id: Uuid,
@@ -98,7 +112,7 @@ pub struct Started {
 }
 
 /// The answer of `POST …/stop`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Stopped {
     pub stopped: bool,
     pub mount_id: Uuid,
@@ -108,20 +122,20 @@ pub struct Stopped {
 }
 
 /// The answer of `POST /api/v0/daemon/unmount`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Unmounted {
     /// What is to be said aloud, as that a mount is still used by somebody.
     pub notices: Vec<String>,
 }
 
 /// The answer of `DELETE …`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Deleted {
     pub deleted: bool,
 }
 
 /// A client of the broker: of `GET /api/v0/sessions`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Session {
     pub session_id: u64,
     /// What it calls itself.
@@ -142,13 +156,13 @@ pub struct Session {
 }
 
 /// The answer with all of them.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Sessions {
     pub sessions: Vec<Session>,
 }
 
 /// Why a lock is taken away, or asked for.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Order {
     pub reason: String,
@@ -157,13 +171,14 @@ pub struct Order {
 }
 
 /// The answer to an order.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Ordered {
     pub ticket: u64,
 }
 
 /// Where to look: of `GET /api/v0/locks`.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields, default)]
 pub struct At {
     /// The name of a space.
@@ -173,26 +188,27 @@ pub struct At {
 }
 
 /// Who answers: of `GET /_status/identity`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Identity {
     pub user: u32,
     pub host: String,
     pub pid: u32,
     #[serde(with = "written")]
+    #[schema(value_type = Written)]
     pub state_dir: PathBuf,
     /// The run of the broker.
     pub epoch: u64,
 }
 
 /// Which release it is: of `GET /_status/version`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Version {
     pub version: String,
     pub arch: String,
 }
 
 /// Whether it works: of `GET /_status/livez` and `readyz`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Health {
     pub status: String,
     /// What is wrong.
@@ -218,7 +234,7 @@ impl Session {
 }
 
 /// What all refusals say.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Refused {
     /// One word, for programs.
     pub code: String,

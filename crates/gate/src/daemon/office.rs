@@ -43,7 +43,14 @@ impl Office {
 
     /// Returns who holds and who waits, everywhere or in a place.
     pub fn locks(&self, scope: &Scope) -> Result<Board, Refusal> {
-        let locks = self.session.locks(scope, None, ANSWER_PATIENCE).map_err(no_answer)?;
+        let locks =
+            self.session.locks(scope, None, ANSWER_PATIENCE).map_err(|error| match error {
+                QueryError::Unknown => {
+                    let hint = "`gate status` names the sources and their spaces";
+                    Refusal::new(Kind::NotFound, "there is no such place", hint)
+                }
+                error => no_answer(error),
+            })?;
         Ok(Board::new(self.session.broker().epoch, locks))
     }
 
