@@ -10,7 +10,7 @@ mod demo;
 mod doctor;
 mod hold;
 pub mod locks;
-mod log;
+pub mod log;
 mod man;
 mod mount;
 mod recall;
@@ -20,7 +20,7 @@ mod status;
 mod top;
 mod umount;
 mod version;
-mod why;
+pub mod why;
 
 use std::ffi::OsString;
 

@@ -10,7 +10,7 @@ mod child;
 mod keeper;
 pub mod office;
 mod place;
-mod refusal;
+pub mod refusal;
 mod store;
 
 use std::fmt::Display;
@@ -19,6 +19,7 @@ use std::path::Path;
 use gate_broker::{Http, Listen, ListenError, Running};
 
 use crate::failure::{Exit, Failure};
+use crate::web;
 use keeper::Keeper;
 use office::Office;
 use store::{Store, StoreError};
@@ -49,7 +50,7 @@ pub fn start(
         .map_err(|refusal| cannot(&refusal.message, &refusal.hint))?;
     let office = Office::open(keeper, running)
         .map_err(|error| cannot(&error, "look into the daemon's log"))?;
-    let served = || api::router(office.clone());
+    let served = || api::router(office.clone()).merge(web::router(office.clone()));
     let own = running
         .offer_to_owner(SOCKET_NAME, served())
         .map_err(|error| cannot(&error, "mend the permissions of the state directory"))?;

@@ -38,6 +38,7 @@ mod tokens;
 mod told;
 mod unmount;
 mod userns;
+mod web;
 mod within;
 
 use std::process::ExitCode;

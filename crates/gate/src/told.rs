@@ -16,8 +16,12 @@ const NAMES_SHOWN_MAX: usize = 4;
 
 /// Tells of a record, with its time on this machine.
 pub fn line(record: &Record<'_>) -> String {
-    let at = board::local(record.at_ms);
-    let story = match &record.what {
+    format!("{} {}", board::local(record.at_ms), story(record))
+}
+
+/// Tells of a record.
+pub fn story(record: &Record<'_>) -> String {
+    match &record.what {
         Happening::Started { version, former } => {
             format!("the broker began, gate {version}{}", former_words(*former))
         }
@@ -39,8 +43,7 @@ pub fn line(record: &Record<'_>) -> String {
             format!("{client}{} {became}", pid.unwrap_or_default())
         }
         Happening::Claim { became, claim } => claim_words(became, claim),
-    };
-    format!("{at} {story}")
+    }
 }
 
 fn claim_words(became: &Fate<'_>, claim: &Subject<'_>) -> String {

@@ -53,7 +53,7 @@ pub struct Args {
 
 /// Where to begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Since {
+pub enum Since {
     /// After a record.
     Record(Cursor),
     /// At a time: milliseconds since 1970, UTC.
@@ -223,7 +223,7 @@ impl Reader {
 }
 
 /// Parses a cursor, a time, or how long ago.
-fn parse_since(text: &str) -> Result<Since, String> {
+pub fn parse_since(text: &str) -> Result<Since, String> {
     if let Ok(cursor) = text.parse() {
         return Ok(Since::Record(cursor));
     }

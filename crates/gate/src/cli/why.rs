@@ -126,7 +126,8 @@ pub fn tell(why: Why) -> String {
     text
 }
 
-fn tell_row(row: &Row) -> String {
+/// Tells of one who holds or waits.
+pub fn tell_row(row: &Row) -> String {
     let pid = row.pid.map(|pid| format!(", process {pid}")).unwrap_or_default();
     let (who, op, mode, path) = (row.who(), row.op, row.mode, row.shown_path());
     let age = row.age();
@@ -153,7 +154,8 @@ fn tell_row(row: &Row) -> String {
     text
 }
 
-fn advice(rows: &[Row], past: &[Entry]) -> Vec<String> {
+/// Says what can be done.
+pub fn advice(rows: &[Row], past: &[Entry]) -> Vec<String> {
     let mut advice = Vec::new();
     let (waiting, holding): (Vec<&Row>, Vec<&Row>) =
         rows.iter().partition(|row| row.place.is_some());

@@ -20,7 +20,7 @@ use crate::standing::Standing;
 /// What it calls itself at the broker.
 const NAME: &str = "gate daemon";
 /// How long the broker may take to answer.
-const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
+pub const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 /// How long who is asked to let go has for it, unless said otherwise; …
 const RECALL_WITHIN: Duration = Duration::from_secs(30);
 /// … and how long at most.
@@ -39,6 +39,11 @@ impl Office {
         let deaf: Arc<dyn Watcher> = Arc::new(Deaf);
         let session = Session::connect(running.door(), ClientInfo::named(NAME), deaf)?;
         Ok(Office { keeper, session: Arc::new(session) })
+    }
+
+    /// Returns the session at the broker.
+    pub fn session(&self) -> &Session {
+        &self.session
     }
 
     /// Returns who holds and who waits, everywhere or in a place.
