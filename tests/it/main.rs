@@ -55,6 +55,7 @@ mod twin;
 mod units;
 mod v1;
 mod watchers;
+mod web;
 
 /// No file of this directory is forgotten.
 #[test]

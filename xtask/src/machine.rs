@@ -28,13 +28,15 @@ pub const TO_TRY: [Package; 4] = [
 ];
 
 /// What the tests need besides.
-pub const TO_TEST: [Package; 21] = [
+pub const TO_TEST: [Package; 23] = [
     package("acl", "setfacl"),
     package("attr", "getfattr"),
     package("bindfs", "bindfs"),
     package("binutils", "objdump"),
     package("bsdutils", "script"),
+    package("chromium", "chromium"),
     package("fio", "fio"),
+    package("fonts-dejavu-core", "/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf"),
     package("g++", "c++"),
     package("groff-base", "groff"),
     package("libacl1-dev", "/usr/include/sys/acl.h"),

@@ -1,0 +1,119 @@
+//! The web board, in a real browser: `tests/it/web/board.py` walks through its pages, where people and
+//! programs really hold and wait.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use gate_tests::rest::Rest;
+use gate_tests::run::{Running, USUAL};
+use gate_tests::{Actor, World};
+use serde_json::json;
+
+const ADMIN: &str = "admin-admin-admin-0123456789abcd";
+const READ: &str = "read-read-read-0123456789abcdefgh";
+
+/// A name that would be markup, and turn the direction of what follows.
+const HOSTILE: &str = "<img src=x onerror=alert(1)>\u{202e}txt";
+
+/// A daemon with its board at a port, a view, and some who hold and wait there.
+struct Scene {
+    world: World,
+    people: Vec<Running>,
+    programs: Vec<Actor>,
+}
+
+impl Scene {
+    fn set() -> Scene {
+        let mut world = World::bare();
+        world.find_broker_by_socket();
+        for name in ["src/main.rs", "docs/plan.md", HOSTILE] {
+            world.seed(name, "text");
+        }
+        let tokens = world.home().join("tokens");
+        fs::write(&tokens, format!("admin {ADMIN}\nread {READ}\n")).unwrap();
+        fs::set_permissions(&tokens, fs::Permissions::from_mode(0o600)).unwrap();
+        let port = world.http().port.to_string();
+        let daemon = ["daemon", "start", "--api-port", &port, "--api-token-file", "tokens"];
+        world.gate(daemon).run().success();
+        let rest = Rest::of_state_dir(&world.state());
+        let id = rest.add(&world.source(), &world.view(), json!({"auto_mount": true}));
+        assert_eq!(rest.ask("POST", &format!("/api/v0/mounts/{id}/start")).status, 200);
+        let mut people = Vec::new();
+        for (who, why, waiting) in [("ada", "release build", 0), ("bob", "", 1), ("carol", "", 2)] {
+            let words = ["hold", "view/src/main.rs", "--reason", why, "--", "cat"];
+            people.push(world.gate(words).env("GATE_AGENT", who).start_with_input());
+            world.await_held("src/main.rs", 1);
+            world.await_waiting("src/main.rs", waiting);
+        }
+        let programs = [("r", "docs/plan.md"), ("w", HOSTILE)].map(|(how, name)| {
+            let mut program = world.actor(&world.view());
+            program.open(how, name);
+            program
+        });
+        Scene { world, people, programs: programs.into() }
+    }
+
+    /// Has the browser do one part of the script.
+    #[track_caller]
+    fn walk(&self, part: &str) {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("it/web/board.py");
+        // To be looked at, where somebody says where they are to go.
+        let pictures = std::env::var_os("GATE_PICTURES").map(PathBuf::from);
+        let pictures = pictures.unwrap_or_else(|| self.world.home().join("pictures"));
+        let port = self.world.http().port;
+        let run = self.world.command(&python()).args(["-B".as_ref(), script.as_os_str()]);
+        let run = run.args([part, &format!("http://127.0.0.1:{port}"), ADMIN, READ]);
+        let run = run.args([&pictures, &self.world.program("gate")]);
+        run.within(USUAL * 2).run().success();
+    }
+
+    fn end(self) {
+        drop(self.people);
+        drop(self.programs);
+        self.world.await_idle();
+        self.world.gate(["daemon", "stop"]).run().success();
+    }
+}
+
+/// The Python that `cargo xtask test` brings, with what drives a browser.
+fn python() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let target = test.ancestors().find(|dir| dir.ends_with("deps")).unwrap().join("../..");
+    let python = target.join("tools/python/bin/python");
+    assert!(python.exists(), "there is no {}: run `cargo xtask test`", python.display());
+    python
+}
+
+#[test]
+fn every_page_of_the_board_is_walked_through_and_it_changes_by_itself() {
+    let scene = Scene::set();
+    scene.walk("people");
+    let log = scene.world.gate(["log"]).run().success();
+    assert!(log.contains("somebody broke it: it hangs"), "{log}");
+    scene.end();
+}
+
+#[test]
+fn the_board_works_without_a_script() {
+    let scene = Scene::set();
+    scene.walk("plain");
+    let log = scene.world.gate(["log"]).run().success();
+    assert!(log.contains("somebody broke it: no script"), "{log}");
+    scene.end();
+}
+
+#[test]
+fn who_may_only_look_at_the_board_is_offered_and_allowed_no_change() {
+    let scene = Scene::set();
+    scene.walk("reader");
+    scene.world.await_waiting("src/main.rs", 2);
+    scene.end();
+}
+
+#[test]
+fn the_board_fits_a_phone_a_keyboard_and_the_dark() {
+    let scene = Scene::set();
+    scene.walk("narrow");
+    scene.end();
+}

@@ -1,0 +1,352 @@
+"""Walks through the board in a browser: board.py PART URL ADMIN READ PICTURES GATE.
+
+Each part begins where one signs in. Along the way every answer must carry its headers, and the console
+must stay silent.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from playwright.sync_api import Browser, Page, Response, expect, sync_playwright
+
+PART, URL, ADMIN, READ, PICTURES, GATE = sys.argv[1:]
+HOSTILE = "<img src=x onerror=alert(1)>\\u{202e}txt"
+PAGES = ["Overview", "Locks", "Mounts", "Sessions", "Log", "Why"]
+MS = 20_000
+
+
+class Visitor:
+    """Somebody before a browser of their own."""
+
+    def __init__(self, browser: Browser, **options) -> None:
+        self.context = browser.new_context(base_url=URL, **options)
+        self.context.set_default_timeout(MS)
+        self.page: Page = self.context.new_page()
+        self.complaints: list[str] = []
+        self.page.on("console", self._hear)
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("response", self._judge)
+
+    def _hear(self, message) -> None:
+        # That a form was refused, or one is not signed in, is no fault of a page.
+        is_answer = re.match(r"Failed to load resource: .* status of 4\d\d", message.text)
+        if message.type in ("error", "warning") and not is_answer:
+            self.complaints.append(f"{self.page.url}: {message.text} ({message.location})")
+
+    def _judge(self, response: Response) -> None:
+        kind = response.headers.get("content-type", "")
+        is_page = "text/html" in kind or "/assets/" in response.url
+        policy = response.headers.get("content-security-policy", "")
+        is_guarded = (
+            "default-src 'none'" in policy
+            and "frame-ancestors 'none'" in policy
+            and "unsafe" not in policy
+            and response.headers.get("x-content-type-options") == "nosniff"
+            and response.headers.get("referrer-policy") == "same-origin"
+        )
+        if is_page and not is_guarded:
+            self.complaints.append(f"{response.url} has headers {response.headers}")
+
+    def sign_in(self, token: str, to: str = "/") -> None:
+        self.page.goto(to)
+        self.heading("Sign in")
+        self.page.get_by_label("Token").fill(token)
+        self.page.get_by_role("button", name="Sign in").click()
+
+    def heading(self, name: str) -> None:
+        shown = self.page.get_by_role("main").inner_text
+        message = f"the page says {shown() if self.page.locator('main').count() else None}"
+        expect(self.page.get_by_role("heading", level=1), message).to_have_text(name)
+
+    def go(self, name: str) -> None:
+        self.page.get_by_role("navigation", name="Pages").get_by_role("link", name=name).click()
+        self.heading(name)
+        here = self.page.locator("nav [aria-current=page]")
+        expect(here).to_have_text(name)
+
+    def said(self, text: str) -> None:
+        expect(self.page.locator("p.done")).to_contain_text(text)
+
+    def row(self, who: str):
+        cell = self.page.locator("td[data-label=Who]", has_text=re.compile(rf"^{who}\b"))
+        return self.page.get_by_role("row").filter(has=cell)
+
+    def picture(self, name: str) -> None:
+        path = Path(PICTURES)
+        path.mkdir(parents=True, exist_ok=True)
+        self.page.screenshot(path=path / f"{name}.png", full_page=True)
+
+    def is_sound(self) -> None:
+        """What every page has for those who do not see it."""
+        page = self.page
+        assert page.locator("html").get_attribute("lang") == "en"
+        assert page.locator("h1").count() == 1 and page.get_by_role("main").count() == 1
+        ids = page.eval_on_selector_all("[id]", "all => all.map(one => one.id)")
+        assert len(ids) == len(set(ids)), ids
+        unnamed = page.eval_on_selector_all(
+            "input:not([type=hidden]), select",
+            "all => all.filter(one => one.labels.length === 0).map(one => one.outerHTML)",
+        )
+        assert not unnamed, unnamed
+        silent = page.eval_on_selector_all(
+            "a, button", "all => all.filter(one => !one.textContent.trim()).map(one => one.outerHTML)"
+        )
+        assert not silent, silent
+
+    def leave(self) -> None:
+        assert not self.complaints, self.complaints
+        self.context.close()
+
+
+def people(browser: Browser) -> None:
+    """Signs in, looks at everything, does all that may be done."""
+    visitor = Visitor(browser, viewport={"width": 1200, "height": 800})
+    page = visitor.page
+    visitor.sign_in("x" * 40, "/locks")
+    expect(page.get_by_role("alert")).to_have_text("That token is not known here.")
+    page.get_by_label("Token").fill(ADMIN)
+    page.keyboard.press("Enter")
+    visitor.heading("Locks")
+    assert page.url == f"{URL}/locks", page.url
+    expect(page.locator("#summary")).to_have_text("3 held, 2 waiting")
+    expect(page.locator("#live")).to_have_text("Live")
+    expect(visitor.row("ada")).to_contain_text("held")
+    expect(visitor.row("ada")).to_contain_text("release build")
+    expect(visitor.row("bob")).to_contain_text("waiting #1")
+    expect(visitor.row("bob")).to_contain_text(re.compile(r"ticket \d+ \(ada\)"))
+    expect(visitor.row("carol")).to_contain_text("waiting #2")
+    # Names of others are text, whatever they say.
+    expect(page.get_by_role("link", name=HOSTILE)).to_be_visible()
+    assert page.locator("main img").count() == 0
+    visitor.picture("locks")
+
+    # Somebody comes and goes, and nobody touches the page.
+    page.evaluate("window.isUntouched = true")
+    command = [GATE, "hold", "view/docs/plan.md", "--", "cat"]
+    dora = subprocess.Popen(command, stdin=subprocess.PIPE, env={**os.environ, "GATE_AGENT": "dora"})
+    expect(visitor.row("dora")).to_contain_text("waiting #1")
+    expect(page.locator("#summary")).to_have_text("3 held, 3 waiting")
+    page.get_by_role("link", name="Recall").first.focus()
+    focused = page.evaluate("document.activeElement.id")
+    dora.terminate()
+    dora.wait()
+    expect(page.locator("#summary")).to_have_text("3 held, 2 waiting")
+    assert page.evaluate("document.activeElement.id") == focused, "the keyboard stays where it was"
+    assert page.evaluate("window.isUntouched")
+
+    visitor.go("Overview")
+    expect(page.get_by_role("listitem").filter(has_text="bob")).to_contain_text("waits for src/main.rs")
+    for name in PAGES:
+        visitor.go(name)
+        visitor.is_sound()
+
+    # What is in the way, by a click.
+    visitor.go("Locks")
+    page.get_by_role("link", name="src/main.rs").first.click()
+    visitor.heading("Why")
+    expect(page.get_by_role("heading", name="What to do")).to_be_visible()
+    expect(page.get_by_role("listitem").filter(has_text="ada")).not_to_have_count(0)
+    visitor.picture("why")
+    page.get_by_label("Path", exact=True).fill("/nowhere/at/all")
+    page.get_by_label("Space").fill("")
+    page.get_by_role("button", name="Look").click()
+    visitor.heading("That did not work")
+    expect(page.get_by_text("there is no such path or space here")).to_be_visible()
+    page.get_by_role("link", name="Back").click()
+    visitor.heading("Why")
+
+    visitor.go("Locks")
+    visitor.row("ada").get_by_role("link", name="Recall").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(dialog).not_to_be_visible()
+    visitor.row("ada").get_by_role("link", name="Recall").click()
+    expect(dialog.get_by_label("Reason")).to_be_focused()
+    visitor.picture("recall")
+    dialog.get_by_role("link", name="Cancel").click()
+    expect(dialog).not_to_be_visible()
+    visitor.row("ada").get_by_role("link", name="Recall").click()
+    dialog.get_by_label("Reason").fill("lunch")
+    dialog.get_by_label("seconds").fill("600")
+    dialog.get_by_role("button", name="Ask for it").click()
+    visitor.said("is asked to let go")
+    expect(visitor.row("ada")).to_contain_text("held (asked)")
+    visitor.row("ada").get_by_role("link", name="Break").click()
+    dialog.get_by_label("Reason").fill("it hangs")
+    dialog.get_by_role("button", name="Break it").click()
+    visitor.said("is broken")
+    expect(visitor.row("bob")).to_contain_text("held")
+
+    mounts(visitor)
+
+    visitor.go("Log")
+    page.get_by_label("What", exact=True).select_option("lost its turn")
+    page.get_by_label("Since").fill("10m")
+    page.get_by_label("At and beneath").fill("src")
+    home = os.environ["HOME"].removesuffix("/home")
+    page.get_by_label("Space").select_option(f"{home}/source")
+    page.get_by_role("button", name="Show").click()
+    expect(page.get_by_role("cell", name="somebody broke it: it hangs")).to_be_visible()
+    visitor.picture("log")
+    page.get_by_label("Since").fill("yesterday")
+    page.get_by_role("button", name="Show").click()
+    visitor.heading("That did not work")
+    visitor.is_sound()
+    visitor.go("Sessions")
+    expect(page.get_by_role("row").filter(has_text="gate mount")).to_contain_text("there")
+    visitor.picture("sessions")
+
+    page.get_by_role("button", name="Sign out").click()
+    visitor.heading("Sign in")
+    page.goto("/mounts")
+    visitor.heading("Sign in")
+    visitor.leave()
+
+
+def mounts(visitor: Visitor) -> None:
+    """Adds a mount, starts, stops, edits and removes it; leaves one in use alone."""
+    page = visitor.page
+    home = os.environ["HOME"].removesuffix("/home")
+    os.mkdir(f"{home}/other")
+    visitor.go("Mounts")
+    card = page.locator("li.card").filter(has_text="/shown")
+    page.get_by_role("link", name="Add a mount").click()
+    page.get_by_label("Directory to show").fill("not/absolute")
+    page.get_by_label("Where it is shown").fill(f"{home}/shown")
+    page.get_by_role("button", name="Add").click()
+    expect(page.get_by_role("alert")).to_contain_text("no absolute path")
+    visitor.picture("add")
+    page.get_by_label("Directory to show").fill(f"{home}/other")
+    page.get_by_role("button", name="Add").click()
+    visitor.said("started")
+    expect(card).to_contain_text("running")
+    visitor.picture("mounts")
+    card.get_by_role("button", name="Stop").click()
+    visitor.said("stopped")
+    card.get_by_role("link", name="Edit").click()
+    visitor.is_sound()
+    page.get_by_label("Refuses all changes").check()
+    page.get_by_label("Where it is shown").fill(f"{home}/shown/elsewhere")
+    page.get_by_role("button", name="Save").click()
+    visitor.said("changed")
+    expect(card).to_contain_text("read-only")
+    card.get_by_role("button", name="Start").click()
+    visitor.said("started")
+    card.get_by_role("link", name="Remove").click()
+    page.get_by_role("link", name="Cancel").click()
+    card.get_by_role("link", name="Remove").click()
+    page.get_by_role("button", name="Remove").click()
+    visitor.said("removed")
+    expect(card).to_have_count(0)
+    page.get_by_role("button", name="Stop").click()
+    visitor.heading("That did not work")
+    expect(page.get_by_role("button", name="Stop it all the same")).to_be_visible()
+    page.get_by_role("link", name="Leave it as it is").click()
+    visitor.heading("Mounts")
+
+
+def plain(browser: Browser) -> None:
+    """The same by links and forms alone."""
+    visitor = Visitor(browser, java_script_enabled=False)
+    page = visitor.page
+    visitor.sign_in(ADMIN, "/locks")
+    visitor.heading("Locks")
+    expect(page.locator("#summary")).to_have_text("3 held, 2 waiting")
+    expect(page.locator("#live")).to_contain_text("As of")
+    for name in PAGES:
+        visitor.go(name)
+    visitor.go("Locks")
+    visitor.row("ada").get_by_role("link", name="Recall").click()
+    page.get_by_label("Reason").fill("lunch")
+    page.get_by_role("button", name="Ask for it").click()
+    visitor.said("is asked to let go")
+    visitor.row("ada").get_by_role("link", name="Break").click()
+    # What is wrong with a form is said beside it, and what was written stays.
+    page.get_by_label("Reason").fill("  ")
+    page.get_by_role("button", name="Break it").click()
+    expect(page.get_by_role("alert")).to_contain_text("there is no reason")
+    page.get_by_label("Reason").fill("no script")
+    page.get_by_role("button", name="Break it").click()
+    visitor.said("is broken")
+    expect(visitor.row("bob")).to_contain_text("held")
+    mounts(visitor)
+    page.get_by_role("button", name="Sign out").click()
+    visitor.heading("Sign in")
+    visitor.leave()
+
+
+def reader(browser: Browser) -> None:
+    """With a token that may only look."""
+    visitor = Visitor(browser)
+    page = visitor.page
+    visitor.sign_in(READ)
+    visitor.heading("Overview")
+    for name in PAGES:
+        visitor.go(name)
+    visitor.go("Locks")
+    expect(page.locator("#live")).to_have_text("Live")
+    expect(visitor.row("ada")).to_contain_text("held")
+    for name in ["Recall", "Break"]:
+        expect(page.get_by_role("link", name=name)).to_have_count(0)
+    visitor.go("Mounts")
+    for name in ["Add a mount", "Edit", "Remove"]:
+        expect(page.get_by_role("link", name=name)).to_have_count(0)
+    expect(page.get_by_role("button", name="Stop")).to_have_count(0)
+    for path in ["/mounts/add", "/locks/1/break"]:
+        assert page.goto(path).status == 403, path
+        expect(page.get_by_text("this takes a token with the scope admin")).to_be_visible()
+    origin = {"Origin": URL}
+    form = {"reason": "none"}
+    for path in ["/locks/1/break", "/locks/1/recall", "/mounts/add"]:
+        assert page.request.post(path, form=form, headers=origin).status == 403, path
+    # A page of another address has the browser, and not the word of its own.
+    assert page.request.post("/logout", form={}).status == 403
+    visitor.leave()
+
+
+def narrow(browser: Browser) -> None:
+    """On a phone, by the keyboard, in the light and in the dark."""
+    for device, width, height, scheme in [
+        ("phone", 390, 844, "light"),
+        ("phone", 390, 844, "dark"),
+        ("desk", 1200, 800, "dark"),
+    ]:
+        options = {"viewport": {"width": width, "height": height}, "color_scheme": scheme}
+        visitor = Visitor(browser, **options)
+        page = visitor.page
+        page.goto("/")
+        visitor.picture(f"{device}-{scheme}-sign-in")
+        visitor.sign_in(ADMIN)
+        for name in PAGES:
+            visitor.go(name)
+            wide = page.evaluate("document.documentElement.scrollWidth")
+            assert wide <= width, f"{name} is {wide} wide on a {device}"
+            visitor.picture(f"{device}-{scheme}-{name.lower()}")
+        ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        red = int(re.findall(r"\d+", ground)[0])
+        assert (red < 64) == (scheme == "dark"), ground
+        visitor.go("Locks")
+        page.keyboard.press("Tab")
+        expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("main")).to_be_focused()
+        page.keyboard.press("Tab")
+        expect(page.locator("#board a").first).to_be_focused()
+        visitor.leave()
+
+
+def main() -> None:
+    parts = {"people": people, "plain": plain, "reader": reader, "narrow": narrow}
+    expect.set_options(timeout=MS)
+    with sync_playwright() as driver:
+        args = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
+        browser = driver.chromium.launch(executable_path="/usr/bin/chromium", args=args)
+        parts[PART](browser)
+        browser.close()
+
+
+main()
