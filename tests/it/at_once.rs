@@ -11,9 +11,7 @@ const ROUNDS: usize = 10;
 fn of_several_who_mount_one_directory_at_once_one_does() {
     for mut world in [World::bare(), World::bare_of_ordinary_user()] {
         world.start_broker([""; 0]);
-        for (place, told) in
-            [(&["source"][..], "gated already"), (&["source", "view"], "mounted there already")]
-        {
+        for place in [&["source"][..], &["source", "view"]] {
             for _ in 0..ROUNDS {
                 let mounts = [(); 3].map(|()| world.gate(["mount"]).args(place).start());
                 let outcomes = mounts.map(|mount| mount.finish(USUAL));
@@ -22,7 +20,7 @@ fn of_several_who_mount_one_directory_at_once_one_does() {
                 assert_eq!(done.len(), 1, "{done:?} {refused:?}");
                 for outcome in refused {
                     assert_eq!(outcome.code, Some(2), "{outcome}");
-                    assert!(outcome.clone().refusal().contains(told), "{outcome}");
+                    assert!(outcome.clone().refusal().contains("gated already"), "{outcome}");
                 }
                 let mounted = kernel::mounts_below(world.home());
                 assert_eq!(mounted.len(), 1, "{mounted:?}");
