@@ -251,6 +251,34 @@ impl fmt::Display for BadLine {
 
 impl std::error::Error for TokenFileError {}
 
+/// Reads text as a token file. What makes sense says the same when it is written again; what does not is
+/// told without any word of it (N12).
+#[cfg(fuzzing)]
+pub(crate) fn read_any(text: &str) {
+    let read = |text: &str| TokenFile::parse(text).map(|file| file.0);
+    let tokens = match read(text) {
+        Ok(tokens) => tokens,
+        Err(fault) => {
+            let error = TokenFileError { path: "t".into(), fault };
+            let said = format!("{error} {error:?}");
+            let long = text.split_ascii_whitespace().filter(|w| w.len() >= TOKEN_CHARACTERS_MIN);
+            return long.for_each(|word| assert!(!said.contains(word), "{said}"));
+        }
+    };
+    assert!((1..=TOKENS_MAX).contains(&tokens.len()));
+    let line = |(rights, token): &(Rights, BearerToken)| format!("{rights} {}\n", *token.0);
+    let again = read(&tokens.iter().map(line).collect::<String>()).expect("just written");
+    let are_same = |(one, other): (&(Rights, BearerToken), &(Rights, BearerToken))| {
+        one.0 == other.0 && one.1.0 == other.1.0
+    };
+    assert!(again.len() == tokens.len() && again.iter().zip(&tokens).all(are_same));
+    let file = TokenFile(tokens);
+    for (rights, token) in &file.0 {
+        assert!(file.rights_of(token.0.as_bytes()) >= Some(*rights));
+    }
+    assert_eq!(file.rights_of(b""), None);
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;

@@ -41,4 +41,9 @@ pub mod fuzzing {
     pub fn http_reply(bytes: &[u8]) {
         crate::http::read_any(bytes);
     }
+
+    /// Reads text as a file of bearer tokens.
+    pub fn token_file(text: &str) {
+        crate::bearer::read_any(text);
+    }
 }

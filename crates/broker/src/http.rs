@@ -40,6 +40,8 @@ use room::{NoRoom, Place, Room};
 
 pub use guard::{Policy, needs};
 pub(crate) use room::FramesPlace;
+#[cfg(fuzzing)]
+pub(crate) use watch::read_any;
 
 /// How long the head of a request may take to come; also, how long a connection may be idle.
 const HEAD_MAX: Duration = Duration::from_secs(30);

@@ -50,4 +50,14 @@ pub mod fuzzing {
     pub fn log_block(bytes: &[u8]) {
         crate::audit::read_any(bytes);
     }
+
+    /// Reads text as what follows the `?` of a request.
+    pub fn http_query(text: &str) {
+        crate::http::read_any(text);
+    }
+
+    /// Reads text as the id of a lock.
+    pub fn lock_id(text: &str) {
+        crate::stateless::read_any(text);
+    }
 }

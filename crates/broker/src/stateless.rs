@@ -250,6 +250,24 @@ fn lock_id(owner: OwnerId, ticket: Ticket) -> String {
     }
 }
 
+/// Reads text as the id of a lock: it is that of one lock, or of none, and as it was told or nearly so.
+#[cfg(fuzzing)]
+pub(crate) fn read_any(text: &str) {
+    let mut stateless = Stateless { epoch: 1, next: 1, ..Stateless::default() };
+    let name =
+        |owner: &str| Name { space: SpaceId(0), path: ViewPath::root(), owner: owner.into() };
+    let numbers = ["ada", "bob"].map(|owner| stateless.number_of(name(owner)));
+    let owner = |number| OwnerId { session: SessionId::STATELESS, number };
+    let ids = numbers.map(|number| lock_id(owner(number), Ticket(1)));
+    for (number, id) in numbers.iter().zip(&ids) {
+        assert!(stateless.lookup(id).is_some_and(|(found, _)| found == *number));
+    }
+    if let Some((number, _)) = stateless.lookup(text) {
+        let plain = |id: &str| id.trim_start_matches(['+', '0']).to_ascii_lowercase();
+        assert_eq!(plain(text), plain(&lock_id(owner(number), Ticket(1))));
+    }
+}
+
 fn path_of(standing: &Standing) -> String {
     let path = standing.claim.want().places.iter().find_map(|place| place.path.as_ref());
     path.map(ViewPath::to_string).unwrap_or_default()

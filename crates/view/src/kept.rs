@@ -33,6 +33,8 @@ use rustix::fs::{FlockOperation, OFlags};
 use serde::{Deserialize, Serialize};
 
 use record::When;
+#[cfg(fuzzing)]
+pub(crate) use record::read_any;
 pub use record::{Facts, Outcome, Record};
 pub use stores::{TRIM_PAUSE, root, trim};
 

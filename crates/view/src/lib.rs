@@ -38,3 +38,12 @@ pub mod written;
 pub use asker::{Identity, OwnerScope};
 pub use mount::{Options, Ready, ServeError};
 pub use room::files_at_ease;
+
+/// What only a fuzzer calls.
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    /// Reads bytes as the record of a kept version.
+    pub fn kept_record(bytes: &[u8]) {
+        crate::kept::read_any(bytes);
+    }
+}

@@ -106,6 +106,26 @@ fn filter_of(path: Option<String>, space: Option<String>) -> Result<Filter, Stri
     Ok(Filter::Beneath { space, path })
 }
 
+/// Reads text as what follows the `?` of each request that has such a thing. What makes sense means
+/// the same when it is told again.
+#[cfg(fuzzing)]
+pub(crate) fn read_any(text: &str) {
+    let Ok(uri) = format!("/?{text}").parse::<axum::http::Uri>() else { return };
+    let is_same = |path: &ViewPath| ViewPath::parse(path.as_bytes()).as_ref() == Ok(path);
+    if let Ok(Query(EventsRequest { since, path, space })) = Query::try_from_uri(&uri) {
+        if let Some(Ok(since)) = since.map(|since| since.parse::<Cursor>()) {
+            assert_eq!(since.to_string().parse(), Ok(since));
+        }
+        if let Ok(Filter::Beneath { path, .. }) = filter_of(path, space) {
+            assert!(is_same(&path), "{path}");
+        }
+    }
+    if let Ok(Query(gate_api::v1::StatusRequest { path, .. })) = Query::try_from_uri(&uri) {
+        let path = path.and_then(|path| ViewPath::parse(path.as_bytes()).ok());
+        assert!(path.as_ref().is_none_or(is_same), "{path:?}");
+    }
+}
+
 /// Who reads a stream, and how far it has come.
 struct Reader {
     inbox: Inbox,

@@ -157,6 +157,17 @@ impl Facts {
     }
 }
 
+/// Reads bytes as a record. What makes sense says the same when it is written again, and has an age.
+#[cfg(fuzzing)]
+pub(crate) fn read_any(text: &[u8]) {
+    let Ok(record) = Record::parse(text) else { return };
+    assert_eq!(record.format, FORMAT, "N16");
+    let again = serde_json::to_vec(&record).expect("plain data");
+    assert_eq!(Record::parse(&again).expect("just written"), record);
+    let when = record.when();
+    assert_eq!(when.age_ms(when), 0);
+}
+
 #[cfg(test)]
 mod tests {
     use std::ffi::OsString;
