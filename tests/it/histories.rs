@@ -267,7 +267,9 @@ impl Play {
             !processes.iter().any(|(_, line)| line.contains("/worker "))
         });
         fs::remove_file(record.join(STOP)).unwrap();
-        let log = self.world.gate(["log", "--json", "--since", "0.0"]).within(LONG).run().success();
+        let to_read = LONG * u32::try_from(scaled(1, 20)).unwrap();
+        let log =
+            self.world.gate(["log", "--json", "--since", "0.0"]).within(to_read).run().success();
         let processes = read_records(&record);
         let told = broker::judge(&log, &parents_in(&processes));
         let known = Known { revoked: moments(&told.revocations), last: self.last() };

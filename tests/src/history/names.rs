@@ -69,7 +69,7 @@ pub fn judge(processes: &[Process], turns: &Turns, last: &Names, fixed: &[&str])
     // Of a call that nobody was let in for nothing came, whoever was ended in it.
     acts.retain(|act| act.outcome != Outcome::Unknown || act.has_turn);
     acts.sort_by_key(|act| act.called);
-    verdict.wrong.extend(Search::new(&acts, fixed).run(last).err());
+    verdict.wrong.extend(Search::new(&acts, fixed).run(last.clone()).err());
     verdict
 }
 
@@ -241,6 +241,8 @@ struct Search<'a> {
     fixed: &'a [&'a str],
     /// For each call the earliest end of a turn of those that are called later.
     later_ends: Vec<usize>,
+    /// By the call that is the last to mention them: names of which nobody hears any more.
+    forgotten: BTreeMap<usize, Vec<&'a str>>,
     under_way: BTreeSet<usize>,
     ways: BTreeSet<Way>,
 }
@@ -256,10 +258,11 @@ impl<'a> Search<'a> {
             later_ends[number] = later_ends[number + 1].min(end);
         }
         let way = Way { names: Names::new(), happened: BTreeSet::new() };
-        Self { acts, fixed, later_ends, under_way: BTreeSet::new(), ways: [way].into() }
+        let forgotten = forgotten(acts, fixed);
+        Self { acts, fixed, later_ends, forgotten, under_way: BTreeSet::new(), ways: [way].into() }
     }
 
-    fn run(mut self, last: &Names) -> Result<(), String> {
+    fn run(mut self, mut last: Names) -> Result<(), String> {
         let begins = self.acts.iter().enumerate().map(|(number, act)| (act.called, 0, number));
         let ends = self.acts.iter().enumerate().map(|(number, act)| (act.over, 1, number));
         let mut moments: Vec<_> = begins.chain(ends).collect();
@@ -273,9 +276,10 @@ impl<'a> Search<'a> {
                 self.ways = ways.into_iter().map(|way| self.see(way)).collect();
             } else {
                 self.end(number, begun)?;
+                self.forget(number, &mut last)?;
             }
         }
-        let found = self.ways.iter().any(|way| way.names == *last);
+        let found = self.ways.iter().any(|way| way.names == last);
         let shown = || format!("in the end there is {last:?}, and none of {:?}", self.ways);
         if found { Ok(()) } else { Err(shown()) }
     }
@@ -311,6 +315,24 @@ impl<'a> Search<'a> {
         Ok(())
     }
 
+    /// What nobody mentions any more is as it is in the end.
+    fn forget(&mut self, number: usize, last: &mut Names) -> Result<(), String> {
+        for name in self.forgotten.remove(&number).unwrap_or_default() {
+            let there = last.remove(name);
+            let ways = std::mem::take(&mut self.ways);
+            let (right, wrong): (BTreeSet<_>, BTreeSet<_>) =
+                ways.into_iter().partition(|way| way.names.get(name) == there.as_ref());
+            if right.is_empty() {
+                return Err(format!("in the end {name} is {there:?}, and it is not in {wrong:?}"));
+            }
+            self.ways.extend(right.into_iter().map(|mut way| {
+                way.names.remove(name);
+                way
+            }));
+        }
+        Ok(())
+    }
+
     /// Lets one of those under way happen, each in turn.
     fn onward(&self, way: &Way, begun: usize) -> Vec<Way> {
         let left = self.under_way.iter().filter(|number| !way.happened.contains(number));
@@ -343,6 +365,24 @@ impl<'a> Search<'a> {
         way.happened.extend(told);
         way
     }
+}
+
+/// Finds the last call that mentions each name, but for what lies in directories that come and go.
+fn forgotten<'a>(acts: &'a [Act], fixed: &[&str]) -> BTreeMap<usize, Vec<&'a str>> {
+    let mut last = BTreeMap::<&str, (u64, usize)>::new();
+    for (number, act) in acts.iter().enumerate() {
+        for name in &act.words[1..] {
+            let parent = name.rsplit_once('/').map_or("", |(parent, _)| parent);
+            let name = if fixed.contains(&parent) { name.as_str() } else { parent };
+            let moment = last.entry(name).or_default();
+            *moment = (*moment).max((act.over, number));
+        }
+    }
+    let mut forgotten = BTreeMap::<usize, Vec<&str>>::new();
+    for (name, (_, number)) in last {
+        forgotten.entry(number).or_default().push(name);
+    }
+    forgotten
 }
 
 impl Act {
@@ -397,7 +437,7 @@ mod tests {
             };
             (words[0].to_owned(), entry)
         };
-        Search::new(&acts(story), &["n"]).run(&last.iter().map(entry).collect()).is_ok()
+        Search::new(&acts(story), &["n"]).run(last.iter().map(entry).collect()).is_ok()
     }
 
     const MADE: &str = "1 make n/a x | 0 2 | done | 0 1\n";
