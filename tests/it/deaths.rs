@@ -80,9 +80,15 @@ fn dead_view_lets_nothing_through(standing: Standing) {
         let words = verb.split('\t').map(Path::new).chain([Path::new("view/new")]);
         assert_eq!(actor.ask(words), Err(Errno::NOTCONN), "{verb}");
     }
-    let refusal = world.gate(["mount", "--foreground", "source", "view"]).run().refusal();
-    assert!(refusal.contains("cause: the view that was mounted there has died"), "{refusal}");
-    assert!(refusal.contains("`gate umount view`"), "{refusal}");
+    let again = world.gate(["mount", "source", "view"]).run();
+    if again.code == Some(0) {
+        assert_eq!(world.script(world.home(), "cat view/f").run().success(), "text");
+    } else {
+        assert!(standing != Standing::Runner, "a new one takes its place: {again}");
+        let refusal = again.refusal();
+        assert!(refusal.contains("its view has died"), "{refusal}");
+        assert!(refusal.contains("--force"), "{refusal}");
+    }
     world.bury(&view);
     assert!(!world.source().join("new").exists() && !view.join("new").exists());
 }
