@@ -54,6 +54,16 @@ impl Request {
     }
 }
 
+/// Writes bytes so that they are one value of a query.
+pub fn quoted(bytes: &[u8]) -> String {
+    let quote = |byte: &u8| match byte {
+        b'/' | b'.' | b'-' | b'_' | b'~' => char::from(*byte).to_string(),
+        byte if byte.is_ascii_alphanumeric() => char::from(*byte).to_string(),
+        byte => format!("%{byte:02X}"),
+    };
+    bytes.iter().map(quote).collect()
+}
+
 /// How long a body is.
 enum Extent {
     Bytes(u64),

@@ -144,8 +144,8 @@ impl Policy {
     }
 
     fn judge(&self, request: &Request) -> Result<Rights, Denial> {
-        let text = |name| request.headers().get(name).map(|value| value.to_str().unwrap_or(""));
-        if !text(header::ORIGIN).is_none_or(is_loopback_origin) {
+        let origin = sign_in::text(request.headers(), header::ORIGIN);
+        if !origin.is_none_or(is_loopback_origin) {
             return Err(Denial::ForeignOrigin);
         }
         let shown = request.headers().get(header::AUTHORIZATION).and_then(bearer);
@@ -165,8 +165,7 @@ impl Policy {
         if !(needs_none && request.extensions().get().is_some_and(is_here)) {
             return Err(Denial::NoToken);
         }
-        let host = text(header::HOST).or_else(|| Some(request.uri().authority()?.as_str()));
-        match host.is_some_and(is_loopback) {
+        match sign_in::host(request).is_some_and(is_loopback) {
             true => Ok(RIGHTS_OF_LOOPBACK),
             false => Err(Denial::ForeignHost),
         }

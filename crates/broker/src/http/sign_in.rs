@@ -14,6 +14,7 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
 use gate_api::bearer::Rights;
+use gate_api::http::quoted;
 use serde::Deserialize;
 
 use super::guard::{Denial, Guard};
@@ -69,7 +70,9 @@ pub(super) fn wants_page(request: &Request) -> bool {
 pub(super) fn show_in(request: &Request) -> Response {
     let uri = request.uri();
     let to = match (request.method(), uri.path_and_query()) {
-        (&Method::GET, Some(wanted)) => format!("{SIGN_IN}?to={}", quoted(wanted.as_str())),
+        (&Method::GET, Some(wanted)) => {
+            format!("{SIGN_IN}?to={}", quoted(wanted.as_str().as_bytes()))
+        }
         _ => SIGN_IN.to_owned(),
     };
     lead(&to)
@@ -88,7 +91,7 @@ async fn enter(State(guard): State<Arc<Guard>>, request: Request) -> Response {
     let is_here = to.starts_with('/') && !to.starts_with("//") && !to.contains(['\\', '\n', '\r']);
     let to = if is_here { &*to } else { "/" };
     match guard.rights_of_token(token.trim().as_bytes()) {
-        None => lead(&format!("{SIGN_IN}?wrong=1&to={}", quoted(to))),
+        None => lead(&format!("{SIGN_IN}?wrong=1&to={}", quoted(to.as_bytes()))),
         Some(rights) => {
             let key = guard.sign_ins.enter(rights, Instant::now());
             set_cookie(lead(to), &format!("{cookie_name}={key:032x}"))
@@ -173,12 +176,14 @@ fn cookie_name(request: &Request) -> String {
     format!("gate-{}", port.unwrap_or("80"))
 }
 
-fn host(request: &Request) -> Option<&str> {
+/// Returns by which name a request found this machine.
+pub(super) fn host(request: &Request) -> Option<&str> {
     let named = text(request.headers(), header::HOST);
     named.or_else(|| Some(request.uri().authority()?.as_str()))
 }
 
-fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
+/// Returns what a header says; one that is no text says nothing.
+pub(super) fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
     headers.get(name).map(|value| value.to_str().unwrap_or(""))
 }
 
@@ -192,16 +197,6 @@ fn set_cookie(mut response: Response, cookie: &str) -> Response {
     let cookie = HeaderValue::from_str(&cookie).expect("a port and a number");
     response.headers_mut().insert(header::SET_COOKIE, cookie);
     response
-}
-
-/// Writes text so that it is one value of a query.
-fn quoted(text: &str) -> String {
-    let quote = |byte: u8| match byte {
-        b'/' | b'.' | b'-' | b'_' | b'~' => char::from(byte).to_string(),
-        byte if byte.is_ascii_alphanumeric() => char::from(byte).to_string(),
-        byte => format!("%{byte:02X}"),
-    };
-    text.bytes().map(quote).collect()
 }
 
 #[cfg(test)]

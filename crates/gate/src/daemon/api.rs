@@ -8,7 +8,6 @@ mod turns;
 use std::time::Duration;
 
 use axum::extract::{DefaultBodyLimit, FromRequest, Request};
-use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, patch, post};
 use axum::{Json, Router};
@@ -72,14 +71,6 @@ fn of_mounts(keeper: Keeper) -> Router {
         .with_state(keeper)
 }
 
-/// Does what may wait on a thread of its own.
-async fn aside<T: Send + 'static>(work: impl FnOnce() -> Answer<T> + Send + 'static) -> Answer<T> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|_| {
-        Err(Refusal::new(Kind::Failed, "the daemon failed at it", "its log says why"))
-    })
-}
-
 /// A body that came in time and makes sense; none is as good as an empty one.
 struct Said<T>(T);
 
@@ -102,15 +93,8 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Said<T> {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let status = match self.kind {
-            Kind::Invalid | Kind::NoSuchBucket => StatusCode::BAD_REQUEST,
-            Kind::NotFound => StatusCode::NOT_FOUND,
-            Kind::Taken | Kind::State | Kind::Busy | Kind::Limit => StatusCode::CONFLICT,
-            Kind::NoRoom => StatusCode::INSUFFICIENT_STORAGE,
-            Kind::Failed => StatusCode::INTERNAL_SERVER_ERROR,
-        };
         let Refusal { kind, message, hint } = self;
-        (status, Json(body::Refused { code: kind.code().to_owned(), message, hint }))
-            .into_response()
+        let refused = body::Refused { code: kind.code().to_owned(), message, hint };
+        (kind.status(), Json(refused)).into_response()
     }
 }

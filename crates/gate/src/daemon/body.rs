@@ -10,6 +10,9 @@ use uuid::Uuid;
 
 use crate::processes;
 
+/// Characters of an id that people are shown.
+const ID_CHARS_SHOWN: usize = 8;
+
 /// A mount, as it is configured and as it is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Mount {
@@ -213,6 +216,11 @@ pub struct Health {
     pub status: String,
     /// What is wrong.
     pub why: Option<String>,
+}
+
+/// Returns as much of an id as people need: so much tells mounts apart, mostly.
+pub fn short(id: Uuid) -> String {
+    id.to_string().chars().take(ID_CHARS_SHOWN).collect()
 }
 
 impl Session {

@@ -15,7 +15,7 @@ use gate_core::mount::{Failures, Found, Mount, Status, Step, Wish};
 use gate_core::time::Time;
 use uuid::Uuid;
 
-use super::body::{self, Wanted};
+use super::body::{self, Wanted, short};
 use super::child::{self, Look};
 use super::place;
 use super::refusal::{Kind, Refusal};
@@ -300,11 +300,11 @@ impl Keeper {
     pub fn unmount_all(&self, lazy: bool) -> Result<Vec<String>, Vec<Refusal>> {
         self.book().is_ending = true;
         let ids: Vec<Uuid> = self.book().entries.keys().copied().collect();
-        let ends: Vec<_> = ids
-            .into_iter()
-            .map(|id| (self.clone(), id))
-            .map(|(keeper, id)| thread::spawn(move || keeper.unmount_settled(id, lazy)))
-            .collect();
+        let end = |id| {
+            let keeper = self.clone();
+            thread::spawn(move || keeper.unmount_settled(id, lazy))
+        };
+        let ends: Vec<_> = ids.into_iter().map(end).collect();
         let (mut notices, mut refusals) = (Vec::new(), Vec::new());
         for end in ends {
             match end.join() {
@@ -584,11 +584,6 @@ fn wish_of(record: &Record) -> Wish {
         (_, true) => Wish::Down,
         (false, false) => Wish::Up,
     }
-}
-
-/// Returns as much of an id as people need.
-fn short(id: Uuid) -> String {
-    id.to_string().chars().take(8).collect()
 }
 
 fn now_written() -> String {

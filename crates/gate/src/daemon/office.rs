@@ -22,7 +22,7 @@ const NAME: &str = "gate daemon";
 /// How long the broker may take to answer.
 pub const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 /// How long who is asked to let go has for it, unless said otherwise; …
-const RECALL_WITHIN: Duration = Duration::from_secs(30);
+pub const RECALL_WITHIN: Duration = Duration::from_secs(30);
 /// … and how long at most.
 const RECALL_WITHIN_MS_MAX: u64 = 24 * 3600 * 1000;
 
@@ -102,6 +102,16 @@ impl Office {
     }
 }
 
+/// Does what may wait on a thread of its own.
+pub async fn aside<T: Send + 'static, E: From<Refusal> + Send + 'static>(
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, E> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|_| {
+        Err(Refusal::new(Kind::Failed, "the daemon failed at it", "its log says why").into())
+    })
+}
+
 /// Reads a place: a space and a path in it, or a path of this machine alone.
 pub fn scope(space: Option<String>, path: Option<String>) -> Result<Scope, Refusal> {
     let hint = "name a path in that space, whose root is `.`, or an absolute one alone";
@@ -138,6 +148,7 @@ fn of_ticket(ticket: u64, error: QueryError) -> Refusal {
     }
 }
 
-fn no_answer(error: impl Display) -> Refusal {
+/// Says that a question has no answer.
+pub fn no_answer(error: impl Display) -> Refusal {
     Refusal::new(Kind::Failed, format!("the broker did not answer: {error}"), "try again")
 }

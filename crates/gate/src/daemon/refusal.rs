@@ -2,6 +2,8 @@
 
 use std::fmt::Display;
 
+use axum::http::StatusCode;
+
 use super::store::StoreError;
 use crate::failure::Failure;
 
@@ -49,6 +51,17 @@ impl Kind {
             Kind::Limit => "limit",
             Kind::NoRoom => "no_room",
             Kind::Failed => "failed",
+        }
+    }
+
+    /// Returns the status by which HTTP tells it.
+    pub fn status(self) -> StatusCode {
+        match self {
+            Kind::Invalid | Kind::NoSuchBucket => StatusCode::BAD_REQUEST,
+            Kind::NotFound => StatusCode::NOT_FOUND,
+            Kind::Taken | Kind::State | Kind::Busy | Kind::Limit => StatusCode::CONFLICT,
+            Kind::NoRoom => StatusCode::INSUFFICIENT_STORAGE,
+            Kind::Failed => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 }

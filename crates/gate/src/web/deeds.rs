@@ -9,13 +9,13 @@ use gate_api::bearer::Rights;
 use serde::Deserialize;
 
 use super::locks;
-use super::page::{Fault, Frame, aside, lead, page as made};
+use super::page::{Fault, Frame, lead, page as made};
 use super::shown::Shown;
-use crate::daemon::office::Office;
+use crate::daemon::office::{Office, RECALL_WITHIN, aside};
 use crate::daemon::refusal::{Kind, Refusal};
 
 /// Seconds that a holder has, unless said otherwise.
-const WITHIN_SECONDS: u64 = 30;
+const WITHIN_SECONDS: u64 = RECALL_WITHIN.as_secs();
 
 /// What is to be done.
 #[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -77,14 +77,12 @@ pub async fn done(
     let (reason, within) = (said.reason.clone(), said.within.unwrap_or(WITHIN_SECONDS));
     let outcome = aside({
         let office = office.clone();
-        move || {
-            Ok(match deed {
-                Deed::Break => office.break_lock(ticket, &reason),
-                Deed::Recall => office.recall(ticket, &reason, Some(within.saturating_mul(1000))),
-            })
+        move || match deed {
+            Deed::Break => office.break_lock(ticket, &reason),
+            Deed::Recall => office.recall(ticket, &reason, Some(within.saturating_mul(1000))),
         }
     });
-    match outcome.await? {
+    match outcome.await {
         Ok(()) => Ok(lead(&format!("/locks?done={}&ticket={ticket}", deed.word()))),
         Err(Refusal { kind: Kind::Invalid, message, hint }) => {
             let mut form = aside(move || OrderForm::new(&office, ticket, deed)).await?;

@@ -9,11 +9,11 @@ use gate_api::bearer::Rights;
 use serde::Deserialize;
 use uuid::Uuid;
 
-use super::page::{Again, Fault, Frame, aside, lead, page as made};
+use super::page::{Again, Fault, Frame, lead, page as made};
 use super::query::Asked;
 use super::shown::Shown;
 use crate::daemon::body::{self, Wanted, WrittenPath};
-use crate::daemon::office::Office;
+use crate::daemon::office::{Office, aside};
 use crate::daemon::refusal::{Kind, Refusal};
 
 /// One of them, for people.
@@ -118,8 +118,7 @@ pub async fn add(
 ) -> Result<Response, Fault> {
     let wanted = Wanted { source: Some(path(&form.source)), ..form.wanted() };
     let keeper = office.keeper.clone();
-    let added = aside(move || Ok(keeper.add(wanted))).await?;
-    let mount = match added {
+    let mount = match aside(move || keeper.add(wanted)).await {
         Ok(mount) => mount,
         Err(refusal) => {
             let page = made(&One::adding(rights, form, Some(&refusal)));
@@ -129,8 +128,7 @@ pub async fn add(
     if form.start.is_none() {
         return Ok(lead("/mounts?done=add"));
     }
-    let started = aside(move || office.keeper.mount(mount.mount_id).map_err(Fault::of)).await;
-    started.map(|_| lead("/mounts?done=start")).map_err(|fault| fault.back("/mounts"))
+    mounted(&office, mount.mount_id).await
 }
 
 /// `GET /mounts/{id}`
@@ -157,7 +155,7 @@ pub async fn edit(
     if form.mount_point.is_empty() || form.mount_point == Fields::of(&mount).mount_point {
         wanted.mount_point = None;
     }
-    match aside(move || Ok(office.keeper.set(id, &wanted))).await? {
+    match aside(move || office.keeper.set(id, &wanted)).await {
         Ok(_) => Ok(lead("/mounts?done=edit")),
         Err(refusal) => {
             let page = made(&One::editing(rights, &mount, form, Some(&refusal)));
@@ -168,8 +166,15 @@ pub async fn edit(
 
 /// `POST /mounts/{id}/start`
 pub async fn start(State(office): State<Office>, Path(id): Path<Uuid>) -> Result<Response, Fault> {
-    let started = aside(move || office.keeper.mount(id).map_err(Fault::of)).await;
-    started.map(|_| lead("/mounts?done=start")).map_err(|fault| fault.back("/mounts"))
+    mounted(&office, id).await
+}
+
+async fn mounted(office: &Office, id: Uuid) -> Result<Response, Fault> {
+    let keeper = office.keeper.clone();
+    let started = aside(move || keeper.mount(id)).await;
+    started
+        .map(|_| lead("/mounts?done=start"))
+        .map_err(|refusal| Fault::of(refusal).back("/mounts"))
 }
 
 /// `POST /mounts/{id}/stop`
@@ -179,8 +184,7 @@ pub async fn stop(
     Form(Stop { lazy }): Form<Stop>,
 ) -> Result<Response, Fault> {
     let is_lazy = lazy.is_some();
-    let stopped = aside(move || Ok(office.keeper.unmount(id, is_lazy))).await?;
-    match stopped {
+    match aside(move || office.keeper.unmount(id, is_lazy)).await {
         Ok(_) if is_lazy => Ok(lead("/mounts?done=lazy")),
         Ok(_) => Ok(lead("/mounts?done=stop")),
         Err(refusal) => {
@@ -208,8 +212,10 @@ pub async fn remove_page(
 
 /// `POST /mounts/{id}/remove`
 pub async fn remove(State(office): State<Office>, Path(id): Path<Uuid>) -> Result<Response, Fault> {
-    let removed = aside(move || office.keeper.remove(id).map_err(Fault::of)).await;
-    removed.map(|()| lead("/mounts?done=remove")).map_err(|fault| fault.back("/mounts"))
+    let removed = aside(move || office.keeper.remove(id)).await;
+    removed
+        .map(|()| lead("/mounts?done=remove"))
+        .map_err(|refusal| Fault::of(refusal).back("/mounts"))
 }
 
 fn one(office: &Office, id: Uuid) -> Result<body::Mount, Fault> {
@@ -232,7 +238,7 @@ impl Mount {
         let options = options.into_iter().filter_map(|(is_set, word)| is_set.then_some(word));
         let options = options.collect::<Vec<_>>().join(", ");
         Mount {
-            short: id.to_string().chars().take(8).collect(),
+            short: body::short(id),
             source: Shown::path(&mount.source),
             point: Shown::path(&mount.mount_point),
             options: if options.is_empty() { "none".to_owned() } else { options },

@@ -9,9 +9,9 @@ use gate_api::wire::Scope;
 
 use super::locks::{self, Row};
 use super::mounts::Mount;
-use super::page::{Fault, Frame, aside, page as made};
+use super::page::{Fault, Frame, page as made};
 use super::shown::{Line, Shown};
-use crate::daemon::office::Office;
+use crate::daemon::office::{Office, aside};
 
 /// Who waits longest, that many of them.
 const LONGEST_MAX: usize = 5;

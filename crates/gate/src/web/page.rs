@@ -9,6 +9,7 @@ use gate_api::bearer::Rights;
 
 use super::query::Asked;
 use super::shown::Shown;
+use crate::daemon::office::no_answer;
 use crate::daemon::refusal::{Kind, Refusal};
 
 /// What stands around each page.
@@ -98,7 +99,7 @@ struct SignIn {
 
 impl Fault {
     pub fn of(refusal: Refusal) -> Fault {
-        let status = refusal.clone().into_response().status();
+        let status = refusal.kind.status();
         Fault { refusal, status, back: "/", again: None }
     }
 
@@ -124,11 +125,14 @@ impl Fault {
             QueryError::BrokerGone
             | QueryError::Unchanged
             | QueryError::Forbidden
-            | QueryError::Nonsense => {
-                let why = format!("the broker did not answer: {error}");
-                Refusal::new(Kind::Failed, why, "try again")
-            }
+            | QueryError::Nonsense => no_answer(error),
         })
+    }
+}
+
+impl From<Refusal> for Fault {
+    fn from(refusal: Refusal) -> Fault {
+        Fault::of(refusal)
     }
 }
 
@@ -140,15 +144,6 @@ impl IntoResponse for Fault {
         let (back, again) = (self.back, self.again);
         (self.status, page(&Trouble { frame, cause, hint, back, again })).into_response()
     }
-}
-
-/// Does what may wait on a thread of its own.
-pub async fn aside<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Fault> + Send + 'static,
-) -> Result<T, Fault> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| {
-        Err(Fault::of(Refusal::new(Kind::Failed, "the daemon failed at it", "its log says why")))
-    })
 }
 
 /// `GET /login`: of that form the answer is the broker's.

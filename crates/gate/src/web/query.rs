@@ -4,6 +4,7 @@ use std::convert::Infallible;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
+use gate_api::http::quoted;
 
 /// The names and values of one request, those that say nothing left out.
 #[derive(Debug, Default)]
@@ -42,15 +43,6 @@ pub fn address(path: &str, pairs: &[(&str, &[u8])]) -> String {
     let pairs: Vec<String> =
         pairs.map(|(name, value)| format!("{name}={}", quoted(value))).collect();
     if pairs.is_empty() { path.to_owned() } else { format!("{path}?{}", pairs.join("&")) }
-}
-
-fn quoted(bytes: &[u8]) -> String {
-    let quote = |byte: &u8| match byte {
-        b'/' | b'.' | b'-' | b'_' | b'~' => char::from(*byte).to_string(),
-        byte if byte.is_ascii_alphanumeric() => char::from(*byte).to_string(),
-        byte => format!("%{byte:02X}"),
-    };
-    bytes.iter().map(quote).collect()
 }
 
 fn plain(text: &str) -> Vec<u8> {

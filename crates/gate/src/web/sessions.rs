@@ -6,10 +6,10 @@ use axum::extract::State;
 use axum::response::Response;
 use gate_api::bearer::Rights;
 
-use super::page::{Fault, Frame, aside, page as made};
+use super::page::{Fault, Frame, page as made};
 use super::shown::Shown;
 use crate::daemon::body;
-use crate::daemon::office::Office;
+use crate::daemon::office::{Office, aside};
 use crate::duration;
 
 /// Clients that are shown.
@@ -38,7 +38,7 @@ pub async fn page(
     State(office): State<Office>,
     Extension(rights): Extension<Rights>,
 ) -> Result<Response, Fault> {
-    let all = aside(move || office.sessions().map_err(Fault::of)).await?;
+    let all = aside(move || office.sessions()).await?;
     let more = all.len().saturating_sub(ROWS_MAX);
     let sessions = all.into_iter().take(ROWS_MAX).map(Row::new).collect();
     Ok(made(&Sessions { frame: Frame::new("Sessions", "sessions", rights), sessions, more }))

@@ -10,12 +10,12 @@ use gate_api::bearer::Rights;
 use gate_api::event::Event;
 use gate_api::wire::{Cursor, Entry, LogQuery, Scope, Stretch};
 
-use super::page::{Fault, Frame, aside, page as made};
+use super::page::{Fault, Frame, page as made};
 use super::query::{self, Asked};
 use super::shown::Line;
 use super::why::scope;
 use crate::cli::log::{Since, parse_since};
-use crate::daemon::office::Office;
+use crate::daemon::office::{Office, aside};
 use crate::daemon::refusal::{Kind as Wrong, Refusal};
 
 /// Lines of a page, about.

@@ -10,12 +10,12 @@ use gate_api::bearer::Rights;
 use gate_api::wire::{Scope, Why};
 use gate_core::path::ViewPath;
 
-use super::page::{Fault, Frame, aside, page as made};
+use super::page::{Fault, Frame, page as made};
 use super::query::Asked;
 use super::shown::{Line, Shown};
 use crate::board;
 use crate::cli::why::{advice, tell_row};
-use crate::daemon::office::Office;
+use crate::daemon::office::{Office, aside};
 use crate::daemon::refusal::{Kind, Refusal};
 
 #[derive(Template)]

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use crate::daemon::body::{All, Deleted, Mount, One, Started, Stop, Stopped, Wanted, WrittenPath};
+use crate::daemon::body::{
+    self, All, Deleted, Mount, One, Started, Stop, Stopped, Wanted, WrittenPath,
+};
 use crate::failure::{Exit, Failure};
 use crate::output::{self, Table};
 use crate::reach::BrokerFlags;
@@ -19,8 +21,6 @@ const COMMAND: &str = "gate mount";
 const MOUNTS: &str = "/api/v0/mounts";
 /// Fewer characters name no mount: they are a slip.
 const ID_CHARS_MIN: usize = 4;
-/// As many tell mounts apart, mostly.
-const ID_CHARS_SHOWN: usize = 8;
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Managed {
@@ -347,7 +347,7 @@ fn cells(mount: &Mount, id: &str) -> [String; 5] {
 }
 
 fn short(mount: &Mount) -> String {
-    mount.mount_id.to_string().chars().take(ID_CHARS_SHOWN).collect()
+    body::short(mount.mount_id)
 }
 
 fn target(mount: &Mount) -> String {

@@ -4,9 +4,9 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 
-use super::{Answer, aside};
+use super::Answer;
 use crate::daemon::body::{Health, Identity, Refused, Version};
-use crate::daemon::office::Office;
+use crate::daemon::office::{Office, aside};
 use crate::standing::Standing;
 
 /// Tells that the process answers.

@@ -7,11 +7,12 @@ use axum::http::StatusCode;
 use axum::http::request::Parts;
 use uuid::Uuid;
 
-use super::{Answer, Said, aside};
+use super::{Answer, Said};
 use crate::daemon::body::{
     self, All, Deleted, One, Refused, Started, Stop, Stopped, Unmounted, Wanted,
 };
 use crate::daemon::keeper::Keeper;
+use crate::daemon::office::aside;
 use crate::daemon::refusal::{Kind, Refusal};
 
 /// All mounts that are kept, the oldest first.

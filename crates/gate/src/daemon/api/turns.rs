@@ -9,10 +9,10 @@ use axum::http::request::Parts;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{Answer, Said, aside};
+use super::{Answer, Said};
 use crate::board::{Board, Row};
 use crate::daemon::body::{self, At, Order, Ordered, Refused};
-use crate::daemon::office::{self, Office};
+use crate::daemon::office::{self, Office, aside};
 use crate::daemon::refusal::{Kind, Refusal};
 use crate::standing::Standing;
 
