@@ -335,7 +335,13 @@ def narrow(browser: Browser) -> None:
         page.keyboard.press("Enter")
         expect(page.get_by_role("main")).to_be_focused()
         page.keyboard.press("Tab")
-        expect(page.locator("#board a").first).to_be_focused()
+        first = page.locator("#board a").first
+        expect(first).to_be_focused()
+        # … and the keyboard stays there when the board is another.
+        page.evaluate("document.getElementById('of-now').dataset.isOld = ''")
+        page.evaluate("htmx.trigger('#board', 'refresh')")
+        expect(page.locator("#of-now[data-is-old]")).to_have_count(0)
+        expect(first).to_be_focused()
         visitor.leave()
 
 
