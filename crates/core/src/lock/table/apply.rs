@@ -284,6 +284,9 @@ impl Table {
             self.give_up(ticket, before);
         }
         let since = upgraded.as_ref().map_or(at, |before| before.since);
+        // Whoever was asked to let go is not let off for having more now.
+        let asked = upgraded.as_ref().map(|before| before.stay);
+        let asked = asked.filter(|stay| matches!(stay, Stay::Recalled(_) | Stay::Outstayed { .. }));
         let keys = self.intern(claim);
         let former_lease = upgraded.as_ref().and_then(|before| before.claim.lease);
         let longer = former_lease.filter(|former| Some(*former) > claim.lease);
@@ -306,6 +309,9 @@ impl Table {
         };
         self.enlist(ticket, claim).held = Some(held);
         self.party_mut(claim).held.insert(ticket);
+        if let Some(stay) = asked {
+            self.set_stay(ticket, stay);
+        }
     }
 
     /// Returns whether anybody waits for the file or the name that a holder has.

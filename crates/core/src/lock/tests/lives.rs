@@ -271,6 +271,27 @@ fn a_holder_is_asked_to_let_go() {
         B recalled 10  unknown
         ",
     );
+    check(
+        "
+        A R f          granted 1
+        A recalled 5000  asked 5000
+        tick 2000
+        A upgrade      granted 2 x2 (and is to let go as before)
+        B W f          waits
+        tick 3000      A revoked
+        A release      B granted 3
+        ",
+    );
+    check(
+        "
+        A R f          granted 1
+        A recalled 10  asked 10
+        tick 10
+        A upgrade      granted 2 x2
+        B W f          waits; A revoked
+        A release      B granted 3
+        ",
+    );
 }
 
 /// No client can keep the table busy for ever by asking for no time at all.
