@@ -101,7 +101,12 @@ fn holds_sessions_and_how_all_is_are_told() {
     let version = rest.ask("GET", "/_status/version").body;
     assert_eq!(version["version"], env!("CARGO_PKG_VERSION"));
     assert_eq!(rest.ask("GET", "/v1/locks/status").status, 200, "the broker's own is there, too");
-    assert_eq!(rest.ask("GET", "/metrics").status, 200);
+    let figures = rest.ask("GET", "/metrics").body;
+    for line in
+        ["gate_mounts{status=\"running\"} 1", "gate_mounts{status=\"error\"} 0", "gate_held 1"]
+    {
+        assert!(figures.as_str().unwrap().lines().any(|told| told == line), "{line}: {figures}");
+    }
     drop(hold.stdin());
     assert_eq!(hold.finish(SOON).code, Some(0));
     world.gate(["daemon", "stop"]).run().success();

@@ -4,12 +4,15 @@
 //! asks is told by the HTTP thread, which makes the text.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use gate_api::event;
 use gate_api::wire::Pass;
 use gate_core::lock::event::{RecallCause, Refusal, Revocation};
-use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -18,6 +21,9 @@ use prometheus_client::registry::{Registry, Unit};
 
 /// The media type of [`Metrics::text`].
 pub(crate) const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What stands before each name.
+const PREFIX: &str = "gate";
 
 type Labels = [(&'static str, Cow<'static, str>); 1];
 type Counts = Family<Labels, Counter>;
@@ -45,6 +51,14 @@ pub(crate) struct Metrics {
     /// 1 while nothing is granted.
     pub halted: Gauge,
     pub sizes: Sizes,
+    censuses: Mutex<Vec<Census>>,
+}
+
+/// How many there are of something that is not the broker's, by status: counted when somebody asks.
+pub(crate) struct Census {
+    pub name: &'static str,
+    pub help: &'static str,
+    pub counts: Box<dyn Fn() -> BTreeMap<&'static str, usize> + Send + Sync>,
 }
 
 /// How much there is, at one moment.
@@ -59,7 +73,7 @@ pub(crate) struct Sizes {
 
 impl Metrics {
     pub fn new() -> Metrics {
-        let mut to = Registry::with_prefix("gate");
+        let mut to = Registry::with_prefix(PREFIX);
         let grants = counts(&mut to, "grants", "Claims that were let in, by right");
         let grant = |right| grants.get_or_create_owned(&[("right", Cow::Borrowed(right))]);
         Metrics {
@@ -89,7 +103,13 @@ impl Metrics {
             halted: gauge(&mut to, "halted", "Whether the journal cannot be written"),
             sizes: Sizes::register(&mut to),
             registry: to,
+            censuses: Mutex::default(),
         }
+    }
+
+    /// Tells what somebody else counts among its own figures, from now on.
+    pub fn include(&self, census: Census) {
+        self.censuses.lock().unwrap_or_else(PoisonError::into_inner).push(census);
     }
 
     pub fn granted(&self, pass: Pass) {
@@ -150,8 +170,29 @@ impl Metrics {
     /// Returns all figures in the OpenMetrics format.
     pub fn text(&self) -> String {
         let mut text = String::new();
-        encode(&mut text, &self.registry).expect("a string takes all");
+        self.write(&mut text).expect("a string takes all");
         text
+    }
+
+    fn write(&self, text: &mut String) -> fmt::Result {
+        encode_registry(text, &self.registry)?;
+        for census in &*self.censuses.lock().unwrap_or_else(PoisonError::into_inner) {
+            encode_registry(text, &census.taken())?;
+        }
+        encode_eof(text)
+    }
+}
+
+impl Census {
+    fn taken(&self) -> Registry {
+        let mut to = Registry::with_prefix(PREFIX);
+        let gauges = Family::<Labels, Gauge>::default();
+        for (status, count) in (self.counts)() {
+            let count = i64::try_from(count).unwrap_or(i64::MAX);
+            gauges.get_or_create(&[("status", status.into())]).set(count);
+        }
+        to.register(self.name, self.help, gauges);
+        to
     }
 }
 
@@ -239,6 +280,8 @@ mod tests {
         metrics.recalled(RecallCause::Request);
         metrics.waited(Duration::from_millis(1));
         metrics.sizes.longest_line.set(3);
+        let counts = || BTreeMap::from([("running", 2), ("error", 0)]);
+        metrics.include(Census { name: "mounts", help: "Mounts", counts: Box::new(counts) });
         let text = metrics.text();
         for line in [
             r#"gate_grants_total{right="turn"} 1"#,
@@ -257,9 +300,12 @@ mod tests {
             "gate_commit_seconds_count 0",
             "gate_longest_line 3",
             "gate_halted 0",
+            r#"gate_mounts{status="running"} 2"#,
+            r#"gate_mounts{status="error"} 0"#,
         ] {
             assert!(text.lines().any(|told| told == line), "{line}: {text}");
         }
+        assert!(text.ends_with("\n# EOF\n") && text.matches("# EOF").count() == 1, "{text}");
         let count = |name: &str| metrics.counts().into_iter().find(|(known, _)| known == name);
         assert_eq!(count("refused"), Some(("refused".to_owned(), 1)));
     }

@@ -1,5 +1,6 @@
 //! Starting a broker, and ending it in order.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -29,7 +30,7 @@ use crate::http::{Http, Listen, ListenError};
 use crate::journal::{Journal, JournalError};
 use crate::kin;
 use crate::mail::{Inbox, Mail};
-use crate::metrics::Metrics;
+use crate::metrics::{Census, Metrics};
 
 /// The file in the state directory that its broker locks and writes its process id to.
 const LOCK_NAME: &str = "broker.pid";
@@ -63,6 +64,7 @@ pub struct Running {
     inbox: Inbox,
     socket: PathBuf,
     http: Option<Http>,
+    figures: Arc<Metrics>,
     thread: Option<JoinHandle<io::Result<()>>>,
     /// Ends after the deciding thread, whose last words it writes.
     audit: Option<Audit>,
@@ -136,13 +138,14 @@ impl Broker {
         let (audit, pen) = Audit::start(&state_dir, memory.epoch, bounds, metrics.missing.clone())?;
         let terms = terms(&options);
         let (log, inbox_for_log) = (audit.reader(), inbox.clone());
+        let figures = metrics.clone();
         let parts = desk::Parts { terms, info, pen, log, inbox: inbox_for_log, metrics };
         let desk = Desk::restore(memory, parts, clock::now());
         let actor = Actor::new(actor::Parts { poll, listener, mail, desk, journal, prober });
         let actor = actor.map_err(StartError::System)?;
         let thread = spawn("gate-broker", move || actor.run()).map_err(StartError::System)?;
         let (thread, audit) = (Some(thread), Some(audit));
-        Ok(Running { inbox, socket, http, thread, audit, _lock: lock })
+        Ok(Running { inbox, socket, http, figures, thread, audit, _lock: lock })
     }
 }
 
@@ -171,6 +174,16 @@ impl Running {
     pub fn offer_to_owner(&self, name: &str, more: Router) -> Result<Http, ListenError> {
         let socket = self.socket.with_file_name(name);
         Http::start_privately(&socket, self.inbox.clone(), more)
+    }
+
+    /// Tells among its figures how many there are of something else, by status, from now on.
+    pub fn count(
+        &self,
+        name: &'static str,
+        help: &'static str,
+        counts: impl Fn() -> BTreeMap<&'static str, usize> + Send + Sync + 'static,
+    ) {
+        self.figures.include(Census { name, help, counts: Box::new(counts) });
     }
 
     /// Returns what ends it while somebody waits for its end.

@@ -48,6 +48,10 @@ pub fn start(
     })?;
     let keeper = Keeper::start(store, state_dir)
         .map_err(|refusal| cannot(&refusal.message, &refusal.hint))?;
+    running.count("mounts", "Mounts that are kept, by status", {
+        let keeper = keeper.clone();
+        move || keeper.counts()
+    });
     let office = Office::open(keeper, running)
         .map_err(|error| cannot(&error, "look into the daemon's log"))?;
     let served = || api::router(office.clone()).merge(web::router(office.clone()));
