@@ -238,8 +238,7 @@ fn halt_of(world: &World) -> Value {
 
 /// Fills the disk of the broker's state; returns what whoever asks is told then.
 fn fill_up(world: &World) -> Reply {
-    let fill = "dd if=/dev/zero of=filler bs=4k 2>/dev/null || true";
-    world.script(&world.state(), fill).run().success();
+    world.fill_disk(&world.state());
     let refused = (0..2000).find_map(|i| {
         let body =
             json!({"path": format!("full/{i}"), "mode": "write", "owner": "ada", "timeout_ms": 0});

@@ -240,6 +240,12 @@ impl World {
         self.script(dir, &script).run().success();
     }
 
+    /// Leaves no room on the disk of a directory, until `filler` there is removed.
+    pub fn fill_disk(&self, dir: &Path) {
+        let fill = "dd if=/dev/zero of=filler bs=4k 2>/dev/null || true";
+        self.script(dir, fill).run().success();
+    }
+
     /// Prepares any program.
     #[must_use]
     pub fn command(&self, program: &Path) -> Run {
