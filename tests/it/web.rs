@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use gate_tests::rest::Rest;
 use gate_tests::run::{Running, USUAL};
+use gate_tests::wait::{SOON, wait_until};
 use gate_tests::{Actor, World};
 use serde_json::json;
 
@@ -25,8 +26,13 @@ struct Scene {
 
 impl Scene {
     fn set() -> Scene {
-        let mut world = World::bare();
+        Scene::set_in(World::bare())
+    }
+
+    fn set_in(mut world: World) -> Scene {
         world.find_broker_by_socket();
+        // A reader is let past who only has something open, soon.
+        world.seed("gate.toml", "read_wait = \"200ms\"\n");
         for name in ["src/main.rs", "docs/plan.md", HOSTILE] {
             world.seed(name, "text");
         }
@@ -68,11 +74,12 @@ impl Scene {
         run.within(USUAL * 2).run().success();
     }
 
-    fn end(self) {
+    fn end(self) -> World {
         drop(self.people);
         drop(self.programs);
         self.world.await_idle();
         self.world.gate(["daemon", "stop"]).run().success();
+        self.world
     }
 }
 
@@ -116,4 +123,19 @@ fn the_board_fits_a_phone_a_keyboard_and_the_dark() {
     let scene = Scene::set();
     scene.walk("narrow");
     scene.end();
+}
+
+#[test]
+fn the_board_says_that_nothing_is_granted_while_the_journal_finds_no_room() {
+    let world = World::bare();
+    world.lay_small_disk(&world.state(), "2m");
+    let scene = Scene::set_in(world);
+    scene.world.fill_disk(&scene.world.state());
+    wait_until(SOON * 2, "nothing is granted", || {
+        scene.world.gate(["hold", "view/new", "--", "true"]).run().code == Some(2)
+    });
+    scene.walk("halted");
+    fs::remove_file(scene.world.state().join("filler")).unwrap();
+    let world = scene.end();
+    world.script(world.home(), "umount state").run().success();
 }

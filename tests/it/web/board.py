@@ -13,7 +13,9 @@ from pathlib import Path
 from playwright.sync_api import Browser, Page, Response, expect, sync_playwright
 
 PART, URL, ADMIN, READ, PICTURES, GATE = sys.argv[1:]
-HOSTILE = "<img src=x onerror=alert(1)>\\u{202e}txt"
+# A name as it lies there, and as it is shown.
+RAW = "<img src=x onerror=alert(1)>\u202etxt"
+HOSTILE = RAW.replace("\u202e", "\\u{202e}")
 PAGES = ["Overview", "Locks", "Mounts", "Sessions", "Log", "Why"]
 MS = 20_000
 
@@ -137,7 +139,14 @@ def people(browser: Browser) -> None:
     assert page.evaluate("document.activeElement.id") == focused, "the keyboard stays where it was"
     assert page.evaluate("window.isUntouched")
 
+    # Who reads what somebody only has open is let past, and that is said.
+    subprocess.run(["cat", f"view/{RAW}"], check=True)
+    passed = page.get_by_role("region", name="Read without a turn, lately").get_by_role("listitem")
+    expect(passed).to_have_count(1)
+    expect(passed).to_contain_text(HOSTILE)
+
     visitor.go("Overview")
+    expect(page.get_by_role("alert")).to_have_count(0)
     expect(page.get_by_role("listitem").filter(has_text="bob")).to_contain_text("waits for src/main.rs")
     for name in PAGES:
         visitor.go(name)
@@ -345,8 +354,20 @@ def narrow(browser: Browser) -> None:
         visitor.leave()
 
 
+def halted(browser: Browser) -> None:
+    """While the journal cannot be written."""
+    visitor = Visitor(browser)
+    visitor.sign_in(ADMIN)
+    said = visitor.page.get_by_role("alert")
+    expect(said).to_contain_text("Nothing is granted: the journal cannot be written.")
+    expect(said).to_contain_text("gate doctor")
+    visitor.is_sound()
+    visitor.picture("halted")
+    visitor.leave()
+
+
 def main() -> None:
-    parts = {"people": people, "plain": plain, "reader": reader, "narrow": narrow}
+    parts = {"people": people, "plain": plain, "reader": reader, "narrow": narrow, "halted": halted}
     expect.set_options(timeout=MS)
     with sync_playwright() as driver:
         args = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
