@@ -1,10 +1,11 @@
 //! `cargo xtask bench`: what a gated view costs, beside the bare directory and beside file systems
-//! that others wrote, and what a turn costs, beside other givers of turns.
+//! that others wrote, what a turn costs, beside other givers of turns, and what a daemon costs.
 //!
 //! Everything that is compared runs in turn, one round here, one there, in one run on one
 //! machine; medians and ratios are printed. Trust the ratios.
 
 mod broker;
+mod daemon;
 mod enclosure;
 mod etcd;
 mod flock;
@@ -21,8 +22,11 @@ mod turns;
 mod view;
 mod words;
 
+use std::cell::RefCell;
 use std::path::Path;
 use std::process::Command;
+
+use serde_json::{Map, Value};
 
 use crate::machine::{self, Package};
 use crate::step::{self, Failure, step};
@@ -41,19 +45,25 @@ struct Group {
 /// What a group is given.
 struct Run<'a> {
     home: &'a Home,
-    /// Names the machine, for whoever reads the figures later.
-    machine: &'a str,
     plan: &'a view::Plan,
+    /// What is to be kept for programs, by the names of groups.
+    figures: RefCell<Map<String, Value>>,
+}
+
+impl Run<'_> {
+    fn keep(&self, group: &str, figures: Value) {
+        self.figures.borrow_mut().insert(group.to_owned(), figures);
+    }
 }
 
 const VIEW: Group = Group {
     name: "view",
     part_of: "view",
     needs: &machine::TO_COMPARE_VIEWS,
-    run: |run| view::run(run.home, run.machine, run.plan),
+    run: |run| view::run(run.home, run.plan).map(|figures| run.keep("view", figures)),
 };
 
-const GROUPS: [Group; 5] = [
+const GROUPS: [Group; 6] = [
     VIEW,
     Group {
         name: "interrupts",
@@ -62,6 +72,12 @@ const GROUPS: [Group; 5] = [
         run: |run| interrupts::run(run.home),
     },
     Group { name: "private", part_of: "private", needs: &[], run: |run| private::run(run.home) },
+    Group {
+        name: "daemon",
+        part_of: "daemon",
+        needs: &[],
+        run: |run| daemon::run(run.home).map(|figures| run.keep("daemon", figures)),
+    },
     Group {
         name: "turns",
         part_of: "broker",
@@ -95,8 +111,12 @@ pub fn run(words: &[&str], dir: &Path, yes: bool) -> Result<(), Failure> {
     let machine = machine_line();
     println!("{machine}");
     let home = Home::make(&machine::target().join("release/gate"))?;
-    let run = Run { home: &home, machine: &machine, plan: &wish.plan };
-    wish.groups.iter().try_for_each(|group| (group.run)(&run))
+    let figures = RefCell::new(Map::from_iter([("machine".to_owned(), Value::String(machine))]));
+    let run = Run { home: &home, plan: &wish.plan, figures };
+    wish.groups.iter().try_for_each(|group| (group.run)(&run))?;
+    let Some(file) = &wish.json else { return Ok(()) };
+    std::fs::write(file, format!("{:#}\n", Value::Object(run.figures.into_inner())))
+        .map_err(|e| Failure::new(format!("cannot write {}", file.display()), e))
 }
 
 /// Brings and builds what is measured and what measures: both optimised.

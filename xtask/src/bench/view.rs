@@ -13,13 +13,13 @@ mod small;
 mod table;
 
 use std::io;
-use std::path::PathBuf;
 use std::time::Duration;
 
 pub use ground::On;
 pub use passthrough::build as build_passthrough;
 pub use profile::run as profile;
 pub use row::{ROWS, Row};
+use serde_json::Value;
 
 use self::ground::Ground;
 use self::peers::Place;
@@ -34,12 +34,10 @@ pub struct Plan {
     pub on: On,
     /// How many files are many.
     pub files: usize,
-    /// Where the figures go besides.
-    pub json: Option<PathBuf>,
 }
 
-/// Measures and prints.
-pub fn run(home: &Home, machine: &str, plan: &Plan) -> Result<(), Failure> {
+/// Measures and prints; returns the figures.
+pub fn run(home: &Home, plan: &Plan) -> Result<Value, Failure> {
     let ground = Ground::lay(&plan.on, home)?;
     let places = peers::all(home, &ground, plan.files)?;
     if !places.iter().any(|place| place.name == peers::PASSTHROUGH) {
@@ -56,11 +54,7 @@ pub fn run(home: &Home, machine: &str, plan: &Plan) -> Result<(), Failure> {
         table::print_medians(&outcomes);
         table::print_bars(&outcomes);
     }
-    match &plan.json {
-        None => Ok(()),
-        Some(file) => std::fs::write(file, table::json(machine, &ground.title, &outcomes))
-            .map_err(|e| Failure::new(format!("cannot write {}", file.display()), e)),
-    }
+    Ok(table::json(&ground.title, &outcomes))
 }
 
 /// Measures one row; others that cannot do it are left out.

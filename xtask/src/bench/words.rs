@@ -1,6 +1,6 @@
 //! The words after `cargo xtask bench`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::view::{On, Plan, ROWS, Row};
 use super::{GROUPS, Group, PROFILE};
@@ -14,18 +14,21 @@ pub struct Wish {
     pub groups: Vec<&'static Group>,
     /// What the group of the view is to do.
     pub plan: Plan,
+    /// Where the figures go besides.
+    pub json: Option<PathBuf>,
 }
 
 /// Reads the words; paths are relative to `dir`.
 pub fn parse(words: &[&str], dir: &Path) -> Result<Wish, Failure> {
-    let mut plan = Plan { rows: Vec::new(), on: On::Ext4, files: FILES, json: None };
+    let mut plan = Plan { rows: Vec::new(), on: On::Ext4, files: FILES };
+    let mut json = None;
     let mut names = Vec::new();
     let mut words = words.iter().copied();
     while let Some(word) = words.next() {
         let mut value = || words.next().ok_or_else(|| misread(format!("{word} wants a value")));
         match word {
             "--on" => plan.on = On::parse(value()?, dir),
-            "--json" => plan.json = Some(dir.join(value()?)),
+            "--json" => json = Some(dir.join(value()?)),
             "--files" => plan.files = count(value()?)?,
             flag if flag.starts_with('-') => return Err(misread(format!("{flag} is no option"))),
             name => names.push(name),
@@ -39,7 +42,7 @@ pub fn parse(words: &[&str], dir: &Path) -> Result<Wish, Failure> {
         [] => ROWS.iter().collect(),
         names => names.iter().map(|name| row(name)).collect::<Result<_, _>>()?,
     };
-    Ok(Wish { groups: groups(group)?, plan })
+    Ok(Wish { groups: groups(group)?, plan, json })
 }
 
 fn count(text: &str) -> Result<usize, Failure> {
@@ -86,7 +89,7 @@ mod tests {
         let words: Vec<&str> = words.split_whitespace().collect();
         let said = match parse(&words, Path::new("/at")) {
             Err(failure) => failure.cause,
-            Ok(Wish { groups, plan: Plan { rows, on, files, json } }) => {
+            Ok(Wish { groups, plan: Plan { rows, on, files }, json }) => {
                 let groups: Vec<&str> = groups.iter().map(|group| group.name).collect();
                 format!("{groups:?} {} {on:?} {files} {json:?}", rows.len())
             }
