@@ -9,3 +9,4 @@ pub mod lock;
 pub mod mount;
 pub mod path;
 pub mod time;
+pub mod tree;

@@ -1,0 +1,5 @@
+//! Buckets: sealed trees of files, every version kept.
+//!
+//! What lies on the disk is in `docs/bucket-format.md`, what it means in `gate_core::tree`.
+
+pub mod hash;
