@@ -24,9 +24,9 @@ cargo xtask soak [MINUTES|NAME]    the long tier: more crashes, more seeds, fuzz
 cargo xtask tidy                   check layout, layering, licences and docs
 cargo xtask bench [NAME]           measure a view beside the bare directory and other file
                                    systems, turns beside flock and etcd, a broker under load,
-                                   and a daemon with mounts; `view ROW…` for some rows of the view, `profile ROW`
-                                   for where its time goes; [--on ext4|tmpfs|DIR]
-                                   [--files N] [--json FILE]
+                                   and a daemon with mounts; `view ROW…` for some rows of the
+                                   view, `profile ROW` for where its time goes;
+                                   [--on ext4|tmpfs|DIR] [--files N] [--json FILE]
 cargo xtask dist [--binary FILE]   pack a release, or FILE: the program, an archive, a Debian package
                  [--out DIR]       and their sums, into dist/ or DIR
 

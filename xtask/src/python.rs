@@ -9,10 +9,15 @@ use crate::machine;
 use crate::step::{self, Failure};
 
 const CLIENT: &str = "clients/python";
-/// The checker of types, what builds the package, what asks a daemon by its OpenAPI document, and what
-/// drives a browser: pinned, so that nothing fails unprovoked.
-const FROM_PYPI: [&str; 4] =
-    ["mypy==2.4.1", "flit_core==4.2.0", "schemathesis==4.32.5", "playwright==1.65.2"];
+/// The checker of types, what builds the package, what asks a daemon by its OpenAPI document, what drives
+/// a browser, and what judges a page for those who do not see it: pinned, so that nothing fails unprovoked.
+const FROM_PYPI: [&str; 5] = [
+    "mypy==2.4.1",
+    "flit_core==4.2.0",
+    "schemathesis==4.32.5",
+    "playwright==1.65.2",
+    "axe-playwright-python==0.1.8",
+];
 
 /// What tests call of it.
 const CALLED: [&str; 1] = ["schemathesis"];
