@@ -58,7 +58,7 @@ impl FileId {
 
     /// Returns the id of a directory: who makes the same one at the same time makes the same.
     ///
-    /// `former` is how many of that name its maker knew to be deleted there.
+    /// `former` is the least number for which its maker knew no directory of that id.
     pub fn of_directory(parent: FileId, name: &[u8], former: u32) -> FileId {
         let mut hasher = blake3::Hasher::new_derive_key(DIRECTORY);
         hasher.update(&parent.0).update(&former.to_le_bytes()).update(name);

@@ -83,6 +83,23 @@ pub enum Content {
     Inline(Vec<u8>),
     /// Rising, without overlaps; what lies between is zeros.
     Extents(Vec<Extent>),
+    /// As another version but for some parts, so that a small change of a large file is a small
+    /// operation. Of a version that is inline nothing is taken over.
+    Patch {
+        /// One of the versions in whose place it comes.
+        of: OpId,
+        /// Parts that are zeros now: rising, without overlaps.
+        zeros: Vec<Span>,
+        /// What is there now instead: rising, without overlaps.
+        extents: Vec<Extent>,
+    },
+}
+
+/// A part of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Span {
+    pub offset: u64,
+    pub len: u64,
 }
 
 /// A turn by which something was written.
@@ -117,7 +134,7 @@ pub enum Op {
         kind: Kind,
         mode: u32,
         modified: Stamp,
-        /// Directories of that name that were deleted there before, as far as known.
+        /// Directories that had that name there before, as far as known.
         former: u32,
     },
     /// A file gets another name.
@@ -192,9 +209,12 @@ impl Op {
             }
             Op::Move { parent, .. } => fault(!parent.is_directory(), "the parent is no directory"),
             Op::Delete { .. } => Ok(()),
-            Op::Write { file, size, content, .. } => {
+            Op::Write { file, size, content, base, .. } => {
                 fault(file.is_directory(), "a directory has no content")?;
                 fault(*size > FILE_BYTES_MAX, "the file is too large")?;
+                let is_strange = |of| !base.contains(of);
+                let is_wrong = matches!(content, Content::Patch { of, .. } if is_strange(of));
+                fault(is_wrong, "it changes a version in whose place it does not come")?;
                 content.check(*size)
             }
             Op::SetAttr { attribute, .. } => match attribute {
@@ -226,29 +246,43 @@ impl Content {
     pub const EMPTY: Content = Content::Inline(Vec::new());
 
     fn check(&self, size: u64) -> Result<(), OpFault> {
-        let extents = match self {
+        match self {
             Content::Inline(bytes) if bytes.len() > INLINE_BYTES_MAX => {
-                return Err(OpFault("more is inline than may be"));
+                Err(OpFault("more is inline than may be"))
             }
             Content::Inline(bytes) if bytes.len() as u64 != size => {
-                return Err(OpFault("the size is not that of the content"));
+                Err(OpFault("the size is not that of the content"))
             }
-            Content::Inline(_) => return Ok(()),
-            Content::Extents(extents) => extents,
-        };
-        let mut end = 0;
-        for Extent { offset, chunk } in extents {
-            let is_part = chunk.from.checked_add(chunk.len).is_some_and(|to| to <= chunk.plain_len);
-            if !is_part || chunk.len == 0 || chunk.plain_len > CHUNK_BYTES_MAX {
-                return Err(OpFault("no part of a chunk"));
+            Content::Inline(_) => Ok(()),
+            Content::Extents(extents) => check_extents(extents, size),
+            Content::Patch { zeros, extents, .. } => {
+                let spans = zeros.iter().map(|zeros| (zeros.offset, zeros.len));
+                check_spans(spans, size)?;
+                check_extents(extents, size)
             }
-            if *offset < end {
-                return Err(OpFault("extents overlap"));
-            }
-            end = offset.checked_add(u64::from(chunk.len)).ok_or(OpFault("too large an offset"))?;
         }
-        if end > size { Err(OpFault("an extent ends after the file")) } else { Ok(()) }
     }
+}
+
+fn check_extents(extents: &[Extent], size: u64) -> Result<(), OpFault> {
+    for Extent { chunk, .. } in extents {
+        let is_part = chunk.from.checked_add(chunk.len).is_some_and(|to| to <= chunk.plain_len);
+        if !is_part || chunk.plain_len > CHUNK_BYTES_MAX {
+            return Err(OpFault("no part of a chunk"));
+        }
+    }
+    check_spans(extents.iter().map(|extent| (extent.offset, extent.chunk.len.into())), size)
+}
+
+fn check_spans(spans: impl Iterator<Item = (u64, u64)>, size: u64) -> Result<(), OpFault> {
+    let mut end = 0;
+    for (offset, len) in spans {
+        if offset < end || len == 0 {
+            return Err(OpFault("parts of a file are empty or overlap"));
+        }
+        end = offset.checked_add(len).ok_or(OpFault("too large an offset"))?;
+    }
+    if end > size { Err(OpFault("a part ends after the file")) } else { Ok(()) }
 }
 
 impl Name {
