@@ -2,7 +2,9 @@
 //!
 //! One lock holds what is known; nobody has it while a view is started, looked at or ended. Each of
 //! that happens on the thread that asked for it, or, where nobody asked, on one that was started for
-//! it; a thread for each view waits for the end of its server.
+//! it; a thread for each view waits for the end of its server. What is known is written in the [`book`].
+
+mod book;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use gate_api::process;
-use gate_core::mount::{Failures, Found, Mount, Status, Step, Wish};
+use gate_core::mount::{Found, Status, Step, Wish};
 use gate_core::time::Time;
 use uuid::Uuid;
 
@@ -20,6 +22,7 @@ use super::child::{self, Look};
 use super::place;
 use super::refusal::{Kind, Refusal};
 use super::store::{Record, Settings, Store};
+use book::{Book, Entry, wish_of};
 
 /// How many mounts may be configured.
 const MOUNTS_MAX: usize = 256;
@@ -42,28 +45,12 @@ struct Inner {
     news: Condvar,
 }
 
-struct Book {
-    store: Store,
-    entries: BTreeMap<Uuid, Entry>,
-    /// Nothing is started any more.
-    is_ending: bool,
-}
-
-struct Entry {
-    record: Record,
-    mount: Mount,
-    pid: Option<u32>,
-    error: Option<String>,
-}
-
 impl Keeper {
     /// Finds what is configured and what of that is mounted already, and begins to keep it. Nobody
     /// waits for what is mounted now.
     pub fn start(store: Store, state_dir: &Path) -> Result<Keeper, Refusal> {
-        let entries = store.all()?.into_iter().map(|record| (record.id, Entry::new(record)));
-        let entries: BTreeMap<Uuid, Entry> = entries.collect();
-        let ids: Vec<Uuid> = entries.keys().copied().collect();
-        let book = Book { entries, store, is_ending: false };
+        let book = Book::open(store)?;
+        let ids = book.ids();
         let keeper = Keeper(Arc::new(Inner {
             state_dir: state_dir.to_owned(),
             began: Instant::now(),
@@ -75,9 +62,8 @@ impl Keeper {
             thread::spawn(move || keeper.settle(id));
         }
         // A view that does not answer holds up nobody.
-        let is_unsettled = |book: &mut Book| {
-            book.entries.values().any(|entry| entry.mount.found == Found::Starting)
-        };
+        let is_unsettled =
+            |book: &mut Book| book.entries().any(|entry| entry.mount.found == Found::Starting);
         drop(keeper.0.news.wait_timeout_while(keeper.book(), SETTLED_PATIENCE, is_unsettled));
         let healer = keeper.clone();
         thread::spawn(move || healer.heal());
@@ -87,7 +73,7 @@ impl Keeper {
     /// Returns all mounts, the oldest first.
     pub fn all(&self) -> Vec<body::Mount> {
         let book = self.book();
-        let mut all: Vec<&Entry> = book.entries.values().collect();
+        let mut all: Vec<&Entry> = book.entries().collect();
         all.sort_by(|a, b| {
             (&a.record.created_at, a.record.id).cmp(&(&b.record.created_at, b.record.id))
         });
@@ -97,7 +83,7 @@ impl Keeper {
     /// Returns how many there are, by status.
     pub fn counts(&self) -> BTreeMap<&'static str, usize> {
         let mut counts = BTreeMap::from(Status::ALL.map(|status| (status.word(), 0)));
-        for entry in self.book().entries.values() {
+        for entry in self.book().entries() {
             *counts.entry(entry.mount.status().word()).or_default() += 1;
         }
         counts
@@ -152,7 +138,7 @@ impl Keeper {
 
     fn enter(&self, mut entry: Entry) -> Result<body::Mount, Refusal> {
         let mut book = self.book();
-        if book.entries.len() >= MOUNTS_MAX {
+        if book.entries().count() >= MOUNTS_MAX {
             let text = format!("there are {MOUNTS_MAX} mounts already");
             return Err(Refusal::new(Kind::Limit, text, "remove one: `gate mount remove ID`"));
         }
@@ -163,12 +149,12 @@ impl Keeper {
             _ => wish_of(&entry.record),
         };
         book.store.put(&entry.record)?;
-        let (id, body) = (entry.record.id, entry.body());
+        let body = entry.body();
         if let Some(pid) = entry.pid {
             entry.mount.failures.served(self.now());
-            self.clone().attend(id, entry.record.clone(), pid);
+            self.clone().attend(entry.record.id, entry.record.clone(), pid);
         }
-        book.entries.insert(id, entry);
+        book.add(entry);
         Ok(body)
     }
 
@@ -203,15 +189,16 @@ impl Keeper {
         book.check_point(&record.point, record.id)?;
         book.entry(record.id)?;
         book.store.put(&record)?;
-        let entry = book.entry(record.id)?;
-        entry.mount.wish = match (entry.mount.wish, wish_of(&record)) {
-            (Wish::Down, _) => Wish::Down,
-            (Wish::Up | Wish::Kept, wish) => wish,
-        };
-        entry.record = record;
-        let body = entry.body();
+        let body = book.change(record.id, |entry| {
+            entry.mount.wish = match (entry.mount.wish, wish_of(&record)) {
+                (Wish::Down, _) => Wish::Down,
+                (Wish::Up | Wish::Kept, wish) => wish,
+            };
+            entry.record = record;
+            entry.body()
+        });
         self.0.news.notify_all();
-        Ok(body)
+        body
     }
 
     /// Mounts it, and waits until it is there.
@@ -233,9 +220,10 @@ impl Keeper {
         record.stopped_in_boot = None;
         let wish = wish_of(&record);
         book.store.put(&record)?;
-        let entry = book.entry(id)?;
-        (entry.record, entry.mount.wish, entry.mount.found) = (record, wish, Found::Starting);
-        entry.mount.failures.forget();
+        book.change(id, |entry| {
+            (entry.record, entry.mount.wish, entry.mount.found) = (record, wish, Found::Starting);
+            entry.mount.failures.forget();
+        })?;
         drop(book);
         self.attempt(id)
     }
@@ -255,31 +243,38 @@ impl Keeper {
         record.stopped_in_boot = Some(process::machine());
         let before = entry.mount.wish;
         book.store.put(&record)?;
-        let entry = book.entry(id)?;
-        (entry.record, entry.mount.wish) = (record.clone(), Wish::Down);
-        if entry.mount.found == Found::Nothing {
-            entry.error = None;
-            return Ok((entry.body(), None));
+        let body = book.change(id, |entry| {
+            (entry.record, entry.mount.wish) = (record.clone(), Wish::Down);
+            match entry.mount.found {
+                Found::Nothing => entry.error = None,
+                _ => entry.mount.found = Found::Stopping,
+            }
+            entry.body()
+        })?;
+        if book.entry(id)?.mount.found == Found::Nothing {
+            return Ok((body, None));
         }
-        entry.mount.found = Found::Stopping;
         drop(book);
         let ended = child::end(&record, lazy);
         let look = child::look(&record);
         let mut book = self.book();
         self.0.news.notify_all();
-        let entry = book.entry(id)?;
-        entry.see(&look);
-        match ended {
-            Ok(notice) => {
-                entry.error = None;
-                Ok((entry.body(), notice))
-            }
-            Err(refusal) => {
+        let entry = book.change(id, |entry| {
+            entry.see(&look);
+            match &ended {
+                Ok(_) => entry.error = None,
                 // It goes on as before.
-                entry.mount.wish = before;
-                entry.record.stopped_in_boot = None;
-                let record = entry.record.clone();
-                book.store.put(&record)?;
+                Err(_) => {
+                    entry.mount.wish = before;
+                    entry.record.stopped_in_boot = None;
+                }
+            }
+            entry.clone()
+        })?;
+        match ended {
+            Ok(notice) => Ok((entry.body(), notice)),
+            Err(refusal) => {
+                book.store.put(&entry.record)?;
                 Err(refusal)
             }
         }
@@ -291,7 +286,7 @@ impl Keeper {
         let mut book = self.book();
         book.entry(id)?;
         book.store.remove(id)?;
-        book.entries.remove(&id);
+        book.remove(id);
         Ok(())
     }
 
@@ -299,7 +294,7 @@ impl Keeper {
     /// on, and so do those.
     pub fn unmount_all(&self, lazy: bool) -> Result<Vec<String>, Vec<Refusal>> {
         self.book().is_ending = true;
-        let ids: Vec<Uuid> = self.book().entries.keys().copied().collect();
+        let ids = self.book().ids();
         let end = |id| {
             let keeper = self.clone();
             thread::spawn(move || keeper.unmount_settled(id, lazy))
@@ -336,8 +331,8 @@ impl Keeper {
         lazy: bool,
     ) -> Result<(body::Mount, Option<String>), Refusal> {
         let is_under_way = |book: &mut Book| {
-            let entry = book.entries.get(&id);
-            entry.is_some_and(|e| matches!(e.mount.found, Found::Starting | Found::Stopping))
+            let entry = book.entry(id);
+            entry.is_ok_and(|e| matches!(e.mount.found, Found::Starting | Found::Stopping))
         };
         drop(self.0.news.wait_while(self.book(), is_under_way));
         self.unmount(id, lazy)
@@ -348,13 +343,14 @@ impl Keeper {
         let Ok(record) = self.book().entry(id).map(|entry| entry.record.clone()) else { return };
         let look = child::look(&record);
         let now = self.now();
-        if let Ok(entry) = self.book().entry(id) {
+        // It may have been removed meanwhile.
+        let _ = self.book().change(id, |entry| {
             entry.find(&look);
             if let Look::Served(pid) = look {
                 entry.mount.failures.served(now);
                 self.clone().attend(id, record, pid);
             }
-        }
+        });
         self.0.news.notify_all();
     }
 
@@ -365,24 +361,25 @@ impl Keeper {
         // Whatever was said, what is there counts: it may be there by another's hand.
         let look = child::look(&record);
         let now = self.now();
-        let mut book = self.book();
-        let entry = book.entry(id)?;
-        entry.see(&look);
-        let result = match (look, outcome) {
-            (Look::Served(pid), _) => {
-                entry.error = None;
-                entry.mount.failures.served(now);
-                self.clone().attend(id, record, pid);
-                Ok(entry.body())
+        let result = self.book().change(id, |entry| {
+            entry.see(&look);
+            match (look, outcome) {
+                (Look::Served(pid), _) => {
+                    entry.error = None;
+                    entry.mount.failures.served(now);
+                    self.clone().attend(id, record, pid);
+                    Ok(entry.body())
+                }
+                (_, outcome) => {
+                    entry.mount.failures.failed(now);
+                    let gone = "it was mounted and is gone";
+                    let gone = || Refusal::new(Kind::Failed, gone, "try again");
+                    let refusal = outcome.err().unwrap_or_else(gone);
+                    entry.error = Some(refusal.message.clone());
+                    Err(refusal)
+                }
             }
-            (_, outcome) => {
-                entry.mount.failures.failed(now);
-                let gone = || Refusal::new(Kind::Failed, "it was mounted and is gone", "try again");
-                let refusal = outcome.err().unwrap_or_else(gone);
-                entry.error = Some(refusal.message.clone());
-                Err(refusal)
-            }
-        };
+        })?;
         self.0.news.notify_all();
         result
     }
@@ -392,31 +389,25 @@ impl Keeper {
         thread::spawn(move || {
             let look = child::await_end(&record, pid);
             let mut book = self.book();
-            let now = self.now();
-            let Ok(entry) = book.entry(id) else { return };
-            if entry.pid != Some(pid) || entry.mount.found != Found::Served {
+            let is_other = |e: &Entry| e.pid != Some(pid) || e.mount.found != Found::Served;
+            if book.entry(id).is_ok_and(is_other) {
                 return;
             }
-            entry.see(&look);
+            let now = self.now();
+            let changed = book.change(id, |entry| {
+                entry.end(pid, &look, now);
+                entry.record.clone()
+            });
+            let Ok(record) = changed else { return };
             match look {
-                Look::Served(next) => {
-                    entry.mount.failures.served(now);
-                    self.clone().attend(id, entry.record.clone(), next);
-                }
-                // Somebody unmounted it by hand.
+                Look::Served(next) => self.clone().attend(id, record, next),
                 Look::Nothing => {
-                    entry.mount.wish = Wish::Down;
-                    entry.record.stopped_in_boot = Some(process::machine());
-                    let record = entry.record.clone();
                     if let Err(error) = book.store.put(&record) {
                         tracing::warn!(%error, "it is not remembered that a mount was unmounted");
                     }
                 }
                 Look::Dead | Look::Odd(_) => {
-                    entry.mount.failures.failed(now);
-                    let text = format!("its server, process {pid}, died");
-                    tracing::warn!(point = %entry.record.point.display(), text);
-                    entry.error = Some(text);
+                    tracing::warn!(point = %record.point.display(), pid, "a view's server died");
                 }
             }
             self.0.news.notify_all();
@@ -429,21 +420,22 @@ impl Keeper {
         loop {
             let now = self.now();
             let mut next: Option<Time> = None;
-            let is_ending = book.is_ending;
-            for (id, entry) in &mut book.entries {
+            let mut due = Vec::new();
+            for entry in book.entries() {
                 match entry.mount.next_step(now) {
-                    Step::Start if !is_ending => {
-                        entry.mount.found = Found::Starting;
-                        let (keeper, id) = (self.clone(), *id);
-                        thread::spawn(move || {
-                            if let Err(refusal) = keeper.attempt(id) {
-                                tracing::warn!(mount = %id, "{}", refusal.message);
-                            }
-                        });
-                    }
+                    Step::Start if !book.is_ending => due.push(entry.record.id),
                     Step::Wait(over) => next = Some(next.map_or(over, |next| next.min(over))),
                     Step::Start | Step::Rest => {}
                 }
+            }
+            for id in due {
+                let keeper = self.clone();
+                let _ = book.change(id, |entry| entry.mount.found = Found::Starting);
+                thread::spawn(move || {
+                    if let Err(refusal) = keeper.attempt(id) {
+                        tracing::warn!(mount = %id, "{}", refusal.message);
+                    }
+                });
             }
             book = match next {
                 Some(over) => {
@@ -462,91 +454,6 @@ impl Keeper {
 
     fn book(&self) -> MutexGuard<'_, Book> {
         self.0.book.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Book {
-    fn entry(&mut self, id: Uuid) -> Result<&mut Entry, Refusal> {
-        self.entries.get_mut(&id).ok_or_else(|| {
-            let hint = "`gate mount list` shows those that are there";
-            Refusal::new(Kind::NotFound, format!("no mount has the id {id}"), hint)
-        })
-    }
-
-    /// Checks that no other mount is configured there, nor above or below.
-    fn check_point(&self, point: &Path, own: Uuid) -> Result<(), Refusal> {
-        let mut others = self.entries.values().filter(|entry| entry.record.id != own);
-        let meets = |other: &Path| point.starts_with(other) || other.starts_with(point);
-        match others.find(|entry| meets(&entry.record.point)) {
-            None => Ok(()),
-            Some(Entry { record, .. }) if record.point == point => {
-                let text =
-                    format!("{} is the mount point of {}", point.display(), short(record.id));
-                Err(Refusal::new(Kind::Taken, text, "choose another, or remove that mount"))
-            }
-            Some(Entry { record, .. }) => {
-                let (point, other) = (point.display(), record.point.display());
-                let text = format!(
-                    "{point} and {other}, where {} is shown, lie in one another",
-                    short(record.id)
-                );
-                Err(Refusal::new(Kind::Taken, text, "choose a mount point beside it"))
-            }
-        }
-    }
-}
-
-impl Entry {
-    /// Returns a mount that nobody has looked at yet.
-    fn new(record: Record) -> Entry {
-        let (wish, failures) = (wish_of(&record), Failures::default());
-        let mount = Mount { wish, found: Found::Starting, failures };
-        Entry { record, mount, pid: None, error: None }
-    }
-
-    /// Takes note of what was there before this daemon.
-    fn find(&mut self, look: &Look) {
-        self.see(look);
-        match look {
-            Look::Nothing if self.mount.wish == Wish::Up => self.mount.wish = Wish::Down,
-            Look::Dead => self.error = Some("its server died while no daemon was there".to_owned()),
-            Look::Nothing | Look::Served(_) | Look::Odd(_) => {}
-        }
-    }
-
-    fn see(&mut self, look: &Look) {
-        (self.mount.found, self.pid) = match look {
-            Look::Nothing => (Found::Nothing, None),
-            Look::Served(pid) => (Found::Served, Some(*pid)),
-            Look::Dead => (Found::Dead, None),
-            Look::Odd(what) => {
-                self.error = Some(what.clone());
-                (Found::Nothing, None)
-            }
-        };
-    }
-
-    fn body(&self) -> body::Mount {
-        let Record { id, source, point, settings, created_at, updated_at, .. } =
-            self.record.clone();
-        let status = self.mount.status();
-        body::Mount {
-            mount_id: id,
-            bucket_id: None,
-            source,
-            mount_point: point,
-            enabled: settings.enabled,
-            auto_mount: settings.auto_mount,
-            read_only: settings.read_only,
-            allow_other: settings.allow_other,
-            cache_size_mb: settings.cache_size_mb,
-            cache_ttl_secs: settings.cache_ttl_secs,
-            pid: self.pid,
-            status: status.word().to_owned(),
-            error_message: self.error.clone().filter(|_| status == Status::Error),
-            created_at,
-            updated_at,
-        }
     }
 }
 
@@ -572,17 +479,6 @@ impl Wanted {
         bounded("cache_size_mb", settings.cache_size_mb, 1, CACHE_SIZE_MB_MAX)?;
         bounded("cache_ttl_secs", settings.cache_ttl_secs, 0, CACHE_TTL_SECS_MAX)?;
         Ok(settings)
-    }
-}
-
-/// Returns what is wanted of a mount that nobody said anything about: to be kept, or as it is.
-fn wish_of(record: &Record) -> Wish {
-    let Settings { enabled, auto_mount, .. } = record.settings;
-    let is_stopped = record.stopped_in_boot == Some(process::machine());
-    match (enabled && auto_mount, is_stopped) {
-        (true, false) => Wish::Kept,
-        (_, true) => Wish::Down,
-        (false, false) => Wish::Up,
     }
 }
 
