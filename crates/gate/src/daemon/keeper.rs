@@ -7,7 +7,9 @@
 mod book;
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -57,14 +59,14 @@ impl Keeper {
             book: Mutex::new(book),
             news: Condvar::new(),
         }));
+        let (looking, looked) = channel();
         for id in ids {
-            let keeper = keeper.clone();
-            thread::spawn(move || keeper.settle(id));
+            let (keeper, looking) = (keeper.clone(), looking.clone());
+            thread::spawn(move || keeper.settle(id, looking));
         }
+        drop(looking);
         // A view that does not answer holds up nobody.
-        let is_unsettled =
-            |book: &mut Book| book.entries().any(|entry| entry.mount.found == Found::Starting);
-        drop(keeper.0.news.wait_timeout_while(keeper.book(), SETTLED_PATIENCE, is_unsettled));
+        let _ = looked.recv_timeout(SETTLED_PATIENCE);
         let healer = keeper.clone();
         thread::spawn(move || healer.heal());
         Ok(keeper)
@@ -338,20 +340,38 @@ impl Keeper {
         self.unmount(id, lazy)
     }
 
-    /// Looks what is there of a mount that was configured before.
-    fn settle(&self, id: Uuid) {
+    /// Looks what is there of a mount that was configured before, and brings it up if it is to be
+    /// there: nobody is told that it is missing before that was tried.
+    fn settle(&self, id: Uuid, looking: Sender<Infallible>) {
         let Ok(record) = self.book().entry(id).map(|entry| entry.record.clone()) else { return };
         let look = child::look(&record);
         let now = self.now();
-        // It may have been removed meanwhile.
-        let _ = self.book().change(id, |entry| {
+        let mut book = self.book();
+        let is_ending = book.is_ending;
+        let is_due = book.change(id, |entry| {
             entry.find(&look);
             if let Look::Served(pid) = look {
                 entry.mount.failures.served(now);
                 self.clone().attend(id, record, pid);
             }
+            let is_due = !is_ending && entry.mount.next_step(now) == Step::Start;
+            if is_due {
+                entry.mount.found = Found::Starting;
+            }
+            is_due
         });
+        drop((book, looking));
         self.0.news.notify_all();
+        if is_due == Ok(true) {
+            self.bring_up(id);
+        }
+    }
+
+    /// Mounts what is marked as starting, which nobody asked for.
+    fn bring_up(&self, id: Uuid) {
+        if let Err(refusal) = self.attempt(id) {
+            tracing::warn!(mount = %id, "{}", refusal.message);
+        }
     }
 
     /// Mounts what is marked as starting, and says what came of it.
@@ -431,11 +451,7 @@ impl Keeper {
             for id in due {
                 let keeper = self.clone();
                 let _ = book.change(id, |entry| entry.mount.found = Found::Starting);
-                thread::spawn(move || {
-                    if let Err(refusal) = keeper.attempt(id) {
-                        tracing::warn!(mount = %id, "{}", refusal.message);
-                    }
-                });
+                thread::spawn(move || keeper.bring_up(id));
             }
             book = match next {
                 Some(over) => {
