@@ -1,6 +1,7 @@
 //! Mounts that a daemon keeps: `gate mount list`, `add`, `remove`, `start`, `stop`, `set`, and the same
 //! by REST.
 
+mod events;
 mod faults;
 mod kept;
 

@@ -94,9 +94,8 @@ impl Pending {
 }
 
 /// A stream of server-sent events.
-#[derive(Debug)]
 pub struct Events {
-    lines: Lines<BufReader<TcpStream>>,
+    lines: Lines<BufReader<Box<dyn Read + Send>>>,
 }
 
 /// One of them.
@@ -115,12 +114,25 @@ impl Http {
     #[must_use]
     #[track_caller]
     pub fn events(self, query: &str, last: Option<&str>) -> Events {
-        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).expect("a broker");
+        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).expect("a broker");
+        stream.set_read_timeout(Some(SOON)).expect("a deadline is set");
+        Events::follow(stream, &format!("/v1/events{query}"), last)
+    }
+}
+
+impl Events {
+    /// Follows a stream of events from what waits at the other end of `stream`.
+    #[track_caller]
+    pub(crate) fn follow(
+        mut stream: impl Read + Write + Send + 'static,
+        path: &str,
+        last: Option<&str>,
+    ) -> Self {
         let last = last.map(|id| format!("Last-Event-ID: {id}\r\n")).unwrap_or_default();
         // Of this version bodies are what they are, not cut into chunks.
-        let head = format!("GET /v1/events{query} HTTP/1.0\r\nHost: localhost\r\n{last}\r\n");
-        stream.write_all(head.as_bytes()).expect("a broker that reads");
-        stream.set_read_timeout(Some(SOON)).expect("a deadline is set");
+        let head = format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n{last}\r\n");
+        stream.write_all(head.as_bytes()).expect("somebody who reads");
+        let stream: Box<dyn Read + Send> = Box::new(stream);
         let mut lines = BufReader::new(stream).lines();
         let status = lines.next().expect("an answer").expect("in time");
         assert!(status.contains(" 200 "), "{status}");
@@ -129,11 +141,9 @@ impl Http {
                 break;
             }
         }
-        Events { lines }
+        Self { lines }
     }
-}
 
-impl Events {
     /// Waits for the next event.
     #[track_caller]
     pub fn hear(&mut self) -> Event {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::http::{Reply, parse};
+use crate::http::{Events, Reply, parse};
 use crate::wait::SOON;
 
 /// Where the mounts are.
@@ -93,6 +93,17 @@ impl Rest {
     #[track_caller]
     pub fn tell(&self, method: &str, path: &str, body: &Value) -> Reply {
         self.send(method, path, body.to_string().as_bytes())
+    }
+
+    /// Follows what becomes of mounts; `last` is the id of the last event that was seen.
+    #[must_use]
+    #[track_caller]
+    pub fn events(&self, last: Option<&str>) -> Events {
+        let Way::Socket(socket) = &self.way else { panic!("it is followed at the socket") };
+        let stream = UnixStream::connect(socket).expect("a daemon");
+        // Shorter than the silence between two heartbeats, which are no news.
+        stream.set_read_timeout(Some(SOON)).expect("a deadline is set");
+        Events::follow(stream, &format!("{MOUNTS}/events"), last)
     }
 
     /// Configures a mount, which must be possible; returns its id.

@@ -6,6 +6,7 @@
 
 mod door;
 mod guard;
+mod readers;
 mod room;
 mod routes;
 mod sign_in;
@@ -39,6 +40,7 @@ use guard::Peer;
 use room::{NoRoom, Place, Room};
 
 pub use guard::{Policy, needs};
+pub use readers::{ReaderPlace, place_of};
 pub(crate) use room::FramesPlace;
 #[cfg(fuzzing)]
 pub(crate) use watch::read_any;

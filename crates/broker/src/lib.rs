@@ -34,7 +34,7 @@ mod tests;
 
 pub use audit::UnknownFormat;
 pub use door::Door;
-pub use http::{Http, Listen, ListenError, Policy, needs};
+pub use http::{Http, Listen, ListenError, Policy, ReaderPlace, needs, place_of};
 pub use journal::JournalError;
 pub use start::{Broker, Options, Running, StartError, Stopper};
 

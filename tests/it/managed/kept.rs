@@ -15,13 +15,13 @@ pub fn await_status(rest: &Rest, id: &str, status: &str) {
     wait_until(SOON * 2, &format!("{id} is {status}"), || rest.status(id) == status);
 }
 
-fn pid_of_daemon(world: &World) -> i32 {
+pub fn pid_of_daemon(world: &World) -> i32 {
     let told = world.gate(["daemon", "status", "--json"]).run().success();
     let told: Value = serde_json::from_str(&told).unwrap();
     i32::try_from(told["broker"]["pid"].as_i64().unwrap()).unwrap()
 }
 
-fn kill(pid: i32) {
+pub fn kill(pid: i32) {
     kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
     wait_until(SOON, "it is dead", || kernel::is_dead(pid));
 }

@@ -5,24 +5,23 @@
 //! told to it as `resync`. An event's id is its cursor, with which a reader goes on where it was.
 
 use std::collections::VecDeque;
-use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::sse::Event;
 use axum::response::{IntoResponse, Response};
-use futures_util::stream;
 use gate_api::event;
 use gate_api::wire::{Cursor, LogPage, Stretch};
 use gate_core::path::ViewPath;
 use serde::Deserialize;
-use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 
+use super::readers::{ReaderPlace, place_of};
 use super::routes::{error, undecided};
 use crate::audit::{Filter, Question};
-use crate::bounds::{EVENT_READERS, EVENT_READERS_MAX};
+use crate::bounds::EVENT_READERS;
 use crate::mail::{Inbox, Mail};
 use crate::metrics::MEDIA_TYPE;
 use crate::spaces::DEFAULT;
@@ -31,8 +30,6 @@ use crate::spaces::DEFAULT;
 const PAGE_EVENTS: usize = 256;
 /// How long the log waits for news before it is asked again.
 const NEWS_PATIENCE: Duration = Duration::from_secs(60);
-/// The longest silence of a stream.
-const HEARTBEAT: Duration = Duration::from_secs(15);
 /// How long the figures may take.
 const FIGURES_MAX: Duration = Duration::from_secs(5);
 
@@ -53,25 +50,22 @@ pub(super) async fn events(
     headers: HeaderMap,
     request: Result<Query<EventsRequest>, QueryRejection>,
 ) -> Response {
-    static ROOM: Semaphore = Semaphore::const_new(EVENT_READERS_MAX);
     let Query(request) = match request {
         Ok(request) => request,
         Err(rejection) => return error(StatusCode::BAD_REQUEST, &rejection.body_text()),
     };
-    // A browser that comes back says where it was.
-    let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()).map(str::to_owned);
-    let since = last.or(request.since).map(|text| text.parse::<Cursor>());
-    let (since, filter) = match (since.transpose(), filter_of(request.path, request.space)) {
+    let since = place_of(&headers, request.since);
+    let (since, filter) = match (since, filter_of(request.path, request.space)) {
         (Ok(since), Ok(filter)) => (since, filter),
         (Err(why), _) => return error(StatusCode::BAD_REQUEST, &format!("since: {why}")),
         (_, Err(why)) => return error(StatusCode::BAD_REQUEST, &why),
     };
-    let Ok(room) = ROOM.try_acquire() else {
+    let Some(place) = ReaderPlace::take() else {
         let why = format!("limit: {EVENT_READERS}");
         return error(StatusCode::TOO_MANY_REQUESTS, &why);
     };
     let ready = VecDeque::new();
-    let mut reader = Reader { inbox, filter, place: Cursor::START, ready, _room: room };
+    let mut reader = Reader { inbox, filter, place: Cursor::START, ready };
     match since {
         Some(since) => reader.place = since,
         None => match reader.page(Stretch::UpTo(None), 1).await {
@@ -79,8 +73,7 @@ pub(super) async fn events(
             None => return undecided(),
         },
     }
-    let events = stream::unfold(reader, Reader::next);
-    Sse::new(events).keep_alive(KeepAlive::new().interval(HEARTBEAT)).into_response()
+    place.tell(reader, Reader::next)
 }
 
 /// `GET /metrics`
@@ -132,15 +125,14 @@ struct Reader {
     filter: Filter,
     place: Cursor,
     ready: VecDeque<Event>,
-    _room: SemaphorePermit<'static>,
 }
 
 impl Reader {
     /// Returns the next event once there is one; `None` if the broker ends.
-    async fn next(mut self) -> Option<(Result<Event, Infallible>, Reader)> {
+    async fn next(mut self) -> Option<(Event, Reader)> {
         loop {
             if let Some(event) = self.ready.pop_front() {
-                return Some((Ok(event), self));
+                return Some((event, self));
             }
             let page = self.page(Stretch::After(self.place), PAGE_EVENTS).await?;
             if page.gap {

@@ -1,6 +1,7 @@
 //! The REST interface: requests decoded, done, answered.
 
 mod document;
+mod events;
 mod health;
 mod mounts;
 mod turns;
@@ -57,8 +58,10 @@ fn of_mounts(keeper: Keeper) -> Router {
     let mut to_change = Router::new().route("/api/v0/daemon/unmount", post(mounts::unmount_all));
     for slash in ["", "/"] {
         let path = |path: &str| format!("/api/v0/mounts{path}{slash}");
-        to_look =
-            to_look.route(&path(""), get(mounts::all)).route(&path("/{id}"), get(mounts::one));
+        to_look = to_look
+            .route(&path(""), get(mounts::all))
+            .route(&path("/events"), get(events::events))
+            .route(&path("/{id}"), get(mounts::one));
         to_change = to_change
             .route(&path(""), post(mounts::add))
             .route(&path("/{id}"), patch(mounts::set).delete(mounts::remove))

@@ -42,6 +42,32 @@ pub struct Mount {
     pub updated_at: String,
 }
 
+/// What became of a mount: of `GET /api/v0/mounts/events`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct MountEvent {
+    /// `added`, `changed` (what is configured), `status`, or `removed`.
+    pub event: String,
+    /// RFC 3339, UTC.
+    pub at: String,
+    pub mount_id: Uuid,
+    #[serde(with = "written")]
+    #[schema(value_type = Written)]
+    pub mount_point: PathBuf,
+    /// As it is by then, or was when it was removed.
+    pub status: String,
+    pub pid: Option<u32>,
+    pub error_message: Option<String>,
+}
+
+/// Where to begin: of `GET /api/v0/mounts/events`.
+#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields, default)]
+pub struct Since {
+    /// After the event with this id; without it, with what happens next.
+    pub since: Option<String>,
+}
+
 /// What is wanted of a mount: of `POST /api/v0/mounts`, and what is to be changed, of
 /// `PATCH /api/v0/mounts/{id}`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -221,6 +247,14 @@ pub struct Health {
 /// Returns as much of an id as people need: so much tells mounts apart, mostly.
 pub fn short(id: Uuid) -> String {
     id.to_string().chars().take(ID_CHARS_SHOWN).collect()
+}
+
+impl MountEvent {
+    /// Tells how a mount is by now.
+    pub fn new(event: String, at: String, mount: &Mount) -> MountEvent {
+        let Mount { mount_id, mount_point, status, pid, error_message, .. } = mount.clone();
+        MountEvent { event, at, mount_id, mount_point, status, pid, error_message }
+    }
 }
 
 impl Session {

@@ -5,6 +5,7 @@
 //! it; a thread for each view waits for the end of its server. What is known is written in the [`book`].
 
 mod book;
+pub mod events;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -17,6 +18,7 @@ use std::time::{Duration, Instant};
 use gate_api::process;
 use gate_core::mount::{Found, Status, Step, Wish};
 use gate_core::time::Time;
+use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::body::{self, Wanted, short};
@@ -25,6 +27,7 @@ use super::place;
 use super::refusal::{Kind, Refusal};
 use super::store::{Record, Settings, Store};
 use book::{Book, Entry, wish_of};
+use events::Lately;
 
 /// How many mounts may be configured.
 const MOUNTS_MAX: usize = 256;
@@ -89,6 +92,11 @@ impl Keeper {
             *counts.entry(entry.mount.status().word()).or_default() += 1;
         }
         counts
+    }
+
+    /// Returns what somebody reads along with who is told of each change.
+    pub fn events(&self) -> watch::Receiver<Lately> {
+        self.book().events.reader()
     }
 
     /// Returns one mount.

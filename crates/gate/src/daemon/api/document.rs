@@ -3,7 +3,7 @@
 use axum::Json;
 use utoipa::OpenApi;
 
-use super::{health, mounts, turns};
+use super::{events, health, mounts, turns};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -14,7 +14,7 @@ use super::{health, mounts, turns};
     ),
     paths(
         mounts::all, mounts::one, mounts::add, mounts::set, mounts::remove, mounts::start,
-        mounts::stop, mounts::unmount_all, turns::locks, turns::holds, turns::sessions,
+        mounts::stop, mounts::unmount_all, events::events, turns::locks, turns::holds, turns::sessions,
         turns::status, turns::break_lock, turns::recall, health::livez, health::readyz,
         health::identity, health::version,
     ),

@@ -1,6 +1,6 @@
 //! What a keeper knows of its mounts: what is configured of each, and how it is.
 //!
-//! Whoever has a mount to change does so by [`Book::change`] alone.
+//! Whoever has a mount to change does so by [`Book::change`] alone, so that each change is told.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,6 +10,7 @@ use gate_core::mount::{Failures, Found, Mount, Status, Wish};
 use gate_core::time::Time;
 use uuid::Uuid;
 
+use super::events::Events;
 use crate::daemon::body::{self, short};
 use crate::daemon::child::Look;
 use crate::daemon::refusal::{Kind, Refusal};
@@ -20,6 +21,7 @@ pub struct Book {
     pub store: Store,
     /// Nothing is started any more.
     pub is_ending: bool,
+    pub events: Events,
     entries: BTreeMap<Uuid, Entry>,
 }
 
@@ -37,7 +39,7 @@ impl Book {
     pub fn open(store: Store) -> Result<Book, Refusal> {
         let entries = store.all()?.into_iter().map(|record| (record.id, Entry::new(record)));
         let entries = entries.collect();
-        Ok(Book { store, is_ending: false, entries })
+        Ok(Book { store, is_ending: false, events: Events::begin(), entries })
     }
 
     /// Returns all mounts.
@@ -55,24 +57,30 @@ impl Book {
         self.entries.get(&id).ok_or_else(|| unknown(id))
     }
 
-    /// Changes one mount.
+    /// Changes one mount, and tells what became of it.
     pub fn change<T>(
         &mut self,
         id: Uuid,
         change: impl FnOnce(&mut Entry) -> T,
     ) -> Result<T, Refusal> {
         let entry = self.entries.get_mut(&id).ok_or_else(|| unknown(id))?;
-        Ok(change(entry))
+        let before = entry.body();
+        let outcome = change(entry);
+        self.events.tell(Some(&before), Some(&entry.body()));
+        Ok(outcome)
     }
 
     /// Takes note of a new one.
     pub fn add(&mut self, entry: Entry) {
+        self.events.tell(None, Some(&entry.body()));
         self.entries.insert(entry.record.id, entry);
     }
 
     /// Forgets one.
     pub fn remove(&mut self, id: Uuid) {
-        self.entries.remove(&id);
+        if let Some(entry) = self.entries.remove(&id) {
+            self.events.tell(Some(&entry.body()), None);
+        }
     }
 
     /// Checks that no other mount is configured there, nor above or below.
