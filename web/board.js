@@ -1,4 +1,4 @@
-// Keeps the board of locks live. Without it the page is whole, and says when it was made.
+// Keeps a board live, of locks or of mounts: its element says which events tell of news. Without it the page is whole, and says when it was made.
 (() => {
   'use strict';
   const board = document.getElementById('board');
@@ -9,10 +9,6 @@
   // Fetched twice a second at most, and once more after the last event.
   const PAUSE_MS = 500;
   const RETRY_MS = 3000;
-  const EVENTS = [
-    'waiting', 'granted', 'counted', 'released', 'refused', 'recall-warned', 'recalled', 'revoked', 'ungated',
-    'client-lost', 'client-overdue', 'client-back', 'client-gone', 'broker-started', 'missing', 'resync',
-  ];
   let source = null;
   let fetched_at = 0;
   let timer = 0;
@@ -28,14 +24,14 @@
   };
   const listen = () => {
     if (source || document.hidden) return;
-    source = new EventSource('/v1/events');
+    source = new EventSource(board.dataset.events);
     source.onopen = () => { say('Live'); refresh_soon(); };
     source.onerror = () => {
       say('Away: trying again …');
       // What was refused is not tried again by itself.
       if (source && source.readyState === EventSource.CLOSED) { source = null; setTimeout(listen, RETRY_MS); }
     };
-    for (const name of EVENTS) source.addEventListener(name, refresh_soon);
+    for (const name of board.dataset.names.split(/\s+/)) source.addEventListener(name, refresh_soon);
   };
   // A tab that nobody sees takes no connection.
   const mind = () => {
@@ -71,7 +67,7 @@
     // Signed out meanwhile: the page itself leads to where one signs in.
     if (event.detail.xhr.status === 401) location.reload();
   });
-  dialog.addEventListener('click', (event) => {
+  if (dialog) dialog.addEventListener('click', (event) => {
     if (!event.target.closest('[data-close]')) return;
     event.preventDefault();
     dialog.close();

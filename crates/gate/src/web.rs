@@ -1,7 +1,7 @@
 //! The web board: what people see of a daemon in a browser, and what they may do there.
 //!
-//! Each page is made here and is whole without a script. One script fetches the board of locks again when
-//! the broker tells of something; it and all else that a page is made of is in the binary. Nothing is
+//! Each page is made here and is whole without a script. One script fetches the board of locks, or of mounts, again
+//! when the daemon tells of something; it and all else that a page is made of is in the binary. Nothing is
 //! decided here: the [`Office`] is asked. Names are others' bytes: what is shown of them is [`shown`].
 //!
 //! Not here: who may come in, which the broker's HTTP says, and where browsers sign in.
@@ -44,6 +44,7 @@ pub fn router(office: Office) -> Router {
         .route("/locks", get(locks::page))
         .route("/locks/board", get(locks::part))
         .route("/mounts", get(mounts::page))
+        .route("/mounts/board", get(mounts::part))
         .route("/sessions", get(sessions::page))
         .route("/log", get(story::page))
         .route("/why", get(why::page));

@@ -6,6 +6,7 @@ must stay silent.
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -189,6 +190,7 @@ def people(browser: Browser) -> None:
     expect(visitor.row("bob")).to_contain_text("held")
 
     mounts(visitor)
+    dies(visitor)
 
     visitor.go("Log")
     page.get_by_label("What", exact=True).select_option("lost its turn")
@@ -254,6 +256,28 @@ def mounts(visitor: Visitor) -> None:
     expect(page.get_by_role("button", name="Stop it all the same")).to_be_visible()
     page.get_by_role("link", name="Leave it as it is").click()
     visitor.heading("Mounts")
+
+
+def dies(visitor: Visitor) -> None:
+    """A mount's server is killed while somebody looks; nobody touches the page."""
+    page = visitor.page
+    home = os.environ["HOME"].removesuffix("/home")
+    subprocess.run([GATE, "mount", "add", f"{home}/other", f"{home}/mortal", "--start"], check=True)
+    card = page.locator("li.card").filter(has_text="/mortal")
+    expect(page.locator("#live")).to_have_text("Live")
+    expect(card).to_contain_text("running")
+    expect(page.locator("#summary")).to_have_text("2 running")
+    page.evaluate("window.isUntouched = true")
+    card.get_by_role("link", name="Edit").focus()
+    os.kill(int(re.search(r"process (\d+)", card.inner_text()).group(1)), signal.SIGKILL)
+    expect(card.locator(".chip")).to_have_text("error")
+    expect(card).to_contain_text("died")
+    expect(page.locator("#summary")).to_have_text("1 error, 1 running")
+    expect(card.get_by_role("link", name="Edit")).to_be_focused()
+    visitor.picture("mount-died")
+    subprocess.run([GATE, "mount", "remove", "-f", f"{home}/mortal"], check=True)
+    expect(card).to_have_count(0)
+    assert page.evaluate("window.isUntouched")
 
 
 def plain(browser: Browser) -> None:

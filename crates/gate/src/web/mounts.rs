@@ -1,5 +1,7 @@
 //! Mounts that are kept: how they are, and all that the commands do about them.
 
+use std::collections::BTreeMap;
+
 use askama::Template;
 use axum::Extension;
 use axum::extract::{Form, Path, State};
@@ -12,6 +14,7 @@ use uuid::Uuid;
 use super::page::{Again, Fault, Frame, lead, page as made};
 use super::query::Asked;
 use super::shown::Shown;
+use crate::board;
 use crate::daemon::body::{self, Wanted, WrittenPath};
 use crate::daemon::office::{Office, aside};
 use crate::daemon::refusal::{Kind, Refusal};
@@ -34,7 +37,17 @@ pub struct Mount {
 #[template(path = "mounts.html")]
 struct All {
     frame: Frame,
+    board: Board,
+    at: String,
+}
+
+/// What changes of that page.
+#[derive(Template)]
+#[template(path = "mount_cards.html")]
+struct Board {
+    summary: String,
     mounts: Vec<Mount>,
+    is_admin: bool,
 }
 
 #[derive(Template)]
@@ -95,8 +108,12 @@ pub async fn page(
         _ => None,
     };
     frame.done = done.map(str::to_owned);
-    let mounts = office.keeper.all().into_iter().map(Mount::new).collect();
-    made(&All { frame, mounts })
+    made(&All { frame, board: Board::look(&office, rights), at: board::local(board::now_ms()) })
+}
+
+/// `GET /mounts/board`: what changes of it.
+pub async fn part(State(office): State<Office>, Extension(rights): Extension<Rights>) -> Response {
+    made(&Board::look(&office, rights))
 }
 
 /// `GET /mounts/add`
@@ -224,6 +241,17 @@ fn one(office: &Office, id: Uuid) -> Result<body::Mount, Fault> {
 
 fn path(text: &str) -> WrittenPath {
     WrittenPath(text.into())
+}
+
+impl Board {
+    fn look(office: &Office, rights: Rights) -> Board {
+        let mounts: Vec<Mount> = office.keeper.all().into_iter().map(Mount::new).collect();
+        let mut counts = BTreeMap::<&str, usize>::new();
+        mounts.iter().for_each(|mount| *counts.entry(&mount.status).or_default() += 1);
+        let counts = counts.into_iter().map(|(status, count)| format!("{count} {status}"));
+        let summary = counts.collect::<Vec<_>>().join(", ");
+        Board { summary, mounts, is_admin: rights >= Rights::Admin }
+    }
 }
 
 impl Mount {
