@@ -4,6 +4,7 @@
 mod events;
 mod faults;
 mod kept;
+mod story;
 
 use std::fs;
 use std::path::PathBuf;
