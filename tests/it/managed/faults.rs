@@ -10,7 +10,8 @@ use gate_tests::rest::{MOUNTS, Rest};
 use gate_tests::world::Standing;
 use serde_json::json;
 
-use super::with_daemon;
+use super::kept::await_status;
+use super::{is_mounted, with_daemon};
 
 /// Tries to change the list by each command that does; each is refused so, and nothing has changed.
 #[track_caller]
@@ -52,6 +53,30 @@ fn where_the_list_of_mounts_finds_no_room_changes_are_refused_and_nothing_is_los
     check_refused(&world, &rest, "is full", "make room");
     fs::remove_file(world.state().join("filler")).unwrap();
     check_obeyed(&world);
+    world.script(world.home(), "umount state").run().success();
+}
+
+/// Nothing of its end has to be written down.
+#[test]
+fn a_daemon_that_finds_no_room_for_its_list_can_be_stopped() {
+    let mut world = World::bare();
+    world.find_broker_by_socket();
+    world.lay_small_disk(&world.state(), "2m");
+    world.gate(["daemon", "start"]).run().success();
+    let rest = Rest::of_state_dir(&world.state());
+    let id = rest.add(&world.source(), &world.view(), json!({"auto_mount": true}));
+    world.gate(["mount", "start", "view"]).run().success();
+    let user = world.actor(&world.view());
+    world.fill_disk(&world.state());
+    let refused = world.gate(["daemon", "stop"]).run().refusal();
+    assert!(refused.contains(&user.pid().to_string()), "{refused}");
+    drop(user);
+    world.gate(["daemon", "stop"]).run().success();
+    assert!(!is_mounted(&world.view()));
+    fs::remove_file(world.state().join("filler")).unwrap();
+    world.gate(["daemon", "start"]).run().success();
+    await_status(&rest, &id, "running");
+    world.gate(["daemon", "stop"]).run().success();
     world.script(world.home(), "umount state").run().success();
 }
 

@@ -252,7 +252,11 @@ impl Keeper {
         let mut record = entry.record.clone();
         record.stopped_in_boot = Some(process::machine());
         let before = entry.mount.wish;
-        book.store.put(&record)?;
+        // The end of a daemon forgets who stopped what: it needs no room.
+        let is_remembered = !book.is_ending;
+        if is_remembered {
+            book.store.put(&record)?;
+        }
         let body = book.change(id, |entry| {
             (entry.record, entry.mount.wish) = (record.clone(), Wish::Down);
             match entry.mount.found {
@@ -284,7 +288,9 @@ impl Keeper {
         match ended {
             Ok(notice) => Ok((entry.body(), notice)),
             Err(refusal) => {
-                book.store.put(&entry.record)?;
+                if is_remembered {
+                    book.store.put(&entry.record)?;
+                }
                 Err(refusal)
             }
         }
@@ -325,13 +331,10 @@ impl Keeper {
             book.is_ending = false;
             return Err(refusals);
         }
-        match book.store.forget_stops() {
-            Ok(()) => Ok(notices),
-            Err(error) => {
-                book.is_ending = false;
-                Err(vec![error.into()])
-            }
+        if let Err(error) = book.store.forget_stops() {
+            tracing::warn!(%error, "mounts that somebody stopped stay so when the daemon is back");
         }
+        Ok(notices)
     }
 
     /// As [`Keeper::unmount`], of one that may be about to be mounted.
