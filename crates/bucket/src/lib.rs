@@ -2,4 +2,9 @@
 //!
 //! What lies on the disk is in `docs/bucket-format.md`, what it means in `gate_core::tree`.
 
+pub mod envelope;
 pub mod hash;
+pub mod random;
+pub mod record;
+pub mod sign;
+pub mod whole;
