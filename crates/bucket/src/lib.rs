@@ -3,7 +3,9 @@
 //! What lies on the disk is in `docs/bucket-format.md`, what it means in `gate_core::tree`.
 
 pub mod envelope;
+pub mod genesis;
 pub mod hash;
+pub mod identity;
 pub mod random;
 pub mod record;
 pub mod sign;
