@@ -1,0 +1,233 @@
+//! What people see of a directory: one name for each thing, whatever came together.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::id::{FeedId, FileId, LinkId, OpId};
+use super::op::{NAME_BYTES_MAX, Name};
+use super::record::Rank;
+use super::state::State;
+use super::tables::Tables;
+
+/// Names that are read from a table at once.
+const NAMES_AT_ONCE: usize = 1024;
+
+/// A directory as people see it: several that came to one name are one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Directory(Vec<FileId>);
+
+/// Something in a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shown {
+    pub name: Name,
+    pub what: What,
+}
+
+/// What bears a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    Directory(Directory),
+    /// A file or a symbolic link.
+    File {
+        link: LinkId,
+        file: FileId,
+    },
+    /// A version of a file that does not bear its name.
+    Beside {
+        link: LinkId,
+        file: FileId,
+        version: OpId,
+    },
+}
+
+/// Says who wrote a feed, in a word that is short and fits into a name.
+pub trait Authors {
+    fn label(&self, feed: &FeedId) -> String;
+}
+
+impl<F: Fn(&FeedId) -> String> Authors for F {
+    fn label(&self, feed: &FeedId) -> String {
+        self(feed)
+    }
+}
+
+impl Directory {
+    /// Returns the directory without a name.
+    pub fn root() -> Directory {
+        Directory(vec![FileId::ROOT])
+    }
+
+    /// Returns the directory in which what is new is put.
+    pub fn first(&self) -> FileId {
+        self.0[0]
+    }
+
+    /// Returns all that show as this one, the first first.
+    pub fn all(&self) -> &[FileId] {
+        &self.0
+    }
+}
+
+/// What came to one name: the first of them keeps it.
+struct Group {
+    name: Name,
+    /// Those that came there, in the order in which they did.
+    links: Vec<(Rank, LinkId, FileId)>,
+}
+
+impl<T: Tables> State<T> {
+    /// Returns what is in a directory, by name.
+    pub fn list(&self, of: &Directory, authors: &impl Authors) -> Result<Vec<Shown>, T::Error> {
+        let mut groups = BTreeMap::<Name, BTreeSet<LinkId>>::new();
+        for parent in &of.0 {
+            let mut after = None;
+            loop {
+                let some = self.tables.names(*parent, after.as_ref(), NAMES_AT_ONCE)?;
+                let Some((last, _)) = some.last() else { break };
+                after = Some(last.clone());
+                for (name, links) in some {
+                    groups.entry(name).or_default().extend(links);
+                }
+            }
+        }
+        let taken: BTreeSet<Name> = groups.keys().cloned().collect();
+        let mut shown = Shelf { taken, list: Vec::new() };
+        let groups = groups.into_iter().map(|(name, links)| self.group(name, links));
+        let groups: Vec<Group> = groups.collect::<Result<_, _>>()?;
+        // Who keeps a name has it before anybody gets another instead.
+        for group in &groups {
+            if let Some(what) = group.keeper() {
+                shown.list.push(Shown { name: group.name.clone(), what });
+            }
+        }
+        for group in &groups {
+            for (rank, what) in group.others() {
+                let label = authors.label(&rank.op.entry.feed);
+                shown.put(with_label(&group.name, &label), what);
+            }
+            for (_, link, file) in group.links.iter().filter(|(_, _, f)| !f.is_directory()) {
+                self.put_versions_beside(&mut shown, &group.name, *link, *file)?;
+            }
+        }
+        shown.list.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        Ok(shown.list)
+    }
+
+    /// Finds a name in a directory.
+    pub fn find(
+        &self,
+        of: &Directory,
+        name: &Name,
+        authors: &impl Authors,
+    ) -> Result<Option<What>, T::Error> {
+        let mut links = BTreeSet::new();
+        for parent in &of.0 {
+            links.extend(self.tables.named(*parent, name)?);
+        }
+        if let Some(what) = self.group(name.clone(), links)?.keeper() {
+            return Ok(Some(what));
+        }
+        // A name that was given instead of another has one of these.
+        if !name.bytes().iter().any(|byte| matches!(byte, b'~' | b'@')) {
+            return Ok(None);
+        }
+        let mut all = self.list(of, authors)?.into_iter();
+        Ok(all.find(|shown| shown.name == *name).map(|shown| shown.what))
+    }
+
+    fn group(&self, name: Name, links: BTreeSet<LinkId>) -> Result<Group, T::Error> {
+        let mut all = Vec::with_capacity(links.len());
+        for id in links {
+            let record = self.link(id)?;
+            let (Some(place), Some(born)) = (record.place, record.born) else { continue };
+            all.push((place.rank.max(born.rank), id, born.value));
+        }
+        all.sort_unstable();
+        Ok(Group { name, links: all })
+    }
+
+    fn put_versions_beside(
+        &self,
+        shown: &mut Shelf,
+        name: &Name,
+        link: LinkId,
+        file: FileId,
+    ) -> Result<(), T::Error> {
+        let record = self.file(file)?;
+        let winner = record.winner().map(|(id, _)| *id);
+        for (version, head) in record.heads.iter().filter(|(id, _)| Some(**id) != winner) {
+            let bytes = postcard::to_stdvec(&(head.size, &head.body)).expect("it can be written");
+            let label = &blake3::hash(&bytes).to_hex()[..8];
+            let what = What::Beside { link, file, version: *version };
+            shown.put(joined(name.bytes(), b"@", label.as_bytes()), what);
+        }
+        Ok(())
+    }
+}
+
+impl Group {
+    fn keeper(&self) -> Option<What> {
+        let (_, link, file) = *self.links.first()?;
+        Some(match file.is_directory() {
+            true => What::Directory(self.directory()),
+            false => What::File { link, file },
+        })
+    }
+
+    fn directory(&self) -> Directory {
+        let all = self.links.iter().map(|(_, _, file)| *file);
+        Directory(all.filter(|file| file.is_directory()).collect())
+    }
+
+    /// Returns those that need another name. All directories are one.
+    fn others(&self) -> Vec<(Rank, What)> {
+        let is_kept_by_directory = self.links.first().is_some_and(|(_, _, f)| f.is_directory());
+        let directory = self.links.iter().find(|(_, _, file)| file.is_directory());
+        let directory = directory.filter(|_| !is_kept_by_directory);
+        let directory = directory.map(|(rank, ..)| (*rank, What::Directory(self.directory())));
+        let files = self.links.iter().skip(1).filter(|(_, _, file)| !file.is_directory());
+        let files =
+            files.map(|(rank, link, file)| (*rank, What::File { link: *link, file: *file }));
+        directory.into_iter().chain(files).collect()
+    }
+}
+
+/// The names that are given.
+struct Shelf {
+    taken: BTreeSet<Name>,
+    list: Vec<Shown>,
+}
+
+impl Shelf {
+    /// Gives something a name, or one that is like it.
+    fn put(&mut self, wanted: Name, what: What) {
+        let mut name = wanted.clone();
+        let mut number = 2_u32;
+        while !self.taken.insert(name.clone()) {
+            name = joined(wanted.bytes(), b"~", number.to_string().as_bytes());
+            number += 1;
+        }
+        self.list.push(Shown { name, what });
+    }
+}
+
+/// Returns `name~label.ext` for `name.ext`.
+fn with_label(name: &Name, label: &str) -> Name {
+    let bytes = name.bytes();
+    let dot = bytes.iter().rposition(|byte| *byte == b'.').filter(|at| *at > 0);
+    let (stem, ending) = bytes.split_at(dot.unwrap_or(bytes.len()));
+    let label = [b"~", label.as_bytes()].concat();
+    joined(stem, &label, ending)
+}
+
+/// Joins parts of a name, whose first gives way where there is no room.
+fn joined(first: &[u8], middle: &[u8], last: &[u8]) -> Name {
+    let last = &last[..last.len().min(NAME_BYTES_MAX / 2)];
+    let room = NAME_BYTES_MAX.saturating_sub(middle.len() + last.len());
+    let mut end = first.len().min(room);
+    // A letter of several bytes is left out whole.
+    while end > 0 && end < first.len() && first[end] & 0xc0 == 0x80 {
+        end -= 1;
+    }
+    let whole = [&first[..end], middle, last].concat();
+    Name::try_from(whole).expect("parts of names and a label make a name")
+}

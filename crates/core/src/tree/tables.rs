@@ -1,0 +1,190 @@
+//! Where a state keeps what it knows.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
+use std::ops::Bound;
+
+use super::id::{EntryId, FileId, LinkId, OpId};
+use super::op::{Content, Name};
+use super::record::{FileRecord, LinkRecord, MoveRecord, Rank, Touched};
+use super::seen::Seen;
+
+/// Tables of records. What is put there is found at once.
+pub trait Tables {
+    type Error;
+
+    fn file(&self, id: FileId) -> Result<Option<FileRecord>, Self::Error>;
+    fn put_file(&mut self, id: FileId, record: &FileRecord) -> Result<(), Self::Error>;
+
+    fn link(&self, id: LinkId) -> Result<Option<LinkRecord>, Self::Error>;
+    fn put_link(&mut self, id: LinkId, record: &LinkRecord) -> Result<(), Self::Error>;
+
+    /// Returns the links that are shown under a name.
+    fn named(&self, parent: FileId, name: &Name) -> Result<BTreeSet<LinkId>, Self::Error>;
+    fn put_named(&mut self, parent: FileId, name: &Name, link: LinkId) -> Result<(), Self::Error>;
+    fn take_named(&mut self, parent: FileId, name: &Name, link: LinkId) -> Result<(), Self::Error>;
+
+    /// Returns the names of a directory after one of them, at most so many.
+    fn names(
+        &self,
+        parent: FileId,
+        after: Option<&Name>,
+        most: usize,
+    ) -> Result<Vec<(Name, BTreeSet<LinkId>)>, Self::Error>;
+
+    fn touches(&self, what: Touched) -> Result<Vec<OpId>, Self::Error>;
+    fn put_touch(&mut self, what: Touched, by: OpId) -> Result<(), Self::Error>;
+
+    /// Returns the moves of directories from a place in the order on, the first first.
+    fn moves_from(&self, rank: Rank) -> Result<Vec<(Rank, MoveRecord)>, Self::Error>;
+    fn put_move(&mut self, rank: Rank, record: &MoveRecord) -> Result<(), Self::Error>;
+
+    /// Returns a version as it was written, also one in whose place others came.
+    fn version(&self, id: OpId) -> Result<Option<(u64, Content)>, Self::Error>;
+    fn put_version(&mut self, id: OpId, size: u64, content: &Content) -> Result<(), Self::Error>;
+
+    /// Returns what the author of an entry had seen.
+    fn seen(&self, entry: EntryId) -> Result<Option<Seen>, Self::Error>;
+    fn put_seen(&mut self, entry: EntryId, seen: &Seen) -> Result<(), Self::Error>;
+
+    /// Returns the sum of all records.
+    fn sum(&self) -> Result<Sum, Self::Error>;
+    fn put_sum(&mut self, sum: Sum) -> Result<(), Self::Error>;
+}
+
+/// A sum over records, whatever their order: two states that are the same have the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sum(pub [u64; 4]);
+
+impl Sum {
+    pub(super) fn add(&mut self, record: &[u8]) {
+        self.fold(record, u64::wrapping_add);
+    }
+
+    pub(super) fn take(&mut self, record: &[u8]) {
+        self.fold(record, u64::wrapping_sub);
+    }
+
+    fn fold(&mut self, record: &[u8], with: impl Fn(u64, u64) -> u64) {
+        let hash = blake3::hash(record);
+        for (sum, part) in self.0.iter_mut().zip(hash.as_bytes().chunks_exact(8)) {
+            *sum = with(*sum, u64::from_le_bytes(part.try_into().expect("parts have eight bytes")));
+        }
+    }
+}
+
+/// Tables in memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    files: BTreeMap<FileId, FileRecord>,
+    links: BTreeMap<LinkId, LinkRecord>,
+    names: BTreeMap<FileId, BTreeMap<Name, BTreeSet<LinkId>>>,
+    touches: BTreeMap<Touched, BTreeSet<OpId>>,
+    moves: BTreeMap<Rank, MoveRecord>,
+    versions: BTreeMap<OpId, (u64, Content)>,
+    seen: BTreeMap<EntryId, Seen>,
+    sum: Sum,
+}
+
+impl Tables for Memory {
+    type Error = Infallible;
+
+    fn file(&self, id: FileId) -> Result<Option<FileRecord>, Infallible> {
+        Ok(self.files.get(&id).cloned())
+    }
+
+    fn put_file(&mut self, id: FileId, record: &FileRecord) -> Result<(), Infallible> {
+        self.files.insert(id, record.clone());
+        Ok(())
+    }
+
+    fn link(&self, id: LinkId) -> Result<Option<LinkRecord>, Infallible> {
+        Ok(self.links.get(&id).cloned())
+    }
+
+    fn put_link(&mut self, id: LinkId, record: &LinkRecord) -> Result<(), Infallible> {
+        self.links.insert(id, record.clone());
+        Ok(())
+    }
+
+    fn named(&self, parent: FileId, name: &Name) -> Result<BTreeSet<LinkId>, Infallible> {
+        let links = self.names.get(&parent).and_then(|names| names.get(name));
+        Ok(links.cloned().unwrap_or_default())
+    }
+
+    fn put_named(&mut self, parent: FileId, name: &Name, link: LinkId) -> Result<(), Infallible> {
+        self.names.entry(parent).or_default().entry(name.clone()).or_default().insert(link);
+        Ok(())
+    }
+
+    fn take_named(&mut self, parent: FileId, name: &Name, link: LinkId) -> Result<(), Infallible> {
+        let Some(names) = self.names.get_mut(&parent) else { return Ok(()) };
+        if let Some(links) = names.get_mut(name) {
+            links.remove(&link);
+            if links.is_empty() {
+                names.remove(name);
+            }
+        }
+        if names.is_empty() {
+            self.names.remove(&parent);
+        }
+        Ok(())
+    }
+
+    fn names(
+        &self,
+        parent: FileId,
+        after: Option<&Name>,
+        most: usize,
+    ) -> Result<Vec<(Name, BTreeSet<LinkId>)>, Infallible> {
+        let Some(names) = self.names.get(&parent) else { return Ok(Vec::new()) };
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let some = names.range::<Name, _>((from, Bound::Unbounded)).take(most);
+        Ok(some.map(|(name, links)| (name.clone(), links.clone())).collect())
+    }
+
+    fn touches(&self, what: Touched) -> Result<Vec<OpId>, Infallible> {
+        Ok(self.touches.get(&what).into_iter().flatten().copied().collect())
+    }
+
+    fn put_touch(&mut self, what: Touched, by: OpId) -> Result<(), Infallible> {
+        self.touches.entry(what).or_default().insert(by);
+        Ok(())
+    }
+
+    fn moves_from(&self, rank: Rank) -> Result<Vec<(Rank, MoveRecord)>, Infallible> {
+        Ok(self.moves.range(rank..).map(|(rank, record)| (*rank, record.clone())).collect())
+    }
+
+    fn put_move(&mut self, rank: Rank, record: &MoveRecord) -> Result<(), Infallible> {
+        self.moves.insert(rank, record.clone());
+        Ok(())
+    }
+
+    fn version(&self, id: OpId) -> Result<Option<(u64, Content)>, Infallible> {
+        Ok(self.versions.get(&id).cloned())
+    }
+
+    fn put_version(&mut self, id: OpId, size: u64, content: &Content) -> Result<(), Infallible> {
+        self.versions.insert(id, (size, content.clone()));
+        Ok(())
+    }
+
+    fn seen(&self, entry: EntryId) -> Result<Option<Seen>, Infallible> {
+        Ok(self.seen.get(&entry).cloned())
+    }
+
+    fn put_seen(&mut self, entry: EntryId, seen: &Seen) -> Result<(), Infallible> {
+        self.seen.insert(entry, seen.clone());
+        Ok(())
+    }
+
+    fn sum(&self) -> Result<Sum, Infallible> {
+        Ok(self.sum)
+    }
+
+    fn put_sum(&mut self, sum: Sum) -> Result<(), Infallible> {
+        self.sum = sum;
+        Ok(())
+    }
+}
