@@ -4,6 +4,7 @@
 
 pub mod envelope;
 pub mod genesis;
+pub mod cut;
 pub mod hash;
 pub mod identity;
 pub mod random;
