@@ -2,12 +2,13 @@
 //!
 //! What lies on the disk is in `docs/bucket-format.md`, what it means in `gate_core::tree`.
 
+pub mod cut;
 pub mod envelope;
 pub mod genesis;
-pub mod cut;
 pub mod hash;
 pub mod identity;
 pub mod random;
 pub mod record;
+pub mod seal;
 pub mod sign;
 pub mod whole;
