@@ -10,5 +10,6 @@ pub mod identity;
 pub mod random;
 pub mod record;
 pub mod seal;
+pub mod sectors;
 pub mod sign;
 pub mod whole;
