@@ -7,6 +7,7 @@ pub mod envelope;
 pub mod genesis;
 pub mod hash;
 pub mod identity;
+pub mod pack;
 pub mod random;
 pub mod record;
 pub mod seal;

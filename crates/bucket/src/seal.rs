@@ -9,7 +9,6 @@ use std::fmt;
 
 use gate_core::tree::op::{CHUNK_BYTES_MAX, ChunkRef};
 use ring::aead;
-use zeroize::Zeroizing;
 use zstd::bulk::{Compressor, Decompressor};
 
 use crate::hash::{self, Context, Secret};
@@ -169,7 +168,7 @@ impl Workbench {
         epochs: impl IntoIterator<Item = &'a ChunkKeys>,
         chunk: &ChunkRef,
         sealed: Vec<u8>,
-    ) -> Result<Zeroizing<Vec<u8>>, OpenError> {
+    ) -> Result<Vec<u8>, OpenError> {
         if !(SEALED_BYTES_MIN..=SEALED_BYTES_MAX).contains(&sealed.len()) {
             return Err(OpenError::Length(sealed.len()));
         }
@@ -178,7 +177,7 @@ impl Workbench {
             2 => Cipher::ChaCha20Poly1305,
             unknown => return Err(OpenError::UnknownCipher(unknown)),
         };
-        let mut bytes = Zeroizing::new(sealed);
+        let mut bytes = sealed;
         let encoded_len = cipher
             .key(&chunk.key)
             .open_in_place(nonce(), aead::Aad::empty(), &mut bytes[1..])
@@ -196,7 +195,7 @@ impl Workbench {
         Ok(plain)
     }
 
-    fn decode(&mut self, encoded: &[u8]) -> Result<Zeroizing<Vec<u8>>, OpenError> {
+    fn decode(&mut self, encoded: &[u8]) -> Result<Vec<u8>, OpenError> {
         let (head, data) =
             encoded.split_first_chunk::<HEAD_BYTES>().ok_or(OpenError::Malformed("no head"))?;
         let [encoding, len @ ..] = *head;
@@ -208,14 +207,14 @@ impl Workbench {
         let (plain, used) = match encoding {
             ENCODING_PLAIN => {
                 let plain = data.get(..len).ok_or(OpenError::Malformed("it holds less"))?;
-                (Zeroizing::new(plain.to_vec()), len)
+                (plain.to_vec(), len)
             }
             ENCODING_ZSTD => {
                 let used = zstd::zstd_safe::find_frame_compressed_size(data)
                     .ok()
                     .filter(|used| *used <= data.len())
                     .ok_or(OpenError::Malformed("no zstd frame"))?;
-                let mut plain = Zeroizing::new(vec![0; len]);
+                let mut plain = vec![0; len];
                 match self.decompressor.decompress_to_buffer(&data[..used], &mut plain[..]) {
                     Ok(found) if found == len => (plain, used),
                     _ => return Err(OpenError::Malformed("the zstd frame holds something else")),
