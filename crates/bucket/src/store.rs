@@ -5,6 +5,9 @@
 //! newest packs; an index that is broken is made again from all of them.
 //! Not here: which chunks are needed (`marks`), and where chunks that are not here come from.
 
+mod check;
+mod collect;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::fs::{self, File};
@@ -22,6 +25,9 @@ use crate::pack::{self, Met, PACK_HEAD, Pack, PackError, PackId, Place};
 use crate::seal::{
     ChunkKeys, DedupeId, OpenError, SEALED_BYTES_MAX, SEALED_BYTES_MIN, SealError, Workbench,
 };
+
+pub use check::{Check, Fault, Progress};
+pub use collect::{Collected, Collection};
 
 /// So many chunks are at most in no index; then they are synced, asked or not.
 const PENDING_MAX: usize = 65_536;
@@ -396,13 +402,14 @@ impl Store {
     }
 
     fn twin(&self, id: &DedupeId) -> Result<Option<ChunkRef>, StoreError> {
-        if let Some(chunk) = self.read_pending().twins.get(id) {
-            return Ok(Some(*chunk));
-        }
-        let Some(chunk) = self.ask(|index| index.twin(id))? else { return Ok(None) };
+        let pending = self.read_pending().twins.get(id).copied();
+        let found = match pending {
+            Some(chunk) => Some(chunk),
+            None => self.ask(|index| index.twin(id))?,
+        };
+        let Some(chunk) = found else { return Ok(None) };
         // First it is touched, then it is looked for: a collection that comes between leaves it, or is seen.
-        let is_sure =
-            !self.touch(&chunk.address) || self.ask(|index| index.place(&chunk.address))?.is_some();
+        let is_sure = !self.touch(&chunk.address) || self.locate(&chunk.address)?.is_some();
         Ok(is_sure.then_some(chunk))
     }
 

@@ -1,5 +1,7 @@
 //! What was synced is there after anything, and what is damaged is said to be.
 
+mod upkeep;
+
 use std::collections::BTreeSet;
 
 use super::*;
