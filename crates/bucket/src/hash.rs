@@ -13,6 +13,7 @@ pub enum Context {
     Checkpoint,
     Local,
     Passphrase,
+    EpochCheck,
 }
 
 /// A secret of 32 bytes. It shows nowhere, and is wiped when it goes.
@@ -29,6 +30,7 @@ impl Context {
             Context::Checkpoint => "gate 2026 bucket v1 checkpoint",
             Context::Local => "gate 2026 bucket v1 local",
             Context::Passphrase => "gate 2026 device v1 passphrase",
+            Context::EpochCheck => "gate 2026 bucket v1 epoch check",
         }
     }
 }

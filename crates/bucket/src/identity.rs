@@ -86,6 +86,19 @@ impl Identity {
         local.dirty = Secret::new(*keys.last_chunk().expect("96 bytes end with 32"));
         local
     }
+
+    /// Returns the secret with which it opens what others sealed for it.
+    pub(crate) fn agreement(&self) -> &Secret {
+        &self.agreement
+    }
+}
+
+impl AgreementKey {
+    /// Whether a secret can be agreed upon with it.
+    pub(crate) fn is_sound(&self) -> bool {
+        let any = x25519_dalek::StaticSecret::from([1; 32]);
+        any.diffie_hellman(&x25519_dalek::PublicKey::from(self.0)).was_contributory()
+    }
 }
 
 impl fmt::Display for DeviceId {

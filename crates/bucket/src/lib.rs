@@ -8,6 +8,7 @@ pub mod genesis;
 pub mod hash;
 pub mod identity;
 pub mod index;
+pub mod members;
 pub mod pack;
 pub mod random;
 pub mod record;
