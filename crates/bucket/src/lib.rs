@@ -4,6 +4,7 @@
 
 pub mod cut;
 pub mod envelope;
+pub mod frames;
 pub mod genesis;
 pub mod hash;
 pub mod identity;
