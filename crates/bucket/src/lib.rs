@@ -3,7 +3,9 @@
 //! What lies on the disk is in `docs/bucket-format.md`, what it means in `gate_core::tree`.
 
 pub mod cut;
+pub mod entry;
 pub mod envelope;
+pub mod feed;
 pub mod frames;
 pub mod genesis;
 pub mod hash;
