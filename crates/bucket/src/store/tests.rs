@@ -322,6 +322,24 @@ fn many_threads_put_and_get_at_once() {
 }
 
 #[test]
+fn what_waits_for_a_sync_has_a_bound() {
+    let world = World::new();
+    let store = world.open();
+    let chunks = put(&store, 0..PENDING_MAX as u32 + 40);
+    assert_eq!(store.read_pending().chunks.len(), 40);
+    // Others sealed them before, and this device learns of their twins alone.
+    store.sync().unwrap();
+    drop(store);
+    fs::remove_file(world.index()).unwrap();
+    let store = world.open();
+    assert_eq!(put(&store, 0..PENDING_MAX as u32 + 40), chunks);
+    assert_eq!(store.read_pending().chunks.len(), 0);
+    assert_eq!(store.read_pending().twins.len(), 40);
+    store.sync().unwrap();
+    assert!(store.read_pending().twins.is_empty());
+}
+
+#[test]
 fn n12_a_store_shows_no_key() {
     let world = World::new();
     let shown = format!("{:?} {:?}", world.open(), keys());
