@@ -8,6 +8,8 @@ pub mod envelope;
 pub mod feed;
 pub mod frames;
 pub mod genesis;
+#[cfg(test)]
+mod golden;
 pub mod hash;
 pub mod identity;
 pub mod index;

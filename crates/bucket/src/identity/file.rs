@@ -187,7 +187,7 @@ impl Identity {
         bytes
     }
 
-    pub(super) fn encode_sealed(
+    pub(crate) fn encode_sealed(
         &self,
         passphrase: &Passphrase,
         salt: &[u8; SALT_BYTES],

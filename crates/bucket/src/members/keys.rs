@@ -62,7 +62,7 @@ impl EpochKeys {
     }
 
     /// Returns what everybody may know of the secret.
-    pub(super) fn check(&self) -> [u8; 32] {
+    pub(crate) fn check(&self) -> [u8; 32] {
         *derive(Context::EpochCheck, self.root.bytes()).bytes()
     }
 
