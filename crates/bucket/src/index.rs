@@ -32,9 +32,9 @@ const VERSION: &str = "version";
 /// The number above those of all packs that were ever written down.
 const NEXT_PACK: &str = "next pack";
 /// Address: pack, offset, sealed length.
-const CHUNKS: TableDefinition<'_, [u8; 32], [u8; 12]> = TableDefinition::new("chunks 1");
+const CHUNKS: TableDefinition<'_, &[u8; 32], &[u8; 12]> = TableDefinition::new("chunks 1");
 /// Dedupe id: address, key, plain length.
-const DEDUPE: TableDefinition<'_, [u8; 32], [u8; 68]> = TableDefinition::new("dedupe 1");
+const DEDUPE: TableDefinition<'_, &[u8; 32], &[u8; 68]> = TableDefinition::new("dedupe 1");
 /// Pack: up to where it is in the index.
 const PACKS: TableDefinition<'_, u32, u64> = TableDefinition::new("packs 1");
 
@@ -168,7 +168,7 @@ impl Index {
     /// Finds a chunk.
     pub fn place(&self, address: &Address) -> Result<Option<Place>, IndexError> {
         self.read(|read| {
-            let row = read.open_table(CHUNKS)?.get(address.0)?;
+            let row = read.open_table(CHUNKS)?.get(&address.0)?;
             Ok(row.map(|row| place_of(row.value())))
         })
     }
@@ -176,9 +176,9 @@ impl Index {
     /// Finds what was made of the same bytes, if it is still there.
     pub fn twin(&self, id: &DedupeId) -> Result<Option<ChunkRef>, IndexError> {
         self.read(|read| {
-            let Some(row) = read.open_table(DEDUPE)?.get(id.0)? else { return Ok(None) };
-            let chunk = chunk_of(&row.value());
-            let is_there = read.open_table(CHUNKS)?.get(chunk.address.0)?.is_some();
+            let Some(row) = read.open_table(DEDUPE)?.get(&id.0)? else { return Ok(None) };
+            let chunk = chunk_of(row.value());
+            let is_there = read.open_table(CHUNKS)?.get(&chunk.address.0)?.is_some();
             Ok(is_there.then_some(chunk))
         })
     }
@@ -201,7 +201,7 @@ impl Index {
         self.read(|read| {
             for row in read.open_table(CHUNKS)?.iter()? {
                 let (address, place) = row?;
-                chunk(Address(address.value()), place_of(place.value()));
+                chunk(Address(*address.value()), place_of(place.value()));
             }
             Ok(())
         })
@@ -212,14 +212,14 @@ impl Index {
         self.write(|write| {
             let mut chunks = write.open_table(CHUNKS)?;
             for address in &change.gone {
-                chunks.remove(address.0)?;
+                chunks.remove(&address.0)?;
             }
             for (address, place) in &change.chunks {
-                chunks.insert(address.0, row_of_place(*place))?;
+                chunks.insert(&address.0, &row_of_place(*place))?;
             }
             let mut dedupe = write.open_table(DEDUPE)?;
             for (id, chunk) in &change.dedupe {
-                dedupe.insert(id.0, row_of_chunk(chunk))?;
+                dedupe.insert(&id.0, &row_of_chunk(chunk))?;
             }
             let (mut packs, mut meta) = (write.open_table(PACKS)?, write.open_table(META)?);
             for id in &change.gone_packs {
@@ -240,7 +240,7 @@ impl Index {
         self.write(|write| {
             let (chunks, mut dedupe) = (write.open_table(CHUNKS)?, write.open_table(DEDUPE)?);
             let mut failure = None;
-            dedupe.retain(|_, row| match chunks.get(chunk_of(&row).address.0) {
+            dedupe.retain(|_, row| match chunks.get(&chunk_of(row).address.0) {
                 Ok(found) => found.is_some(),
                 Err(error) => {
                     failure = Some(error);
@@ -304,8 +304,8 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(bytes[at..at + 4].try_into().expect("rows have their length"))
 }
 
-fn place_of(row: [u8; 12]) -> Place {
-    Place { pack: PackId(u32_at(&row, 0)), offset: u32_at(&row, 4), len: u32_at(&row, 8) }
+fn place_of(row: &[u8; 12]) -> Place {
+    Place { pack: PackId(u32_at(row, 0)), offset: u32_at(row, 4), len: u32_at(row, 8) }
 }
 
 fn row_of_place(place: Place) -> [u8; 12] {
