@@ -19,6 +19,7 @@ pub mod random;
 pub mod record;
 pub mod seal;
 pub mod sectors;
+pub mod shelf;
 pub mod sign;
 pub mod store;
 pub mod whole;

@@ -6,7 +6,7 @@ use super::id::{FeedId, FileId, LinkId, OpId};
 use super::op::{NAME_BYTES_MAX, Name};
 use super::record::Rank;
 use super::state::State;
-use super::tables::Tables;
+use super::tables::Look;
 
 /// Names that are read from a table at once.
 const NAMES_AT_ONCE: usize = 1024;
@@ -74,7 +74,7 @@ struct Group {
     links: Vec<(Rank, LinkId, FileId)>,
 }
 
-impl<T: Tables> State<T> {
+impl<T: Look> State<T> {
     /// Returns what is in a directory, by name.
     pub fn list(&self, of: &Directory, authors: &impl Authors) -> Result<Vec<Shown>, T::Error> {
         let mut groups = BTreeMap::<Name, BTreeSet<LinkId>>::new();

@@ -10,12 +10,12 @@ use serde::Serialize;
 
 use super::content::Body;
 use super::id::{EntryId, FileId, LinkId, OpId};
-use super::op::{Attribute, Content, Kind, Name, Op, OpFault};
+use super::op::{Attribute, Content, Name, Op, OpFault};
 use super::record::{
     FileRecord, LinkRecord, MoveRecord, Place, Rank, Set, Touched, Version, set, set_first,
 };
 use super::seen::Seen;
-use super::tables::{Sum, Tables};
+use super::tables::{Look, Sum, Tables};
 
 /// A bucket's state, in tables.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -68,7 +68,7 @@ impl Batch<'_> {
     }
 }
 
-impl<T: Tables> State<T> {
+impl<T: Look> State<T> {
     /// Makes a state of tables as they are.
     pub fn new(tables: T) -> State<T> {
         State { tables }
@@ -82,6 +82,54 @@ impl<T: Tables> State<T> {
         self.tables
     }
 
+    /// Returns a number that two states share if, and but for chance only if, they are the same.
+    pub fn root(&self) -> Result<Sum, T::Error> {
+        self.tables.sum()
+    }
+
+    /// Returns what a version holds, as far as it is known.
+    pub fn body(&self, id: OpId) -> Result<Option<Body>, T::Error> {
+        let mut patches = Vec::new();
+        let mut at = id;
+        while let Some((size, content)) = self.tables.version(at)? {
+            let Content::Patch { of, .. } = content else {
+                let whole = Body::of(&content, size, None);
+                let patches = patches.into_iter().rev();
+                let put = |body, (size, patch): (u64, Content)| Body::of(&patch, size, Some(&body));
+                return Ok(Some(patches.fold(whole, put)));
+            };
+            patches.push((size, content));
+            at = of;
+        }
+        Ok(None)
+    }
+
+    /// Returns the id that a directory gets which is made there now.
+    pub fn id_of_new_directory(
+        &self,
+        parent: FileId,
+        name: &Name,
+    ) -> Result<(FileId, u32), T::Error> {
+        let mut former = 0;
+        loop {
+            let id = FileId::of_directory(parent, name.bytes(), former);
+            if self.tables.file(id)?.is_none_or(|record| record.made.is_none()) {
+                return Ok((id, former));
+            }
+            former += 1;
+        }
+    }
+
+    pub(super) fn file(&self, id: FileId) -> Result<FileRecord, T::Error> {
+        Ok(self.tables.file(id)?.unwrap_or_default())
+    }
+
+    pub(super) fn link(&self, id: LinkId) -> Result<LinkRecord, T::Error> {
+        Ok(self.tables.link(id)?.unwrap_or_default())
+    }
+}
+
+impl<T: Tables> State<T> {
     /// Does what an entry says. All entries that its author had seen were applied before.
     pub fn apply(&mut self, batch: Batch<'_>) -> Result<(), ApplyError<T::Error>> {
         batch.check().map_err(ApplyError::Fault)?;
@@ -91,11 +139,6 @@ impl<T: Tables> State<T> {
             self.apply_one(rank, batch.seen, op)?;
         }
         Ok(())
-    }
-
-    /// Returns a number that two states share if, and but for chance only if, they are the same.
-    pub fn root(&self) -> Result<Sum, T::Error> {
-        self.tables.sum()
     }
 
     fn apply_one(&mut self, rank: Rank, seen: &Seen, op: &Op) -> Result<(), T::Error> {
@@ -127,7 +170,10 @@ impl<T: Tables> State<T> {
             Op::Delete { link } => self.delete(rank.op, seen, *link),
             Op::Write { file, size, content, base, fence } => {
                 let former = match content {
-                    Content::Patch { of, .. } => self.body(*of)?,
+                    Content::Patch { of, .. } => match self.file(*file)?.heads.remove(of) {
+                        Some(head) => Some(head.body),
+                        None => self.body(*of)?,
+                    },
                     Content::Inline(_) | Content::Extents(_) => None,
                 };
                 let body = Body::of(content, *size, former.as_ref());
@@ -403,53 +449,6 @@ impl<T: Tables> State<T> {
             sum.add(&written(kind, id, after));
         }
         self.tables.put_sum(sum)
-    }
-
-    /// Returns what a version holds, as far as it is known.
-    pub fn body(&self, id: OpId) -> Result<Option<Body>, T::Error> {
-        let mut patches = Vec::new();
-        let mut at = id;
-        while let Some((size, content)) = self.tables.version(at)? {
-            let Content::Patch { of, .. } = content else {
-                let whole = Body::of(&content, size, None);
-                let patches = patches.into_iter().rev();
-                let put = |body, (size, patch): (u64, Content)| Body::of(&patch, size, Some(&body));
-                return Ok(Some(patches.fold(whole, put)));
-            };
-            patches.push((size, content));
-            at = of;
-        }
-        Ok(None)
-    }
-
-    pub(super) fn file(&self, id: FileId) -> Result<FileRecord, T::Error> {
-        Ok(self.tables.file(id)?.unwrap_or_default())
-    }
-
-    pub(super) fn link(&self, id: LinkId) -> Result<LinkRecord, T::Error> {
-        Ok(self.tables.link(id)?.unwrap_or_default())
-    }
-
-    /// Returns the id that a directory gets which is made there now.
-    pub fn id_of_new_directory(
-        &self,
-        parent: FileId,
-        name: &Name,
-    ) -> Result<(FileId, u32), T::Error> {
-        let mut former = 0;
-        loop {
-            let id = FileId::of_directory(parent, name.bytes(), former);
-            if self.tables.file(id)?.is_none_or(|record| record.made.is_none()) {
-                return Ok((id, former));
-            }
-            former += 1;
-        }
-    }
-
-    /// Whether something is a directory, as far as known.
-    pub fn is_directory(&self, id: FileId) -> Result<bool, T::Error> {
-        let is_made = |record: FileRecord| record.made.is_some_and(|m| m.value == Kind::Directory);
-        Ok(id == FileId::ROOT || self.tables.file(id)?.is_some_and(is_made))
     }
 }
 

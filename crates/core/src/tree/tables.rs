@@ -9,20 +9,16 @@ use super::op::{Content, Name};
 use super::record::{FileRecord, LinkRecord, MoveRecord, Rank, Touched};
 use super::seen::Seen;
 
-/// Tables of records. What is put there is found at once.
-pub trait Tables {
+/// Tables of records, to look things up in.
+pub trait Look {
     type Error;
 
     fn file(&self, id: FileId) -> Result<Option<FileRecord>, Self::Error>;
-    fn put_file(&mut self, id: FileId, record: &FileRecord) -> Result<(), Self::Error>;
 
     fn link(&self, id: LinkId) -> Result<Option<LinkRecord>, Self::Error>;
-    fn put_link(&mut self, id: LinkId, record: &LinkRecord) -> Result<(), Self::Error>;
 
     /// Returns the links that are shown under a name.
     fn named(&self, parent: FileId, name: &Name) -> Result<BTreeSet<LinkId>, Self::Error>;
-    fn put_named(&mut self, parent: FileId, name: &Name, link: LinkId) -> Result<(), Self::Error>;
-    fn take_named(&mut self, parent: FileId, name: &Name, link: LinkId) -> Result<(), Self::Error>;
 
     /// Returns the names of a directory after one of them, at most so many.
     fn names(
@@ -33,22 +29,30 @@ pub trait Tables {
     ) -> Result<Vec<(Name, BTreeSet<LinkId>)>, Self::Error>;
 
     fn touches(&self, what: Touched) -> Result<Vec<OpId>, Self::Error>;
-    fn put_touch(&mut self, what: Touched, by: OpId) -> Result<(), Self::Error>;
 
     /// Returns the moves of directories from a place in the order on, the first first.
     fn moves_from(&self, rank: Rank) -> Result<Vec<(Rank, MoveRecord)>, Self::Error>;
-    fn put_move(&mut self, rank: Rank, record: &MoveRecord) -> Result<(), Self::Error>;
 
     /// Returns a version as it was written, also one in whose place others came.
     fn version(&self, id: OpId) -> Result<Option<(u64, Content)>, Self::Error>;
-    fn put_version(&mut self, id: OpId, size: u64, content: &Content) -> Result<(), Self::Error>;
 
     /// Returns what the author of an entry had seen.
     fn seen(&self, entry: EntryId) -> Result<Option<Seen>, Self::Error>;
-    fn put_seen(&mut self, entry: EntryId, seen: &Seen) -> Result<(), Self::Error>;
 
     /// Returns the sum of all records.
     fn sum(&self) -> Result<Sum, Self::Error>;
+}
+
+/// Tables of records. What is put there is found at once.
+pub trait Tables: Look {
+    fn put_file(&mut self, id: FileId, record: &FileRecord) -> Result<(), Self::Error>;
+    fn put_link(&mut self, id: LinkId, record: &LinkRecord) -> Result<(), Self::Error>;
+    fn put_named(&mut self, parent: FileId, name: &Name, link: LinkId) -> Result<(), Self::Error>;
+    fn take_named(&mut self, parent: FileId, name: &Name, link: LinkId) -> Result<(), Self::Error>;
+    fn put_touch(&mut self, what: Touched, by: OpId) -> Result<(), Self::Error>;
+    fn put_move(&mut self, rank: Rank, record: &MoveRecord) -> Result<(), Self::Error>;
+    fn put_version(&mut self, id: OpId, size: u64, content: &Content) -> Result<(), Self::Error>;
+    fn put_seen(&mut self, entry: EntryId, seen: &Seen) -> Result<(), Self::Error>;
     fn put_sum(&mut self, sum: Sum) -> Result<(), Self::Error>;
 }
 
@@ -86,30 +90,64 @@ pub struct Memory {
     sum: Sum,
 }
 
-impl Tables for Memory {
+impl Look for Memory {
     type Error = Infallible;
 
     fn file(&self, id: FileId) -> Result<Option<FileRecord>, Infallible> {
         Ok(self.files.get(&id).cloned())
     }
 
-    fn put_file(&mut self, id: FileId, record: &FileRecord) -> Result<(), Infallible> {
-        self.files.insert(id, record.clone());
-        Ok(())
-    }
-
     fn link(&self, id: LinkId) -> Result<Option<LinkRecord>, Infallible> {
         Ok(self.links.get(&id).cloned())
-    }
-
-    fn put_link(&mut self, id: LinkId, record: &LinkRecord) -> Result<(), Infallible> {
-        self.links.insert(id, record.clone());
-        Ok(())
     }
 
     fn named(&self, parent: FileId, name: &Name) -> Result<BTreeSet<LinkId>, Infallible> {
         let links = self.names.get(&parent).and_then(|names| names.get(name));
         Ok(links.cloned().unwrap_or_default())
+    }
+
+    fn names(
+        &self,
+        parent: FileId,
+        after: Option<&Name>,
+        most: usize,
+    ) -> Result<Vec<(Name, BTreeSet<LinkId>)>, Infallible> {
+        let Some(names) = self.names.get(&parent) else { return Ok(Vec::new()) };
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let some = names.range::<Name, _>((from, Bound::Unbounded)).take(most);
+        Ok(some.map(|(name, links)| (name.clone(), links.clone())).collect())
+    }
+
+    fn touches(&self, what: Touched) -> Result<Vec<OpId>, Infallible> {
+        Ok(self.touches.get(&what).into_iter().flatten().copied().collect())
+    }
+
+    fn moves_from(&self, rank: Rank) -> Result<Vec<(Rank, MoveRecord)>, Infallible> {
+        Ok(self.moves.range(rank..).map(|(rank, record)| (*rank, record.clone())).collect())
+    }
+
+    fn version(&self, id: OpId) -> Result<Option<(u64, Content)>, Infallible> {
+        Ok(self.versions.get(&id).cloned())
+    }
+
+    fn seen(&self, entry: EntryId) -> Result<Option<Seen>, Infallible> {
+        Ok(self.seen.get(&entry).cloned())
+    }
+
+    fn sum(&self) -> Result<Sum, Infallible> {
+        Ok(self.sum)
+    }
+}
+
+impl Tables for Memory {
+    fn put_file(&mut self, id: FileId, record: &FileRecord) -> Result<(), Infallible> {
+        self.files.insert(id, record.clone());
+        Ok(())
+    }
+
+    fn put_link(&mut self, id: LinkId, record: &LinkRecord) -> Result<(), Infallible> {
+        self.links.insert(id, record.clone());
+        Ok(())
     }
 
     fn put_named(&mut self, parent: FileId, name: &Name, link: LinkId) -> Result<(), Infallible> {
@@ -131,29 +169,9 @@ impl Tables for Memory {
         Ok(())
     }
 
-    fn names(
-        &self,
-        parent: FileId,
-        after: Option<&Name>,
-        most: usize,
-    ) -> Result<Vec<(Name, BTreeSet<LinkId>)>, Infallible> {
-        let Some(names) = self.names.get(&parent) else { return Ok(Vec::new()) };
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let some = names.range::<Name, _>((from, Bound::Unbounded)).take(most);
-        Ok(some.map(|(name, links)| (name.clone(), links.clone())).collect())
-    }
-
-    fn touches(&self, what: Touched) -> Result<Vec<OpId>, Infallible> {
-        Ok(self.touches.get(&what).into_iter().flatten().copied().collect())
-    }
-
     fn put_touch(&mut self, what: Touched, by: OpId) -> Result<(), Infallible> {
         self.touches.entry(what).or_default().insert(by);
         Ok(())
-    }
-
-    fn moves_from(&self, rank: Rank) -> Result<Vec<(Rank, MoveRecord)>, Infallible> {
-        Ok(self.moves.range(rank..).map(|(rank, record)| (*rank, record.clone())).collect())
     }
 
     fn put_move(&mut self, rank: Rank, record: &MoveRecord) -> Result<(), Infallible> {
@@ -161,26 +179,14 @@ impl Tables for Memory {
         Ok(())
     }
 
-    fn version(&self, id: OpId) -> Result<Option<(u64, Content)>, Infallible> {
-        Ok(self.versions.get(&id).cloned())
-    }
-
     fn put_version(&mut self, id: OpId, size: u64, content: &Content) -> Result<(), Infallible> {
         self.versions.insert(id, (size, content.clone()));
         Ok(())
     }
 
-    fn seen(&self, entry: EntryId) -> Result<Option<Seen>, Infallible> {
-        Ok(self.seen.get(&entry).cloned())
-    }
-
     fn put_seen(&mut self, entry: EntryId, seen: &Seen) -> Result<(), Infallible> {
         self.seen.insert(entry, seen.clone());
         Ok(())
-    }
-
-    fn sum(&self) -> Result<Sum, Infallible> {
-        Ok(self.sum)
     }
 
     fn put_sum(&mut self, sum: Sum) -> Result<(), Infallible> {

@@ -8,7 +8,7 @@ use crate::tree::op::{Attribute, Op};
 use crate::tree::record::{Place, Rank};
 use crate::tree::seen::Seen;
 use crate::tree::state::State;
-use crate::tree::tables::{Memory, Tables};
+use crate::tree::tables::{Look, Memory};
 
 struct Done<'a> {
     rank: Rank,
