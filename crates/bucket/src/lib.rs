@@ -2,6 +2,7 @@
 //!
 //! What lies on the disk is in `docs/bucket-format.md`, what it means in `gate_core::tree`.
 
+pub mod bucket;
 pub mod cut;
 pub mod entry;
 pub mod envelope;

@@ -10,6 +10,7 @@
 //! | `v` operation | a version as it was written: size and content |
 //! | `s` entry | what its author had seen: feeds and counts |
 //! | `r` | the sum of all records |
+//! | `a` | the entries that were applied: feeds and counts |
 //!
 //! Numbers are big-endian, so that keys stand in the order of what they mean; values are as
 //! `docs/bucket-format.md` writes records. All of it can be made again from the entries.
@@ -47,6 +48,12 @@ impl<T: ReadableTable<Bytes, Bytes>> Shelf<T> {
     fn get<V: DeserializeOwned>(&self, key: &[u8]) -> Result<Option<V>, ShelfError> {
         let found = self.0.get(key)?;
         found.map(|value| postcard::from_bytes(value.value()).map_err(damaged)).transpose()
+    }
+
+    /// Returns the entries that were applied.
+    pub fn applied(&self) -> Result<Seen, ShelfError> {
+        let counts: Option<Vec<_>> = self.get(b"a")?;
+        Ok(counts.unwrap_or_default().into_iter().collect())
     }
 
     /// Calls for each key from one on that begins as wanted, until told to stop.
@@ -157,6 +164,12 @@ impl Shelf<Table<'_, Bytes, Bytes>> {
         Ok(())
     }
 
+    /// Writes down which entries were applied.
+    pub fn put_applied(&mut self, applied: &Seen) -> Result<(), ShelfError> {
+        let counts: Vec<_> = applied.iter().collect();
+        self.put(b"a", &counts)
+    }
+
     fn note(&mut self, key: &[u8]) -> Result<(), ShelfError> {
         self.0.insert(key, &[][..])?;
         Ok(())
@@ -253,6 +266,15 @@ fn damaged<E>(_: E) -> ShelfError {
 impl From<StorageError> for ShelfError {
     fn from(error: StorageError) -> ShelfError {
         ShelfError::Storage(error)
+    }
+}
+
+impl From<ShelfError> for redb::Error {
+    fn from(error: ShelfError) -> redb::Error {
+        match error {
+            ShelfError::Storage(error) => error.into(),
+            ShelfError::Damaged => redb::Error::Corrupted(error.to_string()),
+        }
     }
 }
 

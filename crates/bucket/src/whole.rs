@@ -2,9 +2,9 @@
 //!
 //! A file is written beside its place, synced and renamed into it. They are the user's alone.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
@@ -12,6 +12,7 @@ use rustix::io::Errno;
 
 /// Nobody else reads them.
 const MODE: u32 = 0o600;
+const DIRECTORY_MODE: u32 = 0o700;
 
 /// Writes a file that was not there; one that is stays as it is.
 pub fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -31,6 +32,25 @@ pub fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// Puts a file in the place of one.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     put(path, bytes, |new| fs::rename(new, path))
+}
+
+/// Makes a directory that is there with all that is put into it, or not at all.
+pub fn make_directory(path: &Path, fill: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
+    let new = beside(path);
+    match fs::remove_dir_all(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let made = DirBuilder::new().mode(DIRECTORY_MODE).create(&new).and_then(|()| {
+        fill(&new)?;
+        File::open(&new)?.sync_all()?;
+        fs::rename(&new, path)
+    });
+    if made.is_err() {
+        let _gone_or_as_it_was = fs::remove_dir_all(&new);
+    }
+    made?;
+    File::open(directory(path))?.sync_all()
 }
 
 /// Reads all of a file that may have so many bytes, and one byte more of one that has.

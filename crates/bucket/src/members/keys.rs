@@ -19,6 +19,7 @@ use crate::hash::{Context, Secret, derive};
 use crate::identity::{AgreementKey, DeviceId, Identity};
 use crate::random;
 use crate::record::Bytes;
+use crate::seal::ChunkKeys;
 
 const INFO: &[u8] = b"gate 2026 bucket v1 epoch";
 const ENCAPSULATED_BYTES: usize = 32;
@@ -28,10 +29,7 @@ const SEALED_BYTES: usize = ENCAPSULATED_BYTES + 32 + 16;
 /// What an epoch's secret gives.
 pub struct EpochKeys {
     root: Secret,
-    /// Chunks are sealed under what follows from it.
-    pub chunk: Secret,
-    /// Tells whether the same bytes were sealed before.
-    pub dedupe: Secret,
+    pub chunks: ChunkKeys,
     pub entry: Secret,
     pub checkpoint: Secret,
 }
@@ -53,8 +51,7 @@ impl EpochKeys {
     pub(crate) fn of(root: Secret) -> EpochKeys {
         let of = |context| derive(context, root.bytes());
         EpochKeys {
-            chunk: of(Context::Chunk),
-            dedupe: of(Context::Dedupe),
+            chunks: ChunkKeys::of_epoch(&root),
             entry: of(Context::Entry),
             checkpoint: of(Context::Checkpoint),
             root,
@@ -224,7 +221,7 @@ mod tests {
     #[test]
     fn keys_for_different_uses_are_different() {
         let keys = EpochKeys::of(Secret::new([7; 32]));
-        let all = [&keys.root, &keys.chunk, &keys.dedupe, &keys.entry, &keys.checkpoint];
+        let all = [&keys.root, &keys.entry, &keys.checkpoint];
         for (at, one) in all.iter().enumerate() {
             assert!(all[at + 1..].iter().all(|other| other != one));
         }

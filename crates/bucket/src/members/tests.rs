@@ -143,7 +143,7 @@ fn older_keys_are_handed_on_to_those_who_read_and_lack_them() {
         world.accept(change);
     }
     let seen = world.seen_by(Some(&reader));
-    assert_eq!(seen.keys(0).unwrap().chunk, world.members.keys(0).unwrap().chunk);
+    assert_eq!(seen.keys(0).unwrap().entry, world.members.keys(0).unwrap().entry);
     assert_eq!(seen.epoch(), Some(0), "it is no new epoch");
     assert!(world.seen_by(Some(&mirror)).keys(0).is_none());
     assert_eq!(world.members.hand_on(), Ok(Vec::new()), "all have it");

@@ -1,0 +1,352 @@
+//! A bucket on this device: all its parts, opened together.
+//!
+//! What is known lies in `entries`; the index holds what follows from it. An entry is told as made once it
+//! is durable, and it is made once all its chunks are (N14). Whatever the index lacks after a crash is
+//! applied when the bucket is opened, or before anything is read.
+
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+use gate_core::tree::id::{Address, EntryId};
+use gate_core::tree::op::{Op, OpFault};
+use gate_core::tree::seen::Seen;
+use gate_core::tree::state::{ApplyError, Batch, State};
+use redb::{ReadOnlyTable, TableError};
+use uuid::Uuid;
+
+use crate::entry::{Entry, EntryError, Header};
+use crate::feed::{Draft, FeedError, Feeds, OwnFeed};
+use crate::frames::{Found, Frames, FramesError, Kind};
+use crate::genesis::{Genesis, GenesisError};
+use crate::identity::{DeviceId, Identity};
+use crate::index::IndexError;
+use crate::members::{MemberError, Members, Role};
+use crate::seal::ChunkKeys;
+use crate::shelf::{Shelf, ShelfError, TREE};
+use crate::store::{Store, StoreError};
+use crate::whole;
+
+/// The largest genesis, in bytes.
+const GENESIS_BYTES_MAX: usize = 4096;
+/// So many entries are applied in one transaction.
+const APPLIED_AT_ONCE: usize = 1000;
+
+/// A bucket that is open.
+pub struct Bucket {
+    device: DeviceId,
+    genesis: Genesis,
+    members: Members,
+    entries: Frames,
+    feeds: Feeds,
+    own: OwnFeed,
+    store: Store,
+    /// Where in `entries` each lies, in the order in which they came.
+    offsets: Vec<u64>,
+    /// Those of them that the index may not have.
+    behind: Vec<u64>,
+    found: Found,
+}
+
+/// A state of a bucket, to be read.
+pub type Tree = State<Shelf<ReadOnlyTable<&'static [u8], &'static [u8]>>>;
+
+/// Why a bucket does not do what was asked.
+#[derive(Debug)]
+pub enum BucketError {
+    /// Look at the disk and the rights, and try again.
+    Io(io::Error),
+    /// No bucket is there, or not all of it: get it back from a backup or a peer.
+    Incomplete(&'static str, io::Error),
+    Genesis(GenesisError),
+    Members(MemberError),
+    Frames(FramesError),
+    Store(StoreError),
+    Index(IndexError),
+    /// The entry that was to be made is none: what was asked for cannot be done.
+    Entry(EntryError),
+    /// A writer made an entry that does not go on from what is known.
+    Feed(FeedError),
+    /// What was to be done cannot be.
+    Fault(OpFault),
+    /// This device may not write here: an owner can let it.
+    MayNotWrite,
+    /// This device has no key of that epoch: an owner can hand it on.
+    NoKey(u64),
+}
+
+impl Bucket {
+    /// Makes a bucket in a directory of its name below `buckets`, and returns that name.
+    pub fn create(buckets: &Path, owner: &Identity, at_ms: u64) -> Result<Uuid, BucketError> {
+        let genesis = Genesis::make(owner, at_ms);
+        let (_, records) = Members::found(&genesis, owner, at_ms)?;
+        let uuid = genesis.uuid();
+        whole::make_directory(&buckets.join(uuid.to_string()), |dir| {
+            whole::create(&dir.join("genesis"), genesis.bytes())?;
+            let mut members = Frames::create(&dir.join("members"), Kind::MEMBERS).map_err(io)?;
+            let records: Vec<&[u8]> = records.iter().map(Vec::as_slice).collect();
+            members.append(&records).map_err(io)?;
+            members.sync().map_err(io)?;
+            Frames::create(&dir.join("entries"), Kind::ENTRIES).map_err(io).map(drop)
+        })?;
+        Ok(uuid)
+    }
+
+    /// Opens a bucket. Nobody else may have it open.
+    pub fn open(dir: &Path, device: &Identity) -> Result<Bucket, BucketError> {
+        let missing = |what| move |error| BucketError::Incomplete(what, error);
+        let file = File::open(dir.join("genesis")).map_err(missing("genesis"))?;
+        let genesis = Genesis::decode(&whole::read(&file, GENESIS_BYTES_MAX)?)?;
+        let store = Store::open(dir, &device.local_keys(&genesis.id()).sectors)?;
+        let members = open_members(dir, &genesis, device)?;
+        let mut feeds = Feeds::new(genesis.id());
+        let mut offsets = Vec::new();
+        let mut fault = None;
+        let (entries, found) =
+            Frames::open(&dir.join("entries"), Kind::ENTRIES, |offset, bytes| {
+                // What lies here was verified when it came.
+                let entry =
+                    Entry::decode(bytes).map(Entry::verified_before).map_err(BucketError::from);
+                let accepted =
+                    entry.and_then(|entry| Ok(feeds.accept(&entry, &members, |_| None)?));
+                match accepted {
+                    Ok(_) => offsets.push(offset),
+                    Err(error) => fault = fault.take().or(Some(error)),
+                }
+            })?;
+        // What came after an entry that is damaged cannot be judged: it waits for a peer's copy.
+        if let (Some(fault), true) = (fault, found.damage.is_empty()) {
+            return Err(fault);
+        }
+        let own = OwnFeed::new(device, genesis.id());
+        let (device, behind) = (device.device(), Vec::new());
+        let mut bucket =
+            Bucket { device, genesis, members, entries, feeds, own, store, offsets, behind, found };
+        bucket.compare()?;
+        Ok(bucket)
+    }
+
+    pub fn genesis(&self) -> &Genesis {
+        &self.genesis
+    }
+
+    pub fn members(&self) -> &Members {
+        &self.members
+    }
+
+    /// Returns the bucket's chunks.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Returns what was wrong with the entries when it was opened.
+    pub fn found(&self) -> &Found {
+        &self.found
+    }
+
+    /// Returns all entries that are known.
+    pub fn frontier(&self) -> Seen {
+        self.feeds.frontier()
+    }
+
+    /// Returns whose entry it is.
+    pub fn author(&self, entry: EntryId) -> Option<DeviceId> {
+        self.feeds.device(&entry.feed)
+    }
+
+    /// Returns the keys by which chunks are sealed now.
+    pub fn chunk_keys(&self) -> Result<&ChunkKeys, BucketError> {
+        let epoch = self.members.epoch().unwrap_or(0);
+        Ok(&self.members.keys(epoch).ok_or(BucketError::NoKey(epoch))?.chunks)
+    }
+
+    /// Does operations, all or none; when this returns they outlast a crash, and so does what the
+    /// chunks hold that they name.
+    pub fn commit(
+        &mut self,
+        ops: &[Op],
+        chunks: Vec<Address>,
+        at_ms: u64,
+    ) -> Result<EntryId, BucketError> {
+        if self.members.role(&self.device).is_none_or(|role| role < Role::Writer) {
+            return Err(BucketError::MayNotWrite);
+        }
+        self.catch_up()?;
+        for chunk in &chunks {
+            if !self.store.has(chunk)? {
+                return Err(StoreError::Missing(*chunk).into());
+            }
+        }
+        let seen = self.feeds.frontier();
+        let number = self.feeds.count(&self.own.id());
+        let id = EntryId { feed: self.own.id(), number };
+        let batch = Batch { id, lamport: 0, seen: &seen, ops };
+        batch.check().map_err(BucketError::Fault)?;
+        let entry = self.own.make(&self.feeds, &self.members, Draft { at_ms, chunks, ops })?;
+        self.store.sync()?;
+        let offsets = self.entries.append(&[entry.bytes()])?;
+        self.entries.sync()?;
+        self.feeds.accept(&entry, &self.members, |_| None)?;
+        self.offsets.extend(&offsets);
+        self.behind.extend(&offsets);
+        self.catch_up()?;
+        Ok(id)
+    }
+
+    /// Reads the state as it is now.
+    pub fn read<T>(
+        &mut self,
+        ask: impl Fn(&Tree) -> Result<T, ShelfError>,
+    ) -> Result<T, BucketError> {
+        for _ in 0..2 {
+            self.catch_up()?;
+            let frontier = self.feeds.frontier();
+            let answer = self.store.index().read(|read| {
+                let shelf = match read.open_table(TREE) {
+                    Ok(table) => Shelf(table),
+                    Err(TableError::TableDoesNotExist(_)) => return Ok(None),
+                    Err(error) => return Err(error.into()),
+                };
+                let is_now = shelf.applied()? == frontier;
+                Ok(if is_now { Some(ask(&State::new(shelf))?) } else { None })
+            })?;
+            if let Some(answer) = answer {
+                return Ok(answer);
+            }
+            // The index was broken, and made again without what follows from the entries.
+            self.compare()?;
+        }
+        Err(IndexError::Broken("it breaks again and again".to_owned()).into())
+    }
+
+    /// Begins an index anew that follows from other entries than are known, and has it caught up.
+    fn compare(&mut self) -> Result<(), BucketError> {
+        let frontier = self.feeds.frontier();
+        self.store.index().write(|write| {
+            let mut shelf = Shelf(write.open_table(TREE)?);
+            if !shelf.applied().is_ok_and(|applied| frontier.includes(&applied)) {
+                shelf.0.retain(|_, _| false)?;
+            }
+            Ok(())
+        })?;
+        self.behind.clone_from(&self.offsets);
+        self.catch_up()
+    }
+
+    /// Applies what the index has not.
+    fn catch_up(&mut self) -> Result<(), BucketError> {
+        if self.behind.is_empty() {
+            return Ok(());
+        }
+        let mut applied =
+            self.store.index().read(|read| Ok(Shelf(read.open_table(TREE)?).applied()?))?;
+        for some in self.behind.chunks(APPLIED_AT_ONCE) {
+            self.apply(some, &mut applied)?;
+        }
+        self.behind.clear();
+        Ok(())
+    }
+
+    /// Applies entries that lie there, as far as they were not.
+    fn apply(&self, offsets: &[u64], applied: &mut Seen) -> Result<(), BucketError> {
+        let mut opened = Vec::new();
+        for offset in offsets {
+            let entry = Entry::decode(&self.entries.read(*offset)?)?;
+            let (id, Header { epoch, lamport, .. }) = (entry.id(), entry.header());
+            if !applied.covers(id) {
+                let keys = self.members.keys(*epoch).ok_or(BucketError::NoKey(*epoch))?;
+                let seen = self.feeds.seen_by(id).expect("it was accepted");
+                opened.push((id, *lamport, seen, entry.open(&keys.entry)?));
+                applied.see(id);
+            }
+        }
+        if opened.is_empty() {
+            return Ok(());
+        }
+        self.store.index().write(|write| {
+            let mut state = State::new(Shelf(write.open_table(TREE)?));
+            for (id, lamport, seen, ops) in &opened {
+                let batch = Batch { id: *id, lamport: *lamport, seen, ops };
+                match state.apply(batch) {
+                    Ok(()) => {}
+                    // Nobody may do that: it counts for nothing, everywhere.
+                    Err(ApplyError::Fault(fault)) => {
+                        tracing::warn!(%fault, entry = ?id, "an entry counts for nothing");
+                    }
+                    Err(ApplyError::Tables(error)) => return Err(error.into()),
+                }
+            }
+            Ok(state.into_tables().put_applied(applied)?)
+        })?;
+        Ok(())
+    }
+}
+
+fn open_members(dir: &Path, genesis: &Genesis, me: &Identity) -> Result<Members, BucketError> {
+    let mut members = Members::new(genesis);
+    let mut fault = None;
+    let (_, found) = Frames::open(&dir.join("members"), Kind::MEMBERS, |_, record| {
+        let outcome = members.accept(record, Some(me));
+        fault = fault.take().or(outcome.err());
+    })?;
+    match fault {
+        Some(fault) => Err(fault.into()),
+        None if !found.damage.is_empty() => {
+            Err(BucketError::Incomplete("members", io::ErrorKind::InvalidData.into()))
+        }
+        None => Ok(members),
+    }
+}
+
+fn io(error: FramesError) -> io::Error {
+    match error {
+        FramesError::Io(error) => error,
+        other => io::Error::other(other),
+    }
+}
+
+impl fmt::Display for BucketError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            BucketError::Io(error) => write!(f, "{error}"),
+            BucketError::Incomplete(what, error) => write!(f, "`{what}` of the bucket: {error}"),
+            BucketError::Genesis(error) => write!(f, "{error}"),
+            BucketError::Members(error) => write!(f, "{error}"),
+            BucketError::Frames(error) => write!(f, "{error}"),
+            BucketError::Store(error) => write!(f, "{error}"),
+            BucketError::Index(error) => write!(f, "{error}"),
+            BucketError::Entry(error) => write!(f, "{error}"),
+            BucketError::Feed(error) => write!(f, "{error}"),
+            BucketError::Fault(fault) => write!(f, "{fault}"),
+            BucketError::MayNotWrite => f.write_str("this device may not write to the bucket"),
+            BucketError::NoKey(epoch) => write!(f, "this device has no key of epoch {epoch}"),
+        }
+    }
+}
+
+impl std::error::Error for BucketError {}
+
+macro_rules! from {
+    ($($variant:ident: $error:ty,)*) => {
+        $(impl From<$error> for BucketError {
+            fn from(error: $error) -> BucketError {
+                BucketError::$variant(error)
+            }
+        })*
+    };
+}
+
+from! {
+    Io: io::Error,
+    Genesis: GenesisError,
+    Members: MemberError,
+    Frames: FramesError,
+    Store: StoreError,
+    Index: IndexError,
+    Entry: EntryError,
+    Feed: FeedError,
+}
+
+#[cfg(test)]
+mod tests;
