@@ -1,4 +1,4 @@
-//! The laws of a tree: whoever knows the same has the same, and nothing is lost.
+//! The laws of a tree: whoever knows the same has the same, and nothing is lost (N13).
 //!
 //! A few peers do things at random to what each of them sees, and tell each other now and then. In
 //! whatever order their entries are applied, the state is the one that a naive reading of the whole
