@@ -16,6 +16,9 @@ use gate_api::wire::{Directory, Inode};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
+/// How often the kernel is asked who has a lock.
+const LOOKS: u32 = 4;
+
 /// Keeps other brokers away from a source, until it is dropped.
 #[derive(Default)]
 pub(crate) struct SourceLock {
@@ -129,12 +132,10 @@ fn lock(
 ) -> Result<Result<(), String>, Taken> {
     match rustix::fs::flock(directory, how) {
         Err(Errno::WOULDBLOCK) => {
-            let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
-            let others = flock_holder(&locks, inode, |pid| pid != std::process::id());
-            let own = flock_holder(&locks, inode, |pid| pid == std::process::id());
-            match (others, own) {
-                (None, Some(_)) => Err(Taken::ByThis),
-                (others, _) => Err(Taken::ByAnother(others)),
+            let holders = flock_holders(inode);
+            match holders.iter().find(|pid| **pid != std::process::id()) {
+                None if !holders.is_empty() => Err(Taken::ByThis),
+                other => Err(Taken::ByAnother(other.copied())),
             }
         }
         Ok(()) => Ok(Ok(())),
@@ -143,16 +144,27 @@ fn lock(
     }
 }
 
+/// Asks the kernel who has a flock on an inode. It shows its locks page by page: one may slip
+/// through while others come and go.
+fn flock_holders(inode: Inode) -> Vec<u32> {
+    let mut looks = (0..LOOKS).map(|_| {
+        let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
+        flock_holders_in(&locks, inode)
+    });
+    looks.find(|found| !found.is_empty()).unwrap_or_default()
+}
+
 /// Finds who has a flock on an inode: `1: FLOCK  ADVISORY  WRITE 814 fe:00:4112 0 EOF`.
-fn flock_holder(locks: &str, inode: Inode, is_meant: impl Fn(u32) -> bool) -> Option<u32> {
+fn flock_holders_in(locks: &str, inode: Inode) -> Vec<u32> {
     let (major, minor) = (rustix::fs::major(inode.device), rustix::fs::minor(inode.device));
     let file = format!("{major:02x}:{minor:02x}:{}", inode.number);
-    locks.lines().find_map(|line| {
+    let holder = |line: &str| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let at = fields.iter().position(|field| *field == file)?;
         let pid = fields.get(at.checked_sub(1)?)?.parse().ok()?;
-        (fields.contains(&"FLOCK") && pid != 0 && is_meant(pid)).then_some(pid)
-    })
+        (fields.contains(&"FLOCK") && pid != 0).then_some(pid)
+    };
+    locks.lines().filter_map(holder).collect()
 }
 
 /// Returns the directories above one, nearest first, as far as its own mount does not show them
@@ -239,16 +251,32 @@ mod tests {
     }
 
     #[test]
-    fn a_foreign_lock_is_told_by_the_kernel() {
+    fn who_has_a_lock_is_told_by_the_kernel() {
         let home = tempfile::tempdir().unwrap();
         let _held = flock(home.path(), FlockOperation::LockExclusive);
-        let locks = std::fs::read_to_string("/proc/locks").unwrap();
-        let inode = directory(home.path()).root;
-        let own = std::process::id().to_string();
-        let foreign = locks.replace(&own, "4242424");
-        let other = |pid| pid != std::process::id();
-        assert_eq!(flock_holder(&foreign, inode, other), Some(4_242_424));
-        assert_eq!(flock_holder(&locks, inode, other), None, "our own is no other broker's");
+        let taken = SourceLock::take(&directory(home.path()), home.path()).err();
+        assert_eq!(taken, Some(Taken::ByThis));
+    }
+
+    #[test]
+    fn a_lock_is_found_by_its_inode_and_its_kind() {
+        let inode = Inode { device: rustix::fs::makedev(0xfe, 0), number: 4112 };
+        let found = |locks| flock_holders_in(locks, inode);
+        assert_eq!(found("1: FLOCK  ADVISORY  WRITE 814 fe:00:4112 0 EOF\n"), [814]);
+        let many = "1: FLOCK  ADVISORY  READ 8 fe:00:4112 0 EOF\n\
+            2: FLOCK  ADVISORY  READ 9 fe:00:4112 0 EOF\n\
+            2: -> FLOCK  ADVISORY  WRITE 7 fe:00:4113 0 EOF\n";
+        assert_eq!(found(many), [8, 9]);
+        for other in [
+            "1: FLOCK  ADVISORY  WRITE 814 fe:00:41120 0 EOF",
+            "1: FLOCK  ADVISORY  WRITE 814 fe:01:4112 0 EOF",
+            "1: POSIX  ADVISORY  WRITE 814 fe:00:4112 0 EOF",
+            "1: FLOCK  ADVISORY  WRITE 0 fe:00:4112 0 EOF",
+            "1: FLOCK",
+            "",
+        ] {
+            assert!(found(other).is_empty(), "{other}");
+        }
     }
 
     #[test]

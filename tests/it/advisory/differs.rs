@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::MetadataExt as _;
 
+use gate_tests::wait::{SOON, wait_until};
 use rustix::io::Errno;
 
 use super::{FILE, Scene};
@@ -13,10 +14,12 @@ fn locks_in_a_view_are_those_of_open_files_to_the_bare_directory() {
     let file = std::fs::metadata(scene.world.source().join(FILE)).unwrap();
     let mut one = scene.locker(&scene.world.view());
     assert_eq!(one.bytes("x", 3, 4), Ok(()));
-    let locks = std::fs::read_to_string("/proc/locks").unwrap();
     let of_file = format!(":{} 3 6", file.ino());
-    let of_file = locks.lines().find(|lock| lock.ends_with(&of_file));
-    assert!(of_file.is_some_and(|lock| lock.contains("OFDLCK")), "{locks}");
+    wait_until(SOON, "the kernel shows it", || {
+        let locks = std::fs::read_to_string("/proc/locks").unwrap();
+        let mut of_file = locks.lines().filter(|lock| lock.ends_with(&of_file));
+        of_file.next().is_some_and(|lock| lock.contains("OFDLCK"))
+    });
 }
 
 /// On the bare directory among processes only.
