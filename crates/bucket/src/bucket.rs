@@ -4,6 +4,7 @@
 //! is durable, and it is made once all its chunks are (N14). Whatever the index lacks after a crash is
 //! applied when the bucket is opened, or before anything is read.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::fs::File;
 use std::io;
@@ -42,11 +43,26 @@ pub struct Bucket {
     feeds: Feeds,
     own: OwnFeed,
     store: Store,
-    /// Where in `entries` each lies, in the order in which they came.
-    offsets: Vec<u64>,
-    /// Those of them that the index may not have.
-    behind: Vec<u64>,
+    /// All entries, in the order in which they came.
+    known: Vec<Known>,
+    /// Those of them that the index has not.
+    behind: Vec<Known>,
     found: Found,
+}
+
+/// An entry, and where it lies in `entries`.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    id: EntryId,
+    offset: u64,
+}
+
+/// What an entry does, and what its author had seen.
+struct Opened<'a> {
+    id: EntryId,
+    lamport: u64,
+    seen: Seen,
+    ops: Cow<'a, [Op]>,
 }
 
 /// A state of a bucket, to be read.
@@ -101,17 +117,19 @@ impl Bucket {
         let store = Store::open(dir, &device.local_keys(&genesis.id()).sectors)?;
         let members = open_members(dir, &genesis, device)?;
         let mut feeds = Feeds::new(genesis.id());
-        let mut offsets = Vec::new();
+        let mut known = Vec::new();
         let mut fault = None;
         let (entries, found) =
             Frames::open(&dir.join("entries"), Kind::ENTRIES, |offset, bytes| {
                 // What lies here was verified when it came.
                 let entry =
                     Entry::decode(bytes).map(Entry::verified_before).map_err(BucketError::from);
-                let accepted =
-                    entry.and_then(|entry| Ok(feeds.accept(&entry, &members, |_| None)?));
+                let accepted = entry.and_then(|entry| {
+                    feeds.accept(&entry, &members, |_| None)?;
+                    Ok(entry.id())
+                });
                 match accepted {
-                    Ok(_) => offsets.push(offset),
+                    Ok(id) => known.push(Known { id, offset }),
                     Err(error) => fault = fault.take().or(Some(error)),
                 }
             })?;
@@ -122,7 +140,7 @@ impl Bucket {
         let own = OwnFeed::new(device, genesis.id());
         let (device, behind) = (device.device(), Vec::new());
         let mut bucket =
-            Bucket { device, genesis, members, entries, feeds, own, store, offsets, behind, found };
+            Bucket { device, genesis, members, entries, feeds, own, store, known, behind, found };
         bucket.compare()?;
         Ok(bucket)
     }
@@ -187,10 +205,13 @@ impl Bucket {
         self.store.sync()?;
         let offsets = self.entries.append(&[entry.bytes()])?;
         self.entries.sync()?;
-        self.feeds.accept(&entry, &self.members, |_| None)?;
-        self.offsets.extend(&offsets);
-        self.behind.extend(&offsets);
-        self.catch_up()?;
+        let seen = self.feeds.accept(&entry, &self.members, |_| None)?;
+        let known = offsets.into_iter().map(|offset| Known { id, offset });
+        self.known.extend(known.clone());
+        let lamport = entry.header().lamport;
+        let applied = self.apply(&[Opened { id, lamport, seen, ops: Cow::Borrowed(ops) }]);
+        // It is durable all the same: whoever reads next tries again.
+        applied.inspect_err(|_| self.behind.extend(known))?;
         Ok(id)
     }
 
@@ -220,55 +241,52 @@ impl Bucket {
         Err(IndexError::Broken("it breaks again and again".to_owned()).into())
     }
 
-    /// Begins an index anew that follows from other entries than are known, and has it caught up.
+    /// Finds what the index has not, and applies it. One that has others than are known is begun anew.
     fn compare(&mut self) -> Result<(), BucketError> {
         let frontier = self.feeds.frontier();
-        self.store.index().write(|write| {
+        let applied = self.store.index().write(|write| {
             let mut shelf = Shelf(write.open_table(TREE)?);
-            if !shelf.applied().is_ok_and(|applied| frontier.includes(&applied)) {
-                shelf.0.retain(|_, _| false)?;
+            match shelf.applied() {
+                Ok(applied) if frontier.includes(&applied) => Ok(applied),
+                Ok(_) | Err(_) => {
+                    shelf.0.retain(|_, _| false)?;
+                    Ok(Seen::new())
+                }
             }
-            Ok(())
         })?;
-        self.behind.clone_from(&self.offsets);
+        let known = self.known.iter().copied();
+        self.behind = known.filter(|known| !applied.covers(known.id)).collect();
         self.catch_up()
     }
 
     /// Applies what the index has not.
     fn catch_up(&mut self) -> Result<(), BucketError> {
-        if self.behind.is_empty() {
-            return Ok(());
-        }
-        let mut applied =
-            self.store.index().read(|read| Ok(Shelf(read.open_table(TREE)?).applied()?))?;
         for some in self.behind.chunks(APPLIED_AT_ONCE) {
-            self.apply(some, &mut applied)?;
+            let opened = some.iter().map(|known| self.read_entry(*known));
+            self.apply(&opened.collect::<Result<Vec<_>, _>>()?)?;
         }
         self.behind.clear();
         Ok(())
     }
 
-    /// Applies entries that lie there, as far as they were not.
-    fn apply(&self, offsets: &[u64], applied: &mut Seen) -> Result<(), BucketError> {
-        let mut opened = Vec::new();
-        for offset in offsets {
-            let entry = Entry::decode(&self.entries.read(*offset)?)?;
-            let (id, Header { epoch, lamport, .. }) = (entry.id(), entry.header());
-            if !applied.covers(id) {
-                let keys = self.members.keys(*epoch).ok_or(BucketError::NoKey(*epoch))?;
-                let seen = self.feeds.seen_by(id).expect("it was accepted");
-                opened.push((id, *lamport, seen, entry.open(&keys.entry)?));
-                applied.see(id);
-            }
-        }
-        if opened.is_empty() {
-            return Ok(());
-        }
+    fn read_entry(&self, Known { id, offset }: Known) -> Result<Opened<'static>, BucketError> {
+        let entry = Entry::decode(&self.entries.read(offset)?)?;
+        let Header { epoch, lamport, .. } = *entry.header();
+        let keys = self.members.keys(epoch).ok_or(BucketError::NoKey(epoch))?;
+        let seen = self.feeds.seen_by(id).expect("it was accepted");
+        Ok(Opened { id, lamport, seen, ops: Cow::Owned(entry.open(&keys.entry)?) })
+    }
+
+    /// Applies entries, as far as they were not.
+    fn apply(&self, entries: &[Opened<'_>]) -> Result<(), BucketError> {
         self.store.index().write(|write| {
             let mut state = State::new(Shelf(write.open_table(TREE)?));
-            for (id, lamport, seen, ops) in &opened {
-                let batch = Batch { id: *id, lamport: *lamport, seen, ops };
-                match state.apply(batch) {
+            let mut applied = state.tables().applied()?;
+            for Opened { id, lamport, seen, ops } in entries {
+                if applied.covers(*id) {
+                    continue;
+                }
+                match state.apply(Batch { id: *id, lamport: *lamport, seen, ops }) {
                     Ok(()) => {}
                     // Nobody may do that: it counts for nothing, everywhere.
                     Err(ApplyError::Fault(fault)) => {
@@ -276,8 +294,9 @@ impl Bucket {
                     }
                     Err(ApplyError::Tables(error)) => return Err(error.into()),
                 }
+                applied.see(*id);
             }
-            Ok(state.into_tables().put_applied(applied)?)
+            Ok(state.into_tables().put_applied(&applied)?)
         })?;
         Ok(())
     }
