@@ -79,7 +79,7 @@ fn print_starts(home: &Home, source: &Path, head: &str) -> io::Result<()> {
 fn print_memory(shells: &mut [Shell], who: &str) -> io::Result<()> {
     println!();
     let head = format!("memory, {VIEWS} views, {who}");
-    print_heads(&[&head, "resident", "worst", "share", "bar of share"]);
+    print_heads(&[&head, "resident", "worst", "share", "bar"]);
     shells.iter_mut().try_for_each(Shell::await_ready)?;
     print_memory_now("each, when it is there", shells.len())?;
     shells.iter_mut().try_for_each(Shell::go_on)?;
