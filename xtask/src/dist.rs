@@ -119,9 +119,20 @@ impl Program {
     }
 }
 
+/// Builds it with all libraries inside, so that it runs on any Linux of its kind of machine.
 fn build() -> Result<PathBuf, Failure> {
-    step::run(&mut machine::cargo(&["build", "--release", "--locked", "--package", "gate"]))?;
-    Ok(machine::target().join("release/gate"))
+    let said = output(Command::new("rustc").arg("-vV"))?;
+    let triple = said.lines().find_map(|line| line.strip_prefix("host: "));
+    let triple = triple.ok_or_else(|| Failure::new("cannot tell for what rustc builds", &said))?;
+    let mut cargo = machine::cargo(&["build", "--release", "--locked", "--package", "gate"]);
+    // The flags are for the program alone if the target is named: what runs while it is built is not static.
+    cargo.args(["--target", triple]).env("RUSTFLAGS", "-C target-feature=+crt-static");
+    step::run(&mut cargo)?;
+    let built = machine::target().join(triple).join("release/gate");
+    match newest_glibc(&output(Command::new("objdump").arg("-p").arg(&built))?) {
+        None => Ok(built),
+        Some(_) => Err(Failure::new("the program still needs libraries", built.display())),
+    }
 }
 
 /// Lays all but what is Debian's below a prefix.
