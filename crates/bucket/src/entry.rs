@@ -163,19 +163,24 @@ impl Entry {
         let sealed = &self.bytes[self.body.clone()];
         let header = &self.bytes[..self.header_end];
         let plain = envelope::open(key, header, sealed).ok_or(EntryError::NotOpened)?;
-        let (count, mut rest) = record::take::<u64>(&plain).ok_or(EntryError::NoOps)?;
-        if count > OPS_MAX as u64 {
-            return Err(EntryError::TooMany("operations"));
-        }
-        let mut ops = Vec::new();
-        for place in 0..count as usize {
-            let (op, after) = record::take::<Op>(rest).ok_or(EntryError::NoOps)?;
-            op.check().map_err(|fault| EntryError::Op { place, fault })?;
-            ops.push(op);
-            rest = after;
-        }
-        if rest.is_empty() { Ok(ops) } else { Err(EntryError::NoOps) }
+        read_ops(&plain)
     }
+}
+
+/// Reads the operations that an entry seals.
+pub(crate) fn read_ops(plain: &[u8]) -> Result<Vec<Op>, EntryError> {
+    let (count, mut rest) = record::take::<u64>(plain).ok_or(EntryError::NoOps)?;
+    if count > OPS_MAX as u64 {
+        return Err(EntryError::TooMany("operations"));
+    }
+    let mut ops = Vec::new();
+    for place in 0..count as usize {
+        let (op, after) = record::take::<Op>(rest).ok_or(EntryError::NoOps)?;
+        op.check().map_err(|fault| EntryError::Op { place, fault })?;
+        ops.push(op);
+        rest = after;
+    }
+    if rest.is_empty() { Ok(ops) } else { Err(EntryError::NoOps) }
 }
 
 impl Header {

@@ -24,3 +24,26 @@ pub mod shelf;
 pub mod sign;
 pub mod store;
 pub mod whole;
+
+/// What only a fuzzer calls: what is read behind a signature or a seal that it cannot make.
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    /// Reads bytes as the operations of an entry.
+    pub fn ops(bytes: &[u8]) {
+        if let Ok(ops) = crate::entry::read_ops(bytes) {
+            assert!(ops.iter().all(|op| op.check().is_ok()));
+        }
+    }
+
+    /// Reads bytes as a record of membership.
+    pub fn member(bytes: &[u8]) {
+        crate::members::read_any(bytes);
+    }
+
+    /// Reads bytes as what a chunk seals.
+    pub fn chunk(bytes: &[u8]) {
+        if let Ok(plain) = crate::seal::Workbench::new().decode(bytes) {
+            assert!(plain.len() <= gate_core::tree::op::CHUNK_BYTES_MAX as usize);
+        }
+    }
+}

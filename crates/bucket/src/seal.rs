@@ -195,7 +195,7 @@ impl Workbench {
         Ok(plain)
     }
 
-    fn decode(&mut self, encoded: &[u8]) -> Result<Vec<u8>, OpenError> {
+    pub(crate) fn decode(&mut self, encoded: &[u8]) -> Result<Vec<u8>, OpenError> {
         let (head, data) =
             encoded.split_first_chunk::<HEAD_BYTES>().ok_or(OpenError::Malformed("no head"))?;
         let [encoding, len @ ..] = *head;
