@@ -14,12 +14,15 @@ use serde::de::DeserializeOwned;
 
 use crate::config::Settings;
 use crate::daemon::SOCKET_NAME;
-use crate::daemon::body::Refused;
+use crate::daemon::body::{All, Mount, Refused};
 use crate::failure::{Exit, Failure};
 use crate::reach::{BrokerFlags, DaemonFlags, Deaf, Reached, Wanted};
 
 /// How long an answer may take: a view that is mounted may have to wait for its source's disk.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Where mounts are kept.
+pub const MOUNTS: &str = "/api/v0/mounts";
 
 /// The way to a daemon.
 #[derive(Debug)]
@@ -42,16 +45,6 @@ impl Rest {
         Rest::of(&wanted.reach_one(&client, &deaf)?)
     }
 
-    /// Returns the daemon with this state directory.
-    pub fn of_state_dir(state_dir: &Path) -> Rest {
-        Rest { socket: state_dir.join(SOCKET_NAME) }
-    }
-
-    /// Returns whether a daemon offers it there.
-    pub fn is_there(&self) -> bool {
-        self.socket.exists()
-    }
-
     fn of(reached: &Reached) -> Result<Rest, Failure> {
         let none = |cause: &str| {
             let what = format!("the broker at {} keeps no mounts", reached.address);
@@ -59,11 +52,19 @@ impl Rest {
             Failure::new(what, cause, hint).exit(Exit::Unable)
         };
         let state_dir = reached.state_dir_here().ok_or_else(|| none("it is on another machine"))?;
-        let rest = Rest::of_state_dir(&state_dir);
-        match rest.is_there() {
-            true => Ok(rest),
-            false => Err(none("it is a broker alone, as `gate broker` starts it")),
-        }
+        Rest::offered_in(&state_dir)
+            .ok_or_else(|| none("it is a broker alone, as `gate broker` starts it"))
+    }
+
+    /// Returns the daemon with this state directory, if it is one that keeps mounts.
+    pub fn offered_in(state_dir: &Path) -> Option<Rest> {
+        let rest = Rest { socket: state_dir.join(SOCKET_NAME) };
+        rest.socket.exists().then_some(rest)
+    }
+
+    /// Returns all mounts that it keeps.
+    pub fn mounts(&self) -> Result<Vec<Mount>, Failure> {
+        self.ask::<All>("GET", MOUNTS).map(|all| all.mounts)
     }
 
     /// Asks without a body.

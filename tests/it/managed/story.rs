@@ -185,10 +185,15 @@ fn break_the_other(
     wait_until(SOON * 2, "the board says why", || {
         looker.rest.ask("GET", "/mounts").body.as_str().unwrap().contains(why)
     });
-    wait_until(SOON * 2, "a terminal says why", || {
-        world.gate(["mount", "list"]).run().success().contains(why)
-    });
+    let says_why = |words: &[&str]| world.gate(words).run().stdout.contains(why);
+    let asked: [&[&str]; 3] = [&["mount", "list"], &["status"], &["doctor"]];
+    for words in asked {
+        wait_until(SOON * 2, "a terminal says why", || says_why(words));
+    }
     world.script(&world.view(), "echo text > f && rm f").run().success();
     world.script(world.home(), back).run().success();
     looker.sees([(first, "running"), (other, "running")]);
+    for words in asked {
+        assert!(!says_why(words), "{words:?}: it is over");
+    }
 }

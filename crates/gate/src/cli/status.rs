@@ -19,9 +19,11 @@ use serde::Serialize;
 use super::doctor::facts::view::{self, Answer, Outcome, Served};
 use crate::bypass::{self, Bypasses, Shown};
 use crate::config::Settings;
+use crate::daemon::body;
 use crate::failure::{Exit, Failure};
 use crate::output::{self, Table};
 use crate::reach::{BrokerFlags, Deaf, Wanted};
+use crate::rest::Rest;
 use crate::standing::Standing;
 use lately::Lately;
 
@@ -56,6 +58,8 @@ struct Report {
     /// Why there is no broker, if that is not as it should be.
     trouble: Option<String>,
     mounts: Vec<View>,
+    /// Those that it keeps, as `gate mount list --json` shows them.
+    kept: Vec<body::Mount>,
     private: Vec<Private>,
     bypasses: Vec<Bypasses>,
     lately: Lately,
@@ -101,6 +105,7 @@ impl Report {
         let mut limits = Limit::ALL.map(|(limit, most)| (limit.to_string(), most as u64)).to_vec();
         let mut private = Vec::new();
         let mut lately = Lately::default();
+        let mut kept = Vec::new();
         let (broker, trouble) = match wanted.reach(&client, &deaf) {
             Ok(None) => (None, None),
             Err(unreached) => (None, Some(unreached.error.to_string())),
@@ -110,6 +115,8 @@ impl Report {
                     limits.clone_from(&status.limits);
                     private.extend(status.private.iter().map(Private::new));
                     lately = Lately::ask(&reached.session);
+                    let daemon = reached.state_dir_here().and_then(|dir| Rest::offered_in(&dir));
+                    kept = daemon.map(|daemon| daemon.mounts()).transpose()?.unwrap_or_default();
                     (Some(Standing::new(reached.address.to_string(), status)), None)
                 }
                 Err(error) => (None, Some(QueryError::to_string(&error))),
@@ -126,6 +133,7 @@ impl Report {
             bypasses,
             lately,
             mounts: views.into_iter().map(|(_, view)| view).collect(),
+            kept,
             private,
             broker,
             trouble,
@@ -151,6 +159,17 @@ impl Report {
         }
         if self.mounts.iter().any(|view| ![FINE, OTHERS].contains(&view.state)) {
             text.push_str("`gate doctor` says what to do\n");
+        }
+        let mut table = Table::new(["KEPT MOUNT", "SOURCE", "NOT THERE, BECAUSE"]);
+        for mount in &self.kept {
+            if let Some(why) = mount.trouble() {
+                let [point, source] =
+                    [&mount.mount_point, &mount.source].map(|path| path.display().to_string());
+                table.row([point, source, why.to_owned()]);
+            }
+        }
+        if !table.is_empty() {
+            text.push_str(&table.text());
         }
         let mut table = Table::new(["PRIVATE VIEW", "SOURCE", "AGENT", "SERVED BY"]);
         for Private { agent, mountpoint, source, pid } in &self.private {

@@ -42,6 +42,14 @@ pub struct Mount {
     pub updated_at: String,
 }
 
+impl Mount {
+    /// Returns why it is not there although it is to be.
+    pub fn trouble(&self) -> Option<&str> {
+        let is_tried = ["error", "starting"].contains(&&*self.status);
+        self.error_message.as_deref().filter(|_| is_tried)
+    }
+}
+
 /// What became of a mount: of `GET /api/v0/mounts/events`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct MountEvent {

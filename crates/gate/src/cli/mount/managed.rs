@@ -5,20 +5,17 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use crate::daemon::body::{
-    self, All, Deleted, Mount, One, Started, Stop, Stopped, Wanted, WrittenPath,
-};
+use crate::daemon::body::{self, Deleted, Mount, One, Started, Stop, Stopped, Wanted, WrittenPath};
 use crate::failure::{Exit, Failure};
 use crate::output::{self, Table};
 use crate::reach::BrokerFlags;
-use crate::rest::Rest;
+use crate::rest::{MOUNTS, Rest};
 
 /// The version of the JSON form.
 const JSON_VERSION: u32 = 1;
 /// What these commands call themselves at the broker.
 const COMMAND: &str = "gate mount";
 /// Where the mounts are in the REST interface.
-const MOUNTS: &str = "/api/v0/mounts";
 /// Fewer characters name no mount: they are a slip.
 const ID_CHARS_MIN: usize = 4;
 
@@ -158,7 +155,7 @@ impl Managed {
 
 impl List {
     fn run(self) -> Result<(), Failure> {
-        let mounts = all(&Rest::find(&self.broker, COMMAND)?)?;
+        let mounts = Rest::find(&self.broker, COMMAND)?.mounts()?;
         if self.json {
             return output::print_json(&json!({"version": JSON_VERSION, "mounts": mounts}));
         }
@@ -281,10 +278,6 @@ impl Set {
     }
 }
 
-fn all(rest: &Rest) -> Result<Vec<Mount>, Failure> {
-    rest.ask::<All>("GET", MOUNTS).map(|all| all.mounts)
-}
-
 /// Finds the mount that people mean.
 fn find(rest: &Rest, words: &str) -> Result<Mount, Failure> {
     let point = crate::seen::resolve(Path::new(words)).or_else(|_| std::path::absolute(words)).ok();
@@ -292,7 +285,7 @@ fn find(rest: &Rest, words: &str) -> Result<Mount, Failure> {
         mount.mount_id.to_string().starts_with(&words.to_lowercase()) && words.len() >= ID_CHARS_MIN
             || point.as_ref() == Some(&mount.mount_point)
     };
-    let mounts = all(rest)?;
+    let mounts = rest.mounts()?;
     let mut found = mounts.iter().filter(is_meant);
     let cannot = |cause: String, hint: &str| {
         Err(Failure::new(format!("cannot tell which mount `{words}` is"), cause, hint)

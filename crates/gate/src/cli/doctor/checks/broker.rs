@@ -5,6 +5,7 @@ use gate_core::lock::event::Standstill;
 
 use crate::cli::doctor::Finding;
 use crate::cli::doctor::facts::broker::{Answer, Broker};
+use crate::daemon::body::{self, Mount};
 use crate::failure::Failure;
 
 /// How far a start may lie in the future: clocks of two machines are never quite the same.
@@ -16,6 +17,7 @@ pub fn all(broker: &Broker) -> Vec<Finding> {
             let version = version(answer, env!("CARGO_PKG_VERSION"));
             let mut findings = vec![grants(answer), version, grace(answer), clock(answer)];
             findings.extend(answer.gaps.iter().map(gap));
+            findings.extend(answer.kept.iter().flat_map(kept));
             findings
         }
         Broker::None => vec![Finding::ok(CHECK, "none runs; `gate mount` starts one")],
@@ -83,6 +85,26 @@ fn gap((source, gap): &(String, String)) -> Finding {
     Finding::warn("broker-alone", found, mend).about(source.clone())
 }
 
+/// The mounts that are to be there and are not.
+fn kept(mounts: &Result<Vec<Mount>, Failure>) -> Vec<Finding> {
+    const CHECK: &str = "kept-mount";
+    let mounts = match mounts {
+        Ok(mounts) => mounts,
+        Err(failure) => return vec![Finding { check: CHECK, ..failed(failure) }],
+    };
+    let failing = mounts.iter().filter_map(|mount| {
+        let found = format!("it is not there: {}", mount.trouble()?);
+        let again = format!("`gate mount start {}` tries it at once", body::short(mount.mount_id));
+        let mend = format!("see to that: the daemon goes on trying; {again}");
+        Some(Finding::fail(CHECK, found, mend).about(mount.mount_point.display().to_string()))
+    });
+    let failing: Vec<Finding> = failing.collect();
+    match failing.is_empty() {
+        true => vec![Finding::ok(CHECK, format!("{}, each as it is to be", mounts.len()))],
+        false => failing,
+    }
+}
+
 fn clock(answer: &Answer) -> Finding {
     const CHECK: &str = "broker-clock";
     match answer.started_at_ms.saturating_sub(answer.now_ms) {
@@ -109,6 +131,7 @@ mod tests {
             halt: None,
             started_at_ms: 1_000_000,
             gaps: Vec::new(),
+            kept: None,
             now_ms: 2_000_000,
         }
     }
@@ -141,6 +164,39 @@ mod tests {
         check(&Broker::Answers(beside), &[Ok, Ok, Ok, Ok, Warn], "this: / cannot be locked");
         let hardly = Answer { started_at_ms: 2_001_000, ..answer() };
         check(&Broker::Answers(hardly), &[Ok; 4], "past");
+    }
+
+    #[test]
+    fn a_kept_mount_that_is_not_there_is_named_with_its_reason() {
+        let mount = |status: &str| -> Mount {
+            let json = serde_json::json!({
+                "mount_id": uuid::Uuid::from_u128(0x12ab_34cd << 96), "bucket_id": null, "source": "/s",
+                "mount_point": "/m", "enabled": true, "auto_mount": true, "read_only": false,
+                "allow_other": false, "cache_size_mb": 1, "cache_ttl_secs": 1, "pid": null,
+                "status": status, "error_message": "/s is gone", "created_at": "", "updated_at": "",
+            });
+            serde_json::from_value(json).unwrap()
+        };
+        let found = |statuses: &[&str]| kept(&Ok(statuses.iter().copied().map(mount).collect()));
+        assert_eq!(found(&[]), [Finding::ok("kept-mount", "0, each as it is to be")]);
+        let fine = Finding::ok("kept-mount", "2, each as it is to be");
+        assert_eq!(found(&["running", "stopped"]), [fine], "what went wrong once is over");
+        for status in ["error", "starting"] {
+            let found = found(&["running", status]);
+            let [
+                Finding {
+                    level: Level::Fail, subject: Some(point), found, mend: Some(mend), ..
+                },
+            ] = &found[..]
+            else {
+                panic!("{found:?}")
+            };
+            assert_eq!((&**point, &**found), ("/m", "it is not there: /s is gone"));
+            assert!(mend.contains("`gate mount start 12ab34cd`"), "{mend}");
+        }
+        let silent = kept(&Err(Failure::new("cannot speak to it", "refused", "look")));
+        assert_eq!(silent.len(), 1);
+        assert_eq!((silent[0].level, silent[0].check), (Level::Fail, "kept-mount"));
     }
 
     #[test]

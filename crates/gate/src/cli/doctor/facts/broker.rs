@@ -8,8 +8,10 @@ use gate_api::wire::Halt;
 use gate_api::{ClientInfo, Watcher};
 
 use crate::config::Settings;
+use crate::daemon::body::Mount;
 use crate::failure::Failure;
 use crate::reach::{BrokerFlags, Deaf, Wanted};
+use crate::rest::Rest;
 
 /// How it is.
 #[derive(Debug)]
@@ -40,6 +42,8 @@ pub struct Answer {
     pub started_at_ms: u64,
     /// Its sources for which another broker would not be met, each with the reason.
     pub gaps: Vec<(String, String)>,
+    /// The mounts that it keeps, if it keeps any.
+    pub kept: Option<Result<Vec<Mount>, Failure>>,
     /// What time this process takes it to be.
     pub now_ms: u64,
 }
@@ -70,7 +74,9 @@ pub fn ask(flags: &BrokerFlags) -> (Broker, StateDir) {
         Ok(None) => return (Broker::None, own()),
         Err(unreached) => return (Broker::Unreached(unreached.into()), own()),
     };
-    let state_dir = reached.state_dir_here().map_or(StateDir::Elsewhere, StateDir::Here);
+    let state_dir = reached.state_dir_here();
+    let daemon = state_dir.as_deref().and_then(Rest::offered_in);
+    let state_dir = state_dir.map_or(StateDir::Elsewhere, StateDir::Here);
     let address = reached.address.to_string();
     let broker = match reached.session.status() {
         Ok(status) => {
@@ -84,6 +90,7 @@ pub fn ask(flags: &BrokerFlags) -> (Broker, StateDir) {
                 halt: status.halt,
                 started_at_ms: status.started_at_ms,
                 gaps: gaps.collect(),
+                kept: daemon.map(|daemon| daemon.mounts()),
                 now_ms: now_ms(),
             })
         }
