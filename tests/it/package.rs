@@ -5,10 +5,12 @@ use std::path::Path;
 
 use gate_tests::World;
 
-const FILES: [&str; 12] = [
+const FILES: [&str; 14] = [
     "./usr/bin/gate",
     "./usr/lib/systemd/system/gate.service",
+    "./usr/lib/systemd/system/gate.socket",
     "./usr/lib/systemd/user/gate.service",
+    "./usr/lib/systemd/user/gate.socket",
     "./usr/sbin/mount.fuse.gate -> ../bin/gate",
     "./usr/sbin/mount.gate -> ../bin/gate",
     "./usr/share/bash-completion/completions/gate",

@@ -2,12 +2,18 @@
 
 use std::fs;
 use std::os::linux::net::SocketAddrExt as _;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
+use std::path::Path;
 
+use gate_tests::kernel::WORLD_VARIABLE;
+use gate_tests::rest::{MOUNTS, Rest};
+use gate_tests::run::Running;
 use gate_tests::wait::{SOON, wait_until};
 use gate_tests::world::Standing;
 use gate_tests::{World, kernel};
 use rustix::process::Signal;
+use serde_json::json;
 
 #[test]
 fn a_unit_is_written_shown_and_taken_away() {
@@ -24,6 +30,11 @@ fn a_unit_is_written_shown_and_taken_away() {
         assert!(written.contains("systemctl --user enable --now gate"), "{written}");
         assert!(written.contains(path.to_str().unwrap()), "{written}");
         assert_eq!(fs::read_to_string(&path).unwrap(), printed);
+        let socket = path.with_file_name("gate.socket");
+        let printed_socket = daemon(&["install", "--user", "--print=socket"]).success();
+        assert_eq!(fs::read_to_string(&socket).unwrap(), printed_socket);
+        let listens = "ListenStream=%h/.local/state/gate/http.sock\nSocketMode=0600\n";
+        assert!(printed_socket.contains(listens), "{printed_socket}");
         let again = daemon(&["install", "--user"]).success();
         assert!(again.contains("is there already"), "{again}");
         daemon(&["install", "--user", "--state-dir", "/x y", "--lease-ms", "500"]).success();
@@ -32,6 +43,8 @@ fn a_unit_is_written_shown_and_taken_away() {
             other.contains("--state-dir \"/x y\" --lease-ms \"500\"\n"),
             "what nobody changed is replaced: {other}"
         );
+        let listens = fs::read_to_string(&socket).unwrap();
+        assert!(listens.contains("ListenStream=/x y/http.sock\n"), "{listens}");
         fs::write(&path, format!("{other}Nice=5\n")).unwrap();
         for verb in ["install", "uninstall"] {
             let refused = daemon(&[verb, "--user"]).refusal();
@@ -43,14 +56,18 @@ fn a_unit_is_written_shown_and_taken_away() {
         assert!(fs::read_to_string(&path).unwrap().ends_with("Nice=5\n"));
         daemon(&["install", "--user", "--force"]).success();
         assert_eq!(fs::read_to_string(&path).unwrap(), printed);
-        let wants = path.with_file_name("default.target.wants");
-        fs::create_dir(&wants).unwrap();
-        std::os::unix::fs::symlink(&path, wants.join("gate.service")).unwrap();
-        let refused = daemon(&["uninstall", "--user"]).refusal();
-        assert!(refused.contains("systemctl --user disable --now gate"), "{refused}");
-        fs::remove_dir_all(&wants).unwrap();
+        for (target, unit) in [("default", "gate.service"), ("sockets", "gate.socket")] {
+            let wants = path.with_file_name(format!("{target}.target.wants"));
+            fs::create_dir(&wants).unwrap();
+            std::os::unix::fs::symlink(path.with_file_name(unit), wants.join(unit)).unwrap();
+            let refused = daemon(&["uninstall", "--user"]).refusal();
+            let hint = format!("systemctl --user disable --now {unit}");
+            assert!(refused.contains(&hint), "{refused}");
+            assert!(path.exists() && socket.exists(), "all or nothing");
+            fs::remove_dir_all(&wants).unwrap();
+        }
         daemon(&["uninstall", "--user"]).success();
-        assert!(!path.exists());
+        assert!(!path.exists() && !socket.exists());
         let none = daemon(&["uninstall", "--user"]).success();
         assert!(none.contains("there is no"), "{none}");
         let refused = daemon(&["status", "--force"]).refusal();
@@ -64,9 +81,11 @@ fn systemd_understands_every_word_of_the_units() {
     let mut world = World::bare();
     world.unset_env("GATE_STATE_DIR");
     for (whose, manager) in [("--system", "--system"), ("--user", "--user")] {
-        let unit = world.gate(["daemon", "install", "--print", whose]).run().success();
-        fs::write(world.home().join("gate.service"), &unit).unwrap();
-        let verify = ["verify", "--man=no", manager, "./gate.service"];
+        for (print, name) in [("--print", "gate.service"), ("--print=socket", "gate.socket")] {
+            let unit = world.gate(["daemon", "install", print, whose]).run().success();
+            fs::write(world.home().join(name), &unit).unwrap();
+        }
+        let verify = ["verify", "--man=no", manager, "./gate.service", "./gate.socket"];
         let verified = world.command("systemd-analyze".as_ref()).args(verify).run();
         assert_eq!((verified.code, verified.stderr.as_str()), (Some(0), ""), "{verified}");
     }
@@ -112,4 +131,63 @@ fn who_starts_a_daemon_is_told_when_it_is_ready_and_when_it_ends() {
         wait_until(SOON, "the view is gone", || !is_mounted());
         fs::remove_file(world.state().join("mounts.sqlite")).unwrap();
     }
+}
+
+/// Listens at a socket until somebody comes, and runs the daemon then, as systemd does by the socket's unit.
+fn keep(world: &World, socket: &Path) -> Running {
+    let keeper = world.command("systemd-socket-activate".as_ref());
+    let keeper = keeper.args(["--setenv", WORLD_VARIABLE, "--listen"]).args([socket]);
+    let keeper = keeper.args([world.program("gate")]);
+    let keeper = keeper.args(["daemon", "run", "--state-dir"]).args([world.state()]).start();
+    wait_until(SOON, "somebody listens", || socket.exists());
+    keeper
+}
+
+#[test]
+fn a_daemon_is_started_by_who_asks_it_first_at_a_socket_that_is_kept_for_it() {
+    for standing in [Standing::Runner, Standing::OrdinaryUser] {
+        let mut world = World::bare_of(standing);
+        world.find_broker_by_socket();
+        let state = world.state();
+        let make = format!("mkdir -p -m 700 {}", state.display());
+        world.script(world.home(), &make).run().success();
+        let socket = state.join("http.sock");
+        let keeper = keep(&world, &socket);
+        assert_eq!(world.gate(["daemon", "status"]).run().code, Some(1), "nobody asked yet");
+        let rest = Rest::of_state_dir(&state);
+        let reply = rest.ask("GET", MOUNTS);
+        assert_eq!((reply.status, &reply.body), (200, &json!({"mounts": []})));
+        world.gate(["daemon", "status"]).run().success();
+        world.gate(["mount", "add", "source", "view", "--start"]).run().success();
+        let of_mount = |(pid, line): &(i32, String)| line.contains(" mount ").then_some(*pid);
+        let view = kernel::processes_of(world.home()).iter().find_map(of_mount).unwrap();
+        let variables = fs::read(format!("/proc/{view}/environ")).unwrap();
+        assert!(!String::from_utf8_lossy(&variables).contains("LISTEN_"), "they are the daemon's");
+        let listening = fs::metadata(&socket).unwrap().ino();
+        let descriptors = fs::read_dir(format!("/proc/{view}/fd")).unwrap();
+        let opened = descriptors.flatten().filter_map(|fd| fs::metadata(fd.path()).ok());
+        assert!(opened.into_iter().all(|found| found.ino() != listening), "so is the socket");
+        world.gate(["daemon", "stop"]).run().success();
+        assert_eq!(keeper.finish(SOON).code, Some(0));
+        assert!(socket.exists(), "it is the keeper's");
+        world.gate(["daemon", "start"]).run().success();
+        assert_eq!(rest.ask("GET", MOUNTS).status, 200, "a socket that nobody keeps is replaced");
+        world.gate(["daemon", "stop"]).run().success();
+        assert!(!socket.exists());
+    }
+}
+
+#[test]
+fn a_socket_elsewhere_is_told_of_and_left_alone() {
+    let mut world = World::bare();
+    world.find_broker_by_socket();
+    let other = world.home().join("other.sock");
+    let keeper = keep(&world, &other);
+    let _asked = UnixStream::connect(&other).unwrap();
+    let own = world.state().join("http.sock");
+    wait_until(SOON, "the daemon is there", || own.exists());
+    assert_eq!(Rest::of_state_dir(&world.state()).ask("GET", MOUNTS).status, 200);
+    world.gate(["daemon", "stop"]).run().success();
+    let ended = keeper.finish(SOON);
+    assert!(ended.stderr.contains("a socket is given that is of no use here"), "{ended}");
 }

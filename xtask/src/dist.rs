@@ -23,8 +23,13 @@ const COMPLETIONS: [(&str, &str); 3] = [
     ("zsh", "share/zsh/vendor-completions/_gate"),
     ("fish", "share/fish/vendor_completions.d/gate.fish"),
 ];
-const UNITS: [(&str, &str); 2] =
-    [("--system", "lib/systemd/system/gate.service"), ("--user", "lib/systemd/user/gate.service")];
+/// Whose unit, which, and where it is looked for.
+const UNITS: [(&str, &str, &str); 4] = [
+    ("--system", "--print=service", "lib/systemd/system/gate.service"),
+    ("--system", "--print=socket", "lib/systemd/system/gate.socket"),
+    ("--user", "--print=service", "lib/systemd/user/gate.service"),
+    ("--user", "--print=socket", "lib/systemd/user/gate.socket"),
+];
 
 /// What is said on the command line.
 #[derive(Debug, Default)]
@@ -149,8 +154,8 @@ fn lay(program: &Program, prefix: &Path) -> Result<(), Failure> {
     for (shell, place) in COMPLETIONS {
         write(&prefix.join(place), &program.says(&["completions", shell])?)?;
     }
-    for (whose, place) in UNITS {
-        let words = ["daemon", "install", "--print", "--program", "/usr/bin/gate", whose];
+    for (whose, print, place) in UNITS {
+        let words = ["daemon", "install", print, "--program", "/usr/bin/gate", whose];
         write(&prefix.join(place), &program.says(&words)?)?;
     }
     let pages = prefix.join("share/man/man1");

@@ -65,6 +65,8 @@ pub struct Http {
 enum Offered {
     Tcp(SocketAddr),
     Unix(PathBuf),
+    /// At a socket that is somebody else's.
+    Given,
 }
 
 /// Where the interface is offered, and to whom.
@@ -133,6 +135,17 @@ impl Http {
         Http::serve(place, listener, routes::router(inbox, Policy::Owner, more)).map_err(failed)
     }
 
+    /// As [`Http::start_privately`], at a socket that somebody else made so, and takes away.
+    pub(crate) fn start_at(
+        listener: UnixListener,
+        inbox: Inbox,
+        more: Router,
+    ) -> Result<Http, ListenError> {
+        let failed = |error| ListenError::Bind("the socket that is given".to_owned(), error);
+        let router = routes::router(inbox, Policy::Owner, more);
+        Http::serve(Offered::Given, listener, router).map_err(failed)
+    }
+
     fn serve(place: Offered, listener: impl Into<Listener>, router: Router) -> io::Result<Http> {
         let listener = listener.into();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -146,7 +159,7 @@ impl Http {
     pub fn address(&self) -> Option<SocketAddr> {
         match self.place {
             Offered::Tcp(address) => Some(address),
-            Offered::Unix(_) => None,
+            Offered::Unix(_) | Offered::Given => None,
         }
     }
 }

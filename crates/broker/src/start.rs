@@ -176,6 +176,11 @@ impl Running {
         Http::start_privately(&socket, self.inbox.clone(), more)
     }
 
+    /// As [`Running::offer_to_owner`], at a socket that somebody else made for this user and root alone.
+    pub fn offer_at(&self, listener: UnixListener, more: Router) -> Result<Http, ListenError> {
+        Http::start_at(listener, self.inbox.clone(), more)
+    }
+
     /// Tells among its figures how many there are of something else, by status, from now on.
     pub fn count(
         &self,

@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
 use crate::failure::{Exit, Failure};
-use crate::notify;
 use crate::output;
+use crate::{activation, notify};
 
 /// Tells the child that it is to live in the background. No user sets this.
 const MARK: &str = "_GATE_IN_BACKGROUND";
@@ -31,10 +31,13 @@ pub fn start<S: AsRef<OsStr>>(
         Failure::new("cannot go to the background", error, "try again with --foreground")
     };
     let program = std::env::current_exe().map_err(cannot)?;
-    let mut child = Command::new(program)
+    let mut command = Command::new(program);
+    for variable in activation::VARIABLES.into_iter().chain([notify::VARIABLE]) {
+        command.env_remove(variable);
+    }
+    let mut child = command
         .args(arguments)
         .env(MARK, "1")
-        .env_remove(notify::VARIABLE)
         .stdin(stdin)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

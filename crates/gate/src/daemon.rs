@@ -18,6 +18,7 @@ use std::path::Path;
 
 use gate_broker::{Http, Listen, ListenError, Running};
 
+use crate::activation;
 use crate::failure::{Exit, Failure};
 use crate::web;
 use keeper::Keeper;
@@ -33,6 +34,8 @@ pub fn start(
     state_dir: &Path,
     api: Option<Listen>,
 ) -> Result<Vec<Http>, Failure> {
+    // Before anything is started that would have it, too.
+    let given = activation::take(&state_dir.join(SOCKET_NAME));
     let cannot = |cause: &dyn Display, hint: &str| {
         Failure::new("cannot keep mounts", cause, hint).exit(Exit::Failed)
     };
@@ -55,9 +58,11 @@ pub fn start(
     let office = Office::open(keeper, running)
         .map_err(|error| cannot(&error, "look into the daemon's log"))?;
     let served = || api::router(office.clone()).merge(web::router(office.clone()));
-    let own = running
-        .offer_to_owner(SOCKET_NAME, served())
-        .map_err(|error| cannot(&error, "mend the permissions of the state directory"))?;
+    let own = match given {
+        Some(listener) => running.offer_at(listener, served()),
+        None => running.offer_to_owner(SOCKET_NAME, served()),
+    };
+    let own = own.map_err(|error| cannot(&error, "mend the permissions of the state directory"))?;
     let mut doors = vec![own];
     if let Some(listen) = api {
         let error = |error| cannot(&error, "choose another --api-port, or leave it out");

@@ -9,6 +9,7 @@
 // They panic where standard error cannot be written: `output::say` does not.
 #![deny(clippy::print_stderr)]
 
+mod activation;
 mod background;
 mod board;
 mod bypass;

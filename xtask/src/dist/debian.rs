@@ -16,7 +16,7 @@ const SCRIPTS: [(&str, &str); 3] = [
     // Views stay: the daemon hands them over, and they end when they are unmounted.
     (
         "prerm",
-        "if [ \"$1\" = remove ]; then systemctl disable --quiet --now gate.service || true; fi",
+        "if [ \"$1\" = remove ]; then systemctl disable --quiet --now gate.socket gate.service || true; fi",
     ),
     ("postrm", "systemctl daemon-reload || true"),
 ];

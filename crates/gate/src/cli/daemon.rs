@@ -90,9 +90,9 @@ enum Action {
     Restart,
     /// Tell whether it runs
     Status,
-    /// Write a unit by which systemd keeps it running
+    /// Write units by which systemd keeps it running, or starts it when it is asked
     Install,
-    /// Take that unit away
+    /// Take those units away
     Uninstall,
 }
 
@@ -237,8 +237,7 @@ fn stop(state_dir: &Path, lazy: bool) -> Result<Exit, Failure> {
 }
 
 fn unmount_kept(state_dir: &Path, lazy: bool) -> Result<(), Failure> {
-    let rest = Rest::of_state_dir(state_dir);
-    if rest.is_there() {
+    if let Some(rest) = Rest::offered_in(state_dir) {
         let Unmounted { notices } = rest.tell("POST", "/api/v0/daemon/unmount", &Stop { lazy })?;
         for notice in notices {
             output::say_line(output::printable(&notice));

@@ -1,7 +1,7 @@
-//! `gate daemon install` and `uninstall`: the unit by which systemd keeps a daemon running.
+//! `gate daemon install` and `uninstall`: the units by which systemd keeps a daemon running.
 //!
 //! What is written ends with a mark of its own text, so that a file that somebody changed is told from one
-//! that an earlier release wrote. Why the unit says so little: docs/decisions/units-see-all-mounts.md.
+//! that an earlier release wrote. Why the units say so little: docs/decisions/units-see-all-mounts.md.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
@@ -10,30 +10,38 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+use crate::daemon::SOCKET_NAME;
 use crate::failure::{Exit, Failure};
 use crate::output;
 
-const NAME: &str = "gate.service";
 /// Before the mark in the last line.
 const MARK_HEAD: &str = "# As written: ";
 
 #[derive(Debug, clap::Args)]
 pub struct Flags {
-    /// The unit of this user's daemon: install, uninstall [default: unless this is root]
+    /// The units of this user's daemon: install, uninstall [default: unless this is root]
     #[arg(long, conflicts_with = "system")]
     user: bool,
-    /// The unit of the system's daemon: install, uninstall [default: if this is root]
+    /// The units of the system's daemon: install, uninstall [default: if this is root]
     #[arg(long)]
     system: bool,
-    /// Write the unit to the standard output, and nowhere else: install
-    #[arg(long)]
-    print: bool,
-    /// Also if somebody changed the unit, or it is enabled: install, uninstall
+    /// Write a unit to the standard output, and nowhere else: install [default: service]
+    #[arg(long, value_name = "UNIT", num_args = 0..=1, require_equals = true, default_missing_value = "service")]
+    print: Option<Kind>,
+    /// Also if somebody changed a unit, or it is enabled: install, uninstall
     #[arg(long)]
     force: bool,
     /// The program that the unit runs [default: this one]
     #[arg(long, value_name = "PATH", hide = true)]
     program: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Kind {
+    /// What runs the daemon.
+    Service,
+    /// What starts it when somebody asks its REST interface.
+    Socket,
 }
 
 /// Whose daemon it is.
@@ -46,65 +54,84 @@ pub enum Whose {
 impl Flags {
     /// Returns whether any of them is given.
     pub fn are_given(&self) -> bool {
-        self.user || self.system || self.print || self.force || self.program.is_some()
+        self.user || self.system || self.print.is_some() || self.force || self.program.is_some()
     }
 
-    /// Writes the unit, and says what to type next.
+    /// Writes the units, and says what to type next.
     pub fn install(&self, options: &[(&str, OsString)]) -> Result<Exit, Failure> {
         let whose = self.whose();
         let program = self.program.clone().map_or_else(std::env::current_exe, Ok);
         let program = program.map_err(|error| {
             Failure::new("cannot tell where this program is", error, "is /proc mounted?")
         })?;
-        let text = marked(&unit(whose, &program, options));
-        if self.print {
-            output::print(&text)?;
+        let text = |kind| match kind {
+            Kind::Service => marked(&service(whose, &program, options)),
+            Kind::Socket => marked(&socket(whose, options)),
+        };
+        if let Some(kind) = self.print {
+            output::print(&text(kind))?;
             return Ok(Exit::Success);
         }
-        let path = dir(whose)?.join(NAME);
-        let there = there(&path)?;
-        if let Some(there) = &there
-            && *there != text
-            && !is_as_written(there)
-            && !self.force
-        {
-            return Err(changed(&path, "`gate daemon install --force` replaces it"));
+        let dir = dir(whose)?;
+        let units = Kind::ALL.map(|kind| (dir.join(kind.name()), text(kind)));
+        let mut done = Vec::new();
+        for (path, text) in &units {
+            let there = there(path)?;
+            if let Some(there) = &there
+                && there != text
+                && !is_as_written(there)
+                && !self.force
+            {
+                return Err(changed(path, "`gate daemon install --force` replaces it"));
+            }
+            done.push(match there {
+                Some(there) if there == *text => "is there already",
+                Some(_) => "is replaced",
+                None => "is written",
+            });
         }
-        let (done, next) = match there {
-            Some(there) if there == text => ("is there already", "enable --now gate"),
-            Some(_) => ("is replaced", "daemon-reload"),
-            None => ("is written", "enable --now gate"),
-        };
-        write(&path, &text).map_err(|error| cannot("write", &path, &error))?;
-        output::print(&format!(
-            "{} {done}; next: `{} {next}`\n",
-            path.display(),
-            whose.systemctl()
-        ))?;
+        for ((path, text), done) in units.iter().zip(&done) {
+            write(path, text).map_err(|error| cannot("write", path, &error))?;
+            output::print(&format!("{} {done}\n", path.display()))?;
+        }
+        let systemctl = whose.systemctl();
+        output::print(&match done.contains(&"is replaced") {
+            true => format!("next: `{systemctl} daemon-reload`\n"),
+            false => format!(
+                "next: `{systemctl} enable --now gate`, or `… gate.socket`: it starts when it is asked\n"
+            ),
+        })?;
         Ok(Exit::Success)
     }
 
-    /// Takes the unit away that was installed.
+    /// Takes the units away that were installed.
     pub fn uninstall(&self) -> Result<Exit, Failure> {
         let whose = self.whose();
         let dir = dir(whose)?;
-        let path = dir.join(NAME);
-        let Some(there) = there(&path)? else {
-            output::print(&format!("there is no {}\n", path.display()))?;
+        let mut all = Vec::new();
+        for kind in Kind::ALL {
+            let path = dir.join(kind.name());
+            let Some(there) = there(&path)? else { continue };
+            if !is_as_written(&there) && !self.force {
+                return Err(changed(&path, "`gate daemon uninstall --force` removes it"));
+            }
+            let wanted = dir.join(format!("{}.wants", kind.target(whose))).join(kind.name());
+            if wanted.symlink_metadata().is_ok() && !self.force {
+                let hint = format!("`{} disable --now {}` first", whose.systemctl(), kind.name());
+                let what = format!("cannot remove {}", path.display());
+                return Err(Failure::new(what, "it is enabled", hint));
+            }
+            all.push(path);
+        }
+        if all.is_empty() {
+            output::print(&format!("there is no {}\n", dir.join(Kind::Service.name()).display()))?;
             return Ok(Exit::Success);
-        };
-        if !is_as_written(&there) && !self.force {
-            return Err(changed(&path, "`gate daemon uninstall --force` removes it"));
         }
-        let wanted = dir.join(format!("{}.wants", whose.target())).join(NAME);
-        if wanted.symlink_metadata().is_ok() && !self.force {
-            let hint = format!("`{} disable --now gate` first", whose.systemctl());
-            let what = format!("cannot remove {}", path.display());
-            return Err(Failure::new(what, "it is enabled", hint));
+        for path in all {
+            fs::remove_file(&path).map_err(|error| cannot("remove", &path, &error))?;
+            output::print(&format!("{} is removed\n", path.display()))?;
         }
-        fs::remove_file(&path).map_err(|error| cannot("remove", &path, &error))?;
-        let next = format!("{} daemon-reload", whose.systemctl());
-        output::print(&format!("{} is removed; next: `{next}`\n", path.display()))?;
+        output::print(&format!("next: `{} daemon-reload`\n", whose.systemctl()))?;
         Ok(Exit::Success)
     }
 
@@ -131,16 +158,28 @@ impl Whose {
             Whose::User => "systemctl --user",
         }
     }
+}
 
-    fn target(self) -> &'static str {
+impl Kind {
+    const ALL: [Kind; 2] = [Kind::Service, Kind::Socket];
+
+    fn name(self) -> &'static str {
         match self {
-            Whose::System => "multi-user.target",
-            Whose::User => "default.target",
+            Kind::Service => "gate.service",
+            Kind::Socket => "gate.socket",
+        }
+    }
+
+    fn target(self, whose: Whose) -> &'static str {
+        match (self, whose) {
+            (Kind::Socket, _) => "sockets.target",
+            (Kind::Service, Whose::System) => "multi-user.target",
+            (Kind::Service, Whose::User) => "default.target",
         }
     }
 }
 
-fn unit(whose: Whose, program: &Path, options: &[(&str, OsString)]) -> String {
+fn service(whose: Whose, program: &Path, options: &[(&str, OsString)]) -> String {
     let program = quoted(program.as_os_str());
     let options = options.iter().map(|(flag, value)| {
         let value = quoted(value).replace('$', "$$");
@@ -151,7 +190,7 @@ fn unit(whose: Whose, program: &Path, options: &[(&str, OsString)]) -> String {
         Whose::System => HARDENING_OF_SYSTEM,
         Whose::User => "",
     };
-    let target = whose.target();
+    let target = Kind::Service.target(whose);
     format!(
         "# Written by `gate daemon install`; `systemctl edit` adds to it and keeps it as it is.\n\
          [Unit]\n\
@@ -169,6 +208,32 @@ fn unit(whose: Whose, program: &Path, options: &[(&str, OsString)]) -> String {
          # Nothing here may give it mounts of its own (ProtectSystem=, PrivateTmp=, ...): nobody else\n\
          # would see its views.\n\
          {hardening}\
+         \n\
+         [Install]\n\
+         WantedBy={target}\n"
+    )
+}
+
+/// Only of the interface for programs: views that look for their broker are to find none where it was stopped.
+fn socket(whose: Whose, options: &[(&str, OsString)]) -> String {
+    let named = options.iter().find(|(flag, _)| *flag == "--state-dir");
+    let state_dir = match (named, whose) {
+        // One word, whatever is in it.
+        (Some((_, dir)), _) => dir.display().to_string().replace('%', "%%"),
+        (None, Whose::System) => "/var/lib/gate".to_owned(),
+        (None, Whose::User) => "%h/.local/state/gate".to_owned(),
+    };
+    let target = Kind::Socket.target(whose);
+    format!(
+        "# Written by `gate daemon install`; `systemctl edit` adds to it and keeps it as it is.\n\
+         [Unit]\n\
+         Description=Gate: starts the daemon when its REST interface is asked\n\
+         Documentation=man:gate-daemon(1)\n\
+         \n\
+         [Socket]\n\
+         ListenStream={state_dir}/{SOCKET_NAME}\n\
+         SocketMode=0600\n\
+         DirectoryMode=0700\n\
          \n\
          [Install]\n\
          WantedBy={target}\n"
@@ -266,7 +331,8 @@ mod tests {
 
     #[test]
     fn a_text_is_one_word() {
-        let text = unit(Whose::User, Path::new("/a b/gate"), &[("--state-dir", "/x\"%$y".into())]);
+        let text =
+            service(Whose::User, Path::new("/a b/gate"), &[("--state-dir", "/x\"%$y".into())]);
         assert!(
             text.contains("ExecStart=\"/a b/gate\" daemon run --state-dir \"/x\\\"%%$$y\"\n"),
             "{text}"
@@ -275,9 +341,9 @@ mod tests {
 
     /// A mount namespace of its own would hide its views from everybody else.
     #[test]
-    fn no_unit_has_mounts_of_its_own() {
+    fn no_service_has_mounts_of_its_own() {
         for whose in [Whose::System, Whose::User] {
-            let text = unit(whose, Path::new("/usr/bin/gate"), &[]);
+            let text = service(whose, Path::new("/usr/bin/gate"), &[]);
             let settings = text.lines().filter(|line| !line.starts_with('#'));
             for setting in settings {
                 let apart = [
