@@ -1,10 +1,14 @@
 //! `gate daemon`: how it starts, what it tells of itself, how it ends.
 
+use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::thread;
 
-use gate_tests::World;
+use gate_tests::world::Standing;
+use gate_tests::{World, kernel};
 use serde_json::{Value, json};
+
+use crate::managed::with_daemon;
 
 #[test]
 fn a_daemon_tells_programs_whether_it_runs() {
@@ -44,4 +48,39 @@ fn a_daemon_begins_where_the_socket_of_one_that_was_killed_is_still_open() {
         world.gate(["daemon", "stop"]).run().success();
     }
     world.gate(["umount", "view"]).run().success();
+}
+
+/// Takes a port of the loopback address; returns its number, too.
+fn taken_port() -> (TcpListener, String) {
+    let taken = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    (taken, port)
+}
+
+#[test]
+fn a_daemon_that_cannot_start_leaves_nothing_mounted_and_nothing_running() {
+    let (world, rest) = with_daemon(Standing::Runner);
+    rest.add(&world.source(), &world.view(), json!({"auto_mount": true}));
+    world.gate(["daemon", "stop"]).run().success();
+    let (_taken, port) = taken_port();
+    let refused = world.gate(["daemon", "start", "--api-port", &port]).run();
+    assert_eq!(refused.code, Some(1), "{refused}");
+    let said = refused.refusal();
+    assert!(said.contains("cannot listen"), "{said}");
+    // At once: what was begun would come to an end, or not, some time later.
+    let left = kernel::processes_of(world.home());
+    assert!(left.is_empty(), "{left:?}");
+    assert!(kernel::mounts_below(world.home()).is_empty());
+}
+
+/// Who begins to serve what a daemon keeps when that daemon has just ended is not to start another.
+#[test]
+fn a_kept_view_starts_no_daemon() {
+    let world = World::bare();
+    let words = ["mount", "--kept", "--state-dir", "state", "source", "view"];
+    let refused = world.gate(words).run();
+    assert_eq!(refused.code, Some(2), "{refused}");
+    let said = refused.refusal();
+    assert!(said.contains("no broker runs here"), "{said}");
+    assert!(kernel::processes_of(world.home()).is_empty());
 }

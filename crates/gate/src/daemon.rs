@@ -49,13 +49,13 @@ pub fn start(
         }
         _ => cannot(&error, "mend that, then start the daemon again"),
     })?;
-    let keeper = Keeper::start(store, state_dir)
+    let keeper = Keeper::open(store, state_dir)
         .map_err(|refusal| cannot(&refusal.message, &refusal.hint))?;
     running.count("mounts", "Mounts that are kept, by status", {
         let keeper = keeper.clone();
         move || keeper.counts()
     });
-    let office = Office::open(keeper, running)
+    let office = Office::open(keeper.clone(), running)
         .map_err(|error| cannot(&error, "look into the daemon's log"))?;
     let served = || api::router(office.clone()).merge(web::router(office.clone()));
     let own = match given {
@@ -68,5 +68,7 @@ pub fn start(
         let error = |error| cannot(&error, "choose another --api-port, or leave it out");
         doors.push(running.offer(listen, served()).map_err(|e: ListenError| error(e))?);
     }
+    // Last: a daemon that cannot start has mounted nothing.
+    keeper.begin();
     Ok(doors)
 }

@@ -19,7 +19,7 @@ use clap::builder::FalseyValueParser;
 use gate_api::mounts;
 use gate_api::session::{MaxHold, PrivateView};
 use gate_api::wire::{Origin, Rules, Source as Served};
-use gate_api::{Address, AttachError, Attachment, ClientInfo, Session};
+use gate_api::{Address, AttachError, Attachment, ClientInfo, Session, Watcher};
 use gate_core::lock::limits::TEXT_BYTES_MAX;
 use gate_fuse::MountError;
 use gate_view::backing;
@@ -79,6 +79,9 @@ pub struct Args {
     /// Serve the view of one agent, mounted by whoever is at the other end of the standard input
     #[arg(long, value_name = "AGENT", hide = true)]
     private: Option<String>,
+    /// Serve a view that a daemon keeps: without that daemon there is none
+    #[arg(long, hide = true)]
+    kept: bool,
     #[command(flatten)]
     turns: Turns,
     #[command(flatten)]
@@ -274,10 +277,14 @@ impl Args {
     fn reach(&self, wanted: &Wanted, plan: &Plan) -> Result<Reached, Failure> {
         let name = format!("gate mount {}", plan.site.mountpoint.display());
         let client = self.client(name, plan);
+        let ears: Arc<dyn Watcher> = Arc::new(plan.ears.clone());
+        if self.kept {
+            return wanted.reach_one(&client, &ears);
+        }
         let max_hold_ms = self.turns.max_hold_ms.or(plan.settings.max_hold_ms);
         let options = max_hold_ms.map(|ms| ("--max-hold-ms", ms.to_string().into()));
         let daemon = DaemonFlags { options: options.into_iter().collect() };
-        wanted.reach_or_start(&client, &(Arc::new(plan.ears.clone()) as _), &daemon)
+        wanted.reach_or_start(&client, &ears, &daemon)
     }
 
     fn client(&self, mut name: String, plan: &Plan) -> ClientInfo {

@@ -38,8 +38,9 @@ pub enum Look {
 
 /// Mounts it, over its dead view if there is one, and waits until it is ready.
 pub fn start(record: &Record, state_dir: &Path) -> Result<(), Refusal> {
-    let words: [OsString; 7] = [
+    let words: [OsString; 8] = [
         "mount".into(),
+        "--kept".into(),
         "--root".into(),
         record.source.clone().into(),
         "--mount".into(),

@@ -51,28 +51,29 @@ struct Inner {
 }
 
 impl Keeper {
-    /// Finds what is configured and what of that is mounted already, and begins to keep it. Nobody
-    /// waits for what is mounted now.
-    pub fn start(store: Store, state_dir: &Path) -> Result<Keeper, Refusal> {
-        let book = Book::open(store)?;
-        let ids = book.ids();
-        let keeper = Keeper(Arc::new(Inner {
+    /// Finds what is configured; nothing is looked at, nor mounted, before [`Keeper::begin`].
+    pub fn open(store: Store, state_dir: &Path) -> Result<Keeper, Refusal> {
+        Ok(Keeper(Arc::new(Inner {
             state_dir: state_dir.to_owned(),
             began: Instant::now(),
-            book: Mutex::new(book),
+            book: Mutex::new(Book::open(store)?),
             news: Condvar::new(),
-        }));
+        })))
+    }
+
+    /// Finds what of it is mounted already, and begins to keep it. Nobody waits for what is mounted
+    /// now.
+    pub fn begin(&self) {
         let (looking, looked) = channel();
-        for id in ids {
-            let (keeper, looking) = (keeper.clone(), looking.clone());
+        for id in self.book().ids() {
+            let (keeper, looking) = (self.clone(), looking.clone());
             thread::spawn(move || keeper.settle(id, looking));
         }
         drop(looking);
         // A view that does not answer holds up nobody.
         let _ = looked.recv_timeout(SETTLED_PATIENCE);
-        let healer = keeper.clone();
+        let healer = self.clone();
         thread::spawn(move || healer.heal());
-        Ok(keeper)
     }
 
     /// Returns all mounts, the oldest first.
