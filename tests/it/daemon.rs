@@ -1,5 +1,6 @@
 //! `gate daemon`: how it starts, what it tells of itself, how it ends.
 
+use std::fs;
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::thread;
@@ -83,4 +84,81 @@ fn a_kept_view_starts_no_daemon() {
     let said = refused.refusal();
     assert!(said.contains("no broker runs here"), "{said}");
     assert!(kernel::processes_of(world.home()).is_empty());
+}
+
+#[test]
+fn a_restart_that_cannot_come_to_anything_leaves_the_daemon_as_it_is() {
+    let mut world = World::bare();
+    world.find_broker_by_socket();
+    let port = world.http().port.to_string();
+    world.gate(["daemon", "start", "--api-port", &port]).run().success();
+    let tokens = world.state().join("api.tokens");
+    let good = fs::read_to_string(&tokens).unwrap();
+    let pid = pid_of_daemon(&world);
+    let (_taken, other) = taken_port();
+    let refused = |why: &str, words: &[&str]| {
+        let refused = world.gate([&["daemon", "restart"], words].concat()).run();
+        assert!(refused.code > Some(0), "{refused}");
+        let said = refused.refusal();
+        assert!(said.contains(why), "{said}");
+        assert_eq!(pid_of_daemon(&world), pid);
+    };
+    refused("cannot listen", &["--api-port", &other]);
+    for bad in ["one two three\n", "admin abc\n"] {
+        fs::write(&tokens, bad).unwrap();
+        refused("api.tokens", &[]);
+    }
+    fs::write(&tokens, good).unwrap();
+    // At its own port, which is as taken.
+    world.gate(["daemon", "restart"]).run().success();
+    world.gate(["daemon", "restart", "--api-port", &port]).run().success();
+    assert_ne!(pid_of_daemon(&world), pid);
+    world.gate(["daemon", "stop"]).run().success();
+}
+
+#[test]
+fn a_restart_after_which_no_daemon_runs_says_so_and_what_to_type() {
+    let mut world = World::bare();
+    world.find_broker_by_socket();
+    world.gate(["daemon", "start", "--max-hold-ms", "7"]).run().success();
+    let list = world.state().join("mounts.sqlite");
+    let version = |version: &str| {
+        let words = [list.to_str().unwrap().to_owned(), format!("PRAGMA user_version = {version}")];
+        let sqlite = "sqlite3 \"$0\" \"$1\"";
+        world.command("sh".as_ref()).args(["-c", sqlite]).args(words).run().success();
+    };
+    version("99");
+    let refused = world.gate(["daemon", "restart", "--audit-max-mib", "9"]).run();
+    assert_eq!(refused.code, Some(1), "{refused}");
+    let said = refused.refusal();
+    let again = "`gate daemon start --max-hold-ms 7 --audit-max-mib 9`";
+    for part in ["no daemon runs now", "version 99", again] {
+        assert!(said.contains(part), "{said}");
+    }
+    version("1");
+    world.gate(["daemon", "start"]).run().success();
+    world.gate(["daemon", "stop"]).run().success();
+}
+
+#[test]
+fn options_that_a_running_daemon_was_not_started_with_are_refused() {
+    let mut world = World::bare();
+    world.find_broker_by_socket();
+    world.gate(["daemon", "start", "--max-hold-ms", "7"]).run().success();
+    for words in [&["daemon", "start"][..], &["daemon", "start", "--max-hold-ms", "7"]] {
+        let again = world.gate(words).run().success();
+        assert!(again.contains("it runs already"), "{again}");
+    }
+    let words = ["daemon", "start", "--max-hold-ms", "7", "--audit-max-mib", "9"];
+    let refused = world.gate(words).run();
+    assert_eq!(refused.code, Some(1), "{refused}");
+    let said = refused.refusal();
+    assert!(said.contains("`gate daemon restart --audit-max-mib 9`"), "{said}");
+    world.gate(["daemon", "stop"]).run().success();
+}
+
+fn pid_of_daemon(world: &World) -> u64 {
+    let told = world.gate(["daemon", "status", "--json"]).run().success();
+    let told: Value = serde_json::from_str(&told).unwrap();
+    told["broker"]["pid"].as_u64().unwrap()
 }

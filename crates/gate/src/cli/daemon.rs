@@ -4,6 +4,8 @@ mod units;
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
+use std::fs;
+use std::net::TcpListener;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -97,6 +99,14 @@ enum Action {
 }
 
 impl ApiFlags {
+    /// Returns what is given, and where nothing is, the others.
+    fn or(self, others: ApiFlags) -> ApiFlags {
+        ApiFlags {
+            api_port: self.api_port.or(others.api_port),
+            api_token_file: self.api_token_file.or(others.api_token_file),
+        }
+    }
+
     /// Returns where the interface is to be offered beside the daemon's socket, if anywhere.
     fn plan(&self, settings: &Settings, state_dir: &Path) -> Result<Option<Listen>, Failure> {
         let Some(port) = self.api_port.or(settings.api_port) else { return Ok(None) };
@@ -145,7 +155,7 @@ impl Args {
             Action::Run => self.serve(&settings, state_dir),
             Action::Start => self.start(&state_dir),
             Action::Stop => stop(&state_dir, self.lazy),
-            Action::Restart => self.restart(&state_dir),
+            Action::Restart => self.restart(&settings, &state_dir),
             Action::Status if self.json => status_json(&state_dir),
             Action::Status => status(&state_dir),
             Action::Install | Action::Uninstall => unreachable!("they are done above"),
@@ -187,8 +197,19 @@ impl Args {
         numbers.chain(port).chain(tokens).collect()
     }
 
-    /// Ends it and starts the one of this release, with the same limits unless others are given.
-    fn restart(self, state_dir: &Path) -> Result<Exit, Failure> {
+    /// Returns the line by which this command is told something else.
+    fn typed(&self, action: &str, options: &[(&'static str, OsString)]) -> String {
+        // What a variable says is said again by itself.
+        let said = std::env::var_os("GATE_STATE_DIR");
+        let dir = self.state_dir.as_ref().filter(|dir| said.as_deref() != Some(dir.as_os_str()));
+        let dir = dir.map(|dir| format!(" --state-dir {}", dir.display()));
+        let options = options.iter().map(|(flag, value)| format!(" {flag} {}", value.display()));
+        format!("`gate daemon {action}{}`", dir.into_iter().chain(options).collect::<String>())
+    }
+
+    /// Ends it and starts the one of this release, with the same options unless others are given. What
+    /// can be known to keep the new one from starting leaves the old one as it is.
+    fn restart(self, settings: &Settings, state_dir: &Path) -> Result<Exit, Failure> {
         let Some(running) = find(state_dir)? else { return Err(not_running(state_dir)) };
         let pid = running.session.broker().pid;
         if is_of_systemd(pid) {
@@ -196,20 +217,39 @@ impl Args {
             let what = "cannot restart the daemon";
             return Err(Failure::new(what, format!("systemd keeps it, process {pid}"), hint));
         }
-        let mut options = options_of(pid);
-        end(state_dir, running)?;
+        let before = args_of(pid);
+        let api = before.as_ref().map(|before| before.api.clone()).unwrap_or_default();
+        if let Some(listen) = self.api.clone().or(api).plan(settings, state_dir)? {
+            check_port(listen.port, pid)?;
+        }
+        let mut options = before.as_ref().map(Args::options).unwrap_or_default();
         let own = self.options();
         options.retain(|(flag, _)| own.iter().all(|(other, _)| other != flag));
         options.extend(own);
-        start_daemon(state_dir, &DaemonFlags { options })?;
+        let again = self.typed("start", &options);
+        end(state_dir, running)?;
+        start_daemon(state_dir, &DaemonFlags { options }).map_err(|failure| {
+            let [cause, hint] = ["cause", "hint"].map(|name| failure.line(name).unwrap_or("none"));
+            let what = "no daemon runs now: the old one has ended, and the new one cannot start";
+            Failure::new(what, cause, format!("{hint}; then {again}"))
+        })?;
         output::print(&format!("the daemon runs anew in {}\n", state_dir.display()))?;
         Ok(Exit::Success)
     }
 
     fn start(self, state_dir: &Path) -> Result<Exit, Failure> {
         if let Some(running) = find(state_dir)? {
-            let text = format!("it runs already, as process {}\n", running.session.broker().pid);
-            return output::print(&text).map(|()| Exit::Success);
+            let pid = running.session.broker().pid;
+            let told = args_of(pid).as_ref().map(Args::options).unwrap_or_default();
+            let mut others = self.options();
+            others.retain(|option| !told.contains(option));
+            if others.is_empty() {
+                let text = format!("it runs already, as process {pid}\n");
+                return output::print(&text).map(|()| Exit::Success);
+            }
+            let what = format!("the daemon runs already, as process {pid}");
+            let cause = "it was started with other options, and keeps them";
+            return Err(Failure::new(what, cause, self.typed("restart", &others)));
         }
         // What the config file says it reads there itself.
         start_daemon(state_dir, &DaemonFlags { options: self.options() })?;
@@ -289,21 +329,46 @@ fn cannot_stop(pid: u32, cause: &dyn Display) -> Failure {
 
 /// Returns whether systemd listens to it, and would not to one that somebody else starts.
 fn is_of_systemd(pid: u32) -> bool {
-    let variables = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    let variables = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
     let mut variables = variables.split(|byte| *byte == 0);
     let head = format!("{}=", notify::VARIABLE);
     variables.any(|variable| variable.starts_with(head.as_bytes()))
 }
 
-/// Returns the options by which a daemon was started.
-fn options_of(pid: u32) -> Vec<(&'static str, OsString)> {
-    let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+/// Returns what a daemon was told when it was started.
+fn args_of(pid: u32) -> Option<Args> {
+    let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let words = words.split(|byte| *byte == 0).filter(|word| !word.is_empty());
     let words = words.map(|word| OsStr::from_bytes(word).to_owned());
     match Cli::try_parse_from(words).map(|cli| cli.command) {
-        Ok(Command::Daemon(args)) => args.options(),
-        _ => Vec::new(),
+        Ok(Command::Daemon(args)) => Some(args),
+        _ => None,
     }
+}
+
+/// Checks that a port is free, or this process's own.
+fn check_port(port: u16, pid: u32) -> Result<(), Failure> {
+    match TcpListener::bind((HOST_DEFAULT, port)) {
+        Err(error) if !is_at_port(pid, port) => {
+            let cause = format!("cannot listen at {HOST_DEFAULT}:{port}: {error}");
+            let hint = "choose another --api-port; the daemon goes on as it is";
+            Err(Failure::new("cannot restart the daemon", cause, hint))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Returns whether a process has a socket at that port.
+fn is_at_port(pid: u32, port: u16) -> bool {
+    let table = fs::read_to_string(format!("/proc/{pid}/net/tcp")).unwrap_or_default();
+    let lines = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let is_there =
+        |line: &Vec<&str>| line.get(1).is_some_and(|l| l.ends_with(&format!(":{port:04X}")));
+    let inodes =
+        lines.filter(is_there).filter_map(|line| line.get(9).map(|n| format!("socket:[{n}]")));
+    let inodes: Vec<PathBuf> = inodes.map(PathBuf::from).collect();
+    let open = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    open.filter_map(|fd| fs::read_link(fd.path()).ok()).any(|link| inodes.contains(&link))
 }
 
 fn status(state_dir: &Path) -> Result<Exit, Failure> {
