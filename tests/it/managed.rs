@@ -10,6 +10,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use gate_tests::rest::{MOUNTS, Rest};
+use gate_tests::wait::{SOON, wait_until};
 use gate_tests::world::Standing;
 use gate_tests::{World, kernel};
 use serde_json::{Value, json};
@@ -215,6 +216,41 @@ fn a_mount_that_cannot_be_started_says_why_and_the_others_run() {
     fs::create_dir(&gone).unwrap();
     kept::await_status(&rest, &bad, "running");
     assert_eq!(rest.mount(&bad)["error_message"], Value::Null);
+    world.gate(["daemon", "stop"]).run().success();
+}
+
+/// As after a boot where it lies below /run.
+#[test]
+fn a_mount_point_that_is_gone_is_made_anew_and_a_source_is_not() {
+    let (world, rest) = with_daemon(Standing::Runner);
+    world.seed("f", "text");
+    let [run, own] = ["run", "own"].map(|name| world.home().join(name));
+    let point = run.join("made/for/it");
+    fs::create_dir(&own).unwrap();
+    let id = rest.add(&world.source(), &point, json!({"auto_mount": true}));
+    let over = rest.add(&own, &own, json!({}));
+    world.gate(["mount", "start", &id]).run().success();
+    world.gate(["mount", "stop", &id]).run().success();
+    fs::remove_dir_all(&run).unwrap();
+    world.gate(["mount", "start", &id]).run().success();
+    assert_eq!(fs::read_to_string(point.join("f")).unwrap(), "text");
+    world.gate(["daemon", "stop"]).run().success();
+    fs::remove_dir_all(&run).unwrap();
+    fs::remove_dir(&own).unwrap();
+    world.gate(["daemon", "start"]).run().success();
+    kept::await_status(&rest, &id, "running");
+    assert_eq!(fs::read_to_string(point.join("f")).unwrap(), "text");
+    let refused = world.gate(["mount", "start", &over]).run();
+    assert_eq!(refused.code, Some(1), "{refused}");
+    assert!(!own.exists(), "it would be an empty source");
+    world.gate(["mount", "stop", &id]).run().success();
+    fs::remove_dir_all(&run).unwrap();
+    fs::rename(world.source(), world.home().join("away")).unwrap();
+    let refused = world.gate(["mount", "start", &id]).run();
+    assert_eq!(refused.code, Some(1), "{refused}");
+    // It is tried again and again, and each time for nothing.
+    wait_until(SOON, "what was made for it is gone", || !run.exists());
+    fs::rename(world.home().join("away"), world.source()).unwrap();
     world.gate(["daemon", "stop"]).run().success();
 }
 

@@ -9,6 +9,7 @@ use gate_api::{mounts, process};
 use gate_fuse::is_of_dead;
 use rustix::event::{PollFd, PollFlags, poll};
 
+use super::place;
 use super::refusal::{Kind, Refusal};
 use super::store::Record;
 use crate::background;
@@ -36,8 +37,23 @@ pub enum Look {
     Odd(String),
 }
 
-/// Mounts it, over its dead view if there is one, and waits until it is ready.
+/// Mounts it, over its dead view if there is one, and waits until it is ready. A mount point that is
+/// missing is made, as when the mount was added.
 pub fn start(record: &Record, state_dir: &Path) -> Result<(), Refusal> {
+    // Over the source itself nothing is made: that would be an empty source.
+    let is_bare = matches!(mounts::at(&record.point), Ok(None)) && record.point != record.source;
+    let made = match is_bare {
+        true => place::point(&record.point, &record.source)?.1,
+        false => None,
+    };
+    let outcome = serve(record, state_dir);
+    if let (Err(_), Some(made)) = (&outcome, made) {
+        made.undo();
+    }
+    outcome
+}
+
+fn serve(record: &Record, state_dir: &Path) -> Result<(), Refusal> {
     let words: [OsString; 8] = [
         "mount".into(),
         "--kept".into(),
