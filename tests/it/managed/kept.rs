@@ -194,6 +194,22 @@ fn what_somebody_stopped_stays_stopped_through_a_crash_of_the_daemon() {
     world.gate(["daemon", "stop"]).run().success();
 }
 
+#[test]
+fn a_list_of_mounts_that_lost_what_was_in_it_is_said_to_be_damaged() {
+    let (world, rest) = with_daemon(Standing::Runner);
+    rest.add(&world.source(), &world.view(), json!({"auto_mount": true}));
+    world.gate(["daemon", "stop"]).run().success();
+    let list = world.state().join("mounts.sqlite");
+    fs::write(&list, "").unwrap();
+    let refused = world.gate(["daemon", "start"]).run();
+    assert_eq!(refused.code, Some(1), "{refused}");
+    let text = refused.refusal();
+    assert!(text.contains("it is empty") && text.contains("mv "), "{text}");
+    fs::rename(&list, list.with_extension("aside")).unwrap();
+    world.gate(["daemon", "start"]).run().success();
+    world.gate(["daemon", "stop"]).run().success();
+}
+
 /// N16: the list of another release is left as it is.
 #[test]
 fn n16_a_list_of_mounts_of_another_release_is_named_and_left_alone() {

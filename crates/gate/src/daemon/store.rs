@@ -6,7 +6,8 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::fs::OpenOptions;
+use std::fs::{self, File, OpenOptions};
+use std::io;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,8 @@ use uuid::Uuid;
 
 /// The name of the file in the state directory.
 const NAME: &str = "mounts.sqlite";
+/// The name under which it is made.
+const NAME_NEW: &str = "mounts.sqlite.new";
 /// Its mode.
 const PRIVATE: u32 = 0o600;
 
@@ -103,9 +106,33 @@ impl Store {
     /// Opens the file of a state directory, or makes it.
     pub fn open(state_dir: &Path) -> Result<Store, StoreError> {
         let path = state_dir.join(NAME);
+        match fs::metadata(&path) {
+            // To SQLite that is a new list; but what is made here has its tables when it gets its name.
+            Ok(metadata) if metadata.len() == 0 => {
+                return Err(StoreError::Corrupt { path, error: "it is empty".to_owned() });
+            }
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Store::make(state_dir)?,
+            Err(error) => return Err(StoreError::Failed(error.to_string())),
+        }
+        Store::open_file(path)
+    }
+
+    /// Makes the file under another name, with its tables, and gives it its own.
+    fn make(state_dir: &Path) -> Result<(), StoreError> {
+        let failed = |error: io::Error| StoreError::Failed(error.to_string());
+        let path = state_dir.join(NAME_NEW);
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(PRIVATE);
-        options.open(&path).map_err(|error| StoreError::Failed(error.to_string()))?;
+        options.open(&path).map_err(failed)?;
+        // Closed, it is one file.
+        let made = Store::open_file(path.clone())?;
+        made.connection.close().map_err(|(_, error)| StoreError::of_opening(&error, &path))?;
+        fs::rename(&path, state_dir.join(NAME)).map_err(failed)?;
+        File::open(state_dir).and_then(|dir| dir.sync_all()).map_err(failed)
+    }
+
+    fn open_file(path: PathBuf) -> Result<Store, StoreError> {
         let unreadable = |error: rusqlite::Error| StoreError::of_opening(&error, &path);
         let mut connection = Connection::open(&path).map_err(unreadable)?;
         connection.execute_batch(PRAGMAS).map_err(unreadable)?;
@@ -286,6 +313,17 @@ mod tests {
     }
 
     #[test]
+    fn a_list_that_was_not_made_to_its_end_is_made_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(NAME_NEW), "").unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        assert_eq!(store.all().unwrap(), []);
+        drop(store);
+        let names = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        assert_eq!(names.collect::<Vec<_>>(), [NAME], "nothing else is left");
+    }
+
+    #[test]
     fn one_mount_point_has_one_mount() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
@@ -324,6 +362,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join(NAME), "SQLite? ".repeat(1000)).unwrap();
         assert!(matches!(Store::open(dir.path()), Err(StoreError::Corrupt { .. })));
+        std::fs::write(dir.path().join(NAME), "").unwrap();
+        assert!(matches!(Store::open(dir.path()), Err(StoreError::Corrupt { .. })), "empty");
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
         let other = Connection::open(dir.path().join(NAME)).unwrap();
