@@ -7,6 +7,7 @@ mod kept;
 mod story;
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
 use gate_tests::rest::{MOUNTS, Rest};
@@ -67,6 +68,30 @@ fn a_mount_is_added_started_stopped_changed_and_removed() {
 
 #[test]
 fn the_list_is_told_to_programs_as_json_and_as_lines() {
+/// Removing what the link leads to would unmount, and forget, a mount that nobody named.
+#[test]
+fn a_mount_point_that_became_a_link_is_that_of_its_own_mount() {
+    let (world, rest) = with_daemon(Standing::Runner);
+    let [own, other] = ["own", "other"].map(|name| {
+        fs::create_dir(world.home().join(name)).unwrap();
+        rest.add(&world.home().join(name), &world.home().join("at").join(name), json!({}))
+    });
+    fs::remove_dir(world.home().join("at/own")).unwrap();
+    symlink("other", world.home().join("at/own")).unwrap();
+    symlink("at", world.home().join("by")).unwrap();
+    world.gate(["mount", "set", "at/own", "--read-only", "true"]).run().success();
+    world.gate(["mount", "set", "by/own", "--auto-mount", "true"]).run().success();
+    let changed =
+        |id: &str| (rest.mount(id)["read_only"].clone(), rest.mount(id)["auto_mount"].clone());
+    assert_eq!(changed(&own), (json!(true), json!(true)));
+    assert_eq!(changed(&other), (json!(false), json!(false)));
+    world.gate(["mount", "remove", "-f", "at/own"]).run().success();
+    assert_eq!(rest.ask("GET", &format!("{MOUNTS}/{own}")).status, 404);
+    world.gate(["mount", "remove", "-f", "at/own"]).run().success();
+    assert_eq!(rest.ask("GET", MOUNTS).body, json!({"mounts": []}), "then the link is followed");
+    world.gate(["daemon", "stop"]).run().success();
+}
+
     let (world, rest) = with_daemon(Standing::Runner);
     let id = rest.add(&world.source(), &world.view(), json!({"auto_mount": true}));
     let told = world.gate(["mount", "list", "--json"]).run().success();

@@ -15,7 +15,6 @@ use crate::rest::{MOUNTS, Rest};
 const JSON_VERSION: u32 = 1;
 /// What these commands call themselves at the broker.
 const COMMAND: &str = "gate mount";
-/// Where the mounts are in the REST interface.
 /// Fewer characters name no mount: they are a slip.
 const ID_CHARS_MIN: usize = 4;
 
@@ -280,12 +279,13 @@ impl Set {
 
 /// Finds the mount that people mean.
 fn find(rest: &Rest, words: &str) -> Result<Mount, Failure> {
-    let point = crate::seen::resolve(Path::new(words)).or_else(|_| std::path::absolute(words)).ok();
+    let mounts = rest.mounts()?;
+    let is_kept = |point: &PathBuf| mounts.iter().any(|mount| mount.mount_point == *point);
+    let point = readings(Path::new(words)).into_iter().flatten().find(is_kept);
     let is_meant = |mount: &&Mount| {
         mount.mount_id.to_string().starts_with(&words.to_lowercase()) && words.len() >= ID_CHARS_MIN
             || point.as_ref() == Some(&mount.mount_point)
     };
-    let mounts = rest.mounts()?;
     let mut found = mounts.iter().filter(is_meant);
     let cannot = |cause: String, hint: &str| {
         Err(Failure::new(format!("cannot tell which mount `{words}` is"), cause, hint)
@@ -306,6 +306,16 @@ fn find(rest: &Rest, words: &str) -> Result<Mount, Failure> {
 
 /// Asks whether it is meant; nobody who is no person is asked.
 fn confirm(mount: &Mount) -> Result<(), Failure> {
+/// Returns what a written mount point may be, the likeliest first. Where a mount is stopped a link may lie at
+/// its point by now, which leads to another's: a link is followed only where no mount lies at it itself.
+fn readings(path: &Path) -> [Option<PathBuf>; 3] {
+    let written = std::path::absolute(path).ok();
+    let beside = written
+        .as_deref()
+        .and_then(|path| Some(path.parent()?.canonicalize().ok()?.join(path.file_name()?)));
+    [written, beside, crate::seen::resolve(path).ok()]
+}
+
     let point = mount.mount_point.display();
     let unsure = |cause: &str| {
         let hint = format!("`gate mount remove -f {}` does not ask", short(mount));
