@@ -98,6 +98,8 @@ fn mount_and_fstab_and_umount_work_with_the_type_gate() {
         "mount -t gate \"$1\" \"$2\" -o rw,allow_other,noatime",
         "mount -t fuse.gate \"$1\" \"$2\"",
         "mount -T fstab \"$2\"; mount -T fstab -o remount,rw \"$2\"",
+        // It says again what is in force.
+        "mount -t gate \"$1\" \"$2\" -o allow_other; mount -o remount,rw,allow_other \"$2\"",
     ] {
         run(mount).success();
         let said = run(

@@ -170,7 +170,7 @@ impl Call {
                 "rw" => meant.read_only = false,
                 "noexec" => meant.noexec = true,
                 "exec" => meant.noexec = false,
-                "remount" => meant.flags.push("--replace".to_owned()),
+                "remount" => meant.set("--replace".to_owned()),
                 "suid" | "dev" => {
                     output::say_line(
                         "set-id bits and devices do nothing in a view, whatever is asked for",
@@ -178,7 +178,8 @@ impl Call {
                 }
                 option if is_of_others(option) => {}
                 option => match flag(option, mount) {
-                    Some(flag) => meant.flags.push(flag),
+                    Some((flag, true)) => meant.flags.push(flag),
+                    Some((flag, false)) => meant.set(flag),
                     None if self.sloppy => {}
                     None => return Err(unknown(option)),
                 },
@@ -216,6 +217,16 @@ impl Call {
     }
 }
 
+impl Meant {
+    /// Sets a flag of which there is one. The last wins: mount(8) says again, before what is asked for, what
+    /// is in force.
+    fn set(&mut self, flag: String) {
+        let name = |flag: &str| flag.split('=').next().map(str::to_owned);
+        self.flags.retain(|set| name(set) != name(&flag));
+        self.flags.push(flag);
+    }
+}
+
 fn gate_mount() -> clap::Command {
     let found = Cli::command().find_subcommand("mount").cloned();
     found.expect("gate has a command of that name")
@@ -240,8 +251,8 @@ fn is_of_others(option: &str) -> bool {
     }
 }
 
-/// Returns an option as the flag of `gate mount` that bears its name.
-fn flag(option: &str, mount: &clap::Command) -> Option<String> {
+/// Returns an option as the flag of `gate mount` that bears its name, and whether there may be several of it.
+fn flag(option: &str, mount: &clap::Command) -> Option<(String, bool)> {
     let (name, value) = option.split_once('=').map_or((option, None), |(n, v)| (n, Some(v)));
     let name = name.replace('_', "-");
     let found = mount.get_arguments().find(|arg| arg.get_long() == Some(&name))?;
@@ -249,7 +260,8 @@ fn flag(option: &str, mount: &clap::Command) -> Option<String> {
     if found.is_hide_set() || NO_OPTIONS.contains(&&*name) || takes_value != value.is_some() {
         return None;
     }
-    Some(value.map_or_else(|| format!("--{name}"), |value| format!("--{name}={value}")))
+    let flag = value.map_or_else(|| format!("--{name}"), |value| format!("--{name}={value}"));
+    Some((flag, matches!(found.get_action(), clap::ArgAction::Append)))
 }
 
 fn unknown(option: &str) -> Failure {
@@ -297,6 +309,13 @@ mod tests {
         let options = "read_wait=5s,policy=*.x=none,policy=\"{a,b}=none\",remount";
         let flags = "--read-wait=5s --policy=*.x=none --policy={a,b}=none --replace";
         check(&["/r", "/m", "-o", options], Ok(&format!("mount {flags} --root=/r --mount=/m")));
+    }
+
+    #[test]
+    fn of_an_option_that_is_said_again_the_last_wins() {
+        let again = "remount,allow_other,read_wait=5s,allow-other,policy=a=none,read_wait=6s,policy=a=gated,remount";
+        let flags = "--allow-other --policy=a=none --read-wait=6s --policy=a=gated --replace";
+        check(&["/r", "/m", "-o", again], Ok(&format!("mount {flags} --root=/r --mount=/m")));
     }
 
     #[test]
