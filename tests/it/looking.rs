@@ -138,6 +138,14 @@ fn names_that_are_no_text_are_held_and_shown() {
     });
     let shown = world.gate(["locks"]).run().success();
     assert!(shown.contains(r"n\xff\xfe"), "{shown}");
+    let mut alike = world.actor(&world.view());
+    world.seed(r"n\xff\xfe", "");
+    alike.open("w", r"n\xff\xfe");
+    let shown = world.gate(["locks"]).run().success();
+    assert!(shown.contains(r"n\\xff\\xfe"), "that is another: {shown}");
+    let told = world.gate(["locks", "--json"]).run().success();
+    assert!(told.contains(r#""path":[110,255,254]"#), "a list of its bytes: {told}");
+    assert!(told.contains(r#""path":"n\\xff\\xfe""#), "{told}");
     let why = world.gate(["why"]).args([world.view().join(&name)]).run().success();
     assert!(why.contains("waits for"), "{why}");
     drop(input);

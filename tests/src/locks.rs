@@ -8,7 +8,7 @@ use crate::world::World;
 /// One grant or one place in a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lock {
-    /// The path within the space.
+    /// The path within the space; of one that is no text the list of its bytes, as it is told.
     pub path: String,
     /// `read` or `write`.
     pub mode: String,
@@ -98,7 +98,7 @@ fn parse(text: &str) -> Option<Board> {
 fn parse_lock(lock: &Value) -> Option<Lock> {
     let text = |name: &str| lock[name].as_str().map(str::to_owned);
     Some(Lock {
-        path: text("path")?,
+        path: text("path").unwrap_or_else(|| lock["path"].to_string()),
         mode: text("mode")?,
         state: text("state")?,
         pid: lock["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok()),

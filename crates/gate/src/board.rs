@@ -1,14 +1,19 @@
 //! What the broker says of locks, as rows for people and programs.
 
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use gate_api::wire::{Line, LinePlace, LineState, Locks};
 use gate_core::lock::claim::Process;
 use gate_core::lock::want::Access;
 use gate_core::path::ViewPath;
+use gate_view::written;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::daemon::body::Written;
 use crate::duration;
 use crate::output::Table;
 use crate::processes;
@@ -28,7 +33,9 @@ pub struct Board {
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Row {
     /// In its space; empty once an open file has lost its name.
-    pub path: String,
+    #[serde(with = "written")]
+    #[schema(value_type = Written)]
+    pub path: PathBuf,
     pub space: String,
     pub mode: &'static str,
     pub state: &'static str,
@@ -89,7 +96,7 @@ impl Board {
                 row.state_with_place(),
                 row.mode.to_owned(),
                 row.op.to_owned(),
-                row.shown_path().to_owned(),
+                row.shown_path(),
                 row.who(),
                 row.pid.map(|pid| pid.to_string()).unwrap_or_default(),
                 row.age(),
@@ -102,9 +109,17 @@ impl Board {
 }
 
 impl Row {
-    /// Returns the path for people.
-    pub fn shown_path(&self) -> &str {
-        if self.path.is_empty() { "(removed)" } else { &self.path }
+    /// Returns the path for people: no two look alike, whatever bytes they have.
+    pub fn shown_path(&self) -> String {
+        if self.path.as_os_str().is_empty() {
+            return "(removed)".to_owned();
+        }
+        let chunks = self.path.as_os_str().as_bytes().utf8_chunks();
+        let spelt = chunks.map(|chunk| {
+            let invalid = chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}"));
+            chunk.valid().replace('\\', r"\\") + &invalid.collect::<String>()
+        });
+        spelt.collect()
     }
 
     /// Returns who it is: an owner and what it runs, as far as known. A client that holds for
@@ -156,7 +171,7 @@ pub fn rows(line: Line) -> Vec<Row> {
     };
     let agent = || line.process.and_then(processes::agent).unwrap_or_default();
     let row = Row {
-        path: String::new(),
+        path: PathBuf::new(),
         space: line.space,
         mode: mode(line.access),
         state,
@@ -177,7 +192,8 @@ pub fn rows(line: Line) -> Vec<Row> {
         has_ended: line.process.is_some_and(processes::has_ended),
         process: line.process,
     };
-    line.places.iter().map(|place| Row { path: shown(place), ..row.clone() }).collect()
+    let path = |place: &LinePlace| place.path.as_ref().map(path_of).unwrap_or_default();
+    line.places.iter().map(|place| Row { path: path(place), ..row.clone() }).collect()
 }
 
 /// Returns the time in milliseconds since 1970, UTC.
@@ -207,8 +223,10 @@ pub fn local(ms: u64) -> String {
     at.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S%.3f").to_string()
 }
 
-fn shown(place: &LinePlace) -> String {
-    place.path.as_ref().map(ViewPath::to_string).unwrap_or_default()
+/// Returns a path in its space as programs are told it.
+pub fn path_of(path: &ViewPath) -> PathBuf {
+    let bytes = if path.is_root() { b"." } else { path.as_bytes() };
+    OsString::from_vec(bytes.to_vec()).into()
 }
 
 #[cfg(test)]
@@ -256,6 +274,18 @@ mod tests {
     }
 
     #[test]
+    fn names_that_are_no_text_look_like_no_others() {
+        let byte = ViewPath::parse(b"n\xff").unwrap();
+        let mut line = line(LineState::Waiting { place: 1, behind: vec![] }, &[Some(r"n\xff")]);
+        line.places.push(LinePlace { path: Some(byte), directory: false });
+        let rows = rows(line);
+        assert_eq!([rows[0].shown_path(), rows[1].shown_path()], [r"n\\xff", r"n\xff"]);
+        let told =
+            [&rows[0], &rows[1]].map(|row| serde_json::to_value(row).unwrap()["path"].clone());
+        assert_eq!(told, [r"n\xff".into(), serde_json::json!([b'n', 0xff])]);
+    }
+
+    #[test]
     fn a_holder_shows_its_token() {
         let token = Token { epoch: Epoch(2), counter: 5 };
         let held = LineState::Held {
@@ -265,7 +295,7 @@ mod tests {
             recalled_until_ms: None,
         };
         let rows = rows(line(held, &[Some(".")]));
-        assert_eq!((rows[0].token.as_deref(), rows[0].path.as_str()), (Some("2.5"), "."));
+        assert_eq!((rows[0].token.as_deref(), &*rows[0].shown_path()), (Some("2.5"), "."));
         assert_eq!(rows[0].who(), "ada");
     }
 }

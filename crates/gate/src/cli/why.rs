@@ -8,6 +8,7 @@ use std::time::Duration;
 use gate_api::event::Event;
 use gate_api::wire::{Entry, Fate, Happening, Why};
 use gate_core::lock::event::Refusal;
+use gate_view::written;
 use serde::Serialize;
 
 use super::locks::{broker_of, no_answer};
@@ -46,7 +47,8 @@ struct Report {
     version: u32,
     space: String,
     /// In its space.
-    path: String,
+    #[serde(with = "written")]
+    path: PathBuf,
     /// As in `gate locks --json`.
     locks: Vec<Row>,
     /// What somebody may ask about, as in `gate log --json`, the oldest first.
@@ -84,7 +86,7 @@ impl Args {
         Report {
             version: JSON_VERSION,
             space: why.space,
-            path: why.path.to_string(),
+            path: board::path_of(&why.path),
             past: why.past.iter().map(Event::of).collect(),
             ungated_by: self.ungated_by(),
             overwritten: versions.iter().map(restore::Row::of).collect(),

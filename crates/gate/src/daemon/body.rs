@@ -109,7 +109,7 @@ pub struct Wanted {
 #[derive(Serialize, ToSchema)]
 #[expect(dead_code, reason = "it is there for its schema alone")]
 #[serde(untagged)]
-enum Written {
+pub enum Written {
     Text(String),
     Bytes(Vec<u8>),
 }

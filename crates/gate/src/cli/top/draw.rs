@@ -272,7 +272,7 @@ fn cell(column: Column, row: &board::Row, wait: Option<Wait>, now_ms: u64, width
         Column::Mode => row.mode.to_owned(),
         Column::Op => row.op.to_owned(),
         // The end of a path says more than its beginning.
-        Column::Path => tail(&printable(row.shown_path()), width),
+        Column::Path => tail(&printable(&row.shown_path()), width),
         Column::Who => printable(&row.who()),
         Column::Pid => row.pid.map(|pid| pid.to_string()).unwrap_or_default(),
         Column::Age => row.age_at(now_ms),
