@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::Command;
 
 use gate_tests::rest::{MOUNTS, Rest};
@@ -31,6 +31,16 @@ fn locks_are_shown_asked_for_and_taken_away_with_a_reason() {
     assert_eq!(board.body, told, "the same as in a terminal");
     let path = format!("/api/v0/locks?path={}", world.source().join("d").display());
     assert_eq!(rest.ask("GET", &path).body["locks"], told["locks"], "and of one directory");
+    symlink("view/d", world.home().join("link")).unwrap();
+    for path in ["view/d", "view/d/f", "link", "source/d/f"] {
+        let path = world.home().join(path);
+        let board = rest.ask("GET", &format!("/api/v0/locks?path={}", path.display()));
+        assert_eq!(board.body["locks"], told["locks"], "{}", path.display());
+        for page in ["why", "log"] {
+            let page = rest.ask("GET", &format!("/{page}?path={}", path.display()));
+            assert_eq!(page.status, 200, "{}", path.display());
+        }
+    }
     let space = told["locks"][0]["space"].as_str().unwrap();
     let other = rest.ask("GET", &format!("/api/v0/locks?space={space}&path=e"));
     assert_eq!((other.status, &other.body["locks"]), (200, &json!([])));

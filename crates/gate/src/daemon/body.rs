@@ -220,7 +220,7 @@ pub struct Ordered {
 pub struct At {
     /// The name of a space.
     pub space: Option<String>,
-    /// A path in it, whose root is `.`; without a space an absolute one of this machine.
+    /// A path in it, whose root is `.`; without a space an absolute one of this machine, in a view or behind one.
     pub path: Option<String>,
 }
 

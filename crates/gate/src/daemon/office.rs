@@ -1,6 +1,9 @@
 //! What all that a daemon serves has at hand: its keeper of mounts, and a client of its own broker.
 
+use std::ffi::OsString;
 use std::fmt::Display;
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +18,9 @@ use super::keeper::Keeper;
 use super::refusal::{Kind, Refusal};
 use crate::board::{Board, Row};
 use crate::reach::Deaf;
+use crate::seen::About;
 use crate::standing::Standing;
+use crate::within::within;
 
 /// What it calls itself at the broker.
 const NAME: &str = "gate daemon";
@@ -112,12 +117,26 @@ pub async fn aside<T: Send + 'static, E: From<Refusal> + Send + 'static>(
     })
 }
 
-/// Reads a place: a space and a path in it, or a path of this machine alone.
+/// Returns the place of an absolute path of this machine, in a view or behind one; asks the view.
+pub fn absolute(path: Vec<u8>) -> Scope {
+    let written = PathBuf::from(OsString::from_vec(path.clone()));
+    // By way of the source: the view may be another broker's, who has other spaces.
+    let behind = within(ANSWER_PATIENCE, move || {
+        let path = crate::seen::resolve(&written).ok()?;
+        let Ok(about) = About::of(&path) else { return Some(path) };
+        let inner = path.strip_prefix(&about.mountpoint).ok()?;
+        Some(about.source.join(inner))
+    });
+    let behind = behind.flatten().map(|path| path.into_os_string().into_vec());
+    Scope::Absolute(behind.unwrap_or(path))
+}
+
+/// Reads a place: a space and a path in it, or a path of this machine alone, as [`absolute`] does.
 pub fn scope(space: Option<String>, path: Option<String>) -> Result<Scope, Refusal> {
     let hint = "name a path in that space, whose root is `.`, or an absolute one alone";
     match (space, path) {
         (None, None) => Ok(Scope::Everything),
-        (None, Some(path)) if path.starts_with('/') => Ok(Scope::Absolute(path.into_bytes())),
+        (None, Some(path)) if path.starts_with('/') => Ok(absolute(path.into_bytes())),
         (Some(space), Some(path)) => match ViewPath::parse(path.as_bytes()) {
             Ok(path) => Ok(Scope::Within { space, path }),
             Err(error) => Err(Refusal::new(Kind::Invalid, format!("path: {error}"), hint)),

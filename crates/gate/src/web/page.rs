@@ -119,7 +119,8 @@ impl Fault {
     pub fn of_query(error: QueryError) -> Fault {
         Fault::of(match error {
             QueryError::Unknown => {
-                let hint = "name an absolute path below a source, or a space and a path in it";
+                let hint =
+                    "name an absolute path, in a view or behind one, or a space and a path in it";
                 Refusal::new(Kind::NotFound, "there is no such path or space here", hint)
             }
             QueryError::BrokerGone

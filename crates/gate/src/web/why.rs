@@ -15,7 +15,7 @@ use super::query::Asked;
 use super::shown::{Line, Shown};
 use crate::board;
 use crate::cli::why::{advice, tell_row};
-use crate::daemon::office::{Office, aside};
+use crate::daemon::office::{Office, absolute, aside};
 use crate::daemon::refusal::{Kind, Refusal};
 
 #[derive(Template)]
@@ -60,11 +60,11 @@ pub async fn page(
 /// Reads a place: an absolute path, or one in a space, which need not be named if it is the only one.
 pub fn scope(office: &Office, space: Option<&str>, path: &[u8]) -> Result<Scope, Fault> {
     let wrong = |what: &dyn Display| {
-        let hint = "name an absolute path, or a space and a path in it, whose root is `.`";
+        let hint = "name an absolute path, in a view or behind one, or a space and a path in it, whose root is `.`";
         Fault::of(Refusal::new(Kind::Invalid, what, hint))
     };
     let space = match (space, path) {
-        (None, [b'/', ..]) => return Ok(Scope::Absolute(path.to_vec())),
+        (None, [b'/', ..]) => return Ok(absolute(path.to_vec())),
         (None, _) => match &office.standing().map_err(Fault::of)?.spaces[..] {
             [only] => only.name.clone(),
             _ => return Err(wrong(&"there are several spaces, or none")),

@@ -53,8 +53,7 @@ pub(super) async fn locks(
     let Query(At { space, path }) = query.map_err(|rejection| {
         Refusal::new(Kind::Invalid, rejection.body_text(), "ask with `space` and `path`")
     })?;
-    let scope = office::scope(space, path)?;
-    aside(move || office.locks(&scope)).await.map(Json)
+    aside(move || office.locks(&office::scope(space, path)?)).await.map(Json)
 }
 
 /// What commands hold, as those of `gate hold`, or wait to.
