@@ -113,7 +113,9 @@ fn who_works_there_already_is_named_and_refused_without_force() {
         let refusal = mount(&world, &source, &[]);
         assert!(refusal.contains(what), "{refusal}");
         assert!(refusal.contains(&format!("(process {}: ", shell.pid())), "{refusal}");
-        assert!(refusal.contains("--force"), "{refusal}");
+        // In words that hold for `gate mount add`, too.
+        let by_force = format!("`gate mount --force {}`", source.display());
+        assert!(refusal.contains(&by_force), "{refusal}");
         world.mount(&source, &source, ["--force"]);
         let said = world.server_of(&source).so_far();
         assert!(said.contains(&shell.pid().to_string()), "{said}");

@@ -95,8 +95,12 @@ impl Ground {
                     "its view has died, and between that and the next the directory would be bare for a \
                      moment ({error})"
                 );
-                let hint = "stop who writes there, then use --force; root of Linux 6.5 or later \
-                            leaves no such moment (`--allow-other` lets you in)";
+                let hint = format!(
+                    "stop who writes there, then `gate umount {point}` and mount again, or `gate mount --force \
+                     {} {point}`; root of Linux 6.5 or later leaves no such moment (`--allow-other` lets you in)",
+                    site.source.display(),
+                    point = site.mountpoint.display(),
+                );
                 Err(cannot(site, cause, hint))
             }
         }

@@ -25,8 +25,10 @@ pub fn check(site: &Site, insistence: Insistence) -> Result<Vec<User>, Failure> 
         )),
         (false, false) => {
             let cause = format!("who works there already would take no turns: {named}");
-            let hint = "let them end, or leave it and close their files; or mount all the same: \
-                        --force";
+            let hint = format!(
+                "let them end, or leave it and close their files; or mount all the same: \
+                 `gate mount --force {source}`"
+            );
             return Err(cannot(site, cause, hint));
         }
     }
