@@ -90,6 +90,7 @@ pub struct SourceSettings {
 }
 
 impl Settings {
+    #[serde(deserialize_with = "policy")]
     /// Reads the system's file and the user's, which wins; the user's may be out of reach, as it is
     /// for a program that became another user but kept its environment.
     pub fn load() -> Result<Settings, Failure> {
@@ -131,9 +132,9 @@ impl Settings {
 }
 
 impl SourceSettings {
-    /// Reads the file at a source's root, by a path that leads there.
-    pub fn load(root: &Path) -> Result<SourceSettings, Failure> {
-        read(&root.join(NAME))
+    /// Reads the file at a source's root, by a path that leads there; people know that as `source`.
+    pub fn load(root: &Path, source: &Path) -> Result<SourceSettings, Failure> {
+        read_by(&root.join(NAME), &source.join(NAME))
     }
 }
 
@@ -148,7 +149,7 @@ pub fn written(source: Option<&Path>) -> Result<Vec<Written>, Failure> {
         all.extend(table_of(origin, path)?);
     }
     if let Some(root) = source {
-        SourceSettings::load(root)?;
+        SourceSettings::load(root, root)?;
         all.extend(table_of(Origin::Source, root.join(NAME))?);
     }
     Ok(all)
@@ -161,7 +162,7 @@ fn places() -> impl Iterator<Item = (Origin, PathBuf)> {
 }
 
 fn table_of(origin: Origin, path: PathBuf) -> Result<Option<Written>, Failure> {
-    let Some(text) = text_of(&path)? else { return Ok(None) };
+    let Some(text) = text_of(&path, &path)? else { return Ok(None) };
     let values = toml::from_str(&text).map_err(|error| misunderstood(&path, &text, &error))?;
     Ok(Some(Written { origin, path, values }))
 }
@@ -177,15 +178,20 @@ pub fn user_base() -> Option<PathBuf> {
 }
 
 fn read<T: DeserializeOwned + Default>(path: &Path) -> Result<T, Failure> {
-    let Some(text) = text_of(path)? else { return Ok(T::default()) };
-    toml::from_str(&text).map_err(|error| misunderstood(path, &text, &error))
+    read_by(path, path)
 }
 
-fn text_of(path: &Path) -> Result<Option<String>, Failure> {
+/// Reads a file by a path that is not its name.
+fn read_by<T: DeserializeOwned + Default>(path: &Path, name: &Path) -> Result<T, Failure> {
+    let Some(text) = text_of(path, name)? else { return Ok(T::default()) };
+    toml::from_str(&text).map_err(|error| misunderstood(name, &text, &error))
+}
+
+fn text_of(path: &Path, name: &Path) -> Result<Option<String>, Failure> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if is_absence(&error) => Ok(None),
-        Err(error) => Err(unreadable(path, &error)),
+        Err(error) => Err(unreadable(name, &error)),
     }
 }
 

@@ -251,7 +251,8 @@ impl Args {
             false => Ground::beside(&site, self.insistence())?,
         };
         site.check_open(&source.bare())?;
-        let policies = self.turns.policies(&settings, SourceSettings::load(&source.bare())?)?;
+        let of_source = SourceSettings::load(&source.bare(), &site.source)?;
+        let policies = self.turns.policies(&settings, of_source)?;
         Ok(Plan { source, site, berth, state_dir, policies, settings, ears: Ears::new() })
     }
 

@@ -53,7 +53,9 @@ impl Args {
         let source = footing.open()?;
         let policies = match footing.policies() {
             Some(policies) => policies.map_err(|bad| bad_glob(&bad))?,
-            None => self.turns.policies(&settings, SourceSettings::load(&source.bare())?)?,
+            None => self
+                .turns
+                .policies(&settings, SourceSettings::load(&source.bare(), &site.source)?)?,
         };
         // Who has mounted it, and waits for this process.
         let seen_by = socket_peercred(std::io::stdin()).ok().map(|peer| peer.pid);
