@@ -63,6 +63,38 @@ fn a_setting_that_does_not_exist_is_refused_with_the_one_that_was_meant() {
     }
 }
 
+/// Each of the commands would refuse it, and the file is to be mended: so both are told.
+#[test]
+fn a_value_that_makes_no_sense_is_refused_with_its_file_and_key() {
+    let world = World::bare();
+    let dir = world.home().join("home/.config/gate");
+    fs::create_dir_all(&dir).unwrap();
+    for (text, key) in
+        [("policy = [\"a=b\"]", "policy: `a=b`"), ("audit_max_mib = 0", "audit_max_mib: 0")]
+    {
+        fs::write(dir.join("gate.toml"), text).unwrap();
+        for words in [&["config", "show"][..], &["mount", "source", "view"]] {
+            let refused = world.gate(words).run();
+            assert_eq!(refused.code, Some(2), "{refused}");
+            let text = refused.refusal();
+            assert!(
+                text.contains(".config/gate/gate.toml, line 1") && text.contains(key),
+                "{text}"
+            );
+        }
+    }
+    fs::remove_file(dir.join("gate.toml")).unwrap();
+    world.seed("gate.toml", "\npolicy = [\"a=b\"]\n");
+    for words in
+        [&["config", "show", "source"][..], &["mount", "source", "view"], &["mount", "source"]]
+    {
+        let refused = world.gate(words).run();
+        assert_eq!(refused.code, Some(2), "{refused}");
+        let text = refused.refusal();
+        assert!(text.contains("source/gate.toml, line 2") && text.contains("`a=b`"), "{text}");
+    }
+}
+
 #[test]
 fn every_command_has_a_manual_page_that_can_be_read() {
     let world = World::bare();

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use gate_api::wire::{LEASE_MS_MAX, LEASE_MS_MIN};
+use gate_view::policy::{Policies, Rule};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
@@ -53,7 +54,9 @@ pub struct Settings {
     pub lease_ms: Option<u64>,
     pub max_hold_ms: Option<u64>,
     pub acquire_timeout_ms: Option<u64>,
+    #[serde(deserialize_with = "maybe_audit_max_mib")]
     pub audit_max_mib: Option<u32>,
+    #[serde(deserialize_with = "maybe_audit_max_days")]
     pub audit_max_days: Option<u32>,
     pub api_port: Option<u16>,
     pub api_token_file: Option<PathBuf>,
@@ -64,6 +67,7 @@ pub struct Settings {
     pub guard_keep_max_mib: Option<u64>,
     pub guard_keep_days: Option<u64>,
     /// `GLOB=none` or `GLOB=gated`, weakest first.
+    #[serde(deserialize_with = "policy")]
     pub policy: Vec<String>,
 }
 
@@ -86,11 +90,11 @@ pub struct SourceSettings {
     #[serde(deserialize_with = "maybe_duration")]
     pub read_wait: Option<Duration>,
     /// `GLOB=none` or `GLOB=gated`, weakest first.
+    #[serde(deserialize_with = "policy")]
     pub policy: Vec<String>,
 }
 
 impl Settings {
-    #[serde(deserialize_with = "policy")]
     /// Reads the system's file and the user's, which wins; the user's may be out of reach, as it is
     /// for a program that became another user but kept its environment.
     pub fn load() -> Result<Settings, Failure> {
@@ -237,7 +241,33 @@ fn unreadable(path: &Path, error: &io::Error) -> Failure {
 
 fn maybe_duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
     let text = String::deserialize(from)?;
-    duration::parse(&text).map(Some).map_err(serde::de::Error::custom)
+    let bad = |why| serde::de::Error::custom(format!("read_wait: {why}"));
+    duration::parse(&text).map(Some).map_err(bad)
+}
+
+fn maybe_audit_max_mib<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u32>, D::Error> {
+    at_least_one("audit_max_mib", from)
+}
+
+fn maybe_audit_max_days<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u32>, D::Error> {
+    at_least_one("audit_max_days", from)
+}
+
+fn at_least_one<'de, D: Deserializer<'de>>(name: &str, from: D) -> Result<Option<u32>, D::Error> {
+    match u32::deserialize(from)? {
+        0 => Err(serde::de::Error::custom(format!("{name}: 0 is not in 1..={}", u32::MAX))),
+        number => Ok(Some(number)),
+    }
+}
+
+fn policy<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    let rules = Vec::<String>::deserialize(from)?;
+    for text in &rules {
+        let compiled = Rule::parse(text).and_then(|rule| Policies::new(vec![rule], None));
+        compiled
+            .map_err(|bad| serde::de::Error::custom(format!("policy: `{text}`: {}", bad.reason)))?;
+    }
+    Ok(rules)
 }
 
 fn maybe_lease_ms<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
@@ -268,6 +298,23 @@ mod tests {
         for ms in ["0", "99", "86400001"] {
             let refused = toml::from_str::<Settings>(&format!("lease_ms = {ms}")).unwrap_err();
             assert_eq!(refused.message(), format!("lease_ms: {ms} is not in 100..=86400000"));
+        }
+    }
+
+    #[test]
+    fn a_value_that_no_flag_may_have_is_refused_with_its_key() {
+        for (text, why) in [
+            (
+                "policy = [\"*.log=none\", \"a=b\"]",
+                "policy: `a=b`: after the `=` comes `none` or `gated`",
+            ),
+            ("policy = [\"a[=none\"]", "policy: `a[=none`: unclosed character class"),
+            ("audit_max_mib = 0", "audit_max_mib: 0 is not in 1..="),
+            ("audit_max_days = 0", "audit_max_days: 0 is not in 1..="),
+            ("read_wait = \"5 pints\"", "read_wait: "),
+        ] {
+            let message = toml::from_str::<Settings>(text).unwrap_err().message().to_owned();
+            assert!(message.starts_with(why), "{text}: {message}");
         }
     }
 
