@@ -117,6 +117,31 @@ fn a_mount_point_that_became_a_link_is_that_of_its_own_mount() {
 
 #[test]
 fn the_seven_calls_answer_as_they_are_documented() {
+/// A name may have 255 bytes, and its log file is named for all that is before it, too.
+#[test]
+fn a_mount_point_may_have_as_long_a_name_as_any_directory() {
+    let (world, _) = with_daemon(Standing::Runner);
+    world.seed("f", "text");
+    let deep = world.home().join("d".repeat(200)).join("e".repeat(200)).join("p".repeat(255));
+    for point in [world.home().join("n".repeat(255)), deep] {
+        let source = world.source();
+        let words = [
+            "mount".as_ref(),
+            "add".as_ref(),
+            source.as_os_str(),
+            point.as_os_str(),
+            "--start".as_ref(),
+        ];
+        world.gate(words).run().success();
+        assert_eq!(world.script(&point, "cat f").run().success(), "text");
+        world
+            .gate(["mount".as_ref(), "remove".as_ref(), "-f".as_ref(), point.as_os_str()])
+            .run()
+            .success();
+    }
+    world.gate(["daemon", "stop"]).run().success();
+}
+
     let (world, rest) = with_daemon(Standing::Runner);
     let body = json!({"source": world.source(), "mount_point": world.view(), "cache_ttl_secs": 5});
     let added = rest.tell("POST", "/api/v0/mounts/", &body);

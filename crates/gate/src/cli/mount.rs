@@ -368,12 +368,12 @@ impl Args {
             output::say_line(format_args!("view ready: {point} shows {source}"));
             return Ok(());
         }
-        let name = format!("mount-{}", background::name_of(&site.mountpoint));
-        background::ready(&background::log_file(state_dir, &name)).map_err(|error| {
+        let log = background::log_file(state_dir, &format!("mount-{}", site.log_name()));
+        background::ready(&log).map_err(|error| {
             // Nobody waits for this view any more, or its log cannot be written.
             let _ = gate_fuse::unmount(&site.mountpoint);
             let what = format!("cannot keep {point} mounted");
-            Failure::new(what, error, "try again with --foreground")
+            Failure::new(what, error, format!("look at its log file, {}", log.display()))
         })
     }
 }

@@ -30,7 +30,7 @@ impl Args {
             plan.site.check_state(&theirs)?;
         }
         let attachment = self.attach(&reached, &plan)?;
-        let log = format!("run-{}", background::name_of(&plan.site.mountpoint));
+        let log = format!("run-{}", plan.site.log_name());
         let log = background::log_file(&plan.state_dir, &log);
         let ready = self.mount(reached, &attachment, plan)?;
         let what = || format!("the private view of {agent} came to an end");

@@ -13,8 +13,12 @@ use gate_fuse::is_of_dead;
 use rustix::fs::Access;
 use rustix::io::Errno;
 
+use crate::background;
 use crate::failure::{Exit, Failure};
 use crate::processes;
+
+/// Bytes of a mount point that go into the name of its log file, of which a name has 255 at most.
+const LOG_NAME_BYTES_MAX: usize = 200;
 
 /// A source and a mount point that go together; both absolute and free of links.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +51,23 @@ impl Site {
 
     fn in_place(source: PathBuf) -> Site {
         Site { mountpoint: source.clone(), source }
+    }
+
+    /// Returns the mount point as one name, for a log file. What is long, or shows otherwise than it is, is
+    /// told from others by a hash of it.
+    pub fn log_name(&self) -> String {
+        let bytes = self.mountpoint.as_os_str().as_bytes();
+        let mut name = background::name_of(&self.mountpoint);
+        let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/-._".contains(byte);
+        if name.len() > LOG_NAME_BYTES_MAX || !bytes.iter().all(is_plain) {
+            // FNV-1a: it must be the same in each release.
+            let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+                (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+            });
+            name.truncate(name.floor_char_boundary(LOG_NAME_BYTES_MAX));
+            name = format!("{name}-{hash:016x}");
+        }
+        name
     }
 
     /// Returns whether the view is to lie over its own source.
@@ -281,6 +302,16 @@ mod tests {
         let site = home.site("source", "source").unwrap();
         assert!(site.is_in_place());
         assert_eq!(site, Site::find(&home.0.join("view/../source"), None).unwrap());
+    }
+
+    #[test]
+    fn a_log_file_is_named_for_its_mount_point_however_long_that_is() {
+        let name = |point: &str| Site { source: "/s".into(), mountpoint: point.into() }.log_name();
+        assert_eq!(name("/mnt/my-repo/x.y"), "mnt-my-repo-x.y");
+        assert_ne!(name("/mnt/a b"), name("/mnt/a-b"));
+        let long = |last: char| format!("/mnt/{}{last}", "é".repeat(126));
+        assert_ne!(name(&long('a')), name(&long('b')));
+        assert!(name(&long('a')).len() < 230, "{}", name(&long('a')));
     }
 
     #[test]
