@@ -45,6 +45,8 @@ fn a_mount_is_added_started_stopped_changed_and_removed() {
         let again = world.gate(["mount", "start", &id]).run();
         assert_eq!(again.code, Some(1), "{again}");
         assert!(again.refusal().contains("the mount is running"));
+        let slip = world.gate(["mount", "start", &id[..3]]).run();
+        assert!(slip.refusal().contains("of an id give 4 characters or more"));
         let elsewhere = world.gate(["mount", "set", &id, "--mount-point", "other"]).run();
         assert!(elsewhere.refusal().contains("gate mount stop"));
         assert!(!world.home().join("other").exists());
@@ -66,8 +68,6 @@ fn a_mount_is_added_started_stopped_changed_and_removed() {
     }
 }
 
-#[test]
-fn the_list_is_told_to_programs_as_json_and_as_lines() {
 /// Removing what the link leads to would unmount, and forget, a mount that nobody named.
 #[test]
 fn a_mount_point_that_became_a_link_is_that_of_its_own_mount() {
@@ -92,6 +92,8 @@ fn a_mount_point_that_became_a_link_is_that_of_its_own_mount() {
     world.gate(["daemon", "stop"]).run().success();
 }
 
+#[test]
+fn the_list_is_told_to_programs_as_json_and_as_lines() {
     let (world, rest) = with_daemon(Standing::Runner);
     let id = rest.add(&world.source(), &world.view(), json!({"auto_mount": true}));
     let told = world.gate(["mount", "list", "--json"]).run().success();
@@ -115,8 +117,6 @@ fn a_mount_point_that_became_a_link_is_that_of_its_own_mount() {
     world.gate(["daemon", "stop"]).run().success();
 }
 
-#[test]
-fn the_seven_calls_answer_as_they_are_documented() {
 /// A name may have 255 bytes, and its log file is named for all that is before it, too.
 #[test]
 fn a_mount_point_may_have_as_long_a_name_as_any_directory() {
@@ -142,6 +142,8 @@ fn a_mount_point_may_have_as_long_a_name_as_any_directory() {
     world.gate(["daemon", "stop"]).run().success();
 }
 
+#[test]
+fn the_seven_calls_answer_as_they_are_documented() {
     let (world, rest) = with_daemon(Standing::Runner);
     let body = json!({"source": world.source(), "mount_point": world.view(), "cache_ttl_secs": 5});
     let added = rest.tell("POST", "/api/v0/mounts/", &body);
@@ -318,7 +320,9 @@ fn a_mount_in_use_is_not_stopped_unless_that_is_said() {
     {
         let refused = world.gate(words).run();
         assert_eq!(refused.code, Some(1), "{refused}");
-        assert!(refused.refusal().contains(&user.pid().to_string()), "{words:?}");
+        let text = refused.refusal();
+        assert!(text.contains(&user.pid().to_string()), "{words:?}");
+        assert!(text.contains("`gate umount --lazy"), "{words:?}: {text}");
         assert_eq!((rest.status(&id), rest.pid(&id)), ("running".to_owned(), pid));
     }
     let stopped = world.gate(["mount", "stop", "--lazy", "view"]).run();

@@ -130,7 +130,8 @@ fn busy(point: &Path, users: &[User]) -> Failure {
         };
     }
     let cause = format!("it is in use by {}", processes::named(users));
-    cannot(point, cause, "close these files, leave the directory, then try again")
+    let hint = "close these files, leave the directory, then try again; or let them go on, and nobody else in";
+    cannot(point, cause, format!("{hint}: `gate umount --lazy {}`", point.display()))
 }
 
 /// Returns whether a gated view is there that is not this user's to end: the helper that unmounts

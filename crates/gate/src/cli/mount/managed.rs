@@ -297,15 +297,15 @@ fn find(rest: &Rest, words: &str) -> Result<Mount, Failure> {
             let (one, other) = (one.mount_id, other.mount_id);
             cannot(format!("both {one} and {other} begin so"), "write more of it")
         }
-        (None, _) => cannot(
-            "no mount has that id or that mount point".to_owned(),
-            "`gate mount list` shows the mounts",
-        ),
+        (None, _) => {
+            let hint = format!(
+                "`gate mount list` shows the mounts; of an id give {ID_CHARS_MIN} characters or more"
+            );
+            cannot("no mount has that id or that mount point".to_owned(), &hint)
+        }
     }
 }
 
-/// Asks whether it is meant; nobody who is no person is asked.
-fn confirm(mount: &Mount) -> Result<(), Failure> {
 /// Returns what a written mount point may be, the likeliest first. Where a mount is stopped a link may lie at
 /// its point by now, which leads to another's: a link is followed only where no mount lies at it itself.
 fn readings(path: &Path) -> [Option<PathBuf>; 3] {
@@ -316,6 +316,8 @@ fn readings(path: &Path) -> [Option<PathBuf>; 3] {
     [written, beside, crate::seen::resolve(path).ok()]
 }
 
+/// Asks whether it is meant; nobody who is no person is asked.
+fn confirm(mount: &Mount) -> Result<(), Failure> {
     let point = mount.mount_point.display();
     let unsure = |cause: &str| {
         let hint = format!("`gate mount remove -f {}` does not ask", short(mount));
