@@ -128,6 +128,13 @@ impl Store {
         // Closed, it is one file.
         let made = Store::open_file(path.clone())?;
         made.connection.close().map_err(|(_, error)| StoreError::of_opening(&error, &path))?;
+        // What SQLite kept beside a file that somebody has set aside is nothing of this one.
+        for end in ["-wal", "-shm"] {
+            match fs::remove_file(state_dir.join(format!("{NAME}{end}"))) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+                _ => {}
+            }
+        }
         fs::rename(&path, state_dir.join(NAME)).map_err(failed)?;
         File::open(state_dir).and_then(|dir| dir.sync_all()).map_err(failed)
     }
@@ -321,6 +328,17 @@ mod tests {
         drop(store);
         let names = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name());
         assert_eq!(names.collect::<Vec<_>>(), [NAME], "nothing else is left");
+    }
+
+    #[test]
+    fn nothing_of_a_list_that_was_set_aside_comes_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        store.put(&record("/m/1")).unwrap();
+        assert!(dir.path().join(format!("{NAME}-wal")).exists(), "as after a crash");
+        fs::rename(dir.path().join(NAME), dir.path().join("aside")).unwrap();
+        let next = Store::open(dir.path()).unwrap();
+        assert_eq!(next.all().unwrap(), []);
     }
 
     #[test]
