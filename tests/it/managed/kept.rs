@@ -168,6 +168,29 @@ fn a_view_that_nobody_keeps_stays_dead_and_closed_until_somebody_asks() {
     world.gate(["daemon", "stop"]).run().success();
 }
 
+#[test]
+fn a_dead_view_that_somebody_unmounts_is_stopped_whether_it_is_kept_or_not() {
+    let (world, rest) = with_daemon(Standing::OrdinaryUser);
+    for (name, is_kept) in [("kept", true), ("other", false)] {
+        let point = world.home().join(name);
+        let id = rest.add(&world.source(), &point, json!({"auto_mount": is_kept}));
+        world.gate(["mount", "start", &id]).run().success();
+        kill(rest.pid(&id).unwrap());
+        // A kept one is tried at once, and then again after some time.
+        let said = if is_kept { "its view has died" } else { "its server" };
+        wait_until(SOON, "it is dead, and is not tried now", || {
+            rest.mount(&id)["error_message"].as_str().is_some_and(|why| why.contains(said))
+        });
+        world.gate(["umount", name]).run().success();
+        await_status(&rest, &id, "stopped");
+        kill(pid_of_daemon(&world));
+        world.gate(["daemon", "start"]).run().success();
+        await_status(&rest, &id, "stopped");
+        assert!(kernel::mounts_below(world.home()).is_empty());
+    }
+    world.gate(["daemon", "stop"]).run().success();
+}
+
 /// Everything is where it was: what somebody stopped stays so, until the daemon ends in order.
 #[test]
 fn what_somebody_stopped_stays_stopped_through_a_crash_of_the_daemon() {

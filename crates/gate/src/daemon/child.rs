@@ -1,6 +1,8 @@
 //! One view, served by a process of its own: started, looked at, ended.
 
 use std::ffi::OsString;
+use std::fs::File;
+use std::io;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -96,6 +98,26 @@ pub fn look(record: &Record) -> Look {
         }
         Some(Err(Unseen::NotGated)) => Look::Odd("its view does not say what it is".to_owned()),
         None => Look::Odd("its view does not answer".to_owned()),
+    }
+}
+
+/// What is mounted and unmounted, as it happens.
+pub struct Changes(File);
+
+impl Changes {
+    /// Begins with what happens next.
+    pub fn begin() -> io::Result<Changes> {
+        File::open("/proc/self/mountinfo").map(Changes)
+    }
+
+    /// Waits until something was mounted or unmounted since.
+    pub fn next(&self) -> io::Result<()> {
+        loop {
+            match poll(&mut [PollFd::new(&self.0, PollFlags::PRI)], None) {
+                Err(rustix::io::Errno::INTR) => {}
+                outcome => return outcome.map(drop).map_err(io::Error::from),
+            }
+        }
     }
 }
 

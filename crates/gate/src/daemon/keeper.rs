@@ -9,6 +9,7 @@ pub mod events;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -22,7 +23,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::body::{self, Wanted, short};
-use super::child::{self, Look};
+use super::child::{self, Changes, Look};
 use super::place;
 use super::refusal::{Kind, Refusal};
 use super::store::{Record, Settings, Store};
@@ -74,6 +75,12 @@ impl Keeper {
         let _ = looked.recv_timeout(SETTLED_PATIENCE);
         let healer = self.clone();
         thread::spawn(move || healer.heal());
+        let watcher = self.clone();
+        thread::spawn(move || {
+            if let Err(error) = watcher.heed_unmounts() {
+                tracing::warn!(%error, "that a dead view is unmounted is not seen any more");
+            }
+        });
     }
 
     /// Returns all mounts, the oldest first.
@@ -367,22 +374,76 @@ impl Keeper {
                 self.clone().attend(id, record, pid);
             }
             let is_due = !is_ending && entry.mount.next_step(now) == Step::Start;
+            let before = entry.mount.found;
             if is_due {
                 entry.mount.found = Found::Starting;
             }
-            is_due
+            is_due.then_some(before)
         });
         drop((book, looking));
         self.0.news.notify_all();
-        if is_due == Ok(true) {
-            self.bring_up(id);
+        if let Ok(Some(before)) = is_due {
+            self.bring_up(id, before);
         }
     }
 
-    /// Mounts what is marked as starting, which nobody asked for.
-    fn bring_up(&self, id: Uuid) {
+    /// Mounts what is marked as starting, which nobody asked for. What was dead and is gone somebody
+    /// has unmounted.
+    fn bring_up(&self, id: Uuid, before: Found) {
+        let was_dead = before == Found::Dead;
+        if was_dead && self.is_unmounted(id, Found::Starting) {
+            return;
+        }
         if let Err(refusal) = self.attempt(id) {
             tracing::warn!(mount = %id, "{}", refusal.message);
+            if was_dead {
+                self.is_unmounted(id, Found::Nothing);
+            }
+        }
+    }
+
+    /// Takes note of dead views that somebody unmounts, for ever.
+    fn heed_unmounts(self) -> io::Result<()> {
+        let changes = Changes::begin()?;
+        loop {
+            changes.next()?;
+            let is_dead = |entry: &&Entry| entry.mount.found == Found::Dead;
+            let dead: Vec<Uuid> =
+                self.book().entries().filter(is_dead).map(|entry| entry.record.id).collect();
+            for id in dead {
+                self.is_unmounted(id, Found::Dead);
+            }
+        }
+    }
+
+    /// Looks whether a dead view was unmounted, if it is known as this still; then it is stopped, as a
+    /// living one would be.
+    fn is_unmounted(&self, id: Uuid, known: Found) -> bool {
+        let Ok(record) = self.book().entry(id).map(|entry| entry.record.clone()) else {
+            return false;
+        };
+        if child::look(&record) != Look::Nothing {
+            return false;
+        }
+        let mut book = self.book();
+        if !book.entry(id).is_ok_and(|entry| entry.mount.found == known) {
+            return false;
+        }
+        let changed = book.change(id, |entry| {
+            entry.unmounted();
+            entry.record.clone()
+        });
+        if let Ok(record) = changed {
+            self.remember(&book, &record);
+        }
+        self.0.news.notify_all();
+        true
+    }
+
+    /// Writes down that a mount was unmounted by hand.
+    fn remember(&self, book: &Book, record: &Record) {
+        if let Err(error) = book.store.put(record) {
+            tracing::warn!(%error, "it is not remembered that a mount was unmounted");
         }
     }
 
@@ -433,11 +494,7 @@ impl Keeper {
             let Ok(record) = changed else { return };
             match look {
                 Look::Served(next) => self.clone().attend(id, record, next),
-                Look::Nothing => {
-                    if let Err(error) = book.store.put(&record) {
-                        tracing::warn!(%error, "it is not remembered that a mount was unmounted");
-                    }
-                }
+                Look::Nothing => self.remember(&book, &record),
                 Look::Dead | Look::Odd(_) => {
                     tracing::warn!(point = %record.point.display(), pid, "a view's server died");
                 }
@@ -455,15 +512,17 @@ impl Keeper {
             let mut due = Vec::new();
             for entry in book.entries() {
                 match entry.mount.next_step(now) {
-                    Step::Start if !book.is_ending => due.push(entry.record.id),
+                    Step::Start if !book.is_ending => {
+                        due.push((entry.record.id, entry.mount.found));
+                    }
                     Step::Wait(over) => next = Some(next.map_or(over, |next| next.min(over))),
                     Step::Start | Step::Rest => {}
                 }
             }
-            for id in due {
+            for (id, before) in due {
                 let keeper = self.clone();
                 let _ = book.change(id, |entry| entry.mount.found = Found::Starting);
-                thread::spawn(move || keeper.bring_up(id));
+                thread::spawn(move || keeper.bring_up(id, before));
             }
             book = match next {
                 Some(over) => {

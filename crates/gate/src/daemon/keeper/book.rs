@@ -129,16 +129,19 @@ impl Entry {
         self.see(look);
         match look {
             Look::Served(_) => self.mount.failures.served(now),
-            // Somebody unmounted it by hand.
-            Look::Nothing => {
-                self.mount.wish = Wish::Down;
-                self.record.stopped_in_boot = Some(process::machine());
-            }
+            Look::Nothing => self.unmounted(),
             Look::Dead | Look::Odd(_) => {
                 self.mount.failures.failed(now);
                 self.error = Some(format!("its server, process {pid}, died"));
             }
         }
+    }
+
+    /// Takes note that somebody unmounted it by hand.
+    pub fn unmounted(&mut self) {
+        self.see(&Look::Nothing);
+        self.mount.wish = Wish::Down;
+        self.record.stopped_in_boot = Some(process::machine());
     }
 
     /// Takes note of what is there.
