@@ -10,6 +10,7 @@ use gate_tests::wait::{SOON, wait_for, wait_until};
 use gate_tests::world::Standing;
 use gate_tests::{World, kernel, scaled};
 use rustix::process::Signal;
+use serde_json::Value;
 
 const LONG: Duration = Duration::from_secs(120);
 
@@ -45,6 +46,31 @@ fn holders_and_waiters_outlive_a_killed_broker() {
 }
 
 /// N1 and N3 at random moments of the work: nothing is lost, nobody sees an error.
+#[test]
+fn since_when_somebody_holds_is_told_alike_by_the_next_broker() {
+    let mut world = World::new();
+    world.seed("f", "");
+    let mut holder = world.actor(&world.view());
+    let fd = holder.open("rw", "f");
+    let since = |world: &World| -> jiff::Timestamp {
+        let told = world.gate(["locks", "--json"]).run().success();
+        let told: Value = serde_json::from_str(&told).unwrap();
+        told["locks"][0]["since"].as_str().unwrap().parse().unwrap()
+    };
+    let before = since(&world);
+    world.kill_broker();
+    // By more than clocks that are read one after the other may differ.
+    let age = Duration::from_secs(2);
+    wait_until(SOON, "it is held for a while", || {
+        jiff::Timestamp::now().duration_since(before).unsigned_abs() > age
+    });
+    world.start_broker([""; 0]);
+    world.await_held("f", 1);
+    let after = since(&world);
+    assert!(after.duration_since(before).unsigned_abs() < age / 2, "{before}, then {after}");
+    holder.close(fd);
+}
+
 #[test]
 fn appends_lose_nothing_while_the_broker_is_killed_at_random_moments() {
     kill_the_broker_of_appenders(Standing::Runner, scaled(20, 500));

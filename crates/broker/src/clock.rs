@@ -42,6 +42,16 @@ pub(crate) fn time_lost(now: Time, due: Time, heard: Time) -> Duration {
     now.since(heard.max(due - HEARING))
 }
 
+/// Returns an instant as brokers after this one know it, until the machine starts anew, in nanoseconds.
+pub(crate) fn for_successors(at: Time) -> u64 {
+    at.0.saturating_add(STOPPED.load(Ordering::Relaxed))
+}
+
+/// Returns an instant that a broker before this one knew.
+pub(crate) fn of_predecessor(nanos: u64) -> Time {
+    Time(nanos.saturating_sub(STOPPED.load(Ordering::Relaxed)))
+}
+
 /// Returns the time for people: milliseconds since 1970, UTC.
 pub(crate) fn wall_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -31,6 +31,7 @@ use std::time::Duration;
 use gate_core::id::{Epoch, SessionId, SpaceId, Ticket};
 use gate_core::lock::event::Standstill;
 use gate_core::lock::table::Record;
+use gate_core::time::Time;
 use rusqlite::{Connection, OpenFlags, params};
 use rustc_hash::FxHashSet;
 
@@ -42,8 +43,9 @@ use checkpoint::{Checkpointer, LOG_PAGES_MAX};
 pub(crate) const JOURNAL_NAME: &str = "journal.sqlite";
 /// Its mode: it holds the keys of sessions.
 const PRIVATE: u32 = 0o600;
-/// The version of what the rows hold.
-const FORMAT_VERSION: i64 = 3;
+/// The version of what the rows hold, and the one before it, which is read, too.
+const FORMAT_VERSION: i64 = 4;
+const FORMER_VERSION: i64 = 3;
 /// SQLite's access to files that no other process is to open.
 const ALONE: &CStr = c"unix-excl";
 /// Bytes of a page: each commit writes at least one, and a row has some 200.
@@ -145,7 +147,11 @@ impl std::error::Error for JournalError {}
 
 impl Journal {
     /// Opens or makes the journal of a state directory and begins a new run in it.
-    pub fn open(state_dir: &Path, boot: &str) -> Result<(Journal, Memory), JournalError> {
+    pub fn open(
+        state_dir: &Path,
+        boot: &str,
+        now: Time,
+    ) -> Result<(Journal, Memory), JournalError> {
         let path = state_dir.join(JOURNAL_NAME);
         make_private(&path)?;
         let connection = open_alone(&path).map_err(|error| trouble(&path, &error))?;
@@ -157,12 +163,12 @@ impl Journal {
             commits: 0,
             checkpointer: Checkpointer::new(path.clone()),
         };
-        let memory = journal.begin(&path)?;
+        let memory = journal.begin(&path, now)?;
         journal.stored = memory.claims.iter().map(|(ticket, _)| *ticket).collect();
         Ok((journal, memory))
     }
 
-    fn begin(&mut self, path: &Path) -> Result<Memory, JournalError> {
+    fn begin(&mut self, path: &Path, now: Time) -> Result<Memory, JournalError> {
         let trouble = |error: rusqlite::Error| trouble(path, &error);
         self.prepare(path)?;
         let (former, former_boot, elsewhere_ms) = self
@@ -173,7 +179,7 @@ impl Journal {
             .map_err(trouble)?;
         let epoch = former + 1;
         let corrupt = |why: &str| JournalError::Corrupt(path.to_owned(), why.to_owned());
-        let memory = Memory {
+        let mut memory = Memory {
             epoch: Epoch(u64::try_from(epoch).map_err(|_| corrupt("a negative epoch"))?),
             loss: match former > 0 && former_boot != self.boot {
                 false => Loss::Nothing,
@@ -202,12 +208,24 @@ impl Journal {
                 leases.map(noted_ms).max().unwrap_or(0)
             }
         };
-        self.connection
-            .execute(
+        let begun = Transaction::begin(&self.connection).and_then(|begin| {
+            if memory.loss != Loss::Nothing {
+                // Instants of another boot mean nothing in this one, and its boot is forgotten some day.
+                for (ticket, record) in &mut memory.claims {
+                    if let Record::Held { since, .. } = record {
+                        *since = now;
+                        let entry = Entry::Claim(*ticket, Some(record.clone()));
+                        write(&self.connection, &entry, &self.stored, &self.boot)?;
+                    }
+                }
+            }
+            self.connection.execute(
                 "UPDATE run SET epoch = ?1, boot = ?2, elsewhere = ?3",
                 params![epoch, boot, self.elsewhere_ms],
-            )
-            .map_err(unwritable)?;
+            )?;
+            begin.commit()
+        });
+        begun.map_err(unwritable)?;
         self.connection.pragma_update(None, "synchronous", "NORMAL").map_err(unwritable)?;
         Ok(memory)
     }
@@ -223,7 +241,8 @@ impl Journal {
             .connection
             .query_row("SELECT count(*) FROM sqlite_schema", (), |row| row.get(0))
             .map_err(trouble)?;
-        if (version, tables) != (0, 0) && version != FORMAT_VERSION {
+        let is_known = [FORMAT_VERSION, FORMER_VERSION].contains(&version);
+        if (version, tables) != (0, 0) && !is_known {
             return Err(JournalError::Version(path.to_owned(), version));
         }
         // Everything until the epoch is written is synced.
@@ -243,6 +262,11 @@ impl Journal {
                 make.commit()
             });
             made.map_err(|e| JournalError::Unwritable(path.to_owned(), e.to_string()))?;
+        } else if version == FORMER_VERSION {
+            // What is written from now on the release before cannot read.
+            self.connection
+                .pragma_update(None, "user_version", FORMAT_VERSION)
+                .map_err(|e| JournalError::Unwritable(path.to_owned(), e.to_string()))?;
         }
         Ok(())
     }

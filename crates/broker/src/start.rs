@@ -114,7 +114,8 @@ impl Broker {
         let state_dir = prepare_state_dir(&options.state_dir)?;
         let lock = lock_state_dir(&state_dir)?;
         let boot = boot_id().map_err(StartError::System)?;
-        let (journal, memory) = Journal::open(&state_dir, &boot).map_err(StartError::Journal)?;
+        let (journal, memory) =
+            Journal::open(&state_dir, &boot, clock::now()).map_err(StartError::Journal)?;
         let poll = Poll::new().map_err(StartError::System)?;
         let (inbox, mail) = Inbox::new(poll.registry(), WAKER).map_err(StartError::System)?;
         let socket = state_dir.join(SOCKET_NAME);

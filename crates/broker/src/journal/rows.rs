@@ -15,16 +15,25 @@ use gate_core::lock::event::{Passed, Revocation};
 use gate_core::lock::table::Record;
 use gate_core::lock::want::Want;
 use gate_core::path::ViewPath;
+use gate_core::time::Time;
 use serde::{Deserialize, Serialize};
 
+use crate::clock;
 use crate::sessions::Client;
 use crate::spaces::{Seat, Space};
+
+/// Of a claim of which nobody knows since when it is held.
+pub(super) const NEVER: Time = Time(u64::MAX);
 
 #[derive(Serialize, Deserialize)]
 enum ClaimRow {
     Waiting(ClaimBody),
-    Held(HeldRow),
-    Revoked(HeldRow, #[serde(with = "RevocationDef")] Revocation),
+    /// As version 3 wrote them, which did not say since when.
+    Held3(HeldRow),
+    Revoked3(HeldRow, #[serde(with = "RevocationDef")] Revocation),
+    /// Since when, by [`clock::for_successors`].
+    Held(HeldRow, u64),
+    Revoked(HeldRow, u64, #[serde(with = "RevocationDef")] Revocation),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -117,7 +126,7 @@ struct SpaceRow {
 pub(super) fn encode_claim(record: &Record) -> Vec<u8> {
     encode(&match record {
         Record::Waiting(claim) => ClaimRow::Waiting(ClaimBody::of(claim)),
-        Record::Held { claim, token, count, passed, kin, revoked } => {
+        Record::Held { claim, token, count, passed, kin, since, revoked } => {
             let kin = kin.iter();
             let kin = kin.map(|(of, party)| KinRow { holder: *of, party: PartyRow::of(party) });
             let held = HeldRow {
@@ -127,9 +136,10 @@ pub(super) fn encode_claim(record: &Record) -> Vec<u8> {
                 passed: *passed,
                 kin: kin.collect(),
             };
+            let since = clock::for_successors(*since);
             match revoked {
-                None => ClaimRow::Held(held),
-                Some(why) => ClaimRow::Revoked(held, *why),
+                None => ClaimRow::Held(held, since),
+                Some(why) => ClaimRow::Revoked(held, since, *why),
             }
         }
     })
@@ -138,8 +148,12 @@ pub(super) fn encode_claim(record: &Record) -> Vec<u8> {
 pub(super) fn decode_claim(bytes: &[u8]) -> Option<Record> {
     Some(match postcard::from_bytes(bytes).ok()? {
         ClaimRow::Waiting(body) => Record::Waiting(body.into_claim()),
-        ClaimRow::Held(held) => held.into_record(None),
-        ClaimRow::Revoked(held, why) => held.into_record(Some(why)),
+        ClaimRow::Held3(held) => held.into_record(NEVER, None),
+        ClaimRow::Revoked3(held, why) => held.into_record(NEVER, Some(why)),
+        ClaimRow::Held(held, since) => held.into_record(clock::of_predecessor(since), None),
+        ClaimRow::Revoked(held, since, why) => {
+            held.into_record(clock::of_predecessor(since), Some(why))
+        }
     })
 }
 
@@ -194,11 +208,11 @@ fn encode(row: &impl Serialize) -> Vec<u8> {
 }
 
 impl HeldRow {
-    fn into_record(self, revoked: Option<Revocation>) -> Record {
+    fn into_record(self, since: Time, revoked: Option<Revocation>) -> Record {
         let HeldRow { claim, token, count, passed, kin } = self;
         let kin: BTreeMap<_, _> =
             kin.into_iter().map(|row| (row.holder, row.party.into_party())).collect();
-        Record::Held { claim: claim.into_claim(), token, count, passed, kin, revoked }
+        Record::Held { claim: claim.into_claim(), token, count, passed, kin, since, revoked }
     }
 }
 

@@ -16,12 +16,18 @@ use gate_core::lock::key::FileKey;
 use gate_core::lock::table::Record;
 use gate_core::lock::want::{Access, Node, Op, Place, Want};
 use gate_core::path::ViewPath;
+use gate_core::time::Time;
 
 use super::rows;
-use super::{Entry, JOURNAL_NAME, Journal, JournalError, Loss};
+use super::{Entry, JOURNAL_NAME, Journal, JournalError, Loss, Memory};
 
 const BOOT: &str = "this boot";
+const NOW: Time = Time(5_000);
 const ELSEWHERE: Entry<'static> = Entry::Elsewhere(Duration::ZERO);
+
+fn open(dir: &Path, boot: &str) -> Result<(Journal, Memory), JournalError> {
+    Journal::open(dir, boot, NOW)
+}
 
 fn record(number: u64) -> Record {
     let owner = OwnerId { session: SessionId::STATELESS, number };
@@ -46,6 +52,7 @@ fn record(number: u64) -> Record {
         count: 1,
         passed: Passed::ByKin,
         kin: BTreeMap::from([(Ticket(1), Party::Named("k".into()))]),
+        since: Time(number),
         revoked: None,
     }
 }
@@ -59,14 +66,14 @@ fn gone(ticket: u64) -> Entry<'static> {
 }
 
 fn tickets(dir: &Path) -> Result<Vec<u64>, JournalError> {
-    let (_, memory) = Journal::open(dir, BOOT)?;
+    let (_, memory) = open(dir, BOOT)?;
     let mut tickets: Vec<u64> = memory.claims.iter().map(|(ticket, _)| ticket.0).collect();
     tickets.sort_unstable();
     Ok(tickets)
 }
 
 fn refusal(dir: &Path) -> JournalError {
-    match Journal::open(dir, BOOT) {
+    match open(dir, BOOT) {
         Err(error) => error,
         Ok(_) => panic!("the journal was opened"),
     }
@@ -75,12 +82,12 @@ fn refusal(dir: &Path) -> JournalError {
 #[test]
 fn a_claim_is_remembered_as_it_was() {
     let dir = tempfile::tempdir().unwrap();
-    let (mut journal, memory) = Journal::open(dir.path(), BOOT).unwrap();
+    let (mut journal, memory) = open(dir.path(), BOOT).unwrap();
     assert_eq!((memory.epoch, memory.loss), (Epoch(1), Loss::Nothing));
     journal.commit([held(1), held(2), gone(3)].into_iter()).unwrap();
     journal.commit([gone(1)].into_iter()).unwrap();
     drop(journal);
-    let (_, memory) = Journal::open(dir.path(), BOOT).unwrap();
+    let (_, memory) = open(dir.path(), BOOT).unwrap();
     assert_eq!((memory.epoch, memory.loss), (Epoch(2), Loss::Nothing));
     assert_eq!(memory.claims, [(Ticket(2), record(2))]);
 }
@@ -88,7 +95,7 @@ fn a_claim_is_remembered_as_it_was() {
 #[test]
 fn what_holds_the_keys_of_sessions_is_for_its_user_alone() {
     let dir = tempfile::tempdir().unwrap();
-    let (mut journal, _) = Journal::open(dir.path(), BOOT).unwrap();
+    let (mut journal, _) = open(dir.path(), BOOT).unwrap();
     journal.commit([held(1)].into_iter()).unwrap();
     let files: Vec<_> = fs::read_dir(dir.path()).unwrap().flatten().collect();
     assert!(files.len() > 1, "the write-ahead log is there too: {files:?}");
@@ -99,7 +106,7 @@ fn what_holds_the_keys_of_sessions_is_for_its_user_alone() {
 }
 
 fn loss(dir: &Path, boot: &str) -> Loss {
-    Journal::open(dir, boot).unwrap().1.loss
+    open(dir, boot).unwrap().1.loss
 }
 
 #[test]
@@ -107,7 +114,7 @@ fn n1_another_boot_may_have_lost_the_tail_to_who_is_elsewhere() {
     let dir = tempfile::tempdir().unwrap();
     assert_eq!(loss(dir.path(), BOOT), Loss::Nothing);
     assert_eq!(loss(dir.path(), "another"), Loss::Clients, "all were on the machine");
-    let (mut journal, memory) = Journal::open(dir.path(), "another").unwrap();
+    let (mut journal, memory) = open(dir.path(), "another").unwrap();
     assert_eq!(memory.loss, Loss::Clients, "nobody noted yet that they are gone");
     journal.commit([Entry::Complete].into_iter()).unwrap();
     let begun = fs::metadata(dir.path().join(format!("{JOURNAL_NAME}-wal"))).unwrap().len();
@@ -124,10 +131,10 @@ fn n1_another_boot_may_have_lost_the_tail_to_who_is_elsewhere() {
 fn n1_the_longest_lease_of_who_is_elsewhere_outlives_the_tail() {
     let dir = tempfile::tempdir().unwrap();
     let lost = || {
-        let (journal, memory) = Journal::open(dir.path(), "another").unwrap();
+        let (journal, memory) = open(dir.path(), "another").unwrap();
         (journal, memory.lease_lost.as_secs())
     };
-    let (mut journal, _) = Journal::open(dir.path(), BOOT).unwrap();
+    let (mut journal, _) = open(dir.path(), BOOT).unwrap();
     for seconds in [0, 60, 3_600, 1] {
         let lease = Duration::from_secs(seconds);
         journal.commit([Entry::Elsewhere(lease)].into_iter()).unwrap();
@@ -147,11 +154,11 @@ fn n1_the_longest_lease_of_who_is_elsewhere_outlives_the_tail() {
 #[test]
 fn n1_a_lost_tail_stays_lost_until_the_grace_is_over() {
     let dir = tempfile::tempdir().unwrap();
-    let (mut journal, _) = Journal::open(dir.path(), BOOT).unwrap();
+    let (mut journal, _) = open(dir.path(), BOOT).unwrap();
     journal.commit([ELSEWHERE].into_iter()).unwrap();
     drop(journal);
     assert_eq!(loss(dir.path(), "another"), Loss::Tail);
-    let (mut journal, memory) = Journal::open(dir.path(), "another").unwrap();
+    let (mut journal, memory) = open(dir.path(), "another").unwrap();
     assert_eq!(memory.loss, Loss::Tail);
     journal.commit([Entry::Complete].into_iter()).unwrap();
     drop(journal);
@@ -162,7 +169,7 @@ fn n1_a_lost_tail_stays_lost_until_the_grace_is_over() {
 #[test]
 fn where_nobody_is_remembered_nobody_is_expected() {
     let dir = tempfile::tempdir().unwrap();
-    let (mut journal, _) = Journal::open(dir.path(), BOOT).unwrap();
+    let (mut journal, _) = open(dir.path(), BOOT).unwrap();
     journal.commit([ELSEWHERE].into_iter()).unwrap();
     drop(journal);
     assert_eq!(loss(dir.path(), BOOT), Loss::Nothing);
@@ -172,7 +179,7 @@ fn where_nobody_is_remembered_nobody_is_expected() {
 #[test]
 fn n16_an_unknown_version_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    drop(Journal::open(dir.path(), BOOT).unwrap());
+    drop(open(dir.path(), BOOT).unwrap());
     let file = rusqlite::Connection::open(dir.path().join(JOURNAL_NAME)).unwrap();
     file.pragma_update(None, "user_version", 99).unwrap();
     drop(file);
@@ -182,7 +189,7 @@ fn n16_an_unknown_version_is_refused() {
 #[test]
 fn a_damaged_journal_is_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
-    let (mut journal, _) = Journal::open(dir.path(), BOOT).unwrap();
+    let (mut journal, _) = open(dir.path(), BOOT).unwrap();
     journal.commit([held(1)].into_iter()).unwrap();
     journal.connection.execute("UPDATE claim SET row = x'ff'", ()).unwrap();
     drop(journal);
@@ -195,7 +202,7 @@ fn a_damaged_journal_is_refused_by_name() {
 #[test]
 fn a_batch_that_fails_leaves_nothing_and_may_be_tried_again() {
     let dir = tempfile::tempdir().unwrap();
-    let (mut journal, _) = Journal::open(dir.path(), BOOT).unwrap();
+    let (mut journal, _) = open(dir.path(), BOOT).unwrap();
     journal.commit([held(1)].into_iter()).unwrap();
     // A full disk, as SQLite sees it.
     let pages: i64 =
@@ -213,7 +220,7 @@ fn a_batch_that_fails_leaves_nothing_and_may_be_tried_again() {
 #[test]
 fn a_log_that_grew_too_long_is_folded_by_the_next_commit_and_begins_anew() {
     let dir = tempfile::tempdir().unwrap();
-    let (mut journal, _) = Journal::open(dir.path(), BOOT).unwrap();
+    let (mut journal, _) = open(dir.path(), BOOT).unwrap();
     let log = || fs::metadata(dir.path().join(format!("{JOURNAL_NAME}-wal"))).unwrap().len();
     let mut commit = |tickets: std::ops::Range<u64>| {
         for ticket in tickets {
@@ -229,11 +236,52 @@ fn a_log_that_grew_too_long_is_folded_by_the_next_commit_and_begins_anew() {
     assert_eq!(tickets(dir.path()).unwrap().len(), 300);
 }
 
+/// Returns since when each claim is held.
+fn since(dir: &Path, boot: &str) -> Vec<Time> {
+    let (_, memory) = open(dir, boot).unwrap();
+    let claims = memory.claims.into_iter();
+    let since = claims.map(|(_, record)| match record {
+        Record::Held { since, .. } => since,
+        Record::Waiting(_) => unreachable!("all are held"),
+    });
+    since.collect()
+}
+
+#[test]
+fn since_when_a_claim_is_held_outlives_a_broker_and_begins_anew_with_the_machine() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut journal, _) = open(dir.path(), BOOT).unwrap();
+    journal.commit([held(1), held(2)].into_iter()).unwrap();
+    drop(journal);
+    assert_eq!(since(dir.path(), BOOT), [Time(1), Time(2)]);
+    assert_eq!(since(dir.path(), "another"), [NOW; 2]);
+    let (mut journal, memory) = open(dir.path(), "another").unwrap();
+    assert_eq!(memory.loss, Loss::Clients);
+    journal.commit([Entry::Complete].into_iter()).unwrap();
+    drop(journal);
+    assert_eq!(since(dir.path(), "another"), [NOW; 2], "no instant of the former boot is left");
+}
+
+/// N16: a former release wrote them.
+#[test]
+fn rows_of_the_version_before_are_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut journal, _) = open(dir.path(), BOOT).unwrap();
+    journal.commit([held(7)].into_iter()).unwrap();
+    journal.connection.pragma_update(None, "user_version", 3).unwrap();
+    let row = "UPDATE claim SET row = x'010007000102030101020304010100c096b10201060001070000016f01720800010\
+               100010266370109070b01070101010101016b'";
+    journal.connection.execute(row, ()).unwrap();
+    drop(journal);
+    assert_eq!(since(dir.path(), BOOT), [rows::NEVER]);
+    assert_eq!(tickets(dir.path()).unwrap(), [7], "it is of this version now");
+}
+
 /// If this fails, the format changed: raise its version.
 #[test]
 fn the_format_of_a_row_is_fixed() {
-    let expected = "010007000102030101020304010100c096b10201060001070000016f0172080001\
-                    0100010266370109070b01070101010101016b";
+    let expected = "030007000102030101020304010100c096b10201060001070000016f0172080001\
+                    0100010266370109070b01070101010101016b07";
     let hex: String = rows::encode_claim(&record(7)).iter().map(|b| format!("{b:02x}")).collect();
     assert_eq!(hex, expected);
 }

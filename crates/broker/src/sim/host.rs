@@ -290,8 +290,14 @@ impl Host {
     }
 
     fn start(&mut self, scene: &mut Scene) {
+        self.stopped = Duration::ZERO;
+        if std::mem::take(&mut self.begins_anew) {
+            self.behind = scene.now.since(BOOT);
+        }
+        let now = Now { at_broker: scene.now - self.behind, for_clients: scene.now };
         let boot = format!("boot {}", self.boots);
-        let (mut journal, memory) = Journal::open(self.state_dir.path(), &boot).unwrap();
+        let (mut journal, memory) =
+            Journal::open(self.state_dir.path(), &boot, now.at_broker).unwrap();
         journal.forgo_order();
         let loss = memory.loss;
         let epoch = memory.epoch.0;
@@ -305,11 +311,6 @@ impl Host {
         scene.note(|| format!("broker: begins run {epoch}, lost: {loss:?}"));
         let (log, pen) = Audit::unkept(memory.epoch);
         let metrics = Arc::new(Metrics::new());
-        self.stopped = Duration::ZERO;
-        if std::mem::take(&mut self.begins_anew) {
-            self.behind = scene.now.since(BOOT);
-        }
-        let now = Now { at_broker: scene.now - self.behind, for_clients: scene.now };
         scene.post.lose_arrived(scene.now);
         let parts = Parts { terms, info, pen, log, inbox: self.inbox.clone(), metrics };
         let desk = Desk::restore(memory, parts, now.at_broker);

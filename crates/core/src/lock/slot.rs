@@ -50,6 +50,8 @@ pub(super) struct Held {
     pub token: Token,
     pub passed: Passed,
     pub since: Time,
+    /// From when on counts for how long it may hold: a broker that was away could not ask it to let go.
+    pub counted_from: Time,
     /// When a leashed claim was last renewed.
     pub renewed: Time,
     /// When its owner last did I/O, as far as told.
@@ -149,7 +151,7 @@ impl Held {
 
     /// Returns when it ends however it is renewed, if it lives by a lease of its own.
     pub fn end_of_stay(&self) -> Option<Time> {
-        self.claim.lease.and(self.claim.max_hold).map(|limit| self.since + limit)
+        self.claim.lease.and(self.claim.max_hold).map(|limit| self.counted_from + limit)
     }
 
     /// Returns when its stay is looked at next.
@@ -194,13 +196,13 @@ impl Held {
 }
 
 impl Stay {
-    /// Returns how the stay of a claim begins that was let in at `since`.
-    pub fn of(claim: &Claim, since: Time) -> Stay {
+    /// Returns how the stay of a claim begins that counts from then on.
+    pub fn of(claim: &Claim, counted_from: Time) -> Stay {
         let Some(limit) = claim.max_hold else { return Stay::Free };
         // Without a session there is nobody to ask.
         let asked_before =
             if claim.lease.is_some() { Duration::ZERO } else { claim.recall_notice() * 2 };
-        Stay::Until(since + limit.saturating_sub(asked_before))
+        Stay::Until(counted_from + limit.saturating_sub(asked_before))
     }
 }
 

@@ -10,7 +10,7 @@ use gate_core::time::Time;
 use tempfile::TempDir;
 
 use super::super::{Memory, PAGE_BYTES};
-use super::{BOOT, Entry, JOURNAL_NAME, Journal, gone, held};
+use super::{BOOT, Entry, JOURNAL_NAME, Journal, gone, held, open};
 
 /// What is remembered after each batch.
 const STATES: [&[u64]; 5] = [&[], &[1, 2], &[2, 3], &[4], &[4, 5]];
@@ -36,7 +36,7 @@ struct Written {
 impl Written {
     fn new() -> Written {
         let dir = tempfile::tempdir().unwrap();
-        let (journal, _) = Journal::open(dir.path(), BOOT).unwrap();
+        let (journal, _) = open(dir.path(), BOOT).unwrap();
         let mut written = Written { dir, journal, begun: 0 };
         written.begun = written.log().len();
         for number in 1..=3 {
@@ -75,7 +75,7 @@ impl Wreck {
         }
         fs::write(dir.join(JOURNAL_NAME), file).unwrap();
         fs::write(dir.join(format!("{JOURNAL_NAME}-wal")), log).unwrap();
-        Journal::open(dir, BOOT).unwrap().1
+        open(dir, BOOT).unwrap().1
     }
 
     /// Returns how many batches are remembered of what the first run left.
@@ -105,7 +105,7 @@ fn cuts(log: &[u8], at: impl Iterator<Item = usize>) -> impl Iterator<Item = (us
 #[test]
 fn a_journal_whose_making_was_cut_short_anywhere_is_made_again() {
     let dir = tempfile::tempdir().unwrap();
-    let (journal, _) = Journal::open(dir.path(), BOOT).unwrap();
+    let (journal, _) = open(dir.path(), BOOT).unwrap();
     let made = Written { dir, journal, begun: 0 };
     let (file, log, wreck) = (made.file(), made.log(), Wreck::new());
     assert_eq!(wreck.opened(&[], &[]).epoch, Epoch(1));
@@ -128,7 +128,7 @@ fn n4_a_second_start_cut_short_anywhere_takes_no_epoch_that_was_used() {
     let second = tempfile::tempdir().unwrap();
     fs::write(second.path().join(JOURNAL_NAME), &file).unwrap();
     fs::write(second.path().join(format!("{JOURNAL_NAME}-wal")), &first).unwrap();
-    let (journal, memory) = Journal::open(second.path(), BOOT).unwrap();
+    let (journal, memory) = open(second.path(), BOOT).unwrap();
     assert_eq!(memory.epoch, Epoch(2));
     let mut written = Written { dir: second, journal, begun: first.len() };
     let begun = written.log().len();

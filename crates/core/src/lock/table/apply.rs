@@ -284,6 +284,7 @@ impl Table {
             self.give_up(ticket, before);
         }
         let since = upgraded.as_ref().map_or(at, |before| before.since);
+        let counted_from = upgraded.as_ref().map_or(at, |before| before.counted_from);
         // Whoever was asked to let go is not let off for having more now.
         let asked = upgraded.as_ref().map(|before| before.stay);
         let asked = asked.filter(|stay| matches!(stay, Stay::Recalled(_) | Stay::Outstayed { .. }));
@@ -301,7 +302,8 @@ impl Table {
             token,
             passed,
             since,
-            stay: Stay::of(claim, since),
+            counted_from,
+            stay: Stay::of(claim, counted_from),
             renewed: at,
             active: at,
             contended: false,

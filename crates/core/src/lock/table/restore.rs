@@ -28,6 +28,8 @@ pub enum Record {
         passed: Passed,
         /// The holders it was told to be kin of, and their parties.
         kin: Kin,
+        /// When it was let in; later than now if nobody knows.
+        since: Time,
         /// Why its grant was taken away, if it was and its owner has not let go.
         revoked: Option<Revocation>,
     },
@@ -57,6 +59,7 @@ impl Table {
                 count: slot.count,
                 passed: held.passed,
                 kin: slot.kin.clone(),
+                since: held.since,
                 revoked: held.revoked(),
             },
             (None, Some(waiting)) => Record::Waiting(waiting.claim.clone()),
@@ -99,9 +102,13 @@ impl Table {
             Record::Waiting(claim) => {
                 self.queue_up(ticket, &claim, &Kin::new(), now);
             }
-            Record::Held { claim, token, count, passed, revoked, .. } => {
+            Record::Held { claim, token, count, passed, since, revoked, .. } => {
                 self.hold(ticket, &claim, token, passed, now);
-                self.slot_mut(ticket).count = count;
+                let slot = self.slot_mut(ticket);
+                slot.count = count;
+                if let Some(held) = &mut slot.held {
+                    held.since = since.min(now);
+                }
                 if let (Some(why), Some(Grace { until, .. })) = (revoked, self.grace) {
                     self.set_stay(ticket, Stay::Revoked { why, until });
                 }

@@ -277,7 +277,7 @@ pub(super) enum Closing {
 
 /// Returns when a holder is looked at again that nobody waits for.
 fn look_again(held: &Held, now: Time) -> Option<Time> {
-    match Stay::of(&held.claim, held.since) {
+    match Stay::of(&held.claim, held.counted_from) {
         Stay::Until(at) => Some(at.max(now + held.claim.recall_notice())),
         Stay::Free | Stay::Recalled(_) | Stay::Outstayed { .. } | Stay::Revoked { .. } => None,
     }
