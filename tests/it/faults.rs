@@ -18,7 +18,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 /// For a million files.
-const LONG: Duration = Duration::from_secs(1200);
+const LONG: Duration = Duration::from_secs(3600);
 
 #[test]
 fn a_mount_of_what_cannot_be_mounted_is_refused() {
