@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt as _, MetadataExt};
 use std::sync::OnceLock;
 
+use gate_core::fold::{fold, fold_into};
 use gate_core::lock::claim::{Caller, Process};
 
 /// More than `/proc/PID/stat` ever has.
@@ -245,15 +246,6 @@ mod pidfd_info {
 
 fn read_once(path: &str, buffer: &mut [u8]) -> io::Result<usize> {
     File::open(path)?.read(buffer)
-}
-
-/// FNV-1a: spreads a few bytes over a number.
-fn fold(bytes: &[u8]) -> u64 {
-    fold_into(0xcbf2_9ce4_8422_2325, bytes)
-}
-
-fn fold_into(start: u64, bytes: &[u8]) -> u64 {
-    bytes.iter().fold(start, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use gate_core::fold::{self, fold_into};
 use gate_core::lock::key::FileKey;
 use gate_core::lock::want::Node;
 
@@ -48,12 +49,10 @@ pub fn node(path: &Path) -> io::Result<Node> {
     })
 }
 
-/// Returns the number of a machine's file system: FNV-1a over both.
+/// Returns the number of a machine's file system, of both.
 pub fn volume(machine: u64, major: u32, minor: u32) -> u64 {
     let device = (u64::from(major) << 32) | u64::from(minor);
-    device.to_le_bytes().iter().fold(machine ^ 0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+    fold_into(machine ^ fold::BASIS, &device.to_le_bytes())
 }
 
 fn inode(path: &Path) -> io::Result<Inode> {

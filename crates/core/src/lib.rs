@@ -4,6 +4,7 @@
 //! of the world come in as arguments, decisions go out as values. The crate's own `clippy.toml`
 //! bans what would break that.
 
+pub mod fold;
 pub mod id;
 pub mod lock;
 pub mod mount;

@@ -10,6 +10,8 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+use gate_core::fold::fold;
+
 use crate::daemon::SOCKET_NAME;
 use crate::failure::{Exit, Failure};
 use crate::output;
@@ -260,18 +262,12 @@ fn quoted(word: &OsStr) -> String {
 }
 
 fn marked(text: &str) -> String {
-    format!("{text}{MARK_HEAD}{:016x}\n", mark(text))
+    format!("{text}{MARK_HEAD}{:016x}\n", fold(text.as_bytes()))
 }
 
 /// Returns whether nobody changed a text since it was written.
 fn is_as_written(text: &str) -> bool {
     text.rfind(MARK_HEAD).is_some_and(|at| marked(&text[..at]) == text)
-}
-
-/// FNV-1a: it is to tell a change, not a forgery.
-fn mark(text: &str) -> u64 {
-    let step = |mark: u64, byte: u8| (mark ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, step)
 }
 
 fn dir(whose: Whose) -> Result<PathBuf, Failure> {

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use gate_api::mounts::{self, Mount};
 use gate_api::wire::PrivateLine;
+use gate_core::fold::fold;
 use gate_fuse::is_of_dead;
 use rustix::fs::Access;
 use rustix::io::Errno;
@@ -60,12 +61,8 @@ impl Site {
         let mut name = background::name_of(&self.mountpoint);
         let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/-._".contains(byte);
         if name.len() > LOG_NAME_BYTES_MAX || !bytes.iter().all(is_plain) {
-            // FNV-1a: it must be the same in each release.
-            let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-                (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-            });
             name.truncate(name.floor_char_boundary(LOG_NAME_BYTES_MAX));
-            name = format!("{name}-{hash:016x}");
+            name = format!("{name}-{:016x}", fold(bytes));
         }
         name
     }
