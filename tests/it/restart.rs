@@ -45,7 +45,6 @@ fn holders_and_waiters_outlive_a_killed_broker() {
     }
 }
 
-/// N1 and N3 at random moments of the work: nothing is lost, nobody sees an error.
 #[test]
 fn since_when_somebody_holds_is_told_alike_by_the_next_broker() {
     let mut world = World::new();
@@ -71,6 +70,7 @@ fn since_when_somebody_holds_is_told_alike_by_the_next_broker() {
     holder.close(fd);
 }
 
+/// N1 and N3 at random moments of the work: nothing is lost, nobody sees an error.
 #[test]
 fn appends_lose_nothing_while_the_broker_is_killed_at_random_moments() {
     kill_the_broker_of_appenders(Standing::Runner, scaled(20, 500));

@@ -11,7 +11,7 @@ use listenfd::ListenFd;
 /// What tells of them. Of no concern to what this process starts.
 pub const VARIABLES: [&str; 3] = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"];
 
-/// Takes the socket with this file; all others are closed, and told of.
+/// Takes the socket with this file; all others are told of.
 pub fn take(socket: &Path) -> Option<UnixListener> {
     let mut given = ListenFd::from_env();
     let (mine, others): (Vec<_>, Vec<_>) =
