@@ -43,14 +43,15 @@ commit() {
     return 1
 }
 # From without: who works in a view that is replaced works on at no path any more, and cargo minds.
-# What it starts in the view may mind as well, if that happens before it has begun: then once more.
+# What it starts in the view may mind as well, if that happens before it has begun, and rustc says so
+# in other words than cargo: then once more.
 build() {
     local said try
     cd /
     for try in 1 2 3; do
         said=$("$gate" hold --read "$dir/src" -- \
             cargo build -q --offline --manifest-path "$dir/Cargo.toml" 2>&1) && return
-        grep -q 'urrent directory' <<< "$said" || break
+        grep -qE 'urrent (working )?directory' <<< "$said" || break
     done
     echo "$said" >&2
     return 1
