@@ -5,6 +5,7 @@
 //! begun at the file's start, and once a new cut meets an old one, all after it are the old ones.
 //! Not here: holes (each run of bytes between them is cut by itself), and what a chunk becomes.
 
+use std::io::{self, Read};
 use std::ops::Range;
 
 use fastcdc::v2020::FastCDC;
@@ -88,6 +89,33 @@ pub fn cut<E>(
         at += bytes.len() as u64;
     }
     Ok(())
+}
+
+/// Cuts a file as it comes, as [`cut`] would that knows its length, and returns that.
+pub fn cut_stream<E: From<io::Error>>(
+    from: &mut dyn Read,
+    mut chunk: impl FnMut(u64, &[u8]) -> Result<(), E>,
+) -> Result<u64, E> {
+    let mut bytes = Vec::new();
+    // Where the next chunk begins: in the file, and in the bytes that are held of it.
+    let (mut at, mut start) = (0, 0);
+    let mut is_all = false;
+    loop {
+        if !is_all && bytes.len() - start < CUT_BYTES_MAX {
+            bytes.drain(..start);
+            start = 0;
+            let room = WINDOW_BYTES - bytes.len();
+            is_all = Read::take(&mut *from, room as u64).read_to_end(&mut bytes)? < room;
+        }
+        let rest = &bytes[start..];
+        if rest.is_empty() {
+            return Ok(at);
+        }
+        let is_small = at == 0 && is_all && rest.len() as u64 <= SINGLE_BYTES_MAX;
+        let len = if is_small { rest.len() } else { cut_first(rest) };
+        chunk(at, &rest[..len])?;
+        (at, start) = (at + len as u64, start + len);
+    }
 }
 
 /// Cuts a changed file where it changed; `chunk` is given the new chunks.
@@ -212,10 +240,7 @@ impl<R> Window<R> {
         let rest = &self.bytes[(at - self.at) as usize..];
         let len = match layout(self.file_len) {
             Layout::Inline | Layout::Single => rest.len(),
-            Layout::Cut => {
-                let cutter = FastCDC::new(rest, CUT_BYTES_MIN, CUT_BYTES_MEAN, CUT_BYTES_MAX);
-                cutter.cut(0, rest.len()).1
-            }
+            Layout::Cut => cut_first(rest),
         };
         Ok(&rest[..len])
     }
@@ -238,6 +263,11 @@ impl<R> Window<R> {
         self.bytes.resize(len, 0);
         (self.read)(at + have as u64, &mut self.bytes[have..])
     }
+}
+
+/// Returns the length of the first chunk of some bytes: those up to the file's end, or more than a chunk has.
+fn cut_first(bytes: &[u8]) -> usize {
+    FastCDC::new(bytes, CUT_BYTES_MIN, CUT_BYTES_MEAN, CUT_BYTES_MAX).cut(0, bytes.len()).1
 }
 
 #[cfg(test)]
