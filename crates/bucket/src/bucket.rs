@@ -8,7 +8,9 @@ use std::borrow::Cow;
 use std::fmt;
 use std::fs::File;
 use std::io;
+use std::iter;
 use std::path::Path;
+use std::sync::Arc;
 
 use gate_core::tree::id::{Address, EntryId};
 use gate_core::tree::op::{Op, OpFault};
@@ -27,6 +29,7 @@ use crate::members::{MemberError, Members, Role};
 use crate::seal::ChunkKeys;
 use crate::shelf::{Shelf, ShelfError, TREE};
 use crate::store::{Store, StoreError};
+use crate::vault::Vault;
 use crate::whole;
 
 /// The largest genesis, in bytes.
@@ -42,7 +45,7 @@ pub struct Bucket {
     entries: Frames,
     feeds: Feeds,
     own: OwnFeed,
-    store: Store,
+    store: Arc<Store>,
     /// All entries, in the order in which they came.
     known: Vec<Known>,
     /// Those of them that the index has not.
@@ -114,7 +117,7 @@ impl Bucket {
         let missing = |what| move |error| BucketError::Incomplete(what, error);
         let file = File::open(dir.join("genesis")).map_err(missing("genesis"))?;
         let genesis = Genesis::decode(&whole::read(&file, GENESIS_BYTES_MAX)?)?;
-        let store = Store::open(dir, &device.local_keys(&genesis.id()).sectors)?;
+        let store = Arc::new(Store::open(dir, &device.local_keys(&genesis.id()).sectors)?);
         let members = open_members(dir, &genesis, device)?;
         let mut feeds = Feeds::new(genesis.id());
         let mut known = Vec::new();
@@ -177,6 +180,15 @@ impl Bucket {
     pub fn chunk_keys(&self) -> Result<&ChunkKeys, BucketError> {
         let epoch = self.members.epoch().unwrap_or(0);
         Ok(&self.members.keys(epoch).ok_or(BucketError::NoKey(epoch))?.chunks)
+    }
+
+    /// Returns what takes in and reads the bytes of files, by the keys that there are now.
+    pub fn vault(&self) -> Result<Vault, BucketError> {
+        let sealing = self.chunk_keys()?;
+        let older = 0..self.members.epoch().unwrap_or(0);
+        let older = older.rev().filter_map(|epoch| Some(&self.members.keys(epoch)?.chunks));
+        let epochs = iter::once(sealing).chain(older).cloned().collect();
+        Ok(Vault::new(Arc::clone(&self.store), epochs))
     }
 
     /// Does operations, all or none; when this returns they outlast a crash, and so does what the

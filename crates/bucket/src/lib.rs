@@ -23,6 +23,7 @@ pub mod sectors;
 pub mod shelf;
 pub mod sign;
 pub mod store;
+pub mod vault;
 pub mod whole;
 
 /// What only a fuzzer calls: what is read behind a signature or a seal that it cannot make.
