@@ -19,13 +19,16 @@
 //! Not here: bytes of files, keys, signatures, disks.
 
 pub mod content;
+pub mod diff;
 pub mod id;
 pub mod op;
 pub mod record;
+pub mod restore;
 pub mod seen;
 pub mod shown;
 pub mod state;
 pub mod tables;
+pub mod undo;
 
 #[cfg(test)]
 mod tests;

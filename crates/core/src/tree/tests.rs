@@ -5,6 +5,7 @@
 //! set gives ([`naive`]).
 
 mod naive;
+mod past;
 
 use std::collections::BTreeSet;
 
