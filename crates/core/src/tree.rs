@@ -22,6 +22,7 @@ pub mod content;
 pub mod diff;
 pub mod id;
 pub mod op;
+pub mod overlay;
 pub mod record;
 pub mod restore;
 pub mod seen;
@@ -29,6 +30,7 @@ pub mod shown;
 pub mod state;
 pub mod tables;
 pub mod undo;
+pub mod walk;
 
 #[cfg(test)]
 mod tests;

@@ -77,15 +77,38 @@ struct Group {
 impl<T: Look> State<T> {
     /// Returns what is in a directory, by name.
     pub fn list(&self, of: &Directory, authors: &impl Authors) -> Result<Vec<Shown>, T::Error> {
+        self.list_some(of, b"", authors)
+    }
+
+    /// Returns what is in a directory under names that begin in some way, or was given others instead of those.
+    fn list_some(
+        &self,
+        of: &Directory,
+        beginning: &[u8],
+        authors: &impl Authors,
+    ) -> Result<Vec<Shown>, T::Error> {
         let mut groups = BTreeMap::<Name, BTreeSet<LinkId>>::new();
+        let first = Name::try_from(beginning).ok();
         for parent in &of.0 {
-            let mut after = None;
+            if let Some(first) = &first {
+                let links = self.tables.named(*parent, first)?;
+                if !links.is_empty() {
+                    groups.entry(first.clone()).or_default().extend(links);
+                }
+            }
+            let mut after = first.clone();
             loop {
                 let some = self.tables.names(*parent, after.as_ref(), NAMES_AT_ONCE)?;
                 let Some((last, _)) = some.last() else { break };
                 after = Some(last.clone());
+                let is_beyond = !last.bytes().starts_with(beginning) && last.bytes() > beginning;
                 for (name, links) in some {
-                    groups.entry(name).or_default().extend(links);
+                    if name.bytes().starts_with(beginning) {
+                        groups.entry(name).or_default().extend(links);
+                    }
+                }
+                if is_beyond {
+                    break;
                 }
             }
         }
@@ -126,12 +149,12 @@ impl<T: Look> State<T> {
         if let Some(what) = self.group(name.clone(), links)?.keeper() {
             return Ok(Some(what));
         }
-        // A name that was given instead of another has one of these.
-        if !name.bytes().iter().any(|byte| matches!(byte, b'~' | b'@')) {
-            return Ok(None);
-        }
-        let mut all = self.list(of, authors)?.into_iter();
-        Ok(all.find(|shown| shown.name == *name).map(|shown| shown.what))
+        // A name that was given instead of another has one of these behind its first byte, and begins as
+        // the other does up to there; so does whatever may have taken it.
+        let is_mark = |byte: &u8| matches!(byte, b'~' | b'@');
+        let Some(place) = name.bytes().iter().skip(1).position(is_mark) else { return Ok(None) };
+        let mut some = self.list_some(of, &name.bytes()[..=place], authors)?.into_iter();
+        Ok(some.find(|shown| shown.name == *name).map(|shown| shown.what))
     }
 
     fn group(&self, name: Name, links: BTreeSet<LinkId>) -> Result<Group, T::Error> {

@@ -141,7 +141,8 @@ impl<T: Tables> State<T> {
         Ok(())
     }
 
-    fn apply_one(&mut self, rank: Rank, seen: &Seen, op: &Op) -> Result<(), T::Error> {
+    /// Does one operation of an entry that is not made yet. What can be checked of it was.
+    pub fn apply_one(&mut self, rank: Rank, seen: &Seen, op: &Op) -> Result<(), T::Error> {
         match op {
             Op::Create { link, file, parent, name, kind, mode, modified, .. } => {
                 let place = Place { parent: *parent, name: name.clone() };

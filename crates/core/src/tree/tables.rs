@@ -43,6 +43,51 @@ pub trait Look {
     fn sum(&self) -> Result<Sum, Self::Error>;
 }
 
+impl<T: Look> Look for &T {
+    type Error = T::Error;
+
+    fn file(&self, id: FileId) -> Result<Option<FileRecord>, T::Error> {
+        (**self).file(id)
+    }
+
+    fn link(&self, id: LinkId) -> Result<Option<LinkRecord>, T::Error> {
+        (**self).link(id)
+    }
+
+    fn named(&self, parent: FileId, name: &Name) -> Result<BTreeSet<LinkId>, T::Error> {
+        (**self).named(parent, name)
+    }
+
+    fn names(
+        &self,
+        parent: FileId,
+        after: Option<&Name>,
+        most: usize,
+    ) -> Result<Vec<(Name, BTreeSet<LinkId>)>, T::Error> {
+        (**self).names(parent, after, most)
+    }
+
+    fn touches(&self, what: Touched) -> Result<Vec<OpId>, T::Error> {
+        (**self).touches(what)
+    }
+
+    fn moves_from(&self, rank: Rank) -> Result<Vec<(Rank, MoveRecord)>, T::Error> {
+        (**self).moves_from(rank)
+    }
+
+    fn version(&self, id: OpId) -> Result<Option<(u64, Content)>, T::Error> {
+        (**self).version(id)
+    }
+
+    fn seen(&self, entry: EntryId) -> Result<Option<Seen>, T::Error> {
+        (**self).seen(entry)
+    }
+
+    fn sum(&self) -> Result<Sum, T::Error> {
+        (**self).sum()
+    }
+}
+
 /// Tables of records. What is put there is found at once.
 pub trait Tables: Look {
     fn put_file(&mut self, id: FileId, record: &FileRecord) -> Result<(), Self::Error>;
