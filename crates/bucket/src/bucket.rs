@@ -14,13 +14,15 @@ use std::sync::Arc;
 
 use gate_core::tree::id::{Address, EntryId};
 use gate_core::tree::op::{Op, OpFault};
+use gate_core::tree::overlay::Overlay;
 use gate_core::tree::seen::Seen;
 use gate_core::tree::state::{ApplyError, Batch, State};
 use redb::{ReadOnlyTable, TableError};
 use uuid::Uuid;
 
+use crate::draft::{Draft, Next};
 use crate::entry::{Entry, EntryError, Header};
-use crate::feed::{Draft, FeedError, Feeds, OwnFeed};
+use crate::feed::{FeedError, Feeds, NewEntry, OwnFeed};
 use crate::frames::{Found, Frames, FramesError, Kind};
 use crate::genesis::{Genesis, GenesisError};
 use crate::identity::{DeviceId, Identity};
@@ -176,6 +178,11 @@ impl Bucket {
         self.feeds.device(&entry.feed)
     }
 
+    /// Returns who says whose feeds are whose, for names that need it.
+    pub fn authors(&self) -> &Feeds {
+        &self.feeds
+    }
+
     /// Returns the keys by which chunks are sealed now.
     pub fn chunk_keys(&self) -> Result<&ChunkKeys, BucketError> {
         let epoch = self.members.epoch().unwrap_or(0);
@@ -213,7 +220,7 @@ impl Bucket {
         let id = EntryId { feed: self.own.id(), number };
         let batch = Batch { id, lamport: 0, seen: &seen, ops };
         batch.check().map_err(BucketError::Fault)?;
-        let entry = self.own.make(&self.feeds, &self.members, Draft { at_ms, chunks, ops })?;
+        let entry = self.own.make(&self.feeds, &self.members, NewEntry { at_ms, chunks, ops })?;
         self.store.sync()?;
         let offsets = self.entries.append(&[entry.bytes()])?;
         self.entries.sync()?;
@@ -227,10 +234,40 @@ impl Bucket {
         Ok(id)
     }
 
+    /// Drafts a change of the tree, and commits all of it, or nothing after an error. If nothing was drafted, no
+    /// entry is made.
+    pub fn change<T, E: From<BucketError>>(
+        &mut self,
+        at_ms: u64,
+        draft: impl FnOnce(&mut Draft<'_>) -> Result<T, E>,
+    ) -> Result<(Option<EntryId>, T), E> {
+        let mut draft = Some(draft);
+        let own = self.own.id();
+        let drafted = self.read_with(|tree, feeds| {
+            let seen = feeds.frontier();
+            // An entry that cannot be numbered is refused when it is to be made.
+            let zero = (EntryId { feed: own, number: 0 }, 0);
+            let (id, lamport) = feeds.next(&own).unwrap_or(zero);
+            let mut new = Draft::new(tree.tables(), feeds, Next { id, lamport, seen });
+            let draft = draft.take().expect("it is asked once, for nothing fails before or after");
+            Ok(draft(&mut new).map(|value| (value, new.into_parts())))
+        })?;
+        let (value, (ops, chunks)) = drafted?;
+        let entry = if ops.is_empty() { None } else { Some(self.commit(&ops, chunks, at_ms)?) };
+        Ok((entry, value))
+    }
+
     /// Reads the state as it is now.
     pub fn read<T>(
         &mut self,
         ask: impl Fn(&Tree) -> Result<T, ShelfError>,
+    ) -> Result<T, BucketError> {
+        self.read_with(|tree, _| ask(tree))
+    }
+
+    fn read_with<T>(
+        &mut self,
+        mut ask: impl FnMut(&Tree, &Feeds) -> Result<T, ShelfError>,
     ) -> Result<T, BucketError> {
         for _ in 0..2 {
             self.catch_up()?;
@@ -242,7 +279,7 @@ impl Bucket {
                     Err(error) => return Err(error.into()),
                 };
                 let is_now = shelf.applied()? == frontier;
-                Ok(if is_now { Some(ask(&State::new(shelf))?) } else { None })
+                Ok(if is_now { Some(ask(&State::new(shelf), &self.feeds)?) } else { None })
             })?;
             if let Some(answer) = answer {
                 return Ok(answer);
@@ -292,8 +329,10 @@ impl Bucket {
     /// Applies entries, as far as they were not.
     fn apply(&self, entries: &[Opened<'_>]) -> Result<(), BucketError> {
         self.store.index().write(|write| {
-            let mut state = State::new(Shelf(write.open_table(TREE)?));
-            let mut applied = state.tables().applied()?;
+            let shelf = Shelf(write.open_table(TREE)?);
+            let mut applied = shelf.applied()?;
+            // Records that change often, such as that of a directory, are written once.
+            let mut state = State::new(Overlay::new(shelf));
             for Opened { id, lamport, seen, ops } in entries {
                 if applied.covers(*id) {
                     continue;
@@ -308,7 +347,7 @@ impl Bucket {
                 }
                 applied.see(*id);
             }
-            Ok(state.into_tables().put_applied(&applied)?)
+            Ok(state.into_tables().settle()?.put_applied(&applied)?)
         })?;
         Ok(())
     }

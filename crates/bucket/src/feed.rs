@@ -15,6 +15,7 @@ use ed25519_dalek::SigningKey;
 use gate_core::tree::id::{Address, EntryId, FeedId};
 use gate_core::tree::op::Op;
 use gate_core::tree::seen::Seen;
+use gate_core::tree::shown::Authors;
 use zeroize::Zeroizing;
 
 pub use error::{FeedError, Fork};
@@ -26,6 +27,9 @@ use crate::members::{Members, Role};
 use crate::random;
 use crate::sign::Purpose;
 
+/// So many bytes of a device's id are shown in names.
+const LABEL_BYTES: usize = 4;
+
 /// A feed of this run of this device. Its secret is never stored.
 pub struct OwnFeed {
     key: SigningKey,
@@ -35,7 +39,7 @@ pub struct OwnFeed {
 
 /// What is to become an entry.
 #[derive(Clone, Debug)]
-pub struct Draft<'a> {
+pub struct NewEntry<'a> {
     /// By the author's clock, in ms since 1970.
     pub at_ms: u64,
     /// The chunks that it brings, in any order.
@@ -92,7 +96,7 @@ impl OwnFeed {
         &self,
         feeds: &Feeds,
         members: &Members,
-        draft: Draft<'_>,
+        draft: NewEntry<'_>,
     ) -> Result<Verified, EntryError> {
         self.make_with(random::bytes(), feeds, members, draft)
     }
@@ -102,7 +106,7 @@ impl OwnFeed {
         nonce: [u8; 24],
         feeds: &Feeds,
         members: &Members,
-        draft: Draft<'_>,
+        draft: NewEntry<'_>,
     ) -> Result<Verified, EntryError> {
         let feed = self.id();
         let epoch = members.epoch().unwrap_or(0);
@@ -262,6 +266,12 @@ impl Feeds {
         Ok(device)
     }
 
+    /// Returns what the next entry of a feed is called, and its place in the order of all.
+    pub fn next(&self, feed: &FeedId) -> Option<(EntryId, u64)> {
+        let lamport = self.lamport_after(feed, &self.heads_unseen(feed))?;
+        Some((EntryId { feed: *feed, number: self.count(feed) }, lamport))
+    }
+
     /// Returns the newest entries that a feed has not seen, without those that others imply.
     fn heads_unseen(&self, feed: &FeedId) -> Vec<EntryId> {
         let seen = self.seen_after(feed);
@@ -303,6 +313,14 @@ impl Feeds {
         let own = self.lines.get(feed).map(|line| line.head().lamport);
         let others = deps.iter().filter_map(|dep| self.mark(*dep)).map(|mark| mark.lamport);
         others.chain(own).max().unwrap_or(0).checked_add(1)
+    }
+}
+
+/// A feed is known by the device that writes it.
+impl Authors for Feeds {
+    fn label(&self, feed: &FeedId) -> String {
+        let bytes = self.device(feed).map_or(feed.0, |device| device.0);
+        bytes[..LABEL_BYTES].iter().map(|byte| format!("{byte:02x}")).collect()
     }
 }
 

@@ -13,7 +13,7 @@ use gate_core::tree::op::{
 use uuid::Uuid;
 
 use crate::entry::Entry;
-use crate::feed::{Draft, Feeds, OwnFeed};
+use crate::feed::{Feeds, NewEntry, OwnFeed};
 use crate::frames::{Frames, Kind};
 use crate::genesis::Genesis;
 use crate::hash::Secret;
@@ -194,7 +194,7 @@ fn entries_are_written_as_ever() {
         [(&feed, &ops[..1]), (&other, &ops[..]), (&feed, &[])].iter().enumerate()
     {
         let chunks = vec![Address([14; 32]), Address([13; 32])];
-        let draft = Draft { at_ms: AT_MS, chunks, ops };
+        let draft = NewEntry { at_ms: AT_MS, chunks, ops };
         let entry = feed.make_with([nonce as u8; 24], &feeds, &members, draft).unwrap();
         feeds.accept(&entry, &members, |_| None).unwrap();
         made.push(entry);

@@ -4,6 +4,7 @@
 
 pub mod bucket;
 pub mod cut;
+pub mod draft;
 pub mod entry;
 pub mod envelope;
 pub mod feed;

@@ -54,8 +54,8 @@ impl World {
     }
 }
 
-fn draft(ops: &[Op]) -> Draft<'_> {
-    Draft { at_ms: 5, chunks: Vec::new(), ops }
+fn draft(ops: &[Op]) -> NewEntry<'_> {
+    NewEntry { at_ms: 5, chunks: Vec::new(), ops }
 }
 
 fn delete(link: u8) -> Op {
@@ -156,7 +156,7 @@ fn operations_that_are_none_and_too_many_are_not_sealed() {
         address[..8].copy_from_slice(&number.to_be_bytes());
         Address(address)
     });
-    let draft = Draft { chunks: chunks.collect(), ..draft(&[]) };
+    let draft = NewEntry { chunks: chunks.collect(), ..draft(&[]) };
     let made = peer.feed.make(&peer.feeds, &world.members, draft);
     assert_eq!(made, Err(EntryError::TooMany("chunks")));
 }

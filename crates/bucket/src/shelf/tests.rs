@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use gate_core::tree::id::Address;
 use gate_core::tree::op::{Attribute, ChunkRef, Extent, Kind, Op, Stamp};
+use gate_core::tree::overlay::Overlay;
 use gate_core::tree::state::{Batch, State};
 use gate_core::tree::tables::Memory;
 use proptest::prelude::*;
@@ -122,6 +123,7 @@ proptest! {
         let writing = index.begin_write().unwrap();
         let mut in_index = State::new(Shelf(writing.open_table(TREE).unwrap()));
         let mut in_memory = State::<Memory>::default();
+        let mut in_overlay = State::new(Overlay::new(Memory::default()));
         let mut seen = Seen::new();
         for (lamport, choice) in (1..).zip(choices) {
             let feed = FeedId([1 + choice.0 % 2; 32]);
@@ -132,10 +134,16 @@ proptest! {
             let batch = Batch { id, lamport, seen: &had_seen, ops: &ops };
             in_memory.apply(batch).unwrap();
             in_index.apply(batch).unwrap();
+            in_overlay.apply(batch).unwrap();
+            if lamport % 5 == 0 {
+                in_overlay = State::new(Overlay::new(in_overlay.into_tables().settle().unwrap()));
+            }
             prop_assert_eq!(in_index.root().unwrap(), in_memory.root().unwrap());
             seen.see(id);
         }
         prop_assert_eq!(told(in_index.tables()), told(in_memory.tables()));
+        prop_assert_eq!(told(in_overlay.tables()), told(in_memory.tables()));
+        prop_assert_eq!(&in_overlay.into_tables().settle().unwrap(), in_memory.tables());
         drop(in_index);
         writing.commit().unwrap();
         let reading = index.begin_read().unwrap();

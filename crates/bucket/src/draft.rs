@@ -1,0 +1,379 @@
+//! A change of the tree, told by paths: what becomes one entry.
+//!
+//! Whoever drafts sees the tree as it is and what was drafted so far. Nothing is done before the whole is
+//! committed (`bucket`), and each thing that is asked for is drafted whole or refused.
+//! Not here: the bytes of files (`vault`). What the errors mean to a kernel is said where one asks.
+
+mod error;
+mod rename;
+
+use gate_core::tree::content::Body;
+use gate_core::tree::id::{Address, EntryId, FileId, LinkId, OpId};
+use gate_core::tree::op::{Attribute, Content, Kind, Name, Op, Stamp};
+use gate_core::tree::overlay::Overlay;
+use gate_core::tree::record::{FileRecord, Rank};
+use gate_core::tree::seen::Seen;
+use gate_core::tree::shown::{Directory, What};
+use gate_core::tree::state::State;
+use gate_core::tree::tables::Look;
+use gate_core::tree::walk::TreePath;
+use redb::ReadOnlyTable;
+
+pub use error::DraftError;
+
+use crate::entry::{CHUNKS_MAX, ENTRY_BYTES_MAX, OPS_MAX};
+use crate::feed::Feeds;
+use crate::random;
+use crate::record;
+use crate::shelf::{Shelf, ShelfError};
+use crate::vault::Stored;
+
+/// The most bytes of a draft: of its operations, and [`CHUNK_BYTES`] for each chunk that it brings. The rest of
+/// an entry is for what else there is in it.
+pub const DRAFT_BYTES_MAX: usize = ENTRY_BYTES_MAX - 64 * 1024;
+/// The most operations of a draft. A new file is two.
+pub const DRAFT_OPS_MAX: usize = OPS_MAX;
+/// The most chunks of a draft.
+pub const DRAFT_CHUNKS_MAX: usize = CHUNKS_MAX;
+/// What the name of a chunk takes.
+pub const CHUNK_BYTES: usize = size_of::<Address>();
+
+/// What is there, below what is drafted.
+type Beneath<'a> = &'a Shelf<ReadOnlyTable<&'static [u8], &'static [u8]>>;
+
+/// A change that is being made up.
+pub struct Draft<'a> {
+    state: State<Overlay<Beneath<'a>>>,
+    feeds: &'a Feeds,
+    /// The entry that it becomes, and what that has seen.
+    next: Next,
+    ops: Vec<Op>,
+    chunks: Vec<Address>,
+    bytes: usize,
+    /// How the ids of all that it makes begin: what is made together lies together in the index.
+    beginning: [u8; 8],
+}
+
+/// What an entry is before anything is in it.
+#[derive(Clone, Debug)]
+pub(crate) struct Next {
+    pub id: EntryId,
+    pub lamport: u64,
+    pub seen: Seen,
+}
+
+/// What a new node or a new version has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Meta {
+    /// Permission bits, 0o7777.
+    pub mode: u32,
+    pub modified: Stamp,
+}
+
+impl<'a> Draft<'a> {
+    pub(crate) fn new(beneath: Beneath<'a>, feeds: &'a Feeds, next: Next) -> Draft<'a> {
+        let state = State::new(Overlay::new(beneath));
+        let (ops, chunks, beginning) = (Vec::new(), Vec::new(), random::bytes());
+        Draft { state, feeds, next, ops, chunks, bytes: 0, beginning }
+    }
+
+    pub(crate) fn into_parts(self) -> (Vec<Op>, Vec<Address>) {
+        (self.ops, self.chunks)
+    }
+
+    /// Returns the tree with all that was drafted so far.
+    pub fn tree(&self) -> &State<impl Look<Error = ShelfError>> {
+        &self.state
+    }
+
+    /// Returns who says whose feeds are whose, for names that need it.
+    pub fn authors(&self) -> &Feeds {
+        self.feeds
+    }
+
+    /// Whether nothing was drafted.
+    pub fn is_empty(&self) -> bool {
+        self.ops.is_empty()
+    }
+
+    /// Returns what is at a path.
+    pub fn find(&self, path: &TreePath) -> Result<What, DraftError> {
+        Ok(self.state.walk(path.names(), self.feeds)?)
+    }
+
+    /// Makes a directory where nothing is.
+    pub fn make_directory(&mut self, path: &TreePath, meta: Meta) -> Result<(), DraftError> {
+        let (parent, name) = self.place(path)?.ok_or(DraftError::Exists)?;
+        match self.at(&parent, name)? {
+            None => self.make_directory_in(&parent, name, meta),
+            Some(_) => Err(DraftError::Exists),
+        }
+    }
+
+    /// Makes a directory and all on the way to it, as far as they are not there.
+    pub fn make_directories(&mut self, path: &TreePath, meta: Meta) -> Result<(), DraftError> {
+        let mut at = Directory::root();
+        for name in path.names() {
+            if self.at(&at, name)?.is_none() {
+                self.make_directory_in(&at, name, meta)?;
+            }
+            at = match self.at(&at, name)? {
+                Some(What::Directory(directory)) => directory,
+                Some(_) => return Err(DraftError::NotADirectory),
+                None => return Err(DraftError::NotFound),
+            };
+        }
+        Ok(())
+    }
+
+    /// Puts a file where nothing is, or a new version of the file that is there.
+    pub fn put(&mut self, path: &TreePath, stored: &Stored, meta: Meta) -> Result<(), DraftError> {
+        let content = (stored.size, &stored.content);
+        let ops = self.ops_to_put(path, content, meta)?;
+        self.push(ops, &stored.chunks)
+    }
+
+    /// Makes a symbolic link where nothing is.
+    pub fn symlink(
+        &mut self,
+        path: &TreePath,
+        target: &[u8],
+        modified: Stamp,
+    ) -> Result<(), DraftError> {
+        let (parent, name) = self.place(path)?.ok_or(DraftError::Exists)?;
+        if self.at(&parent, name)?.is_some() {
+            return Err(DraftError::Exists);
+        }
+        let kind = Kind::Symlink(target.to_vec());
+        let (create, _) = self.create(&parent, name, kind, Meta { mode: 0o777, modified });
+        self.push(vec![create], &[])
+    }
+
+    /// Gives a file another name.
+    pub fn link(&mut self, path: &TreePath, other: &TreePath) -> Result<(), DraftError> {
+        let file = match self.find(path)? {
+            What::File { file, .. } => file,
+            What::Directory(_) => return Err(DraftError::IsADirectory),
+            What::Beside { .. } => return Err(DraftError::IsBeside),
+        };
+        let (parent, name) = self.place(other)?.ok_or(DraftError::Exists)?;
+        if self.at(&parent, name)?.is_some() {
+            return Err(DraftError::Exists);
+        }
+        let (link, parent) = (LinkId::of_file(self.id()), parent.first());
+        self.push(vec![Op::Link { link, file, parent, name: name.clone() }], &[])
+    }
+
+    /// Takes away a name, or a directory in which nothing is.
+    pub fn remove(&mut self, path: &TreePath) -> Result<(), DraftError> {
+        let ops = match self.find(path)? {
+            What::Directory(_) if path.names().is_empty() => return Err(DraftError::IsRoot),
+            What::Directory(directory) if !self.is_vacant(&directory)? => {
+                return Err(DraftError::NotEmpty);
+            }
+            what => removal(&what),
+        };
+        self.push(ops, &[])
+    }
+
+    /// Takes away a name, and what is beneath it if that is a directory.
+    pub fn remove_all(&mut self, path: &TreePath) -> Result<(), DraftError> {
+        let what = self.find(path)?;
+        if path.names().is_empty() {
+            return Err(DraftError::IsRoot);
+        }
+        // What is in a directory goes before it: one in which something lives stays.
+        let mut ops = Vec::new();
+        let mut met = vec![what];
+        while let Some(what) = met.pop() {
+            if let What::Directory(directory) = &what {
+                let list = self.state.list(directory, self.feeds)?;
+                let here = list.into_iter().map(|shown| shown.what);
+                met.extend(here.filter(|what| !matches!(what, What::Beside { .. })));
+            }
+            ops.extend(removal(&what));
+            if ops.len() > DRAFT_OPS_MAX {
+                return Err(self.full());
+            }
+        }
+        ops.reverse();
+        self.push(ops, &[])
+    }
+
+    /// Sets the permission bits of what is at a path, 0o7777.
+    pub fn set_mode(&mut self, path: &TreePath, mode: u32) -> Result<(), DraftError> {
+        self.set(path, Attribute::Mode(mode))
+    }
+
+    /// Sets when what is at a path was modified.
+    pub fn set_modified(&mut self, path: &TreePath, modified: Stamp) -> Result<(), DraftError> {
+        self.set(path, Attribute::Modified(modified))
+    }
+
+    /// Sets an extended attribute of what is at a path, or removes it.
+    pub fn set_extended(
+        &mut self,
+        path: &TreePath,
+        name: &[u8],
+        value: Option<&[u8]>,
+    ) -> Result<(), DraftError> {
+        let (name, value) = (name.to_vec(), value.map(<[u8]>::to_vec));
+        self.set(path, Attribute::Extended { name, value })
+    }
+
+    fn set(&mut self, path: &TreePath, attribute: Attribute) -> Result<(), DraftError> {
+        let file = match self.find(path)? {
+            What::Directory(directory) => directory.first(),
+            What::File { file, .. } | What::Beside { file, .. } => file,
+        };
+        self.push(vec![Op::SetAttr { file, attribute }], &[])
+    }
+
+    /// Returns where a path's last name is put; the root has none.
+    fn place<'p>(&self, path: &'p TreePath) -> Result<Option<(Directory, &'p Name)>, DraftError> {
+        let Some((name, parent)) = path.names().split_last() else { return Ok(None) };
+        match self.state.walk(parent, self.feeds)? {
+            What::Directory(directory) => Ok(Some((directory, name))),
+            What::File { .. } | What::Beside { .. } => Err(DraftError::NotADirectory),
+        }
+    }
+
+    fn id(&self) -> [u8; 16] {
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(&self.beginning);
+        id[8..].copy_from_slice(&random::bytes::<8>());
+        id
+    }
+
+    fn at(&self, parent: &Directory, name: &Name) -> Result<Option<What>, DraftError> {
+        Ok(self.state.find(parent, name, self.feeds)?)
+    }
+
+    fn file(&self, id: FileId) -> Result<FileRecord, DraftError> {
+        Ok(self.state.tables().file(id)?.unwrap_or_default())
+    }
+
+    fn is_vacant(&self, directory: &Directory) -> Result<bool, DraftError> {
+        for part in directory.all() {
+            if !self.state.tables().names(*part, None, 1)?.is_empty() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn make_directory_in(
+        &mut self,
+        parent: &Directory,
+        name: &Name,
+        Meta { mode, modified }: Meta,
+    ) -> Result<(), DraftError> {
+        let (parent, name) = (parent.first(), name.clone());
+        let (file, former) = self.state.id_of_new_directory(parent, &name)?;
+        let (link, kind) = (LinkId::of_directory(file), Kind::Directory);
+        self.push(vec![Op::Create { link, file, parent, name, kind, mode, modified, former }], &[])
+    }
+
+    fn ops_to_put(
+        &self,
+        path: &TreePath,
+        (size, content): (u64, &Content),
+        meta: Meta,
+    ) -> Result<Vec<Op>, DraftError> {
+        let (parent, name) = self.place(path)?.ok_or(DraftError::IsADirectory)?;
+        let content = content.clone();
+        let (file, base) = match self.at(&parent, name)? {
+            Some(What::Directory(_)) => return Err(DraftError::IsADirectory),
+            Some(What::Beside { file, version, .. }) => (file, vec![version]),
+            Some(What::File { file, .. }) => {
+                let record = self.file(file)?;
+                if !is_plain(&record) {
+                    return Err(DraftError::Exists);
+                }
+                (file, record.heads.into_keys().collect())
+            }
+            None => {
+                let (create, file) = self.create(&parent, name, Kind::File, meta);
+                let base = Vec::new();
+                return Ok(vec![create, Op::Write { file, size, content, base, fence: None }]);
+            }
+        };
+        let mut ops = vec![Op::Write { file, size, content, base, fence: None }];
+        ops.extend(self.ops_to_set(file, meta)?);
+        Ok(ops)
+    }
+
+    /// Returns what makes a file or a symbolic link.
+    fn create(&self, parent: &Directory, name: &Name, kind: Kind, meta: Meta) -> (Op, FileId) {
+        let (link, file) = (LinkId::of_file(self.id()), FileId::of_file(self.id()));
+        let (parent, name, Meta { mode, modified }) = (parent.first(), name.clone(), meta);
+        (Op::Create { link, file, parent, name, kind, mode, modified, former: 0 }, file)
+    }
+
+    /// Returns what sets the mode, if it is another, and the time.
+    fn ops_to_set(&self, file: FileId, meta: Meta) -> Result<Vec<Op>, DraftError> {
+        let record = self.file(file)?;
+        let is_mode = record.mode.is_some_and(|mode| mode.value == meta.mode);
+        let is_modified = record.modified.is_some_and(|at| at.value == meta.modified);
+        let mode = (!is_mode).then_some(Attribute::Mode(meta.mode));
+        let modified = (!is_modified).then_some(Attribute::Modified(meta.modified));
+        let set = mode.into_iter().chain(modified);
+        Ok(set.map(|attribute| Op::SetAttr { file, attribute }).collect())
+    }
+
+    /// Drafts operations, all or none.
+    fn push(&mut self, ops: Vec<Op>, chunks: &[Address]) -> Result<(), DraftError> {
+        let mut bytes = chunks.len() * CHUNK_BYTES;
+        for op in &ops {
+            op.check()?;
+            bytes += record::encode(op).len();
+        }
+        let is_full = self.ops.len() + ops.len() > DRAFT_OPS_MAX
+            || self.chunks.len() + chunks.len() > DRAFT_CHUNKS_MAX
+            || self.bytes + bytes > DRAFT_BYTES_MAX;
+        if is_full {
+            return Err(self.full());
+        }
+        self.bytes += bytes;
+        self.chunks.extend_from_slice(chunks);
+        for op in ops {
+            let place = self.ops.len() as u32;
+            let rank = Rank { lamport: self.next.lamport, op: OpId { entry: self.next.id, place } };
+            self.state.apply_one(rank, &self.next.seen, &op)?;
+            self.ops.push(op);
+        }
+        Ok(())
+    }
+
+    fn full(&self) -> DraftError {
+        if self.is_empty() { DraftError::TooLarge } else { DraftError::Full }
+    }
+}
+
+fn is_plain(record: &FileRecord) -> bool {
+    record.made.as_ref().is_some_and(|made| made.value == Kind::File)
+}
+
+/// Returns what takes something away. A version beside is given up for the others.
+fn removal(what: &What) -> Vec<Op> {
+    match what {
+        What::Directory(directory) => {
+            let links = directory.all().iter().map(|part| LinkId::of_directory(*part));
+            links.map(|link| Op::Delete { link }).collect()
+        }
+        What::File { link, .. } => vec![Op::Delete { link: *link }],
+        What::Beside { file, version, .. } => {
+            vec![Op::Resolve { file: *file, given_up: vec![*version] }]
+        }
+    }
+}
+
+fn whole(body: &Body) -> Content {
+    match body {
+        Body::Inline(bytes) => Content::Inline(bytes.clone()),
+        Body::Extents(extents) => Content::Extents(extents.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests;
