@@ -7,6 +7,7 @@ mod at_once;
 mod attributes;
 mod bench;
 mod beside;
+mod buckets;
 mod bypass;
 mod bytes;
 mod client;

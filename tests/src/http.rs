@@ -163,11 +163,33 @@ impl Events {
 }
 
 pub(crate) fn parse(bytes: &[u8]) -> Option<Reply> {
-    let text = str::from_utf8(bytes).ok()?;
-    let (head, body) = text.split_once("\r\n\r\n")?;
-    let status = head.split(' ').nth(1)?.parse().ok()?;
-    let body = if body.is_empty() { Value::Null } else { parse_body(body) };
+    let (status, body) = parse_bytes(bytes)?;
+    let text = String::from_utf8(body).ok()?;
+    let body = if text.is_empty() { Value::Null } else { parse_body(&text) };
     Some(Reply { status, body })
+}
+
+/// Reads an answer whose body may be anything; none that is cut off.
+pub(crate) fn parse_bytes(bytes: &[u8]) -> Option<(u16, Vec<u8>)> {
+    let end = bytes.windows(4).position(|four| four == b"\r\n\r\n")?;
+    let (head, body) = (str::from_utf8(&bytes[..end]).ok()?, &bytes[end + 4..]);
+    let status = head.split(' ').nth(1)?.parse().ok()?;
+    let is_chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");
+    let body = if is_chunked { joined(body)? } else { body.to_vec() };
+    Some((status, body))
+}
+
+fn joined(mut chunks: &[u8]) -> Option<Vec<u8>> {
+    let mut body = Vec::new();
+    loop {
+        let end = chunks.windows(2).position(|two| two == b"\r\n")?;
+        let length = usize::from_str_radix(str::from_utf8(&chunks[..end]).ok()?, 16).ok()?;
+        if length == 0 {
+            return Some(body);
+        }
+        body.extend_from_slice(chunks.get(end + 2..end + 2 + length)?);
+        chunks = &chunks[end + 4 + length..];
+    }
 }
 
 /// A body that is no JSON is shown as the text it is.

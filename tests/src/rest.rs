@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::http::{Events, Reply, parse};
+use crate::http::{Events, Reply, parse, parse_bytes};
 use crate::wait::SOON;
 
 /// Where the mounts are.
@@ -43,6 +43,20 @@ impl Rest {
     #[must_use]
     #[track_caller]
     pub fn send(&self, method: &str, path: &str, body: &[u8]) -> Reply {
+        let answer = self.exchange_anywhere(method, path, body);
+        parse(&answer).unwrap_or_else(|| panic!("no answer to {method} {path}"))
+    }
+
+    /// As [`Rest::send`], for an answer whose body may be anything: its status and that body.
+    #[must_use]
+    #[track_caller]
+    pub fn bytes(&self, method: &str, path: &str, body: &[u8]) -> (u16, Vec<u8>) {
+        let answer = self.exchange_anywhere(method, path, body);
+        parse_bytes(&answer).unwrap_or_else(|| panic!("no answer to {method} {path}"))
+    }
+
+    #[track_caller]
+    fn exchange_anywhere(&self, method: &str, path: &str, body: &[u8]) -> Vec<u8> {
         match &self.way {
             Way::Socket(socket) => {
                 let stream = UnixStream::connect(socket)
@@ -66,7 +80,7 @@ impl Rest {
         method: &str,
         path: &str,
         body: &[u8],
-    ) -> Reply {
+    ) -> Vec<u8> {
         let token = self.token.as_ref().map(|token| format!("Authorization: Bearer {token}\r\n"));
         let token = token.unwrap_or_default();
         let head = format!(
@@ -78,7 +92,8 @@ impl Rest {
         let _ = stream.write_all(&[head.as_bytes(), body].concat());
         let mut bytes = Vec::new();
         let outcome = stream.read_to_end(&mut bytes);
-        parse(&bytes).unwrap_or_else(|| panic!("no answer to {method} {path}: {outcome:?}"))
+        assert!(!bytes.is_empty(), "no answer to {method} {path}: {outcome:?}");
+        bytes
     }
 
     /// Asks without a body.

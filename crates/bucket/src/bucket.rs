@@ -21,7 +21,7 @@ use redb::{ReadOnlyTable, TableError};
 use uuid::Uuid;
 
 use crate::draft::{Draft, Next};
-use crate::entry::{Entry, EntryError, Header};
+use crate::entry::{Entry, EntryError, EntryHash, Header};
 use crate::feed::{FeedError, Feeds, NewEntry, OwnFeed};
 use crate::frames::{Found, Frames, FramesError, Kind};
 use crate::genesis::{Genesis, GenesisError};
@@ -178,6 +178,11 @@ impl Bucket {
         self.feeds.device(&entry.feed)
     }
 
+    /// Returns the hash of an entry, by which people name it.
+    pub fn hash(&self, entry: EntryId) -> Option<EntryHash> {
+        self.feeds.hash(entry)
+    }
+
     /// Returns who says whose feeds are whose, for names that need it.
     pub fn authors(&self) -> &Feeds {
         &self.feeds
@@ -262,12 +267,17 @@ impl Bucket {
         &mut self,
         ask: impl Fn(&Tree) -> Result<T, ShelfError>,
     ) -> Result<T, BucketError> {
-        self.read_with(|tree, _| ask(tree))
+        self.read_with(|tree, _| ask(&tree))
+    }
+
+    /// Returns the state as it is now; it stays so for as long as it is kept.
+    pub fn snapshot(&mut self) -> Result<Tree, BucketError> {
+        self.read_with(|tree, _| Ok(tree))
     }
 
     fn read_with<T>(
         &mut self,
-        mut ask: impl FnMut(&Tree, &Feeds) -> Result<T, ShelfError>,
+        mut ask: impl FnMut(Tree, &Feeds) -> Result<T, ShelfError>,
     ) -> Result<T, BucketError> {
         for _ in 0..2 {
             self.catch_up()?;
@@ -279,7 +289,7 @@ impl Bucket {
                     Err(error) => return Err(error.into()),
                 };
                 let is_now = shelf.applied()? == frontier;
-                Ok(if is_now { Some(ask(&State::new(shelf), &self.feeds)?) } else { None })
+                Ok(if is_now { Some(ask(State::new(shelf), &self.feeds)?) } else { None })
             })?;
             if let Some(answer) = answer {
                 return Ok(answer);

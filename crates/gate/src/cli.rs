@@ -3,22 +3,26 @@
 mod bench;
 mod r#break;
 mod broker;
+mod bucket;
 mod completions;
 mod config;
 mod daemon;
 mod demo;
 mod doctor;
 mod hold;
+mod init;
 pub mod locks;
 pub mod log;
 mod man;
 mod mount;
+mod passphrase;
 mod recall;
 mod restore;
 mod run;
 mod status;
 mod top;
 mod umount;
+mod unlock;
 mod version;
 pub mod why;
 
@@ -54,6 +58,10 @@ enum Command {
     Demo(demo::Args),
     Doctor(doctor::Args),
     Bench(bench::Args),
+    Init(init::Args),
+    Unlock(unlock::Args),
+    Passphrase(passphrase::Args),
+    Bucket(bucket::Args),
     Broker(broker::Args),
     Daemon(daemon::Args),
     Config(config::Args),
@@ -81,6 +89,10 @@ impl Cli {
             Command::Demo(args) => args.run(),
             Command::Doctor(args) => args.run(),
             Command::Bench(args) => args.run(),
+            Command::Init(args) => args.run(),
+            Command::Unlock(args) => args.run(),
+            Command::Passphrase(args) => args.run(),
+            Command::Bucket(args) => args.run(),
             Command::Broker(args) => args.run(),
             Command::Daemon(args) => args.run(),
             Command::Config(args) => args.run(),

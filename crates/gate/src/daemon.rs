@@ -1,11 +1,12 @@
-//! The daemon beyond its broker: it keeps mounts, and offers that to programs.
+//! The daemon beyond its broker: it keeps mounts and has buckets, and offers that to programs.
 //!
 //! [`store`] is what is configured, [`child`] one view served by a process of its own, [`keeper`] holds
-//! both together by the rules of core; [`place`] judges where a mount is to be, [`body`] and
-//! [`refusal`] are what is said of it, [`api`] is where that is asked for.
+//! both together by the rules of core; [`place`] judges where a mount is to be; [`buckets`] are those of
+//! this device; [`body`] and [`refusal`] are what is said of it all, [`api`] is where that is asked for.
 
 mod api;
 pub mod body;
+mod buckets;
 mod child;
 mod keeper;
 pub mod office;
@@ -21,6 +22,7 @@ use gate_broker::{Http, Listen, ListenError, Running};
 use crate::activation;
 use crate::failure::{Exit, Failure};
 use crate::web;
+use buckets::Buckets;
 use keeper::Keeper;
 use office::Office;
 use store::{Store, StoreError};
@@ -55,7 +57,7 @@ pub fn start(
         let keeper = keeper.clone();
         move || keeper.counts()
     });
-    let office = Office::open(keeper.clone(), running)
+    let office = Office::open(keeper.clone(), Buckets::find(state_dir), running)
         .map_err(|error| cannot(&error, "look into the daemon's log"))?;
     let served = || api::router(office.clone()).merge(web::router(office.clone()));
     let own = match given {

@@ -10,6 +10,8 @@
 #![deny(clippy::print_stderr)]
 
 mod activation;
+mod archive;
+mod ask;
 mod background;
 mod board;
 mod bypass;
@@ -27,6 +29,8 @@ mod notify;
 mod output;
 mod overwritten;
 mod processes;
+mod progress;
+mod query;
 mod reach;
 mod rest;
 mod seen;

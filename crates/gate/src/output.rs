@@ -92,6 +92,18 @@ pub fn some_of(names: &[String]) -> String {
     }
 }
 
+/// Returns a number of bytes as people say it.
+pub fn bytes(count: u64) -> String {
+    let units = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let mut from_largest = units.into_iter().enumerate().rev();
+    let Some((power, unit)) = from_largest.find(|(power, _)| count >> (10 * (power + 1)) > 0)
+    else {
+        return format!("{count} B");
+    };
+    let tenths = (u128::from(count) * 10) >> (10 * (power + 1));
+    format!("{}.{} {unit}", tenths / 10, tenths % 10)
+}
+
 /// Returns text in which characters that steer a terminal are spelt out.
 pub fn printable(text: &str) -> String {
     let spell = |c: char| match steers(c) {
@@ -111,6 +123,13 @@ fn steers(c: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_are_said_in_the_largest_unit_of_which_there_is_one() {
+        let said = [0, 1023, 1024, 1536, 5 << 20, (1 << 30) - 1, u64::MAX].map(bytes);
+        let expected = ["0 B", "1023 B", "1.0 KiB", "1.5 KiB", "5.0 MiB", "1023.9 MiB", "15.9 EiB"];
+        assert_eq!(said, expected);
+    }
 
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {

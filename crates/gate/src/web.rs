@@ -12,7 +12,6 @@ mod locks;
 mod mounts;
 mod overview;
 mod page;
-mod query;
 mod sessions;
 mod shown;
 mod story;

@@ -4,7 +4,6 @@
 //! machine does hits both alike.
 
 mod places;
-mod progress;
 mod works;
 
 use std::path::PathBuf;
@@ -16,8 +15,8 @@ use crate::duration;
 use crate::failure::{Exit, Failure};
 use crate::interruption::Interruption;
 use crate::output::{self, Table};
+use crate::progress::Progress;
 use places::Places;
-use progress::Progress;
 use works::{WORKS, Work};
 
 /// A median of fewer says nothing.
@@ -62,7 +61,7 @@ impl Args {
     pub fn run(self) -> Result<Exit, Failure> {
         let interruption = Interruption::watch()?;
         let places = Places::find(&self.dir, &interruption)?;
-        let progress = Progress::new(WORKS.len());
+        let progress = Progress::of_steps(WORKS.len());
         progress.tell(0, "making files");
         places.prepare(&interruption)?;
         let share = Duration::from_secs(self.seconds.into()) / WORKS.len() as u32;

@@ -1,7 +1,11 @@
 //! The REST interface: requests decoded, done, answered.
 
+mod buckets;
+mod device;
 mod document;
 mod events;
+mod files;
+mod flow;
 mod health;
 mod mounts;
 mod turns;
@@ -10,13 +14,14 @@ use std::time::Duration;
 
 use axum::extract::{DefaultBodyLimit, FromRequest, Request};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, patch, post};
+use axum::routing::{get, patch, post, put};
 use axum::{Json, Router};
 use gate_api::bearer::Rights;
 use gate_broker::needs;
 use serde::de::DeserializeOwned;
 
 use super::body;
+use super::buckets::Buckets;
 use super::keeper::Keeper;
 use super::office::Office;
 use super::refusal::{Kind, Refusal};
@@ -50,6 +55,7 @@ pub fn router(office: Office) -> Router {
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(office.clone())
         .merge(of_mounts(office.keeper))
+        .merge(of_buckets(office.buckets))
 }
 
 /// Returns what is served of the mounts.
@@ -74,6 +80,36 @@ fn of_mounts(keeper: Keeper) -> Router {
         .with_state(keeper)
 }
 
+/// Returns what is served of the buckets, and of the device. What is in them is for its owner alone.
+fn of_buckets(buckets: Buckets) -> Router {
+    let of_device = Router::new()
+        .route("/api/v0/device", get(device::state).post(device::make))
+        .route("/api/v0/device/unlock", post(device::unlock))
+        .route("/api/v0/device/passphrase", put(device::change_passphrase));
+    let (mut routes, mut streams) = (of_device, Router::new());
+    for slash in ["", "/"] {
+        let path = |path: &str| format!("/api/v0/buckets{path}{slash}");
+        let one = get(buckets::one).patch(buckets::rename).delete(buckets::delete);
+        routes = routes
+            .route(&path(""), get(buckets::all).post(buckets::create))
+            .route(&path("/{bucket}"), one)
+            .route(&path("/{bucket}/fsck"), post(buckets::check))
+            .route(&path("/{bucket}/ls"), get(files::list))
+            .route(&path("/{bucket}/stat"), get(files::stat))
+            .route(&path("/{bucket}/cat"), get(files::cat))
+            .route(&path("/{bucket}/mkdir"), post(files::mkdir))
+            .route(&path("/{bucket}/mv"), post(files::rename))
+            .route(&path("/{bucket}/rm"), post(files::remove))
+            .route(&path("/{bucket}/export"), get(files::export));
+        // What is sent there is as long as it is.
+        streams = streams
+            .route(&path("/{bucket}/fs"), post(files::put))
+            .route(&path("/{bucket}/import"), post(files::import));
+    }
+    let bounded = routes.layer(DefaultBodyLimit::max(BODY_BYTES_MAX));
+    needs(Rights::Admin, bounded.merge(streams)).with_state(buckets)
+}
+
 /// A body that came in time and makes sense; none is as good as an empty one.
 struct Said<T>(T);
 
@@ -96,8 +132,11 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Said<T> {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let Refusal { kind, message, hint } = self;
-        let refused = body::Refused { code: kind.code().to_owned(), message, hint };
-        (kind.status(), Json(refused)).into_response()
+        let status = self.kind.status();
+        (status, Json(refused(self))).into_response()
     }
+}
+
+fn refused(Refusal { kind, message, hint }: Refusal) -> body::Refused {
+    body::Refused { code: kind.code().to_owned(), message, hint }
 }

@@ -1,4 +1,6 @@
-//! The bodies of the REST interface for mounts, as both of its ends know them.
+//! The bodies of the REST interface, as both of its ends know them.
+
+pub mod bucket;
 
 use std::path::PathBuf;
 

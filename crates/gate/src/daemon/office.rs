@@ -1,4 +1,4 @@
-//! What all that a daemon serves has at hand: its keeper of mounts, and a client of its own broker.
+//! What all that a daemon serves has at hand: its keeper of mounts, its buckets, and a client of its own broker.
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -14,6 +14,7 @@ use gate_core::lock::limits::TEXT_BYTES_MAX;
 use gate_core::path::ViewPath;
 
 use super::body;
+use super::buckets::Buckets;
 use super::keeper::Keeper;
 use super::refusal::{Kind, Refusal};
 use crate::board::{Board, Row};
@@ -35,15 +36,20 @@ const RECALL_WITHIN_MS_MAX: u64 = 24 * 3600 * 1000;
 #[derive(Clone)]
 pub struct Office {
     pub keeper: Keeper,
+    pub buckets: Buckets,
     session: Arc<Session>,
 }
 
 impl Office {
     /// Comes in by the door for clients of the broker's own process.
-    pub fn open(keeper: Keeper, running: &Running) -> Result<Office, ConnectError> {
+    pub fn open(
+        keeper: Keeper,
+        buckets: Buckets,
+        running: &Running,
+    ) -> Result<Office, ConnectError> {
         let deaf: Arc<dyn Watcher> = Arc::new(Deaf);
         let session = Session::connect(running.door(), ClientInfo::named(NAME), deaf)?;
-        Ok(Office { keeper, session: Arc::new(session) })
+        Ok(Office { keeper, buckets, session: Arc::new(session) })
     }
 
     /// Returns the session at the broker.

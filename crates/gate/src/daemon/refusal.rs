@@ -14,8 +14,12 @@ pub enum Kind {
     Invalid,
     /// There is no such bucket.
     NoSuchBucket,
-    /// There is no such mount.
+    /// There is no such mount, bucket or path.
     NotFound,
+    /// There is no device yet.
+    NoDevice,
+    /// A passphrase is needed first.
+    Locked,
     /// Another mount has what is asked for.
     Taken,
     /// The mount is not in a state for that.
@@ -45,6 +49,8 @@ impl Kind {
             Kind::Invalid => "invalid",
             Kind::NoSuchBucket => "no_such_bucket",
             Kind::NotFound => "not_found",
+            Kind::NoDevice => "no_device",
+            Kind::Locked => "locked",
             Kind::Taken => "taken",
             Kind::State => "state",
             Kind::Busy => "busy",
@@ -59,7 +65,10 @@ impl Kind {
         match self {
             Kind::Invalid | Kind::NoSuchBucket => StatusCode::BAD_REQUEST,
             Kind::NotFound => StatusCode::NOT_FOUND,
-            Kind::Taken | Kind::State | Kind::Busy | Kind::Limit => StatusCode::CONFLICT,
+            Kind::Taken | Kind::State | Kind::Busy | Kind::Limit | Kind::NoDevice => {
+                StatusCode::CONFLICT
+            }
+            Kind::Locked => StatusCode::LOCKED,
             Kind::NoRoom => StatusCode::INSUFFICIENT_STORAGE,
             Kind::Failed => StatusCode::INTERNAL_SERVER_ERROR,
         }

@@ -12,10 +12,10 @@ use gate_api::wire::{self, Fate, Happening, LogQuery, Scope, Stretch};
 use gate_core::path::ViewPath;
 
 use super::page::{Fault, Frame, page as made};
-use super::query::{self, Asked};
 use super::shown::{Line, Shown};
 use crate::board;
 use crate::daemon::office::{ANSWER_PATIENCE, Office, aside};
+use crate::query::{self, Asked};
 
 /// Rows that are shown.
 const ROWS_MAX: usize = 500;

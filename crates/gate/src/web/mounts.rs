@@ -12,12 +12,12 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use super::page::{Again, Fault, Frame, lead, page as made};
-use super::query::Asked;
 use super::shown::Shown;
 use crate::board;
 use crate::daemon::body::{self, Wanted, WrittenPath};
 use crate::daemon::office::{Office, aside};
 use crate::daemon::refusal::{Kind, Refusal};
+use crate::query::Asked;
 
 /// One of them, for people.
 pub struct Mount {

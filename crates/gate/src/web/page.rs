@@ -7,10 +7,10 @@ use axum::response::{Html, IntoResponse, Redirect, Response};
 use gate_api::QueryError;
 use gate_api::bearer::Rights;
 
-use super::query::Asked;
 use super::shown::Shown;
 use crate::daemon::office::no_answer;
 use crate::daemon::refusal::{Kind, Refusal};
+use crate::query::Asked;
 
 /// What stands around each page.
 #[derive(Debug)]

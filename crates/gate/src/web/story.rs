@@ -11,12 +11,12 @@ use gate_api::event::Event;
 use gate_api::wire::{Cursor, Entry, LogQuery, Scope, Stretch};
 
 use super::page::{Fault, Frame, page as made};
-use super::query::{self, Asked};
 use super::shown::Line;
 use super::why::scope;
 use crate::cli::log::{Since, parse_since};
 use crate::daemon::office::{Office, aside};
 use crate::daemon::refusal::{Kind as Wrong, Refusal};
+use crate::query::{self, Asked};
 
 /// Lines of a page, about.
 const LINES: usize = 100;

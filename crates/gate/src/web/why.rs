@@ -11,12 +11,12 @@ use gate_api::wire::{Scope, Why};
 use gate_core::path::ViewPath;
 
 use super::page::{Fault, Frame, page as made};
-use super::query::Asked;
 use super::shown::{Line, Shown};
 use crate::board;
 use crate::cli::why::{advice, tell_row};
 use crate::daemon::office::{Office, absolute, aside};
 use crate::daemon::refusal::{Kind, Refusal};
+use crate::query::Asked;
 
 #[derive(Template)]
 #[template(path = "why.html")]

@@ -1,10 +1,10 @@
 //! `gate mount list`, `add`, `remove`, `start`, `stop`, `set`: the mounts that a daemon keeps.
 
-use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
+use crate::ask;
 use crate::daemon::body::{self, Deleted, Mount, One, Started, Stop, Stopped, Wanted, WrittenPath};
 use crate::failure::{Exit, Failure};
 use crate::output::{self, Table};
@@ -217,7 +217,9 @@ impl Remove {
         let rest = Rest::find(&self.broker, COMMAND)?;
         let mount = find(&rest, &self.id)?;
         if !self.force {
-            confirm(&mount)?;
+            let point = mount.mount_point.display();
+            let question = format!("Unmount {point} and forget it? Its source stays as it is.");
+            ask::confirm(point, &question, &format!("gate mount remove -f {}", short(&mount)))?;
         }
         let Deleted { .. } = rest.ask("DELETE", &target(&mount))?;
         output::print(&format!("{} is removed\n", short(&mount)))
@@ -314,24 +316,6 @@ fn readings(path: &Path) -> [Option<PathBuf>; 3] {
         .as_deref()
         .and_then(|path| Some(path.parent()?.canonicalize().ok()?.join(path.file_name()?)));
     [written, beside, crate::seen::resolve(path).ok()]
-}
-
-/// Asks whether it is meant; nobody who is no person is asked.
-fn confirm(mount: &Mount) -> Result<(), Failure> {
-    let point = mount.mount_point.display();
-    let unsure = |cause: &str| {
-        let hint = format!("`gate mount remove -f {}` does not ask", short(mount));
-        Err(Failure::new(format!("{point} stays"), cause, hint))
-    };
-    if !std::io::stdin().is_terminal() {
-        return unsure("nobody is there to be asked").map_err(|failure| failure.exit(Exit::Unable));
-    }
-    output::say(format_args!("Unmount {point} and forget it? Its source stays as it is. [y/N] "));
-    let mut answer = String::new();
-    match std::io::stdin().read_line(&mut answer) {
-        Ok(_) if matches!(answer.trim(), "y" | "Y" | "yes") => Ok(()),
-        Ok(_) | Err(_) => unsure("the answer was not yes"),
-    }
 }
 
 fn cells(mount: &Mount, id: &str) -> [String; 5] {

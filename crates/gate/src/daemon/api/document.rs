@@ -3,20 +3,23 @@
 use axum::Json;
 use utoipa::OpenApi;
 
-use super::{events, health, mounts, turns};
+use super::{buckets, device, events, files, health, mounts, turns};
 
 #[derive(OpenApi)]
 #[openapi(
     info(
         title = "Gate",
-        description = "Mounts that a daemon keeps, and who holds and waits in them. At the socket `http.sock` in its \
+        description = "Mounts that a daemon keeps, who holds and waits in them, and its buckets. At the socket `http.sock` in its \
                        state directory, and at a port of the loopback address to who shows a token.",
     ),
     paths(
         mounts::all, mounts::one, mounts::add, mounts::set, mounts::remove, mounts::start,
         mounts::stop, mounts::unmount_all, events::events, turns::locks, turns::holds, turns::sessions,
         turns::status, turns::break_lock, turns::recall, health::livez, health::readyz,
-        health::identity, health::version,
+        health::identity, health::version, device::state, device::make, device::unlock,
+        device::change_passphrase, buckets::all, buckets::one, buckets::create, buckets::rename,
+        buckets::delete, buckets::check, files::list, files::stat, files::cat, files::put, files::mkdir,
+        files::rename, files::remove, files::import, files::export,
     ),
     security(("token" = [])),
     modifiers(&Tokens),
@@ -36,7 +39,8 @@ impl utoipa::Modify for Tokens {
         components.add_security_scheme("token", token);
         let denials = [("401", "There is no token, or a wrong one"), ("403", "It is not for that")];
         for item in document.paths.paths.values_mut() {
-            let methods = [&mut item.get, &mut item.post, &mut item.patch, &mut item.delete];
+            let methods =
+                [&mut item.get, &mut item.post, &mut item.put, &mut item.patch, &mut item.delete];
             for operation in methods.into_iter().flatten() {
                 for (status, why) in denials {
                     let content = Content::new(Some(Ref::from_schema_name("Refused")));
