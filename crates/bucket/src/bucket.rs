@@ -4,6 +4,8 @@
 //! is durable, and it is made once all its chunks are (N14). Whatever the index lacks after a crash is
 //! applied when the bucket is opened, or before anything is read.
 
+pub mod history;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::fs::File;

@@ -204,6 +204,11 @@ impl Feeds {
         self.mark(entry).map(|mark| mark.hash)
     }
 
+    /// Returns where an entry stands in the order of all, but for its feed.
+    pub fn lamport(&self, entry: EntryId) -> Option<u64> {
+        self.mark(entry).map(|mark| mark.lamport)
+    }
+
     /// Returns what the author of an entry had seen before it: all it depends on, not itself.
     pub fn seen_by(&self, entry: EntryId) -> Option<Seen> {
         self.mark(entry)?;
