@@ -5,6 +5,8 @@
 //! file changes what is read, so what is found in it is checked against what lies in the packs.
 //! A crash tears a write where it would tear a plain one, at blocks of 16 bytes, and redb allows for that.
 
+mod xts;
+
 use std::fmt;
 use std::fs::{File, TryLockError};
 use std::io::{self, ErrorKind};
@@ -12,10 +14,9 @@ use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use aes::Aes256;
-use aes::cipher::KeyInit;
 use redb::StorageBackend;
-use xts_mode::{Xts128, get_tweak_default};
+
+use xts::Xts;
 
 /// What is sealed at once.
 pub const SECTOR_BYTES: usize = 512;
@@ -26,7 +27,7 @@ const PIECE_BYTES: usize = 128 * SECTOR_BYTES;
 /// A file of sealed sectors. It is locked for as long as it is open.
 pub struct Sectors {
     file: File,
-    cipher: Xts128<Aes256>,
+    cipher: Xts,
     /// A multiple of [`SECTOR_BYTES`].
     len: AtomicU64,
     /// Held while a part of a sector is replaced.
@@ -40,16 +41,10 @@ impl Sectors {
             TryLockError::WouldBlock => ErrorKind::WouldBlock.into(),
             TryLockError::Error(error) => error,
         })?;
-        let (first, second) = key.split_at(32);
-        let cipher = |key: &[u8]| Aes256::new_from_slice(key).expect("a key has 32 bytes");
         // A sector that a crash cut off was never synced.
         let len = file.metadata()?.len() / SECTOR_BYTES as u64 * SECTOR_BYTES as u64;
-        Ok(Sectors {
-            file,
-            cipher: Xts128::new(cipher(first), cipher(second)),
-            len: AtomicU64::new(len),
-            edge: Mutex::new(()),
-        })
+        let (cipher, len) = (Xts::new(key), AtomicU64::new(len));
+        Ok(Sectors { file, cipher, len, edge: Mutex::new(()) })
     }
 
     fn check_range(&self, offset: u64, len: usize) -> io::Result<()> {
@@ -63,11 +58,10 @@ impl Sectors {
     /// Reads whole sectors.
     fn read_sectors(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         self.file.read_exact_at(out, offset)?;
-        for (n, sector) in out.chunks_exact_mut(SECTOR_BYTES).enumerate() {
+        for (place, sector) in (offset / SECTOR_BYTES as u64..).zip(out.as_chunks_mut().0) {
             // No sector is sealed to zeros: one that reads so was never written, and holds zeros.
             if sector.iter().any(|byte| *byte != 0) {
-                let place = u128::from(offset) / SECTOR_BYTES as u128 + n as u128;
-                self.cipher.decrypt_sector(sector, get_tweak_default(place));
+                self.cipher.decrypt(place, sector);
             }
         }
         Ok(())
@@ -75,8 +69,9 @@ impl Sectors {
 
     /// Seals and writes whole sectors.
     fn write_sectors(&self, offset: u64, sectors: &mut [u8]) -> io::Result<()> {
-        let place = u128::from(offset) / SECTOR_BYTES as u128;
-        self.cipher.encrypt_area(sectors, SECTOR_BYTES, place, get_tweak_default);
+        for (place, sector) in (offset / SECTOR_BYTES as u64..).zip(sectors.as_chunks_mut().0) {
+            self.cipher.encrypt(place, sector);
+        }
         self.file.write_all_at(sectors, offset)
     }
 }
