@@ -172,6 +172,7 @@ fn what_is_asked_wrongly_of_buckets_is_refused_by_name() {
     assert_eq!(refused("POST", BUCKETS, r#"{"name": ""}"#), invalid);
     assert_eq!(refused("POST", BUCKETS, r#"{"name": "a", "merge": "so"}"#), invalid);
     assert_eq!(refused("POST", DEVICE, r#"{"passphrase": ""}"#), invalid);
+    assert_eq!(refused("POST", DEVICE, "[null]"), invalid);
     let made = rest.tell("POST", BUCKETS, &json!({"name": "notes"}));
     assert_eq!((made.status, &made.body["device_made"]), (201, &json!(true)));
     let id = made.body["bucket"]["bucket_id"].as_str().unwrap().to_owned();
@@ -353,4 +354,67 @@ fn n12_nothing_in_the_state_directory_shows_what_a_bucket_holds() {
     assert_nothing_says(&world.state(), &words);
     world.gate(["daemon", "stop"]).run().success();
     assert_nothing_says(&world.state(), &words);
+}
+
+#[test]
+fn every_version_can_be_seen_and_brought_back() {
+    let (world, rest) = with_daemon(Standing::OrdinaryUser);
+    world.gate(["bucket", "create", "notes"]).run().success();
+    let bucket = |args: &[&str]| {
+        let (what, rest) = args.split_first().unwrap();
+        world.gate([&["bucket", what, "notes"], rest].concat()).run()
+    };
+    assert_eq!(bucket(&["history"]).success(), "nothing was done\n");
+    for (text, name) in [("one\n", "f"), ("two\n", "f"), ("other\n", "g")] {
+        world.seed(name, text);
+        bucket(&["add", &format!("source/{name}")]).success();
+    }
+    bucket(&["mv", "f", "renamed"]).success();
+    bucket(&["rm", "g"]).success();
+    let versions = rest.ask("GET", &format!("{BUCKETS}/notes/history?path=/")).body;
+    let ids: Vec<String> = versions["versions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|version| version["version"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(ids.len(), 5, "{versions}");
+    let told = bucket(&["history"]).success();
+    assert!(
+        told.contains("/g: removed\n") && told.contains("/renamed: renamed from /f\n"),
+        "{told}"
+    );
+    // Of one file, whatever it was called, and a page of it.
+    let of_one = bucket(&["history", "renamed"]).success();
+    assert!(!of_one.contains("/g") && of_one.matches("  by ").count() == 3, "{of_one}");
+    let page = bucket(&["history", "-n", "2"]).success();
+    assert!(page.contains(&format!("--after {}", &ids[1][..12])), "{page}");
+    let rest_of_it = bucket(&["history", "--after", &ids[1][..12], "-n", "1"]).success();
+    assert!(rest_of_it.starts_with(&ids[2][..12]), "{rest_of_it}");
+    // As it was.
+    for at in ["~4", &ids[4][..8], &ids[4]] {
+        assert_eq!(bucket(&["cat", "f", "--at", at]).success(), "one\n");
+    }
+    assert_eq!(bucket(&["ls", "--at", "~2"]).success(), "f\ng\n");
+    assert_eq!(bucket(&["stat", "renamed", "--at", "@"]).code, Some(0));
+    bucket(&["export", "then", "/", "--at", "~2"]).success();
+    assert_eq!(fs::read_to_string(world.home().join("then/g")).unwrap(), "other\n");
+    let early = bucket(&["ls", "--at", "2001-01-01 00:00"]);
+    assert!(early.refusal().contains("gate bucket history"));
+    let none = bucket(&["ls", "--at", "yesterday"]);
+    assert_eq!(none.code, Some(2), "{none}");
+    // And so again.
+    bucket(&["undo"]).success();
+    assert_eq!(bucket(&["ls"]).success(), "g\nrenamed\n");
+    bucket(&["restore", "renamed", "--at", "~3"]).refusal();
+    bucket(&["restore", "f", "--at", &ids[4]]).success();
+    assert_eq!(bucket(&["cat", "f"]).success(), "one\n");
+    bucket(&["restore", "/", "--at", "~0"]).success();
+    assert_eq!(bucket(&["restore", "/", "--at", "@"]).success(), "nothing had to change\n");
+    world.seed("g", "changed\n");
+    bucket(&["add", "source/g"]).success();
+    let later = bucket(&["undo", &ids[2]]);
+    assert_eq!(later.code, Some(1), "{later}");
+    assert!(later.refusal().contains("/g"));
+    world.gate(["daemon", "stop"]).run().success();
 }

@@ -7,6 +7,7 @@
 pub mod history;
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fmt;
 use std::fs::File;
 use std::io;
@@ -14,10 +15,11 @@ use std::iter;
 use std::path::Path;
 use std::sync::Arc;
 
-use gate_core::tree::id::{Address, EntryId};
+use gate_core::tree::id::{Address, EntryId, FeedId};
 use gate_core::tree::op::{Op, OpFault};
 use gate_core::tree::overlay::Overlay;
 use gate_core::tree::seen::Seen;
+use gate_core::tree::shown::Authors;
 use gate_core::tree::state::{ApplyError, Batch, State};
 use redb::{ReadOnlyTable, TableError};
 use uuid::Uuid;
@@ -188,6 +190,14 @@ impl Bucket {
     /// Returns who says whose feeds are whose, for names that need it.
     pub fn authors(&self) -> &Feeds {
         &self.feeds
+    }
+
+    /// As [`Bucket::authors`], of all that is known now.
+    pub fn authors_now(&self) -> impl Authors + use<> {
+        let feeds = self.feeds.frontier();
+        let labels: HashMap<FeedId, String> =
+            feeds.iter().map(|(feed, _)| (feed, self.feeds.label(&feed))).collect();
+        move |feed: &FeedId| labels.get(feed).cloned().unwrap_or_default()
     }
 
     /// Returns the keys by which chunks are sealed now.

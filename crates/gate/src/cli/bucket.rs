@@ -5,10 +5,13 @@ mod export;
 mod files;
 mod fsck;
 mod import;
+mod past;
 
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
+use super::log::{Since, parse_since};
+use crate::board;
 use crate::failure::{Exit, Failure};
 use crate::query;
 use crate::reach::BrokerFlags;
@@ -42,6 +45,9 @@ enum What {
     Rm(files::Rm),
     Import(import::Import),
     Export(export::Export),
+    History(past::History),
+    Restore(past::Restore),
+    Undo(past::Undo),
     Fsck(fsck::Fsck),
 }
 
@@ -79,6 +85,9 @@ impl Args {
             What::Rm(args) => args.run(),
             What::Import(args) => args.run(),
             What::Export(args) => args.run(),
+            What::History(args) => args.run(),
+            What::Restore(args) => args.run(),
+            What::Undo(args) => args.run(),
             What::Fsck(args) => return args.run(),
         }?;
         Ok(Exit::Success)
@@ -96,11 +105,20 @@ impl Which {
 impl At {
     /// Returns where something in a bucket is asked for.
     fn address(&self, target: &str, path: &Path) -> String {
-        let at = self.at.as_deref().unwrap_or_default();
+        let at = self.at.as_deref().map(moment).unwrap_or_default();
         // It is never without a path: whoever adds something adds it behind.
         let path = Path::new("/").join(path);
         let pairs = [("path", path.as_os_str().as_bytes()), ("at", at.as_bytes())];
         query::address(target, &pairs)
+    }
+}
+
+/// Returns a version as the daemon understands it: times of people are of their own zone, or so long ago.
+fn moment(version: &str) -> String {
+    let is_id = version.bytes().all(|byte| byte.is_ascii_hexdigit());
+    match parse_since(version) {
+        Ok(Since::Time(ms)) if !is_id => board::utc(ms),
+        _ => version.to_owned(),
     }
 }
 

@@ -8,6 +8,7 @@ mod files;
 mod flow;
 mod health;
 mod mounts;
+mod past;
 mod turns;
 
 use std::time::Duration;
@@ -100,7 +101,10 @@ fn of_buckets(buckets: Buckets) -> Router {
             .route(&path("/{bucket}/mkdir"), post(files::mkdir))
             .route(&path("/{bucket}/mv"), post(files::rename))
             .route(&path("/{bucket}/rm"), post(files::remove))
-            .route(&path("/{bucket}/export"), get(files::export));
+            .route(&path("/{bucket}/export"), get(files::export))
+            .route(&path("/{bucket}/history"), get(past::history))
+            .route(&path("/{bucket}/restore"), post(past::restore))
+            .route(&path("/{bucket}/undo"), post(past::undo));
         // What is sent there is as long as it is.
         streams = streams
             .route(&path("/{bucket}/fs"), post(files::put))
@@ -125,6 +129,10 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Said<T> {
         let bytes = bytes
             .map_err(|rejection| invalid(rejection.body_text(), "send less than 64 KiB of JSON"))?;
         let text: &[u8] = if matches!(&*bytes, b"" | b"null") { b"{}" } else { &bytes };
+        // By place in an array nothing has a name.
+        if text.trim_ascii_start().starts_with(b"[") {
+            return Err(invalid("the body is no object".into(), "see the OpenAPI document"));
+        }
         let said = serde_json::from_slice(text);
         said.map(Said).map_err(|error| invalid(error.to_string(), "see the OpenAPI document"))
     }

@@ -6,6 +6,7 @@
 mod carry;
 mod device;
 mod files;
+mod past;
 
 use std::collections::HashMap;
 use std::fs;

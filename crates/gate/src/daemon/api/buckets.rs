@@ -94,6 +94,7 @@ pub(super) async fn rename(
     params(("bucket" = String, Path, description = "Its name, its id, or the beginning of that")),
     responses(
         (status = 200, body = Deleted, description = "It is gone"),
+        (status = 400, body = Refused, description = "Several begin so"),
         (status = 404, body = Refused, description = "There is no such bucket"),
         (status = 409, body = Refused, description = "It is used"),
     ),
@@ -110,12 +111,13 @@ pub(super) async fn delete(
     post,
     path = "/api/v0/buckets/{bucket}/fsck",
     params(("bucket" = String, Path, description = "Its name, its id, or the beginning of that")),
-    request_body = Check,
+    request_body = Option<Check>,
     responses(
         (
             status = 200, body = Checked, content_type = "application/x-ndjson",
             description = "Lines: `{\"progress\": …}` for each pack, then `{\"done\": …}` with this, or `{\"refused\": …}`",
         ),
+        (status = 400, body = Refused, description = "The request makes no sense"),
         (status = 404, body = Refused, description = "There is no such bucket"),
         (status = 423, body = Refused, description = "The device is locked"),
     ),

@@ -24,7 +24,7 @@ pub(super) async fn state(State(buckets): State<Buckets>) -> Answer<Json<Device>
 #[utoipa::path(
     post,
     path = "/api/v0/device",
-    request_body = Key,
+    request_body = Option<Key>,
     responses(
         (status = 201, body = Device, description = "It is made, and open"),
         (status = 400, body = Refused, description = "The request makes no sense"),
@@ -47,9 +47,10 @@ pub(super) async fn make(
 #[utoipa::path(
     post,
     path = "/api/v0/device/unlock",
-    request_body = Key,
+    request_body = Option<Key>,
     responses(
         (status = 200, body = Device, description = "It is open"),
+        (status = 400, body = Refused, description = "The request makes no sense"),
         (status = 409, body = Refused, description = "There is none"),
         (status = 423, body = Refused, description = "It is another passphrase"),
     ),
@@ -69,9 +70,10 @@ pub(super) async fn unlock(
 #[utoipa::path(
     put,
     path = "/api/v0/device/passphrase",
-    request_body = OtherKey,
+    request_body = Option<OtherKey>,
     responses(
         (status = 200, body = Device, description = "So it is"),
+        (status = 400, body = Refused, description = "The request makes no sense"),
         (status = 409, body = Refused, description = "There is none"),
         (status = 423, body = Refused, description = "The old one is another"),
     ),

@@ -3,7 +3,7 @@
 use axum::Json;
 use utoipa::OpenApi;
 
-use super::{buckets, device, events, files, health, mounts, turns};
+use super::{buckets, device, events, files, health, mounts, past, turns};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -20,6 +20,7 @@ use super::{buckets, device, events, files, health, mounts, turns};
         device::change_passphrase, buckets::all, buckets::one, buckets::create, buckets::rename,
         buckets::delete, buckets::check, files::list, files::stat, files::cat, files::put, files::mkdir,
         files::rename, files::remove, files::import, files::export,
+        past::history, past::restore, past::undo,
     ),
     security(("token" = [])),
     modifiers(&Tokens),

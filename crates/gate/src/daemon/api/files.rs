@@ -27,6 +27,7 @@ const BYTES: &str = "application/octet-stream";
         ("bucket" = String, Path, description = "Its name, its id, or the beginning of that"),
         ("path" = Option<String>, Query, description = "Where, from the root on; percent-encoded bytes"),
         ("recursive" = Option<bool>, Query, description = "With all that is beneath"),
+        ("at" = Option<String>, Query, description = "In which version: `@`, `~N`, the beginning of its id, or a time by RFC 3339"),
     ),
     responses(
         (status = 200, body = Listed, description = "It; of a file that alone"),
@@ -41,7 +42,7 @@ pub(super) async fn list(
     asked: Asked,
 ) -> Answer<Json<Listed>> {
     let is_recursive = asked.text("recursive") == Some("true");
-    let listed = move || buckets.list(&bucket, path(&asked), is_recursive);
+    let listed = move || buckets.list(&bucket, path(&asked), at(&asked), is_recursive);
     aside(listed).await.map(|entries| Json(Listed { entries }))
 }
 
@@ -52,6 +53,7 @@ pub(super) async fn list(
     params(
         ("bucket" = String, Path, description = "Its name, its id, or the beginning of that"),
         ("path" = Option<String>, Query, description = "Where, from the root on; percent-encoded bytes"),
+        ("at" = Option<String>, Query, description = "In which version: `@`, `~N`, the beginning of its id, or a time by RFC 3339"),
     ),
     responses(
         (status = 200, body = OneNode, description = "It"),
@@ -65,7 +67,7 @@ pub(super) async fn stat(
     Path(bucket): Path<String>,
     asked: Asked,
 ) -> Answer<Json<OneNode>> {
-    let entry = aside(move || buckets.stat(&bucket, path(&asked))).await?;
+    let entry = aside(move || buckets.stat(&bucket, path(&asked), at(&asked))).await?;
     Ok(Json(OneNode { entry }))
 }
 
@@ -76,6 +78,7 @@ pub(super) async fn stat(
     params(
         ("bucket" = String, Path, description = "Its name, its id, or the beginning of that"),
         ("path" = Option<String>, Query, description = "Where, from the root on; percent-encoded bytes"),
+        ("at" = Option<String>, Query, description = "In which version: `@`, `~N`, the beginning of its id, or a time by RFC 3339"),
     ),
     responses(
         (status = 200, content_type = "application/octet-stream", description = "Its bytes; if they cannot all be read, the answer is cut off"),
@@ -89,7 +92,7 @@ pub(super) async fn cat(
     Path(bucket): Path<String>,
     asked: Asked,
 ) -> Answer<Response> {
-    let mut bytes = aside(move || buckets.open_file(&bucket, path(&asked))).await?;
+    let mut bytes = aside(move || buckets.open_file(&bucket, path(&asked), at(&asked))).await?;
     Ok(flow::told(BYTES, move |to| std::io::copy(&mut bytes, to).map(drop)))
 }
 
@@ -211,7 +214,7 @@ pub(super) async fn remove(
         ("bucket" = String, Path, description = "Its name, its id, or the beginning of that"),
         ("path" = Option<String>, Query, description = "Where, from the root on; percent-encoded bytes"),
     ),
-    request_body(content = Vec<u8>, content_type = "application/x-tar"),
+    request_body(content = Vec<u8>, content_type = "application/octet-stream"),
     responses(
         (status = 200, body = Imported, description = "All is there"),
         (status = 400, body = Refused, description = "The archive makes no sense; what came before is there"),
@@ -238,6 +241,7 @@ pub(super) async fn import(
     params(
         ("bucket" = String, Path, description = "Its name, its id, or the beginning of that"),
         ("path" = Option<String>, Query, description = "Where, from the root on; percent-encoded bytes"),
+        ("at" = Option<String>, Query, description = "In which version: `@`, `~N`, the beginning of its id, or a time by RFC 3339"),
     ),
     responses(
         (status = 200, content_type = "application/x-tar", description = "It; if not all can be read, the answer is cut off"),
@@ -251,10 +255,14 @@ pub(super) async fn export(
     Path(bucket): Path<String>,
     asked: Asked,
 ) -> Answer<Response> {
-    let export = aside(move || buckets.export(&bucket, path(&asked))).await?;
+    let export = aside(move || buckets.export(&bucket, path(&asked), at(&asked))).await?;
     Ok(flow::told("application/x-tar", move |to| export.write(to)))
 }
 
-fn path(asked: &Asked) -> &[u8] {
+fn at(asked: &Asked) -> Option<&str> {
+    asked.text("at")
+}
+
+pub(super) fn path(asked: &Asked) -> &[u8] {
     asked.bytes("path").unwrap_or_default()
 }

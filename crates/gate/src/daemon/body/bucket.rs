@@ -177,6 +177,47 @@ pub struct Move {
     pub to: PathBuf,
 }
 
+/// What is to be as it was: of `POST /api/v0/buckets/{bucket}/restore`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Restoration {
+    #[serde(with = "written")]
+    #[schema(value_type = Written)]
+    pub path: PathBuf,
+    /// In which version: `~N`, the beginning of its id, or a time.
+    pub at: String,
+}
+
+/// What is to be taken back: of `POST /api/v0/buckets/{bucket}/undo`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Undoing {
+    /// The version that what was done led to; without it the newest.
+    pub version: Option<String>,
+}
+
+/// A version, and what was done that led to it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct BucketVersion {
+    pub version: String,
+    /// RFC 3339, UTC, by the clock of who did it.
+    pub at: String,
+    /// The device that did it.
+    pub author: String,
+    /// A line for each path, up to a bound.
+    pub did: Vec<String>,
+    /// How many more there are.
+    pub more: u64,
+}
+
+/// The answer with several of them, the newest first.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct BucketVersions {
+    pub versions: Vec<BucketVersion>,
+    /// Whether there are older ones: ask with the last as `after`.
+    pub are_more: bool,
+}
+
 /// The answer to what changes a bucket.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Changed {

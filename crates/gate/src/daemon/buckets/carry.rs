@@ -58,8 +58,8 @@ enum Put {
 
 impl Buckets {
     /// Writes all that is in a directory as an archive.
-    pub fn export(&self, words: &str, path: &[u8]) -> Result<Export, Refusal> {
-        let view = self.view(words)?;
+    pub fn export(&self, words: &str, path: &[u8], at: Option<&str>) -> Result<Export, Refusal> {
+        let view = self.view(words, at)?;
         match view.find(path)? {
             (at, What::Directory(directory)) => Ok(Export { view, at, directory }),
             (at, _) => {

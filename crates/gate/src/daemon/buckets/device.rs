@@ -131,7 +131,8 @@ fn refusal(error: &IdentityError) -> Refusal {
     Refusal::new(kind, format!("the device cannot be used: {error}"), hint)
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Writes bytes in hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(2 * bytes.len());
     for byte in bytes {
         write!(text, "{byte:02x}").expect("a text takes all");

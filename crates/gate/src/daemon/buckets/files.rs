@@ -14,12 +14,13 @@ use gate_core::tree::content::Body;
 use gate_core::tree::id::EntryId;
 use gate_core::tree::op::{Kind as NodeKind, Name, Stamp};
 use gate_core::tree::record::FileRecord;
-use gate_core::tree::shown::{Directory, What};
+use gate_core::tree::shown::{Authors, Directory, Shown, What};
 use gate_core::tree::state::State;
-use gate_core::tree::tables::Look;
-use gate_core::tree::walk::TreePath;
+use gate_core::tree::tables::{Look, Memory};
+use gate_core::tree::walk::{TreePath, WalkError};
 use jiff::Timestamp;
 
+use super::past::version;
 use super::{Buckets, now_ms, refusal};
 use crate::daemon::body::WrittenPath;
 use crate::daemon::body::bucket::{Changed, Node};
@@ -34,13 +35,25 @@ pub(super) const DIRECTORY_MODE: u32 = 0o755;
 /// A bucket, and a tree of it that stays as it is.
 pub(super) struct View {
     bucket: Arc<Mutex<Bucket>>,
-    tree: Tree,
+    tree: AnyTree,
+}
+
+/// A tree of a bucket.
+enum AnyTree {
+    Now(Tree),
+    Then(Box<State<Memory>>),
 }
 
 impl Buckets {
     /// Returns what is in a directory, by name, or all that is beneath it, or one file.
-    pub fn list(&self, words: &str, path: &[u8], all: bool) -> Result<Vec<Node>, Refusal> {
-        let view = self.view(words)?;
+    pub fn list(
+        &self,
+        words: &str,
+        path: &[u8],
+        at: Option<&str>,
+        all: bool,
+    ) -> Result<Vec<Node>, Refusal> {
+        let view = self.view(words, at)?;
         let mut nodes = Vec::new();
         let (path, what) = view.find(path)?;
         let mut left = match what {
@@ -69,15 +82,15 @@ impl Buckets {
     }
 
     /// Returns one of them.
-    pub fn stat(&self, words: &str, path: &[u8]) -> Result<Node, Refusal> {
-        let view = self.view(words)?;
+    pub fn stat(&self, words: &str, path: &[u8], at: Option<&str>) -> Result<Node, Refusal> {
+        let view = self.view(words, at)?;
         let (path, what) = view.find(path)?;
         view.node(path, &what)
     }
 
     /// Opens a file.
-    pub fn open_file(&self, words: &str, path: &[u8]) -> Result<Reader, Refusal> {
-        let view = self.view(words)?;
+    pub fn open_file(&self, words: &str, path: &[u8], at: Option<&str>) -> Result<Reader, Refusal> {
+        let view = self.view(words, at)?;
         let (path, what) = view.find(path)?;
         let (kind, size, body) = view.content(&what)?;
         let not = |what: &str, hint: &str| {
@@ -161,9 +174,17 @@ impl Buckets {
         })
     }
 
-    pub(super) fn view(&self, words: &str) -> Result<View, Refusal> {
+    /// Returns the tree of a bucket as it is now, or as it was in a version.
+    pub(super) fn view(&self, words: &str, at: Option<&str>) -> Result<View, Refusal> {
         let bucket = self.get(words)?;
-        let tree = lock(&bucket).snapshot().map_err(refusal)?;
+        let tree = {
+            let mut bucket = lock(&bucket);
+            let version = at.map(|at| version(&bucket, at)).transpose()?;
+            match version.filter(|version| !bucket.is_newest(version)) {
+                None => AnyTree::Now(bucket.snapshot().map_err(refusal)?),
+                Some(version) => AnyTree::Then(Box::new(bucket.at(&version).map_err(refusal)?)),
+            }
+        };
         Ok(View { bucket, tree })
     }
 
@@ -183,14 +204,44 @@ impl Buckets {
     ) -> Result<Changed, Refusal> {
         let mut bucket = lock(bucket);
         let (entry, ()) = bucket.change(now_ms(), draft).map_err(not_done)?;
-        let version = entry.and_then(|entry| version_of(&bucket, entry));
-        Ok(Changed { version })
+        Ok(changed(&bucket, entry))
     }
 }
 
-fn version_of(bucket: &Bucket, entry: EntryId) -> Option<String> {
-    let hash = bucket.hash(entry)?;
-    Some(hash.0.iter().map(|byte| format!("{byte:02x}")).collect())
+pub(super) fn changed(bucket: &Bucket, entry: Option<EntryId>) -> Changed {
+    let hash = entry.and_then(|entry| bucket.hash(entry));
+    Changed { version: hash.map(|hash| hash.to_string()) }
+}
+
+impl AnyTree {
+    fn walk(&self, names: &[Name], authors: &impl Authors) -> Result<What, DraftError> {
+        match self {
+            AnyTree::Now(tree) => Ok(tree.walk(names, authors)?),
+            AnyTree::Then(tree) => tree.walk(names, authors).map_err(|error| match error {
+                WalkError::NotFound => DraftError::NotFound,
+                WalkError::NotADirectory => DraftError::NotADirectory,
+                WalkError::Tables(never) => match never {},
+            }),
+        }
+    }
+
+    fn list(
+        &self,
+        directory: &Directory,
+        authors: &impl Authors,
+    ) -> Result<Vec<Shown>, ShelfError> {
+        match self {
+            AnyTree::Now(tree) => tree.list(directory, authors),
+            AnyTree::Then(tree) => tree.list(directory, authors).map_err(|never| match never {}),
+        }
+    }
+
+    fn record(&self, what: &What) -> Result<FileRecord, ShelfError> {
+        match self {
+            AnyTree::Now(tree) => record_of(tree, what),
+            AnyTree::Then(tree) => record_of(tree, what).map_err(|never| match never {}),
+        }
+    }
 }
 
 impl View {
@@ -199,8 +250,7 @@ impl View {
         let path = read_path(path)?;
         let bucket = lock(&self.bucket);
         let what = self.tree.walk(path.names(), bucket.authors());
-        let what = what.map_err(|error| not_done(error.into()))?;
-        Ok((told(&path), what))
+        Ok((told(&path), what.map_err(not_done)?))
     }
 
     /// Returns what is in a directory, with the paths.
@@ -216,7 +266,7 @@ impl View {
     }
 
     pub fn record(&self, what: &What) -> Result<FileRecord, Refusal> {
-        record_of(&self.tree, what).map_err(not_read)
+        self.tree.record(what).map_err(not_read)
     }
 
     /// Returns what something is, how long it is if it is a file, and what that holds.
@@ -292,7 +342,7 @@ fn parent_of(path: &TreePath) -> TreePath {
     TreePath::from(names[..names.len().saturating_sub(1)].to_vec())
 }
 
-fn told(path: &TreePath) -> PathBuf {
+pub(super) fn told(path: &TreePath) -> PathBuf {
     let mut told = PathBuf::from("/");
     told.extend(path.names().iter().map(|name| std::ffi::OsStr::from_bytes(name.bytes())));
     told
@@ -304,7 +354,7 @@ pub(super) fn now() -> Stamp {
     Stamp { seconds: now.as_second(), nanos }
 }
 
-fn not_read(error: ShelfError) -> Refusal {
+pub(super) fn not_read(error: ShelfError) -> Refusal {
     not_done(DraftError::Tree(error))
 }
 
