@@ -93,7 +93,7 @@ impl Hidden<'_> {
         let mut hidden = before.clone();
         // Whom Ctrl-C ends leaves it so; the shell puts that right, as for everybody.
         hidden.local_modes.remove(LocalModes::ECHO);
-        tcsetattr(terminal, OptionalActions::Flush, &hidden)?;
+        tcsetattr(terminal, OptionalActions::Now, &hidden)?;
         Ok(Hidden { terminal, before })
     }
 }

@@ -129,13 +129,14 @@ impl Buckets {
             _ => refusal,
         })?;
         let stored = vault.take_in(from).map_err(not_taken)?;
-        self.change_in(&bucket, |draft| {
+        let put = self.change_in(&bucket, |draft| {
             let mode = match draft.find(&path) {
                 Ok(what) => mode_in(&record_of(draft.tree(), &what)?).unwrap_or(FILE_MODE),
                 Err(_) => FILE_MODE,
             };
             draft.put(&path, &stored, Meta { mode, modified: now() })
-        })
+        });
+        put.map_err(|refusal| cannot("store", &path, refusal))
     }
 
     /// Makes a directory.
@@ -147,31 +148,34 @@ impl Buckets {
     ) -> Result<Changed, Refusal> {
         let path = read_path(path)?;
         let meta = Meta { mode: DIRECTORY_MODE, modified: now() };
-        self.change(words, |draft| match parents {
+        let made = self.change(words, |draft| match parents {
             true => draft.make_directories(&path, meta),
             false => draft.make_directory(&path, meta),
-        })
+        });
+        made.map_err(|refusal| cannot("make", &path, refusal))
     }
 
     /// Moves something: into a directory that is there, or to a path, in the place of a file that is there.
     pub fn move_to(&self, words: &str, from: &[u8], to: &[u8]) -> Result<Changed, Refusal> {
         let (from, to) = (read_path(from)?, read_path(to)?);
-        self.change(words, |draft| {
+        let moved = self.change(words, |draft| {
             let mut to = to.clone();
             if let (Ok(What::Directory(_)), Some(name)) = (draft.find(&to), from.names().last()) {
                 to = TreePath::from([to.names(), std::slice::from_ref(name)].concat());
             }
             draft.rename(&from, &to)
-        })
+        });
+        moved.map_err(|refusal| cannot("move", &from, refusal))
     }
 
     /// Removes something.
     pub fn remove(&self, words: &str, path: &[u8], recursive: bool) -> Result<Changed, Refusal> {
         let path = read_path(path)?;
-        self.change(words, |draft| match recursive {
+        let removed = self.change(words, |draft| match recursive {
             true => draft.remove_all(&path),
             false => draft.remove(&path),
-        })
+        });
+        removed.map_err(|refusal| cannot("remove", &path, refusal))
     }
 
     /// Returns the tree of a bucket as it is now, or as it was in a version.
@@ -250,7 +254,8 @@ impl View {
         let path = read_path(path)?;
         let bucket = lock(&self.bucket);
         let what = self.tree.walk(path.names(), bucket.authors());
-        Ok((told(&path), what.map_err(not_done)?))
+        let what = what.map_err(|error| cannot("find", &path, not_done(error)))?;
+        Ok((told(&path), what))
     }
 
     /// Returns what is in a directory, with the paths.
@@ -335,6 +340,12 @@ pub(super) fn read_path(path: &[u8]) -> Result<TreePath, Refusal> {
 fn invalid(error: &dyn std::error::Error) -> Refusal {
     let hint = "write it as in `/notes/today.md`";
     Refusal::new(Kind::Invalid, format!("that is no path: {error}"), hint)
+}
+
+/// Says what could not be done, and to what.
+fn cannot(what: &str, path: &TreePath, refusal: Refusal) -> Refusal {
+    let message = format!("cannot {what} {path}: {}", refusal.message);
+    Refusal { message, ..refusal }
 }
 
 fn parent_of(path: &TreePath) -> TreePath {
