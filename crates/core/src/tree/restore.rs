@@ -240,7 +240,8 @@ impl<'a, T: Look, P: Look<Error: Into<T::Error>>, R: FnMut() -> [u8; 16]> Plan<'
             let is_free = self.here.contains(&link)
                 && !self.wanted.contains(&link)
                 && !self.kept.contains(&link);
-            let Some(born) = self.now.link(link)?.born.filter(|_| is_free) else { continue };
+            let record = self.now.link(link)?;
+            let Some(born) = record.born.as_ref().filter(|_| is_free) else { continue };
             let file = born.value;
             let heads = self.now.file(file)?.heads.len();
             let is_like = match was {
@@ -248,6 +249,11 @@ impl<'a, T: Look, P: Look<Error: Into<T::Error>>, R: FnMut() -> [u8; 16]> Plan<'
                 _ => heads < 2 && self.now.node_of(file, None)? == node,
             };
             if is_like {
+                if !record.is_alive() {
+                    // It was deleted, and shows for what is in it, which may go.
+                    let Place { parent, name } = place.clone();
+                    self.ops.push(Op::Move { link, parent, name });
+                }
                 self.kept.insert(link);
                 return Ok(Some(file));
             }

@@ -487,3 +487,39 @@ fn what_is_large_is_restored_in_few_bytes_and_keeps_its_identity() {
     assert_eq!(model(&state), model(&states[1]));
     assert!(state.tables().file(file).unwrap().unwrap().heads.len() == 1, "it is the same file");
 }
+
+/// A directory that was deleted shows for what was put into it meanwhile, and may be what takes a place.
+#[test]
+fn what_shows_only_for_what_is_in_it_stays_when_that_goes() {
+    let d = FileId::of_directory(FileId::ROOT, b"d", 0);
+    let second = FileId::of_directory(FileId::ROOT, b"d", 1);
+    let made_again = Op::Create {
+        link: LinkId::of_directory(second),
+        file: second,
+        parent: FileId::ROOT,
+        name: named("d"),
+        kind: Kind::Directory,
+        mode: 0o644,
+        modified: Stamp::default(),
+        former: 1,
+    };
+    let (mut world, states) = played(&[
+        &|_| vec![make(0, FileId::ROOT, "d", Kind::Directory)],
+        &|_| {
+            let link = LinkId::of_directory(d);
+            vec![Op::Move { link, parent: FileId::ROOT, name: named("e") }, made_again.clone()]
+        },
+        &|_| vec![Op::Delete { link: LinkId::of_directory(second) }],
+    ]);
+    // Another knows nothing of the last.
+    let mut seen = Seen::new();
+    world.entries[..2].iter().for_each(|entry| seen.see(entry.id));
+    let id = EntryId { feed: FeedId([2; 32]), number: 0 };
+    let ops = vec![make(1, second, "in", Kind::File)];
+    world.entries.push(Entry { id, lamport: 3, seen, ops });
+    let now = now(&world);
+    let path = [named("d")];
+    assert!(model(&now).contains_key(&vec![named("d"), named("in")]));
+    let by_now = model(&done(&world, &restored(&now, &states[1], &path).unwrap()));
+    assert_eq!(beneath(&by_now, &path), beneath(&model(&states[1]), &path));
+}
