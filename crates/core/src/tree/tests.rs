@@ -302,12 +302,6 @@ fn acts(most: usize) -> impl Strategy<Value = Vec<(usize, Act)>> {
 }
 
 proptest! {
-    // Each looks at the whole tree at each step.
-    #![proptest_config(ProptestConfig {
-        cases: ProptestConfig::default().cases / 2,
-        ..ProptestConfig::default()
-    })]
-
     #[test]
     fn n13_who_knows_the_same_has_the_same_and_nothing_is_lost(
         acts in acts(45),

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::panic::Location;
 use std::slice;
+
+use proptest::test_runner::{TestCaseResult, TestRunner};
 
 use super::super::diff::{Change, Difference, Node, diff};
 use super::super::restore::{RestoreError, restore};
@@ -185,6 +188,17 @@ fn restored(
     restore(now, then, path, &label, fresh)
 }
 
+/// Holds a law to inputs at random: to one for each `per` that the environment asks for.
+///
+/// `proptest!` would run as many as that, whatever its configuration says.
+#[track_caller]
+fn hold<S: Strategy>(per: u32, inputs: &S, law: impl Fn(S::Value) -> TestCaseResult) {
+    let usual = ProptestConfig::default();
+    let (cases, source_file) = (usual.cases.div_ceil(per), Some(Location::caller().file()));
+    let mut runner = TestRunner::new(ProptestConfig { cases, source_file, ..usual });
+    runner.run(inputs, law).unwrap_or_else(|error| panic!("{error}"));
+}
+
 fn groups(peers: usize) -> impl Strategy<Value = Vec<(usize, Vec<Act>)>> {
     let group = (0..peers, proptest::collection::vec(act(), 1..4));
     proptest::collection::vec(group, 1..25)
@@ -213,17 +227,9 @@ fn now(world: &World) -> State<Memory> {
     done(world, &[])
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: ProptestConfig::default().cases / 8,
-        ..ProptestConfig::default()
-    })]
-
-    #[test]
-    fn the_differences_make_one_tree_of_the_other(
-        groups in groups(PEERS),
-        (one, other) in (any::<usize>(), any::<usize>()),
-    ) {
+#[test]
+fn the_differences_make_one_tree_of_the_other() {
+    hold(10, &(groups(PEERS), (any::<usize>(), any::<usize>())), |(groups, (one, other))| {
         let world = play_groups(&groups);
         let (Some(one), Some(other)) = (version(&world, one), version(&world, other)) else {
             return Ok(());
@@ -232,23 +238,26 @@ proptest! {
         prop_assert!(changes.is_sorted_by_key(|change| &change.path));
         prop_assert_eq!(apply(model(&one), &changes), model(&other), "{:#?}", changes);
         prop_assert!(!changes.is_empty() || model(&one) == model(&other));
-    }
+        Ok(())
+    });
+}
 
-    #[test]
-    fn what_is_restored_whole_is_as_it_was(groups in groups(PEERS), which in any::<usize>()) {
+#[test]
+fn what_is_restored_whole_is_as_it_was() {
+    hold(10, &(groups(PEERS), any::<usize>()), |(groups, which)| {
         let world = play_groups(&groups);
         let Some(then) = version(&world, which) else { return Ok(()) };
         let ops = restored(&now(&world), &then, &[]).unwrap();
         let by_now = done(&world, &ops);
         prop_assert_eq!(model(&by_now), model(&then));
         prop_assert_eq!(restored(&by_now, &then, &[]).unwrap(), [], "once is enough");
-    }
+        Ok(())
+    });
+}
 
-    #[test]
-    fn a_part_that_is_restored_is_as_it_was_and_no_other_name_changes(
-        groups in groups(PEERS),
-        (which, part) in (any::<usize>(), any::<usize>()),
-    ) {
+#[test]
+fn a_part_that_is_restored_is_as_it_was_and_no_other_name_changes() {
+    hold(10, &(groups(PEERS), (any::<usize>(), any::<usize>())), |(groups, (which, part))| {
         let world = play_groups(&groups);
         let Some(then) = version(&world, which) else { return Ok(()) };
         let path = pick(&everything(&then), part).unwrap().0;
@@ -270,13 +279,13 @@ proptest! {
             others.filter(|at| !at.last().unwrap().bytes().contains(&b'@')).cloned().collect()
         };
         prop_assert_eq!(others(&by_now), others(&model(&now)));
-    }
+        Ok(())
+    });
+}
 
-    #[test]
-    fn the_newest_entry_undone_gives_the_tree_before(
-        groups in groups(PEERS),
-        which in any::<usize>(),
-    ) {
+#[test]
+fn the_newest_entry_undone_gives_the_tree_before() {
+    hold(10, &(groups(PEERS), any::<usize>()), |(groups, which)| {
         let mut world = play_groups(&groups);
         world.entries.truncate(which % (world.entries.len() + 1));
         let Some(newest) = world.entries.pop() else { return Ok(()) };
@@ -290,11 +299,14 @@ proptest! {
             let ops = ops.unwrap_or_else(|error| panic!("{error:?}\n{newest:?}"));
             prop_assert_eq!(model(&done(&world, &ops)), model(&before), "{:?}", newest);
         }
-    }
+        Ok(())
+    });
+}
 
-    /// What came later is there after it.
-    #[test]
-    fn what_is_undone_loses_nothing_that_came_after(groups in groups(1), which in any::<usize>()) {
+/// What came later is there after it.
+#[test]
+fn what_is_undone_loses_nothing_that_came_after() {
+    hold(10, &(groups(1), any::<usize>()), |(groups, which)| {
         let world = play_groups(&groups);
         let Some(entry) = pick(&world.entries, which) else { return Ok(()) };
         let before = at(&world, &entry.seen);
@@ -325,7 +337,8 @@ proptest! {
                 _ => {}
             }
         }
-    }
+        Ok(())
+    });
 }
 
 /// What one peer does in one entry.
