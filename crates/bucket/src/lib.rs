@@ -15,6 +15,8 @@ mod golden;
 pub mod hash;
 pub mod identity;
 pub mod index;
+#[cfg(test)]
+mod law;
 pub mod members;
 pub mod pack;
 pub mod random;

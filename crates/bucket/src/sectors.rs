@@ -250,8 +250,6 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(200))]
-
         #[test]
         fn it_reads_as_a_plain_file_would(
             steps in prop::collection::vec(step(), 1..20),

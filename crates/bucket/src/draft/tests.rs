@@ -6,12 +6,12 @@ use std::collections::BTreeMap;
 
 use gate_core::tree::id::FeedId;
 use proptest::prelude::*;
-use proptest::test_runner::TestRunner;
 use uuid::Uuid;
 
 use super::*;
 use crate::bucket::Bucket;
 use crate::identity::Identity;
+use crate::law;
 use crate::vault::Vault;
 use model::{Act, Model, Node, Thing, act};
 
@@ -120,8 +120,7 @@ fn drafts_do_to_a_bucket_what_is_done_to_a_tree_of_paths() {
     let drafts =
         prop::collection::vec((0..6_u8, 0..4_u8, prop::collection::vec(act(), 0..12)), 1..8);
     // Each is a bucket on the disk: a few long lives tell as much as thousands of short ones.
-    let config = ProptestConfig { cases: 60, failure_persistence: None, ..Default::default() };
-    let run = TestRunner::new(config).run(&drafts, |drafts| {
+    law::hold(64, &drafts, |drafts| {
         let world = World::new();
         let mut bucket = world.open();
         let mut model = Model::new();
@@ -154,7 +153,6 @@ fn drafts_do_to_a_bucket_what_is_done_to_a_tree_of_paths() {
         }
         Ok(())
     });
-    run.unwrap();
 }
 
 fn refused(

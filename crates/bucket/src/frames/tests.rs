@@ -154,9 +154,6 @@ fn a_file_that_means_harm_is_judged_in_bounded_time() {
 }
 
 proptest! {
-    // Each waits for the disk.
-    #![proptest_config(ProptestConfig::with_cases(24))]
-
     #[test]
     fn whatever_follows_the_head_is_read_or_named(tail in proptest::collection::vec(any::<u8>(), 0..200)) {
         let Log { path, _directory, .. } = &log(&[b"first"]);

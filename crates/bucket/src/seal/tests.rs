@@ -194,8 +194,6 @@ const SEALED_HEX: &str =
 const DEDUPE_HEX: &str = "fae4ef221339bde5b542e827f49d80df7a7c47afa4518335dec884e37ae4be38";
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(60))]
-
     #[test]
     fn what_is_sealed_opens(
         plain in prop_oneof![

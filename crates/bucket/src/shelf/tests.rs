@@ -12,6 +12,7 @@ use redb::backends::InMemoryBackend;
 use redb::{Database, ReadableDatabase};
 
 use super::*;
+use crate::law;
 
 const NAMES: [&[u8]; 5] = [b"a", b"a\x01", b"ab", b"b", b"\xff"];
 
@@ -112,13 +113,9 @@ where
     told
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
-
-    #[test]
-    fn the_tables_of_the_index_are_those_in_memory(
-        choices in proptest::collection::vec(any::<Choice>(), 0..40)
-    ) {
+#[test]
+fn the_tables_of_the_index_are_those_in_memory() {
+    law::hold(4, &proptest::collection::vec(any::<Choice>(), 0..40), |choices| {
         let index = Database::builder().create_with_backend(InMemoryBackend::new()).unwrap();
         let writing = index.begin_write().unwrap();
         let mut in_index = State::new(Shelf(writing.open_table(TREE).unwrap()));
@@ -149,7 +146,8 @@ proptest! {
         let reading = index.begin_read().unwrap();
         let table = reading.open_table(TREE).unwrap();
         prop_assert_eq!(told(&Shelf(table)), told(in_memory.tables()));
-    }
+        Ok(())
+    });
 }
 
 #[test]

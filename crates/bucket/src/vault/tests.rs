@@ -6,11 +6,11 @@ use std::path::Path;
 
 use gate_core::tree::op::CHUNK_BYTES_MAX;
 use proptest::prelude::*;
-use proptest::test_runner::TestRunner;
 
 use super::*;
 use crate::cut::SINGLE_BYTES_MAX;
 use crate::hash::Secret;
+use crate::law;
 
 struct World {
     home: tempfile::TempDir,
@@ -87,8 +87,7 @@ fn what_is_taken_in_is_cut_as_the_whole_and_read_from_anywhere() {
     let pieces = prop_oneof![500..5000_usize, 5000..300_000_usize];
     let reads = prop::collection::vec((0.0..1.1_f64, 0..300_000_usize), 1..5);
     // Files of some hundred KiB tell as much in a few cases as small things in thousands.
-    let config = ProptestConfig { cases: 100, failure_persistence: None, ..Default::default() };
-    let run = TestRunner::new(config).run(&(files(), pieces, reads), |(file, piece, reads)| {
+    law::hold(40, &(files(), pieces, reads), |(file, piece, reads)| {
         let stored = world.vault.take_in(&mut Pieces(&file, piece)).unwrap();
         prop_assert_eq!(stored.size, file.len() as u64);
         check_content(&stored, &file);
@@ -111,7 +110,6 @@ fn what_is_taken_in_is_cut_as_the_whole_and_read_from_anywhere() {
         prop_assert!(whole == file);
         Ok(())
     });
-    run.unwrap();
 }
 
 fn check_content(stored: &Stored, file: &[u8]) {

@@ -16,6 +16,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::bucket::Tree;
 use crate::identity::Identity;
+use crate::law;
 
 type Model = BTreeMap<Vec<Name>, Node>;
 
@@ -216,18 +217,11 @@ fn act() -> impl Strategy<Value = Act> {
     ]
 }
 
-proptest! {
+#[test]
+fn each_version_is_as_it_was_when_it_was_made_and_can_be_had_again() {
+    let acts = prop::collection::vec((0..2_usize, act()), 1..16);
     // Each makes two buckets.
-    #![proptest_config(ProptestConfig {
-        cases: (ProptestConfig::default().cases / 1000).max(4),
-        ..ProptestConfig::default()
-    })]
-
-    #[test]
-    fn each_version_is_as_it_was_when_it_was_made_and_can_be_had_again(
-        acts in prop::collection::vec((0..2_usize, act()), 1..16),
-        (most, which) in (1..5_usize, any::<usize>()),
-    ) {
+    law::hold(40, &(acts, 1..5_usize, any::<usize>()), |(acts, most, which)| {
         let mut world = World::new();
         let mut models = BTreeMap::new();
         for (who, act) in &acts {
@@ -250,7 +244,9 @@ proptest! {
             let asked = Asked { after, most, path: None };
             let some = world.bucket(0).told(&asked, &label).unwrap();
             prop_assert!(some.len() <= most);
-            if some.is_empty() { break }
+            if some.is_empty() {
+                break;
+            }
             told.extend(some);
         }
         prop_assert!(told.is_sorted_by_key(|one| std::cmp::Reverse((one.lamport, one.id.feed))));
@@ -283,7 +279,8 @@ proptest! {
             world.commit(0, &part);
         }
         prop_assert_eq!(&world.model(0), &models[&back.id].1);
-    }
+        Ok(())
+    });
 }
 
 /// Makes a file, and what is in it, in one entry.
