@@ -420,3 +420,35 @@ fn every_version_can_be_seen_and_brought_back() {
     assert!(later.refusal().contains("/g"));
     world.gate(["daemon", "stop"]).run().success();
 }
+
+/// Over bytes that it did not write the index's library may panic: that is no end of the daemon, and of its mounts.
+#[test]
+fn an_index_that_is_damaged_is_made_again_and_the_daemon_goes_on() {
+    let (world, rest) = with_daemon(Standing::Runner);
+    world.gate(["bucket", "create", "notes"]).run().success();
+    world.script(&world.source(), "seq 500 | while read n; do echo $n > f$n; done").run().success();
+    world.gate(["bucket", "import", "notes", "source"]).run().success();
+    let list = || world.gate(["bucket", "ls", "notes", "-l"]).run();
+    let before = list().success();
+    assert_eq!(before.lines().count(), 501);
+    let pid = || rest.ask("GET", "/_status/identity").body["pid"].as_i64().unwrap();
+    let (_, id) = listed(&world).remove(0);
+    let index = world.state().join("buckets").join(id).join("index");
+    for (from, step) in [(4096, 4096), (512, 65_536), (0, 512)] {
+        world.gate(["daemon", "stop"]).run().success();
+        let mut bytes = fs::read(&index).unwrap();
+        for place in (from..bytes.len()).step_by(step) {
+            bytes[place] ^= 0x55;
+        }
+        fs::write(&index, bytes).unwrap();
+        world.gate(["daemon", "start"]).run().success();
+        let daemon = pid();
+        // Whatever it says by then: a record may have become another one that makes sense.
+        let said = list();
+        assert!(said.code == Some(0) || said.stderr.contains("fsck"), "{said}");
+        world.gate(["bucket", "fsck", "notes"]).run().success();
+        assert_eq!(list().success(), before, "damaged from {from} on, each {step} bytes");
+        assert_eq!(pid(), daemon, "the daemon went on");
+    }
+    world.gate(["daemon", "stop"]).run().success();
+}

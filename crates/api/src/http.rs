@@ -164,6 +164,11 @@ impl<R: BufRead> Incoming<R> {
         Ok(Incoming { status, reader, extent, may_stay })
     }
 
+    /// Returns what it is read from.
+    pub fn get_ref(&self) -> &R {
+        &self.reader
+    }
+
     /// Reads all of it, up to a bound.
     pub fn whole(mut self) -> io::Result<Reply> {
         let mut body = Vec::new();

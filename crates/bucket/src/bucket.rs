@@ -294,7 +294,7 @@ impl Bucket {
         for _ in 0..2 {
             self.catch_up()?;
             let frontier = self.feeds.frontier();
-            let answer = self.store.index().read(|read| {
+            let answer = match self.store.index().read(|read| {
                 let shelf = match read.open_table(TREE) {
                     Ok(table) => Shelf(table),
                     Err(TableError::TableDoesNotExist(_)) => return Ok(None),
@@ -302,7 +302,10 @@ impl Bucket {
                 };
                 let is_now = shelf.applied()? == frontier;
                 Ok(if is_now { Some(ask(State::new(shelf), &self.feeds)?) } else { None })
-            })?;
+            }) {
+                Err(IndexError::Broken(_)) => self.store.make_index_again().map(|()| None)?,
+                answer => answer?,
+            };
             if let Some(answer) = answer {
                 return Ok(answer);
             }

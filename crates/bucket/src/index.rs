@@ -4,12 +4,14 @@
 //! errors or panic over bytes that it did not write; both end here, and mean that the index is made again.
 //! Not here: which row is right (`store`).
 
+use std::cell::Cell;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{PoisonError, RwLock};
+use std::thread;
 
 use gate_core::tree::id::Address;
 use gate_core::tree::op::ChunkRef;
@@ -272,9 +274,26 @@ fn make_tables(database: &Database) -> Result<(), redb::Error> {
     Ok(())
 }
 
+thread_local! {
+    static IS_GUARDED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this thread is in redb, whose panics end here: they are nobody else's matter.
+pub fn is_guarded() -> bool {
+    IS_GUARDED.get()
+}
+
+/// Does what may panic over bytes that redb did not write.
+pub(crate) fn guarded<T>(work: impl FnOnce() -> T) -> thread::Result<T> {
+    let before = IS_GUARDED.replace(true);
+    let outcome = catch_unwind(AssertUnwindSafe(work));
+    IS_GUARDED.set(before);
+    outcome
+}
+
 /// Lets nothing out of redb but what the caller can act on.
 fn guard<T>(work: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, IndexError> {
-    match catch_unwind(AssertUnwindSafe(work)) {
+    match guarded(work) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(redb::Error::Io(error))) => match error.kind() {
             // What it did not find where its own pages say that it is.
@@ -293,7 +312,7 @@ fn guard<T>(work: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, IndexErr
 
 /// A database that is broken may panic once more when it goes.
 fn close(database: Option<Database>) {
-    let _ = catch_unwind(AssertUnwindSafe(|| drop(database)));
+    let _ = guarded(|| drop(database));
 }
 
 fn closed() -> IndexError {

@@ -27,6 +27,8 @@ use redb::{ReadableTable, StorageError, Table, TableDefinition};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::index;
+
 type Bytes = &'static [u8];
 
 /// The table of a state.
@@ -42,6 +44,11 @@ pub enum ShelfError {
     Storage(StorageError),
     /// What is there was not written by this: the index is to be made again.
     Damaged,
+}
+
+/// Reads a state that is kept longer than for one question: whatever is wrong with the index is an error.
+pub fn guarded<T>(ask: impl FnOnce() -> Result<T, ShelfError>) -> Result<T, ShelfError> {
+    index::guarded(ask).unwrap_or(Err(ShelfError::Damaged))
 }
 
 impl<T: ReadableTable<Bytes, Bytes>> Shelf<T> {

@@ -191,7 +191,7 @@ impl Store {
     }
 
     /// Makes the index from the packs. What is damaged stays where it is.
-    fn make_index_again(&self) -> Result<(), StoreError> {
+    pub(crate) fn make_index_again(&self) -> Result<(), StoreError> {
         let packs = pack::list(&self.packs)?;
         if !packs.is_empty() {
             tracing::warn!(packs = %self.packs.display(), "the index of a bucket is made again");

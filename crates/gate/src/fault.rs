@@ -4,13 +4,14 @@ use std::panic;
 
 /// Lets a panic of any thread end the process: without a session, a timer or a watcher a view would
 /// hang whoever comes, and a broker without its prober or its log would go on lame. A dead view fails
-/// closed, and all see that it is dead; clients of a dead broker come back to the next. The one
-/// exception is a fault in a view's answer to one request, which is that request's alone.
+/// closed, and all see that it is dead; clients of a dead broker come back to the next. The
+/// exceptions are a fault in a view's answer to one request, which is that request's alone, and one over the
+/// index of a bucket, which is made again.
 pub fn end_whole() {
     let tell = panic::take_hook();
     panic::set_hook(Box::new(move |fault| {
         tell(fault);
-        if !gate_fuse::is_answering() {
+        if !gate_fuse::is_answering() && !gate_bucket::index::is_guarded() {
             std::process::abort();
         }
     }));

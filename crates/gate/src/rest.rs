@@ -100,6 +100,9 @@ impl Rest {
     ) -> Result<T, Failure> {
         let request = Request::json("POST", target, body);
         let answer = self.open(&request.map_err(|error| self.silent(&error))?, None)?;
+        // Nobody knows how long it takes to the next word.
+        let endless = answer.get_ref().get_ref().set_read_timeout(None);
+        endless.map_err(|error| self.silent(&error))?;
         for line in BufReader::new(answer).lines() {
             let line = line.map_err(|error| self.silent(&error))?;
             match serde_json::from_str(&line).map_err(not_understood)? {

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use gate_bucket::bucket::{Bucket, BucketError};
 use gate_bucket::genesis::Genesis;
-use gate_bucket::store::{self, StoreError};
+use gate_bucket::store::{self, Fault, StoreError};
 use gate_bucket::whole;
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -190,13 +190,17 @@ impl Buckets {
         let damage = bucket.found().damage.iter().map(|gap| {
             format!("`entries` is damaged: {} bytes from {} on are no entry", gap.bytes, gap.offset)
         });
-        let faults: Vec<String> =
-            damage.chain(check.faults.iter().map(ToString::to_string)).collect();
+        let is_mended = |fault: &&Fault| matches!(fault, Fault::Index | Fault::Unknown(_));
+        let (mended, lost): (Vec<&Fault>, Vec<&Fault>) = check.faults.iter().partition(is_mended);
+        let mended: Vec<String> = mended.into_iter().map(ToString::to_string).collect();
+        let lost = lost.into_iter().map(ToString::to_string);
         Ok(body::Checked {
             entries: bucket.frontier().iter().map(|(_, count)| count).sum(),
             chunks: check.chunks,
-            fault_count: check.fault_count + bucket.found().damage.len() as u64,
-            faults,
+            fault_count: check.fault_count - mended.len() as u64
+                + bucket.found().damage.len() as u64,
+            faults: damage.chain(lost).collect(),
+            mended,
         })
     }
 

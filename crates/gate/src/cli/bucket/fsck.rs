@@ -33,10 +33,13 @@ impl Fsck {
         };
         let checked: Checked = rest.follow(&format!("{target}/fsck"), &check, told)?;
         drop(shown);
-        let Checked { entries, chunks, fault_count, faults } = &checked;
+        let Checked { entries, chunks, fault_count, faults, mended } = &checked;
         if self.json {
             output::print_json(&json!({"version": JSON_VERSION, "fsck": checked}))?;
         } else {
+            for fault in mended {
+                output::say_line(format_args!("put right: {}", output::printable(fault)));
+            }
             for fault in faults {
                 output::say_line(output::printable(fault));
             }

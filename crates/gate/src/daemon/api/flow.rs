@@ -51,6 +51,16 @@ impl Read for Sent {
 pub struct Told {
     pieces: Sender<io::Result<Bytes>>,
     piece: Vec<u8>,
+    /// Otherwise it ends as what was cut off.
+    is_whole: bool,
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        if !self.is_whole {
+            let _nobody_reads = self.pieces.blocking_send(Err(io::ErrorKind::Interrupted.into()));
+        }
+    }
 }
 
 impl Write for Told {
@@ -79,11 +89,10 @@ pub fn told(
 ) -> Response {
     let (pieces, told) = channel(PIECES_MAX);
     tokio::task::spawn_blocking(move || {
-        let mut to = Told { pieces, piece: Vec::new() };
+        let mut to = Told { pieces, piece: Vec::new(), is_whole: false };
         let outcome = write(&mut to).and_then(|()| to.flush());
-        if let Err(error) = outcome {
-            let _nobody_reads = to.pieces.blocking_send(Err(error));
-        }
+        to.is_whole =
+            outcome.inspect_err(|error| tracing::warn!(%error, "an answer is cut off")).is_ok();
     });
     let told = stream::unfold(told, async |mut told| Some((told.recv().await?, told)));
     ([(CONTENT_TYPE, content_type)], Body::from_stream(told)).into_response()

@@ -102,10 +102,12 @@ pub struct Checking {
 pub struct Checked {
     pub entries: u64,
     pub chunks: u64,
-    /// All that is wrong.
+    /// All that is wrong still: a backup can mend it, or another device.
     pub fault_count: u64,
     /// What it is, up to a bound.
     pub faults: Vec<String>,
+    /// What was wrong with the index, and is put right.
+    pub mended: Vec<String>,
 }
 
 /// Something in a bucket.

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use gate_bucket::bucket::{Bucket, Tree};
 use gate_bucket::draft::{Draft, DraftError, Meta};
-use gate_bucket::shelf::ShelfError;
+use gate_bucket::shelf::{ShelfError, guarded};
 use gate_bucket::vault::{Reader, TakeInError};
 use gate_core::tree::content::Body;
 use gate_core::tree::id::EntryId;
@@ -220,7 +220,14 @@ pub(super) fn changed(bucket: &Bucket, entry: Option<EntryId>) -> Changed {
 impl AnyTree {
     fn walk(&self, names: &[Name], authors: &impl Authors) -> Result<What, DraftError> {
         match self {
-            AnyTree::Now(tree) => Ok(tree.walk(names, authors)?),
+            AnyTree::Now(tree) => {
+                let mut found = None;
+                guarded(|| {
+                    found = Some(tree.walk(names, authors));
+                    Ok(())
+                })?;
+                Ok(found.expect("it was asked for")?)
+            }
             AnyTree::Then(tree) => tree.walk(names, authors).map_err(|error| match error {
                 WalkError::NotFound => DraftError::NotFound,
                 WalkError::NotADirectory => DraftError::NotADirectory,
@@ -235,14 +242,14 @@ impl AnyTree {
         authors: &impl Authors,
     ) -> Result<Vec<Shown>, ShelfError> {
         match self {
-            AnyTree::Now(tree) => tree.list(directory, authors),
+            AnyTree::Now(tree) => guarded(|| tree.list(directory, authors)),
             AnyTree::Then(tree) => tree.list(directory, authors).map_err(|never| match never {}),
         }
     }
 
     fn record(&self, what: &What) -> Result<FileRecord, ShelfError> {
         match self {
-            AnyTree::Now(tree) => record_of(tree, what),
+            AnyTree::Now(tree) => guarded(|| record_of(tree, what)),
             AnyTree::Then(tree) => record_of(tree, what).map_err(|never| match never {}),
         }
     }
