@@ -452,3 +452,33 @@ fn an_index_that_is_damaged_is_made_again_and_the_daemon_goes_on() {
     }
     world.gate(["daemon", "stop"]).run().success();
 }
+
+#[test]
+fn on_a_full_disk_a_bucket_refuses_and_loses_nothing() {
+    let mut world = World::bare();
+    world.find_broker_by_socket();
+    world.lay_small_disk(&world.state(), "24m");
+    world.gate(["daemon", "start"]).run().success();
+    world.gate(["bucket", "create", "notes"]).run().success();
+    world.seed("kept", "kept\n");
+    world.script(&world.source(), "head -c 60000000 /dev/urandom > big").run().success();
+    world.gate(["bucket", "add", "notes", "source/kept"]).run().success();
+    let add = |file: &str| world.gate(["bucket", "add", "notes", file]).run();
+    for _ in 0..2 {
+        let full = add("source/big");
+        assert_eq!(full.code, Some(1), "{full}");
+        assert!(full.refusal().contains("make room"));
+    }
+    assert_eq!(world.gate(["bucket", "cat", "notes", "kept"]).run().success(), "kept\n");
+    world.gate(["daemon", "restart"]).run().success();
+    assert_eq!(world.gate(["bucket", "ls", "notes"]).run().success(), "kept\n");
+    world.gate(["bucket", "fsck", "notes", "--read-data"]).run().success();
+    let larger = format!("mount -o remount,size=300m {}", world.state().display());
+    world.script(world.home(), &larger).run().success();
+    add("source/big").success();
+    let same = "$GATE bucket cat notes big | cmp - source/big";
+    let gate = world.program("gate").display().to_string();
+    world.script(world.home(), &same.replace("$GATE", &gate)).run().success();
+    world.gate(["daemon", "stop"]).run().success();
+    world.script(world.home(), "umount state").run().success();
+}

@@ -16,7 +16,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use gate_bucket::bucket::{Bucket, BucketError};
+use gate_bucket::frames::FramesError;
 use gate_bucket::genesis::Genesis;
+use gate_bucket::index::IndexError;
 use gate_bucket::store::{self, Fault, StoreError};
 use gate_bucket::whole;
 use jiff::Timestamp;
@@ -315,12 +317,20 @@ fn failed(error: &io::Error) -> Refusal {
     refusal(BucketError::Io(io::Error::new(error.kind(), error.to_string())))
 }
 
+/// Returns what the disk said, if it is to blame.
+fn io_of(error: &BucketError) -> Option<&io::Error> {
+    match error {
+        BucketError::Io(error)
+        | BucketError::Store(StoreError::Io(error))
+        | BucketError::Frames(FramesError::Io(error))
+        | BucketError::Index(IndexError::Io(error)) => Some(error),
+        _ => None,
+    }
+}
+
 /// Says why a bucket does not do what was asked.
 pub fn refusal(error: BucketError) -> Refusal {
-    let io = match &error {
-        BucketError::Io(error) | BucketError::Store(StoreError::Io(error)) => Some(error.kind()),
-        _ => None,
-    };
+    let io = io_of(&error).map(io::Error::kind);
     let (kind, hint) = match (&error, io) {
         (_, Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)) => {
             (Kind::NoRoom, "make room; nothing that was stored is lost")
