@@ -4,8 +4,10 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use gate_tests::World;
+use gate_tests::dice::{Dice, seed};
+use gate_tests::wait::{SOON, wait_until};
 use gate_tests::world::Standing;
+use gate_tests::{World, kernel, scaled};
 use serde_json::{Value, json};
 
 use crate::managed::with_daemon;
@@ -481,4 +483,52 @@ fn on_a_full_disk_a_bucket_refuses_and_loses_nothing() {
     world.script(world.home(), &same.replace("$GATE", &gate)).run().success();
     world.gate(["daemon", "stop"]).run().success();
     world.script(world.home(), "umount state").run().success();
+}
+
+/// N14: the daemon is killed while files are put, small ones and large ones, and trees.
+#[test]
+fn n14_whenever_the_daemon_is_killed_what_was_stored_is_there() {
+    let (world, _) = with_daemon(Standing::Runner);
+    let mut dice = Dice::new(seed());
+    world.gate(["bucket", "create", "notes"]).run().success();
+    world
+        .script(&world.source(), "mkdir tree; for n in $(seq 300); do echo $n > tree/$n; done")
+        .run()
+        .success();
+    // What was stored is written down where nothing else is: the number of the file.
+    let script = "for n in $(seq $FIRST 1000000); do
+            [ ! -e ../stop ] || break
+            head -c $((n * 7919 % 200000)) /dev/urandom > ../file
+            cp ../file ../made/$n
+            $GATE bucket add notes ../file /$n 2> ../said || break
+            echo $n >> ../stored
+            [ $((n % 5)) != 0 ] || $GATE bucket import notes tree /tree$n 2> ../said || break
+        done";
+    fs::create_dir(world.home().join("made")).unwrap();
+    let stored = || -> Vec<u64> {
+        let text = fs::read_to_string(world.home().join("stored")).unwrap_or_default();
+        text.lines().map(|line| line.parse().unwrap()).collect()
+    };
+    for _ in 0..scaled(6, 200) {
+        let first = stored().last().map_or(1, |last| last + 2);
+        let script = script.replace("$FIRST", &first.to_string());
+        let gate = world.program("gate").display().to_string();
+        let writer = world.script(&world.source(), &script.replace("$GATE", &gate)).start();
+        let goal = stored().len() + dice.below(12) + 1;
+        wait_until(SOON * 3, "some are stored", || stored().len() >= goal);
+        let status = world.gate(["daemon", "status"]).run().success();
+        kernel::kill(status.trim().rsplit(' ').next().unwrap().parse().unwrap());
+        // Its next command may have started a daemon already.
+        let stop = world.home().join("stop");
+        write(&stop, "");
+        assert_eq!(writer.finish(SOON).code, Some(0));
+        fs::remove_file(stop).unwrap();
+        world.gate(["daemon", "start"]).run().success();
+        let fsck = world.gate(["bucket", "fsck", "notes", "--read-data"]).run();
+        assert_eq!(fsck.code, Some(0), "{fsck}");
+        let look =
+            "for n in $(cat stored); do $GATE bucket cat notes $n | cmp - made/$n || exit; done";
+        world.script(world.home(), &look.replace("$GATE", &gate)).run().success();
+    }
+    world.gate(["daemon", "stop"]).run().success();
 }
