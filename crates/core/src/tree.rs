@@ -14,7 +14,8 @@
 //!    as one.
 //! 5. Of several things of one name the first keeps it; the others show with who put them there.
 //! 6. A file's content is all versions in whose place no other came; the one of the latest turn
-//!    bears the name.
+//!    bears the name. The others show beside it; those of databases and of what is in `.git`, in
+//!    `.conflicts`.
 //!
 //! Not here: bytes of files, keys, signatures, disks.
 

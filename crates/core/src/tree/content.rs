@@ -54,6 +54,16 @@ impl Body {
     }
 }
 
+/// As it is written whole.
+impl From<Body> for Content {
+    fn from(body: Body) -> Content {
+        match body {
+            Body::Inline(bytes) => Content::Inline(bytes),
+            Body::Extents(extents) => Content::Extents(extents),
+        }
+    }
+}
+
 /// Returns what is left of an extent without some parts, which rise and may overlap.
 fn without(extent: Extent, gone: &[Span]) -> Vec<Extent> {
     let end = extent.offset + u64::from(extent.chunk.len);

@@ -14,6 +14,7 @@ use std::ops::Bound;
 use super::content::Body;
 use super::id::{FileId, LinkId, OpId};
 use super::op::{Kind, Name};
+use super::record::FileRecord;
 use super::shown::{Authors, Directory, What};
 use super::state::State;
 use super::tables::Look;
@@ -75,32 +76,43 @@ pub enum Difference {
 impl<T: Look> State<T> {
     /// Returns what people see of something.
     pub fn node(&self, what: &What) -> Result<Node, T::Error> {
+        Ok(Node::of(self.file(what.file())?, what))
+    }
+
+    /// As `node`, of what bears a name.
+    pub(super) fn node_of(&self, file: FileId) -> Result<Node, T::Error> {
+        Ok(Node::of_version(self.file(file)?, file, None))
+    }
+}
+
+impl Node {
+    /// Reads it from what is known of the file that something is.
+    pub fn of(record: FileRecord, what: &What) -> Node {
         match what {
-            What::Directory(directory) => self.node_of(directory.first(), None),
-            What::File { file, .. } => self.node_of(*file, None),
-            What::Beside { file, version, .. } => self.node_of(*file, Some(*version)),
+            What::Directory(_) | What::File { .. } => Node::of_version(record, what.file(), None),
+            What::Beside { file, version, .. } => Node::of_version(record, *file, Some(*version)),
         }
     }
 
-    /// As `node`; where no version is named it is the one that bears the name.
-    pub(super) fn node_of(&self, file: FileId, version: Option<OpId>) -> Result<Node, T::Error> {
-        let mut record = self.file(file)?;
+    /// Where no version is named it is the one that bears the name.
+    fn of_version(mut record: FileRecord, file: FileId, version: Option<OpId>) -> Node {
         let winner = record.winner().map(|(id, _)| *id);
         let head = version.or(winner).and_then(|id| record.heads.remove(&id));
         let made = record.made.map(|made| made.value);
-        let kind = if file == FileId::ROOT { Some(Kind::Directory) } else { made };
+        // Nobody makes the root, nor a directory that shows versions.
+        let kind = if file.is_directory() { Some(Kind::Directory) } else { made };
         let kind = kind.unwrap_or(Kind::File);
         // Nobody reads what was written into a symbolic link.
         let head = head.filter(|_| kind == Kind::File);
         let (size, body) = head.map(|head| (head.size, head.body)).unwrap_or_default();
         let extended = record.extended.into_iter();
-        Ok(Node {
+        Node {
             kind,
             mode: record.mode.map_or(MODE_DEFAULT, |mode| mode.value),
             size,
             body,
             extended: extended.filter_map(|(name, set)| Some((name, set.value?))).collect(),
-        })
+        }
     }
 }
 

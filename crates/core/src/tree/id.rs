@@ -50,6 +50,18 @@ impl FileId {
         FileId(bytes)
     };
 
+    /// What is in no directory, and under which files are noted that have several versions. Nobody can put anything
+    /// there, for it is that of no directory.
+    pub(super) const SEVERAL: FileId = FileId([0; 16]);
+
+    /// The directory in which versions are shown that are not beside their files. Nobody makes one of this id, for it
+    /// is no hash.
+    pub(super) const CONFLICTS: FileId = {
+        let mut bytes = [0; 16];
+        (bytes[0], bytes[15]) = (IS_DIRECTORY, 1);
+        FileId(bytes)
+    };
+
     /// Makes the id of something that is no directory from random bytes.
     pub fn of_file(mut random: [u8; 16]) -> FileId {
         random[0] &= !IS_DIRECTORY;

@@ -179,6 +179,16 @@ pub enum Op {
 pub struct OpFault(pub &'static str);
 
 impl Op {
+    /// Returns the chunks that it names.
+    pub fn chunks(&self) -> impl Iterator<Item = &ChunkRef> {
+        let extents = match self {
+            Op::Write { content: Content::Extents(extents), .. }
+            | Op::Write { content: Content::Patch { extents, .. }, .. } => &extents[..],
+            _ => &[],
+        };
+        extents.iter().map(|extent| &extent.chunk)
+    }
+
     /// Checks what can be checked without the tree: whoever made it may mean harm.
     pub fn check(&self) -> Result<(), OpFault> {
         let fault = |is_wrong: bool, why| if is_wrong { Err(OpFault(why)) } else { Ok(()) };

@@ -54,7 +54,7 @@ pub fn restore<T: Look, P: Look<Error: Into<T::Error>>>(
     for (depth, name) in path.iter().enumerate() {
         let What::Directory(above) = &was else { return Err(RestoreError::NotThere) };
         let found = then.find(above, name, authors).map_err(Into::into)?;
-        let found = found.ok_or(RestoreError::NotThere)?;
+        let found = found.filter(|what| !is_aside(what)).ok_or(RestoreError::NotThere)?;
         let parent = match &is {
             Some(What::Directory(directory)) => directory.first(),
             Some(_) => return Err(RestoreError::InTheWay(path[..depth].to_vec())),
@@ -101,7 +101,8 @@ fn all_in<T: Look>(
             What::Directory(directory) => {
                 let named = directory.all().iter().filter(|file| **file != FileId::ROOT);
                 links.extend(named.map(|file| LinkId::of_directory(*file)));
-                left.extend(state.list(&directory, authors)?.into_iter().map(|shown| shown.what));
+                let below = state.list(&directory, authors)?.into_iter().map(|shown| shown.what);
+                left.extend(below.filter(|what| !is_aside(what)));
             }
             What::File { link, .. } => links.push(link),
             // It goes with the file's other versions.
@@ -109,6 +110,11 @@ fn all_in<T: Look>(
         }
     }
     Ok(links)
+}
+
+/// Whether it only shows versions of files that are elsewhere: those go with the files.
+fn is_aside(what: &What) -> bool {
+    matches!(what, What::Directory(directory) if directory.is_aside())
 }
 
 struct Plan<'a, T, P, R> {
@@ -200,6 +206,11 @@ impl<'a, T: Look, P: Look<Error: Into<T::Error>>, R: FnMut() -> [u8; 16]> Plan<'
     /// Puts one thing there, and returns what it is by now.
     fn put(&mut self, place: Option<Place>, was: &What) -> Result<FileId, T::Error> {
         let (link, file) = match was {
+            // Of what nobody made somebody makes one; what it showed are files of their own then.
+            What::Directory(directory) if directory.is_aside() => {
+                let place = place.expect("it has a name");
+                return self.make_directory(place, was);
+            }
             What::Directory(directory) => {
                 (LinkId::of_directory(directory.first()), directory.first())
             }
@@ -246,7 +257,7 @@ impl<'a, T: Look, P: Look<Error: Into<T::Error>>, R: FnMut() -> [u8; 16]> Plan<'
             let heads = self.now.file(file)?.heads.len();
             let is_like = match was {
                 What::Directory(_) => file.is_directory(),
-                _ => heads < 2 && self.now.node_of(file, None)? == node,
+                _ => heads < 2 && self.now.node_of(file)? == node,
             };
             if is_like {
                 if !record.is_alive() {
@@ -263,7 +274,7 @@ impl<'a, T: Look, P: Look<Error: Into<T::Error>>, R: FnMut() -> [u8; 16]> Plan<'
 
     fn make_directory(&mut self, place: Place, was: &What) -> Result<FileId, T::Error> {
         if let Some(file) = self.stand_in(&place, was)? {
-            self.set_like(file, file_of(was))?;
+            self.set_like(file, was.file())?;
             return Ok(file);
         }
         let Place { parent, name } = place;
@@ -317,7 +328,7 @@ impl<'a, T: Look, P: Look<Error: Into<T::Error>>, R: FnMut() -> [u8; 16]> Plan<'
         was: &What,
     ) -> Result<(), T::Error> {
         let node = self.then.node(was).map_err(Into::into)?;
-        let record = self.then.file(file_of(was)).map_err(Into::into)?;
+        let record = self.then.file(was.file()).map_err(Into::into)?;
         let Place { parent, name } = place;
         let modified = record.modified.map(|set| set.value).unwrap_or_default();
         let (kind, mode) = (node.kind, node.mode);
@@ -331,9 +342,9 @@ impl<'a, T: Look, P: Look<Error: Into<T::Error>>, R: FnMut() -> [u8; 16]> Plan<'
 
     /// Gives what is known now the content and the attributes that something had.
     fn set_like(&mut self, file: FileId, was: FileId) -> Result<(), T::Error> {
-        let then = self.then.node_of(was, None).map_err(Into::into)?;
+        let then = self.then.node_of(was).map_err(Into::into)?;
         let was = self.then.file(was).map_err(Into::into)?;
-        let now = self.now.node_of(file, None)?;
+        let now = self.now.node_of(file)?;
         let record: FileRecord = self.now.file(file)?;
         let mut set = |attribute| self.ops.push(Op::SetAttr { file, attribute });
         if then.mode != now.mode {
@@ -407,11 +418,4 @@ impl<T: Look> State<T> {
 /// Returns what makes a file empty.
 pub(super) fn empty(file: FileId, base: Vec<OpId>) -> Op {
     Op::Write { file, size: 0, content: Content::EMPTY, base, fence: None }
-}
-
-fn file_of(what: &What) -> FileId {
-    match what {
-        What::Directory(directory) => directory.first(),
-        What::File { file, .. } | What::Beside { file, .. } => *file,
-    }
 }

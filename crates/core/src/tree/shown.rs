@@ -1,10 +1,15 @@
 //! What people see of a directory: one name for each thing, whatever came together.
+//!
+//! Versions of a file that do not bear its name are shown beside it, but for some that would be in the way there
+//! (`aside`).
+
+mod aside;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::id::{FeedId, FileId, LinkId, OpId};
 use super::op::{NAME_BYTES_MAX, Name};
-use super::record::Rank;
+use super::record::{FileRecord, Rank};
 use super::state::State;
 use super::tables::Look;
 
@@ -13,7 +18,10 @@ const NAMES_AT_ONCE: usize = 1024;
 
 /// A directory as people see it: several that came to one name are one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Directory(Vec<FileId>);
+pub struct Directory {
+    parts: Vec<FileId>,
+    is_aside: bool,
+}
 
 /// Something in a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +47,16 @@ pub enum What {
     },
 }
 
+impl What {
+    /// Returns the file that it is, of directories that show as one the first.
+    pub fn file(&self) -> FileId {
+        match self {
+            What::Directory(directory) => directory.first(),
+            What::File { file, .. } | What::Beside { file, .. } => *file,
+        }
+    }
+}
+
 /// Says who wrote a feed, in a word that is short and fits into a name.
 pub trait Authors {
     fn label(&self, feed: &FeedId) -> String;
@@ -53,17 +71,27 @@ impl<F: Fn(&FeedId) -> String> Authors for F {
 impl Directory {
     /// Returns the directory without a name.
     pub fn root() -> Directory {
-        Directory(vec![FileId::ROOT])
+        Directory { parts: vec![FileId::ROOT], is_aside: false }
+    }
+
+    /// Returns one that shows versions, and that nobody made: nothing can be put there.
+    pub(super) fn aside(id: FileId) -> Directory {
+        Directory { parts: vec![id], is_aside: true }
+    }
+
+    /// Whether it shows versions that are not beside their files: nobody made it, and nothing can be put there.
+    pub fn is_aside(&self) -> bool {
+        self.is_aside
     }
 
     /// Returns the directory in which what is new is put.
     pub fn first(&self) -> FileId {
-        self.0[0]
+        self.parts[0]
     }
 
     /// Returns all that show as this one, the first first.
     pub fn all(&self) -> &[FileId] {
-        &self.0
+        &self.parts
     }
 }
 
@@ -87,9 +115,12 @@ impl<T: Look> State<T> {
         beginning: &[u8],
         authors: &impl Authors,
     ) -> Result<Vec<Shown>, T::Error> {
+        if of.is_aside {
+            return self.list_aside(of);
+        }
         let mut groups = BTreeMap::<Name, BTreeSet<LinkId>>::new();
         let first = Name::try_from(beginning).ok();
-        for parent in &of.0 {
+        for parent in &of.parts {
             if let Some(first) = &first {
                 let links = self.tables.named(*parent, first)?;
                 if !links.is_empty() {
@@ -131,6 +162,10 @@ impl<T: Look> State<T> {
                 self.put_versions_beside(&mut shown, &group.name, *link, *file)?;
             }
         }
+        if of.first() == FileId::ROOT && aside::NAME.starts_with(beginning) && self.has_aside()? {
+            let name = Name::try_from(aside::NAME).expect("it is a name");
+            shown.put(name, What::Directory(Directory::aside(FileId::CONFLICTS)));
+        }
         shown.list.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         Ok(shown.list)
     }
@@ -143,7 +178,7 @@ impl<T: Look> State<T> {
         authors: &impl Authors,
     ) -> Result<Option<What>, T::Error> {
         let mut links = BTreeSet::new();
-        for parent in &of.0 {
+        for parent in of.all().iter().filter(|_| !of.is_aside) {
             links.extend(self.tables.named(*parent, name)?);
         }
         if let Some(what) = self.group(name.clone(), links)?.keeper() {
@@ -152,6 +187,10 @@ impl<T: Look> State<T> {
         // A name that was given instead of another has one of these behind its first byte, and begins as
         // the other does up to there; so does whatever may have taken it.
         let is_mark = |byte: &u8| matches!(byte, b'~' | b'@');
+        if of.is_aside || (name.bytes() == aside::NAME && of.first() == FileId::ROOT) {
+            let mut all = self.list_some(of, name.bytes(), authors)?.into_iter();
+            return Ok(all.find(|shown| shown.name == *name).map(|shown| shown.what));
+        }
         let Some(place) = name.bytes().iter().skip(1).position(is_mark) else { return Ok(None) };
         let mut some = self.list_some(of, &name.bytes()[..=place], authors)?.into_iter();
         Ok(some.find(|shown| shown.name == *name).map(|shown| shown.what))
@@ -176,14 +215,21 @@ impl<T: Look> State<T> {
         file: FileId,
     ) -> Result<(), T::Error> {
         let record = self.file(file)?;
-        let winner = record.winner().map(|(id, _)| *id);
-        for (version, head) in record.heads.iter().filter(|(id, _)| Some(**id) != winner) {
-            let bytes = postcard::to_stdvec(&(head.size, &head.body)).expect("it can be written");
-            let label = &blake3::hash(&bytes).to_hex()[..8];
-            let what = What::Beside { link, file, version: *version };
-            shown.put(joined(name.bytes(), b"@", label.as_bytes()), what);
+        if record.heads.len() > 1 && !self.is_apart(link)? {
+            put_losers(shown, name, (link, file), &record);
         }
         Ok(())
+    }
+}
+
+/// Gives a name to each version of a file that does not bear its name.
+fn put_losers(shown: &mut Shelf, name: &Name, (link, file): (LinkId, FileId), record: &FileRecord) {
+    let winner = record.winner().map(|(id, _)| *id);
+    for (version, head) in record.heads.iter().filter(|(id, _)| Some(**id) != winner) {
+        let bytes = postcard::to_stdvec(&(head.size, &head.body)).expect("it can be written");
+        let label = &blake3::hash(&bytes).to_hex()[..8];
+        let what = What::Beside { link, file, version: *version };
+        shown.put(joined(name.bytes(), b"@", label.as_bytes()), what);
     }
 }
 
@@ -198,7 +244,8 @@ impl Group {
 
     fn directory(&self) -> Directory {
         let all = self.links.iter().map(|(_, _, file)| *file);
-        Directory(all.filter(|file| file.is_directory()).collect())
+        let parts = all.filter(|file| file.is_directory()).collect();
+        Directory { parts, is_aside: false }
     }
 
     /// Returns those that need another name. All directories are one.
@@ -215,6 +262,7 @@ impl Group {
 }
 
 /// The names that are given.
+#[derive(Default)]
 struct Shelf {
     taken: BTreeSet<Name>,
     list: Vec<Shown>,

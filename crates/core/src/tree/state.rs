@@ -15,6 +15,7 @@ use super::record::{
     FileRecord, LinkRecord, MoveRecord, Place, Rank, Set, Touched, Version, set, set_first,
 };
 use super::seen::Seen;
+use super::shown::Directory;
 use super::tables::{Look, Sum, Tables};
 
 /// A bucket's state, in tables.
@@ -120,7 +121,33 @@ impl<T: Look> State<T> {
         }
     }
 
-    pub(super) fn file(&self, id: FileId) -> Result<FileRecord, T::Error> {
+    /// Whether a directory is another, or lies somewhere in it.
+    pub fn is_in(&self, directory: &Directory, other: &Directory) -> Result<bool, T::Error> {
+        for part in other.all() {
+            if self.is_at_or_beneath(directory.first(), LinkId::of_directory(*part))? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether a directory is one that is named so, or lies somewhere in it.
+    fn is_at_or_beneath(&self, directory: FileId, link: LinkId) -> Result<bool, T::Error> {
+        let mut at = directory;
+        while at != FileId::ROOT {
+            let here = LinkId::of_directory(at);
+            if here == link {
+                return Ok(true);
+            }
+            let record = self.tables.link(here)?;
+            let Some(place) = record.and_then(|record| record.place) else { return Ok(false) };
+            at = place.value.parent;
+        }
+        Ok(false)
+    }
+
+    /// Returns what is known of a file.
+    pub fn file(&self, id: FileId) -> Result<FileRecord, T::Error> {
         Ok(self.tables.file(id)?.unwrap_or_default())
     }
 
@@ -296,21 +323,6 @@ impl<T: Tables> State<T> {
         }
     }
 
-    /// Whether a directory is one that is named so, or lies somewhere in it.
-    fn is_at_or_beneath(&self, directory: FileId, link: LinkId) -> Result<bool, T::Error> {
-        let mut at = directory;
-        while at != FileId::ROOT {
-            let here = LinkId::of_directory(at);
-            if here == link {
-                return Ok(true);
-            }
-            let record = self.tables.link(here)?;
-            let Some(place) = record.and_then(|record| record.place) else { return Ok(false) };
-            at = place.value.parent;
-        }
-        Ok(false)
-    }
-
     fn delete(&mut self, by: OpId, seen: &Seen, id: LinkId) -> Result<(), T::Error> {
         let mut link = self.link(id)?;
         let mut is_void = false;
@@ -424,6 +436,7 @@ impl<T: Tables> State<T> {
         let mut record = before.clone();
         change(&mut record);
         self.count(b'f', id.bytes(), &before, &record)?;
+        self.note_versions(id, before.heads.len() > 1, record.heads.len() > 1)?;
         self.tables.put_file(id, &record)
     }
 

@@ -4,8 +4,12 @@
 //! whatever order their entries are applied, the state is the one that a naive reading of the whole
 //! set gives ([`naive`]).
 
+mod aside;
+mod matrix;
+mod moves;
 mod naive;
 mod past;
+mod script;
 
 use std::collections::BTreeSet;
 
@@ -41,7 +45,7 @@ enum Act {
 }
 
 const PEERS: usize = 3;
-const NAMES: [&[u8]; 4] = [b"a", b"b", b"a.txt", b"d"];
+const NAMES: [&[u8]; 5] = [b"a", b"b", b"a.txt", b"d", b"a.db"];
 
 fn act() -> impl Strategy<Value = Act> {
     let n = 0..64_usize;
@@ -102,10 +106,14 @@ fn label(feed: &FeedId) -> String {
 }
 
 fn look(state: &State<Memory>) -> Sight {
-    let mut sight = Sight { directories: vec![Directory::root()], ..Sight::default() };
+    let mut sight = Sight::default();
+    let mut met = vec![Directory::root()];
     let mut at = 0;
-    while let Some(directory) = sight.directories.get(at).cloned() {
+    while let Some(directory) = met.get(at).cloned() {
         at += 1;
+        if !directory.is_aside() {
+            sight.directories.push(directory.clone());
+        }
         let list = state.list(&directory, &label).unwrap();
         let names: BTreeSet<&Name> = list.iter().map(|shown| &shown.name).collect();
         assert_eq!(names.len(), list.len(), "each has a name of its own: {list:?}");
@@ -114,9 +122,10 @@ fn look(state: &State<Memory>) -> Sight {
             assert_eq!(found.as_ref(), Some(&shown.what), "what is listed is found");
             match &shown.what {
                 What::Directory(below) => {
-                    let links = below.all().iter().map(|d| (LinkId::of_directory(*d), *d));
-                    sight.links.extend(links);
-                    sight.directories.push(below.clone());
+                    // Nobody made those that show versions.
+                    let made = below.all().iter().filter(|_| !below.is_aside());
+                    sight.links.extend(made.map(|d| (LinkId::of_directory(*d), *d)));
+                    met.push(below.clone());
                 }
                 What::File { link, file } => sight.links.push((*link, *file)),
                 What::Beside { version, .. } => sight.beside.push(*version),
@@ -161,6 +170,10 @@ impl World {
             return self.hear(who, *other);
         }
         let Some(ops) = self.ops(who, act) else { return };
+        self.commit(who, ops);
+    }
+
+    fn commit(&mut self, who: usize, ops: Vec<Op>) {
         let peer = &mut self.peers[who];
         let id = EntryId { feed: peer.feed, number: peer.seen.count(&peer.feed) };
         peer.lamport += 1;

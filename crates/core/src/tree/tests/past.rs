@@ -98,6 +98,8 @@ fn has_plain_names(state: &State<Memory>) -> bool {
             Some(&place.name) == path.last()
         };
         match what {
+            // Nobody gave it one.
+            What::Directory(d) if d.is_aside() => true,
             What::Directory(d) => d.all().len() == 1 && is_named(LinkId::of_directory(d.first())),
             What::File { link, .. } => is_named(*link),
             What::Beside { .. } => true,
@@ -261,7 +263,12 @@ fn a_part_that_is_restored_is_as_it_was_and_no_other_name_changes() {
         let world = play_groups(&groups);
         let Some(then) = version(&world, which) else { return Ok(()) };
         let path = pick(&everything(&then), part).unwrap().0;
+        let is_aside = |path: &Path| path.first().is_some_and(|name| name.bytes() == b".conflicts");
         let now = now(&world);
+        if is_aside(&path) {
+            prop_assert_eq!(restored(&now, &then, &path), Err(RestoreError::NotThere));
+            return Ok(());
+        }
         let ops = match restored(&now, &then, &path) {
             Ok(ops) => ops,
             Err(RestoreError::InTheWay(at)) => {
@@ -276,7 +283,8 @@ fn a_part_that_is_restored_is_as_it_was_and_no_other_name_changes() {
         let others = |model: &Model| -> Vec<Path> {
             let others = model.keys().filter(|at| !at.starts_with(&path) && !path.starts_with(at));
             // Versions beside a file go with a file that is restored.
-            others.filter(|at| !at.last().unwrap().bytes().contains(&b'@')).cloned().collect()
+            let is_version = |at: &Path| at.last().unwrap().bytes().contains(&b'@') || is_aside(at);
+            others.filter(|at| !is_version(at)).cloned().collect()
         };
         prop_assert_eq!(others(&by_now), others(&model(&now)));
         Ok(())
