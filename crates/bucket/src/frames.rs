@@ -10,7 +10,8 @@ mod tests;
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::ops::ControlFlow;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
 use crate::whole;
@@ -98,6 +99,23 @@ impl Frames {
         Ok(Frames::open(path, kind, |_, _| {})?.0)
     }
 
+    /// Makes a file without frames where nothing is, or what a crash left; it is there once it was synced.
+    pub(crate) fn begin(path: &Path, kind: Kind) -> Result<Frames, FramesError> {
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).create_new(true).mode(whole::MODE).open(path)?;
+        file.write_all_at(&kind.head(), 0)?;
+        Ok(Frames { file, kind, end: HEAD_BYTES, is_broken: false })
+    }
+
+    /// Returns the file, for who syncs it while another appends.
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
     /// Opens a file, and shows each frame's offset and what it holds.
     ///
     /// Nobody else may have it open to write.
@@ -108,13 +126,7 @@ impl Frames {
     ) -> Result<(Frames, Found), FramesError> {
         let file = OpenOptions::new().read(true).write(true).open(path)?;
         let mut window = Window::new(&file)?;
-        match window.get(0, HEAD_BYTES)? {
-            Some(head) if *head == kind.head() => {}
-            Some(head) if head.starts_with(kind.magic) && head[6] != VERSION => {
-                return Err(FramesError::UnknownVersion(head[6]));
-            }
-            _ => return Err(FramesError::OtherFile),
-        }
+        check_head(&mut window, kind)?;
         let found = scan(&mut window, kind, &mut each)?;
         let mut end = window.len;
         if let Some(cut) = found.cut {
@@ -178,6 +190,30 @@ impl Frames {
     }
 }
 
+/// Shows the frames of a file up to the first that is none, or after which `each` ends it.
+///
+/// Returns what comes after the last that it went on behind. The file stays as it is.
+pub(crate) fn read_through(
+    path: &Path,
+    kind: Kind,
+    mut each: impl FnMut(u64, &[u8]) -> ControlFlow<()>,
+) -> Result<Option<Gap>, FramesError> {
+    let file = File::open(path)?;
+    let mut window = Window::new(&file)?;
+    check_head(&mut window, kind)?;
+    let mut offset = HEAD_BYTES;
+    while offset < window.len {
+        let At::Whole(bytes) = frame_at(&mut window, offset, kind)? else { break };
+        let payload = window.get(offset + 4, bytes)?.expect("a whole frame is in the file");
+        if each(offset, payload).is_break() {
+            break;
+        }
+        offset += bytes + OVERHEAD_BYTES;
+    }
+    let bytes = window.len - offset;
+    Ok((bytes > 0).then_some(Gap { offset, bytes }))
+}
+
 /// What is at an offset.
 enum At {
     /// A frame that holds so many bytes.
@@ -185,6 +221,16 @@ enum At {
     /// The beginning of one that the file does not hold.
     Unfinished,
     Wrong,
+}
+
+fn check_head(window: &mut Window<'_>, kind: Kind) -> Result<(), FramesError> {
+    match window.get(0, HEAD_BYTES)? {
+        Some(head) if *head == kind.head() => Ok(()),
+        Some(head) if head.starts_with(kind.magic) && head[6] != VERSION => {
+            Err(FramesError::UnknownVersion(head[6]))
+        }
+        _ => Err(FramesError::OtherFile),
+    }
 }
 
 fn scan(

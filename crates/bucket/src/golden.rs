@@ -3,7 +3,9 @@
 //! `fixtures/v1` holds the files of a bucket. Who changes a format on purpose gives it another
 //! version, and keeps these. `GATE_WRITE_FIXTURES=1` writes those that are not there yet.
 
+use std::borrow::Cow;
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use gate_core::tree::id::{Address, EntryId, FeedId, FileId, LinkId, OpId};
@@ -18,6 +20,7 @@ use crate::frames::{Frames, Kind};
 use crate::genesis::Genesis;
 use crate::hash::Secret;
 use crate::identity::{Costs, Identity, Passphrase};
+use crate::log::{Log, Record};
 use crate::members::{Change, EpochKeys, Members, Role};
 
 const AT_MS: u64 = 1_700_000_000_000;
@@ -212,4 +215,50 @@ fn entries_are_written_as_ever() {
     }
     assert_eq!(held, [ops[..1].to_vec(), ops, Vec::new()]);
     assert_eq!(read.frontier(), feeds.frontier());
+}
+
+/// Each record there is.
+fn records() -> Vec<Record<'static>> {
+    let file = FileId::of_file([2; 16]);
+    let entry = EntryId { feed: FeedId([13; 32]), number: 200 };
+    let base = vec![OpId { entry, place: 7 }];
+    let chunk =
+        ChunkRef { address: Address([14; 32]), key: [15; 32], plain_len: 400, from: 0, len: 400 };
+    let fence = Some(Fence { epoch: 2, token: 3000 });
+    vec![
+        Record::Op(Op::Delete { link: LinkId::of_file([1; 16]) }),
+        Record::Begin { file, base: base.clone(), size: 1 << 20, fence },
+        Record::Bytes { file, at: 300, bytes: Cow::Borrowed(b"bytes") },
+        Record::Sealed { file, extents: vec![Extent { offset: 100, chunk }] },
+        Record::Zeros { file, span: Span { offset: 0, len: 50 } },
+        Record::Size { file, size: 500 },
+        Record::Replace { from: FileId::of_file([3; 16]), to: file, base },
+        Record::Drop { file },
+        Record::Freeze { file },
+        Record::Cut { entry, ops: 1, writes: vec![(file, 2)] },
+    ]
+}
+
+#[test]
+fn a_log_is_written_as_ever() {
+    let directory = tempfile::tempdir().unwrap();
+    let keys = owner().local_keys(&genesis().id());
+    let records = records();
+    Log::begin_with(directory.path(), &keys, [16; 32], |log| {
+        log.append(&records[..1])?;
+        log.append(&records[1..])
+    })
+    .unwrap();
+    let path = directory.path().join("dirty");
+    let made = fs::read(&path).unwrap();
+    let kept = fixture("dirty", &made);
+    assert_eq!(made, kept);
+    fs::write(&path, kept).unwrap();
+    let mut held = Vec::new();
+    let rest = Log::read(directory.path(), &keys, |records| {
+        held.push(records);
+        ControlFlow::Continue(())
+    });
+    assert_eq!(rest.unwrap(), None);
+    assert_eq!(held, [records[..1].to_vec(), records[1..].to_vec()]);
 }

@@ -10,7 +10,8 @@ use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::{PoisonError, RwLock};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::thread;
 
 use gate_core::tree::id::Address;
@@ -25,7 +26,7 @@ use crate::seal::DedupeId;
 use crate::sectors::Sectors;
 
 /// The version of all tables together. Another one is made again.
-const INDEX_VERSION: u32 = 1;
+const INDEX_VERSION: u32 = 2;
 /// What redb may hold in memory.
 const CACHE_BYTES_MAX: usize = 32 * 1024 * 1024;
 
@@ -47,6 +48,21 @@ pub struct Index {
     key: Zeroizing<[u8; 64]>,
     /// None after an error, until it is opened again.
     database: RwLock<Option<Database>>,
+    /// Whether somebody found damage who reads a snapshot.
+    suspect: Suspect,
+    /// What the disk said last that made it close, by number.
+    fault: AtomicI32,
+}
+
+/// Who reads what is kept longer than for one question says here that it is damaged: the next who asks the index
+/// anything finds it broken.
+#[derive(Clone, Debug, Default)]
+pub struct Suspect(Arc<AtomicBool>);
+
+impl Suspect {
+    pub fn raise(&self) {
+        self.0.store(true, Ordering::Release);
+    }
 }
 
 /// Why the index did not answer.
@@ -81,7 +97,13 @@ impl Index {
             Err(std::fs::TryLockError::Error(error)) => return Err(error.into()),
             Ok(()) => {}
         }
-        Ok(Index { file, key: Zeroizing::new(*key), database: RwLock::new(None) })
+        Ok(Index {
+            file,
+            key: Zeroizing::new(*key),
+            database: RwLock::new(None),
+            suspect: Suspect::default(),
+            fault: AtomicI32::new(0),
+        })
     }
 
     /// Whether nothing was ever written to it.
@@ -93,6 +115,7 @@ impl Index {
     pub fn reset(&self) -> Result<(), IndexError> {
         let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
         close(database.take());
+        self.suspect.0.store(false, Ordering::Release);
         self.file.set_len(0)?;
         self.file.sync_all()?;
         Ok(())
@@ -100,6 +123,9 @@ impl Index {
 
     /// Reads the whole of it, and says whether it is what was written.
     pub fn verify(&self) -> Result<bool, IndexError> {
+        if self.suspect.0.load(Ordering::Acquire) {
+            return Ok(false);
+        }
         self.ensure_open()?;
         let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
         let Some(open) = database.as_mut() else { return Err(closed()) };
@@ -108,6 +134,11 @@ impl Index {
             close(database.take());
         }
         outcome
+    }
+
+    /// Returns where to say that a snapshot is damaged.
+    pub fn suspect(&self) -> Suspect {
+        self.suspect.clone()
     }
 
     /// Reads in one transaction.
@@ -137,8 +168,11 @@ impl Index {
     ) -> Result<T, IndexError> {
         self.ensure_open()?;
         let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(open) = database.as_ref() else { return Err(closed()) };
-        let outcome = guard(|| work(open));
+        let Some(open) = database.as_ref() else { return Err(self.told(closed())) };
+        let outcome = match self.suspect.0.swap(false, Ordering::AcqRel) {
+            true => Err(IndexError::Broken("a reader found damage".into())),
+            false => guard(|| work(open)).map_err(|error| self.told(error)),
+        };
         drop(database);
         if outcome.is_err() {
             // After an error redb answers nothing more; what was committed is there when it is opened again.
@@ -146,6 +180,17 @@ impl Index {
             close(database.take());
         }
         outcome
+    }
+
+    /// Returns what the disk said, also of an error that says no more than that one came before.
+    fn told(&self, error: IndexError) -> IndexError {
+        let IndexError::Io(io) = &error else { return error };
+        match (io.raw_os_error(), self.fault.load(Ordering::Relaxed)) {
+            (Some(number), _) => self.fault.store(number, Ordering::Relaxed),
+            (None, 0) => {}
+            (None, number) => return IndexError::Io(io::Error::from_raw_os_error(number)),
+        }
+        error
     }
 
     fn ensure_open(&self) -> Result<(), IndexError> {

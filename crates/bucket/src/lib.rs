@@ -3,6 +3,7 @@
 //! What lies on the disk is in `docs/bucket-format.md`, what it means in `gate_core::tree`.
 
 pub mod bucket;
+pub mod contents;
 pub mod cut;
 pub mod draft;
 pub mod entry;
@@ -17,6 +18,8 @@ pub mod identity;
 pub mod index;
 #[cfg(test)]
 mod law;
+pub mod live;
+pub mod log;
 pub mod members;
 pub mod pack;
 pub mod random;
@@ -39,6 +42,11 @@ pub mod fuzzing {
         }
     }
 
+    /// Reads bytes as what a frame of the log holds.
+    pub fn log(bytes: &[u8]) {
+        crate::log::read_records(bytes);
+    }
+
     /// Reads bytes as a record of membership.
     pub fn member(bytes: &[u8]) {
         crate::members::read_any(bytes);
@@ -46,8 +54,8 @@ pub mod fuzzing {
 
     /// Reads bytes as what a chunk seals.
     pub fn chunk(bytes: &[u8]) {
-        if let Ok(plain) = crate::seal::Workbench::new().decode(bytes) {
-            assert!(plain.len() <= gate_core::tree::op::CHUNK_BYTES_MAX as usize);
+        if let Ok(len) = crate::seal::Workbench::new().decoded_len(bytes) {
+            assert!(len <= gate_core::tree::op::CHUNK_BYTES_MAX as usize);
         }
     }
 }

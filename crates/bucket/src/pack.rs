@@ -6,14 +6,19 @@
 
 use std::fmt;
 use std::fs::{self, File};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, IoSliceMut};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use gate_core::tree::id::Address;
+use rustix::io::{Errno, preadv, retry_on_intr};
 
 use crate::hash;
 use crate::seal::{SEALED_BYTES_MAX, SEALED_BYTES_MIN};
+
+/// Room on the disk that chunks leave to what it takes to go on: entries, the index, a daemon that starts, and
+/// deleting.
+pub const RESERVE_BYTES: u64 = 4 * 1024 * 1024;
 
 /// No pack becomes longer.
 pub const PACK_BYTES_MAX: u64 = 256 * 1024 * 1024;
@@ -162,9 +167,13 @@ impl Pack {
         if let Some(room) = &mut self.room {
             if *room < frame.len() as u64 {
                 self.file.write_all_at(&frame[..*room as usize], self.len)?;
-                return Err(ErrorKind::StorageFull.into());
+                return Err(Errno::NOSPC.into());
             }
             *room -= frame.len() as u64;
+        }
+        let room = rustix::fs::fstatvfs(&self.file)?;
+        if room.f_bavail.saturating_mul(room.f_frsize) < RESERVE_BYTES + frame.len() as u64 {
+            return Err(Errno::NOSPC.into());
         }
         self.file.write_all_at(frame, self.len)
     }
@@ -210,13 +219,12 @@ pub fn read(file: &File, address: &Address, place: Place) -> io::Result<Option<V
     if !(SEALED_BYTES_MIN..=SEALED_BYTES_MAX).contains(&(place.len as usize)) {
         return Ok(None);
     }
-    let mut bytes = vec![0; FRAME_HEAD_BYTES + place.len as usize];
-    match file.read_exact_at(&mut bytes, u64::from(place.offset)) {
-        Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(None),
-        outcome => outcome?,
-    }
-    let is_frame = bytes[..4] == place.len.to_le_bytes() && bytes[4..36] == address.0;
-    bytes.drain(..FRAME_HEAD_BYTES);
+    let (mut head, mut bytes) = ([0; FRAME_HEAD_BYTES], vec![0; place.len as usize]);
+    let mut parts = [IoSliceMut::new(&mut head), IoSliceMut::new(&mut bytes)];
+    let read = retry_on_intr(|| preadv(file, &mut parts, u64::from(place.offset)))?;
+    // A file that is whole is not read by halves.
+    let is_whole = read == FRAME_HEAD_BYTES + bytes.len();
+    let is_frame = is_whole && head[..4] == place.len.to_le_bytes() && head[4..] == address.0;
     Ok(is_frame.then_some(bytes))
 }
 

@@ -6,6 +6,7 @@
 //! Not here: where chunks lie. The bytes: `docs/bucket-format.md`.
 
 use std::fmt;
+use std::ops::{Deref, Range};
 
 use gate_core::tree::op::{CHUNK_BYTES_MAX, ChunkRef};
 use ring::aead;
@@ -74,6 +75,13 @@ pub enum OpenError {
     ForeignKey,
     /// What is in it is no encoded chunk, or not what the reference says: whoever made it did not keep to the format.
     Malformed(&'static str),
+}
+
+/// What is in a chunk, or a part of that.
+#[derive(Clone)]
+pub struct Plain {
+    bytes: Vec<u8>,
+    range: Range<usize>,
 }
 
 /// Room and contexts for sealing and opening: making them anew costs more than a small chunk.
@@ -168,7 +176,7 @@ impl Workbench {
         epochs: impl IntoIterator<Item = &'a ChunkKeys>,
         chunk: &ChunkRef,
         sealed: Vec<u8>,
-    ) -> Result<Vec<u8>, OpenError> {
+    ) -> Result<Plain, OpenError> {
         if !(SEALED_BYTES_MIN..=SEALED_BYTES_MAX).contains(&sealed.len()) {
             return Err(OpenError::Length(sealed.len()));
         }
@@ -188,14 +196,26 @@ impl Workbench {
         if !epochs.into_iter().any(|keys| hash::keyed(&keys.chunk, &[&bytes]) == chunk.key) {
             return Err(OpenError::ForeignKey);
         }
-        let plain = self.decode(&bytes[1..])?;
+        let plain = match self.decode(&bytes[1..])? {
+            Decoded::Within(range) => Plain { range: 1 + range.start..1 + range.end, bytes },
+            Decoded::Anew(bytes) => Plain { range: 0..bytes.len(), bytes },
+        };
         if plain.len() != chunk.plain_len as usize {
             return Err(OpenError::Malformed("the length is not that of the reference"));
         }
         Ok(plain)
     }
 
-    pub(crate) fn decode(&mut self, encoded: &[u8]) -> Result<Vec<u8>, OpenError> {
+    /// Returns how many bytes are encoded there.
+    #[cfg(fuzzing)]
+    pub(crate) fn decoded_len(&mut self, encoded: &[u8]) -> Result<usize, OpenError> {
+        self.decode(encoded).map(|decoded| match decoded {
+            Decoded::Within(range) => range.len(),
+            Decoded::Anew(bytes) => bytes.len(),
+        })
+    }
+
+    fn decode(&mut self, encoded: &[u8]) -> Result<Decoded, OpenError> {
         let (head, data) =
             encoded.split_first_chunk::<HEAD_BYTES>().ok_or(OpenError::Malformed("no head"))?;
         let [encoding, len @ ..] = *head;
@@ -206,8 +226,8 @@ impl Workbench {
         let len = len as usize;
         let (plain, used) = match encoding {
             ENCODING_PLAIN => {
-                let plain = data.get(..len).ok_or(OpenError::Malformed("it holds less"))?;
-                (plain.to_vec(), len)
+                data.get(..len).ok_or(OpenError::Malformed("it holds less"))?;
+                (Decoded::Within(HEAD_BYTES..HEAD_BYTES + len), len)
             }
             ENCODING_ZSTD => {
                 let used = zstd::zstd_safe::find_frame_compressed_size(data)
@@ -216,7 +236,7 @@ impl Workbench {
                     .ok_or(OpenError::Malformed("no zstd frame"))?;
                 let mut plain = vec![0; len];
                 match self.decompressor.decompress_to_buffer(&data[..used], &mut plain[..]) {
-                    Ok(found) if found == len => (plain, used),
+                    Ok(found) if found == len => (Decoded::Anew(plain), used),
                     _ => return Err(OpenError::Malformed("the zstd frame holds something else")),
                 }
             }
@@ -230,6 +250,49 @@ impl Workbench {
     }
 }
 
+impl Deref for Plain {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes[self.range.clone()]
+    }
+}
+
+impl Plain {
+    #[cfg(test)]
+    pub(crate) fn of(bytes: Vec<u8>) -> Plain {
+        Plain { range: 0..bytes.len(), bytes }
+    }
+
+    /// Returns a part of it, if it has that.
+    pub(crate) fn part(mut self, from: u32, len: u32) -> Option<Plain> {
+        let end = from.checked_add(len)? as usize;
+        (end <= self.len()).then(|| {
+            self.range = self.range.start + from as usize..self.range.start + end;
+            self
+        })
+    }
+
+    /// Returns how much memory it takes.
+    pub(crate) fn memory(&self) -> usize {
+        self.bytes.capacity()
+    }
+}
+
+#[cfg(test)]
+impl<T: AsRef<[u8]> + ?Sized> PartialEq<T> for Plain {
+    fn eq(&self, other: &T) -> bool {
+        **self == *other.as_ref()
+    }
+}
+
+// What files hold shows nowhere.
+impl fmt::Debug for Plain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes of a chunk", self.range.len())
+    }
+}
+
 impl Default for Workbench {
     fn default() -> Workbench {
         Workbench::new()
@@ -240,6 +303,13 @@ impl fmt::Debug for Workbench {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a workbench")
     }
+}
+
+/// Where the bytes of a chunk are.
+enum Decoded {
+    /// In what was decoded.
+    Within(Range<usize>),
+    Anew(Vec<u8>),
 }
 
 /// The bytes as they are.

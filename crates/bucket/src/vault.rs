@@ -4,22 +4,28 @@
 //! that operation was committed. Whatever the length of a file, only some chunks of it are in memory.
 //! Not here: what files are called, and when keys change (`bucket`).
 
+mod opened;
+
 use std::fmt;
 use std::io::{self, Read};
+use std::ops::Range;
 use std::sync::Arc;
 
 use gate_core::tree::content::Body;
 use gate_core::tree::id::Address;
-use gate_core::tree::op::{Content, Extent, INLINE_BYTES_MAX};
+use gate_core::tree::op::{ChunkRef, Content, Extent, INLINE_BYTES_MAX};
 
 use crate::cut;
 use crate::entry::CHUNKS_MAX;
-use crate::seal::ChunkKeys;
+use crate::seal::{ChunkKeys, OpenError, Plain};
 use crate::store::{Store, StoreError};
+
+pub use opened::Cache;
+use opened::Opened;
 
 /// The most chunks of a file: what one entry names. A file of fewer bytes than that many of the smallest
 /// chunks (128 MiB) always fits; what is zeros counts for nothing.
-pub const EXTENTS_MAX: usize = if cfg!(test) { 64 } else { CHUNKS_MAX };
+pub const EXTENTS_MAX: usize = if cfg!(test) { 128 } else { CHUNKS_MAX };
 
 /// What takes in and reads the bytes of files. A clone costs next to nothing.
 #[derive(Clone, Debug)]
@@ -27,6 +33,8 @@ pub struct Vault {
     store: Arc<Store>,
     /// The newest first: by it is sealed, by all is opened.
     epochs: Arc<[ChunkKeys]>,
+    /// What was opened and may be read again, if that is kept.
+    opened: Option<Arc<Opened>>,
 }
 
 /// Bytes that were taken in.
@@ -55,20 +63,64 @@ pub struct Reader {
     body: Body,
     size: u64,
     at: u64,
-    newest: Option<Opened>,
+    /// Where it begins in the file, and its bytes.
+    newest: Option<(u64, Part)>,
 }
 
-/// A chunk, or the part of it that a file has.
-#[derive(Debug)]
-struct Opened {
-    /// Where it begins in the file.
-    offset: u64,
-    bytes: Vec<u8>,
+/// The part of a chunk that a reference means.
+#[derive(Clone)]
+pub(crate) struct Part {
+    chunk: Arc<Plain>,
+    range: Range<usize>,
 }
 
 impl Vault {
     pub(crate) fn new(store: Arc<Store>, epochs: Arc<[ChunkKeys]>) -> Vault {
-        Vault { store, epochs }
+        Vault { store, epochs, opened: None }
+    }
+
+    /// Returns where the chunks are.
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Waits until all that was taken in is stored.
+    pub(crate) fn sync(&self) -> Result<(), StoreError> {
+        self.store.sync()
+    }
+
+    /// Keeps chunks that were opened last, for this one and its clones.
+    pub fn with_cache(self, bounds: Cache) -> Vault {
+        Vault { opened: Some(Arc::new(Opened::new(bounds))), ..self }
+    }
+
+    /// Keeps within other bounds from now on, if anything is kept.
+    pub fn set_cache(&self, bounds: Cache) {
+        if let Some(opened) = &self.opened {
+            opened.set_bounds(bounds);
+        }
+    }
+
+    /// Takes in what is to be one chunk; `None` if it is zeros, which no extent names.
+    pub(crate) fn put(&self, bytes: &[u8]) -> Result<Option<ChunkRef>, StoreError> {
+        if bytes.iter().all(|byte| *byte == 0) {
+            return Ok(None);
+        }
+        self.store.put(self.sealing(), bytes).map(Some)
+    }
+
+    /// Opens a chunk.
+    pub(crate) fn open(&self, chunk: &ChunkRef) -> Result<Part, StoreError> {
+        let end = chunk.from.checked_add(chunk.len).filter(|end| *end <= chunk.plain_len);
+        let end = end.ok_or(StoreError::Refused(OpenError::Malformed("no part of a chunk")))?;
+        let range = chunk.from as usize..end as usize;
+        let whole = ChunkRef { from: 0, len: chunk.plain_len, ..*chunk };
+        let open = || self.store.get(&*self.epochs, &whole).map(Arc::new);
+        let chunk = match &self.opened {
+            Some(opened) => opened.get_or_open(&whole, open)?,
+            None => open()?,
+        };
+        Ok(Part { chunk, range })
     }
 
     /// Takes in all that is read.
@@ -81,15 +133,12 @@ impl Vault {
         }
         let mut extents = Vec::new();
         let size = cut::cut_stream(&mut head.chain(from), |offset, bytes| {
-            // What no extent names is zeros.
-            if bytes.iter().all(|byte| *byte == 0) {
-                return Ok(());
+            if let Some(chunk) = self.put(bytes)? {
+                if extents.len() == EXTENTS_MAX {
+                    return Err(TakeInError::TooLarge);
+                }
+                extents.push(Extent { offset, chunk });
             }
-            if extents.len() == EXTENTS_MAX {
-                return Err(TakeInError::TooLarge);
-            }
-            let chunk = self.store.put(self.sealing(), bytes)?;
-            extents.push(Extent { offset, chunk });
             Ok(())
         })?;
         let mut chunks: Vec<_> = extents.iter().map(|extent| extent.chunk.address).collect();
@@ -117,7 +166,7 @@ impl Vault {
     /// As [`Vault::read_at`]; goes on with the chunk that was opened before, and leaves the newest there.
     fn read_by(
         &self,
-        newest: &mut Option<Opened>,
+        newest: &mut Option<(u64, Part)>,
         body: &Body,
         size: u64,
         at: u64,
@@ -131,13 +180,11 @@ impl Vault {
             Body::Extents(extents) => {
                 let first = extents.partition_point(|extent| end(extent) <= at);
                 for extent in extents[first..].iter().take_while(|e| e.offset < at + len) {
-                    let is_open = newest.as_ref().is_some_and(|open| open.offset == extent.offset);
-                    if !is_open {
-                        let bytes = self.store.get(&*self.epochs, &extent.chunk)?;
-                        *newest = Some(Opened { offset: extent.offset, bytes });
+                    if newest.as_ref().is_none_or(|(offset, _)| *offset != extent.offset) {
+                        *newest = Some((extent.offset, self.open(&extent.chunk)?));
                     }
-                    let open = newest.as_ref().expect("it was opened above");
-                    copy(open.offset, &open.bytes, at, out);
+                    let (_, part) = newest.as_ref().expect("it was opened above");
+                    copy(extent.offset, part.bytes(), at, out);
                 }
             }
         }
@@ -146,6 +193,19 @@ impl Vault {
 
     fn sealing(&self) -> &ChunkKeys {
         self.epochs.first().expect("who makes a vault has the newest keys")
+    }
+}
+
+impl Part {
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.chunk[self.range.clone()]
+    }
+}
+
+// What files hold shows nowhere.
+impl fmt::Debug for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes of a chunk", self.range.len())
     }
 }
 

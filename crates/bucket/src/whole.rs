@@ -11,7 +11,7 @@ use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
 use rustix::io::Errno;
 
 /// Nobody else reads them.
-const MODE: u32 = 0o600;
+pub(crate) const MODE: u32 = 0o600;
 const DIRECTORY_MODE: u32 = 0o700;
 
 /// Writes a file that was not there; one that is stays as it is.

@@ -1,11 +1,13 @@
 //! The past of a bucket: its entries, the tree at each of them, and ways back.
 //!
 //! A *version* is the tree at an entry: that entry and all that its author had seen. Nothing of it is kept but the
-//! entries: a version is made of them anew whenever it is asked for. Entries stand in the order of all, by lamport
+//! entries: a version is made of them anew whenever it is asked for. What files held in versions that were given up is
+//! not there any more, so nobody is given those. Entries stand in the order of all, by lamport
 //! number and feed, so that who made one has seen none that is newer in the order.
 //! Not here: the times that people write, and what becomes of operations that lead back.
 
 mod deeds;
+mod lost;
 mod places;
 #[cfg(test)]
 mod tests;
@@ -19,10 +21,11 @@ use gate_core::tree::id::{EntryId, FileId};
 use gate_core::tree::op::{Name, Op};
 use gate_core::tree::restore::{RestoreError, restore};
 use gate_core::tree::seen::Seen;
-use gate_core::tree::shown::{Authors, Directory, What};
+use gate_core::tree::shown::{Authors, What};
 use gate_core::tree::state::{ApplyError, Batch, State};
 use gate_core::tree::tables::Memory;
 use gate_core::tree::undo::{UndoError, undo};
+use gate_core::tree::walk::WalkError;
 
 use super::{Bucket, BucketError, Known, Opened};
 use crate::entry::{Entry, EntryHash, OPS_MAX};
@@ -32,6 +35,7 @@ use crate::shelf::ShelfError;
 use places::Places;
 
 pub use deeds::{DEEDS_MAX, Deed, Did};
+pub use lost::Lost;
 
 /// The most entries that are told of at once.
 pub const ENTRIES_AT_ONCE_MAX: usize = 1000;
@@ -91,6 +95,8 @@ pub struct Told {
     pub deeds: Vec<Deed>,
     /// How many more there are.
     pub more: usize,
+    /// Whether what files held then is still there.
+    pub is_kept: bool,
 }
 
 /// Why nothing comes of the past.
@@ -104,6 +110,8 @@ pub enum PastError {
     NotThere,
     /// This is no directory now: move it out of the way, or restore that.
     InTheWay(Vec<Name>),
+    /// What files held then was given up: ask for a newer version.
+    Forgotten,
     /// Something later changed the same: undo that first, or restore what is wanted.
     Changed(BTreeSet<Vec<Name>>),
     Bucket(BucketError),
@@ -174,8 +182,9 @@ impl Bucket {
     }
 
     /// Makes a version's tree anew, of exactly the entries that led there.
-    pub fn at(&self, version: &Version) -> Result<State<Memory>, BucketError> {
-        self.replay(&version.seen)
+    pub fn at(&self, version: &Version) -> Result<State<Memory>, PastError> {
+        self.check_kept(&version.seen)?;
+        Ok(self.replay(&version.seen)?)
     }
 
     /// Tells of entries, the newest first.
@@ -242,6 +251,7 @@ impl Bucket {
     pub fn undoing(&mut self, entry: EntryId) -> Result<Vec<Op>, PastError> {
         let known = self.known.iter().find(|known| known.id == entry);
         let opened = self.read_entry(*known.ok_or(PastError::NoEntry)?)?;
+        self.check_kept(&opened.seen)?;
         let before = self.replay(&opened.seen)?;
         let mut after = before.clone();
         apply(&mut after, &opened);
@@ -273,11 +283,11 @@ impl Bucket {
         }
     }
 
-    fn decode(&self, known: Known) -> Result<Entry, BucketError> {
+    pub(super) fn decode(&self, known: Known) -> Result<Entry, BucketError> {
         Ok(Entry::decode(&self.entries.read(known.offset)?)?)
     }
 
-    fn replay(&self, seen: &Seen) -> Result<State<Memory>, BucketError> {
+    pub(super) fn replay(&self, seen: &Seen) -> Result<State<Memory>, BucketError> {
         let mut state = State::default();
         for known in self.known.iter().filter(|known| seen.covers(known.id)) {
             apply(&mut state, &self.read_entry(*known)?);
@@ -289,7 +299,11 @@ impl Bucket {
         let entry = self.decode(known)?;
         let (id, hash, header) = (known.id, entry.hash(), entry.header());
         let author = self.author(id).expect("it was accepted");
-        Ok(Told { id, hash, author, at_ms: header.at_ms, lamport: header.lamport, deeds, more })
+        let (at_ms, lamport) = (header.at_ms, header.lamport);
+        let mut seen = self.feeds.seen_by(id).expect("it was accepted");
+        seen.see(id);
+        let is_kept = self.kept.has(&seen);
+        Ok(Told { id, hash, author, at_ms, lamport, deeds, more, is_kept })
     }
 }
 
@@ -329,12 +343,11 @@ fn reach(
     path: &[Name],
     authors: &impl Authors,
 ) -> Result<BTreeSet<FileId>, ShelfError> {
-    let mut at = What::Directory(Directory::root());
-    for name in path {
-        let What::Directory(directory) = &at else { return Ok(BTreeSet::new()) };
-        let Some(next) = now.find(directory, name, authors)? else { return Ok(BTreeSet::new()) };
-        at = next;
-    }
+    let at = match now.walk(path, authors) {
+        Ok(at) => at,
+        Err(WalkError::NotFound | WalkError::NotADirectory) => return Ok(BTreeSet::new()),
+        Err(WalkError::Tables(error)) => return Err(error),
+    };
     Ok(match at {
         What::Directory(directory) => directory.all().iter().copied().collect(),
         What::File { file, .. } | What::Beside { file, .. } => [file].into(),
@@ -366,6 +379,7 @@ impl fmt::Display for PastError {
             }
             PastError::NotThere => f.write_str("it was not there then"),
             PastError::InTheWay(at) => write!(f, "`{}` is no directory now", path(at)),
+            PastError::Forgotten => f.write_str("what files held then was given up"),
             PastError::Changed(paths) => {
                 let paths: Vec<_> = paths.iter().map(|at| format!("`{}`", path(at))).collect();
                 write!(f, "something later changed {}", paths.join(", "))

@@ -74,7 +74,7 @@ impl World {
         let read = |body| match body {
             gate_core::tree::content::Body::Inline(bytes) => bytes,
             gate_core::tree::content::Body::Extents(extents) => {
-                bucket.store().get([&keys], &extents[0].chunk).unwrap()
+                bucket.store().get([&keys], &extents[0].chunk).unwrap().to_vec()
             }
         };
         bodies.unwrap().into_iter().map(|(name, body)| (name, read(body))).collect()
@@ -240,4 +240,31 @@ fn n12_nothing_in_a_buckets_directory_shows_what_is_in_it() {
         }
     }
     assert!(seen > text.len(), "what was looked at is the bucket");
+}
+
+#[test]
+fn what_any_version_holds_is_marked_and_what_no_entry_names_is_not() {
+    let world = World::new();
+    let mut bucket = world.open();
+    let put = |bucket: &Bucket, text: &[u8]| {
+        bucket.store().put(bucket.chunk_keys().unwrap(), text).unwrap().address
+    };
+    world.put(&mut bucket, "a", &[1; 5000]);
+    let removed = world.put(&mut bucket, "b", &[2; 5000]);
+    let undo = bucket.undoing(removed).unwrap();
+    bucket.commit(&undo, Vec::new(), 3).unwrap();
+    let [first, second, left] = [1, 2, 3].map(|n| put(&bucket, &[n; 5000]));
+    let marks = bucket.marks().unwrap();
+    assert_eq!(marks, [first, second].into());
+    assert!(!marks.contains(&left));
+    // Where an entry is damaged nobody knows.
+    drop(bucket);
+    let entries = world.dir().join("entries");
+    let mut bytes = fs::read(&entries).unwrap();
+    let at = bytes.len() - 10;
+    bytes[at] ^= 1;
+    bytes.extend_from_slice(&[9; 100]);
+    fs::write(&entries, bytes).unwrap();
+    let refused = world.open().marks();
+    assert!(matches!(refused, Err(BucketError::Incomplete("entries", _))), "{refused:?}");
 }

@@ -58,12 +58,12 @@ impl From<BucketError> for DraftError {
     }
 }
 
-impl From<WalkError<ShelfError>> for DraftError {
-    fn from(error: WalkError<ShelfError>) -> DraftError {
+impl<E: Into<ShelfError>> From<WalkError<E>> for DraftError {
+    fn from(error: WalkError<E>) -> DraftError {
         match error {
             WalkError::NotFound => DraftError::NotFound,
             WalkError::NotADirectory => DraftError::NotADirectory,
-            WalkError::Tables(error) => DraftError::Tree(error),
+            WalkError::Tables(error) => DraftError::Tree(error.into()),
         }
     }
 }

@@ -94,7 +94,7 @@ fn told<T: Look<Error = ShelfError>>(
     Ok(all)
 }
 
-fn draft_one(draft: &mut Draft<'_>, vault: &Vault, act: &Act) -> Result<(), DraftError> {
+fn draft_one(draft: &mut Draft, vault: &Vault, act: &Act) -> Result<(), DraftError> {
     let time = |seconds| Stamp { seconds, nanos: 0 };
     match act {
         Act::MakeDirectory(at, mode) => draft.make_directory(&path(at), meta(*mode)),
@@ -157,7 +157,7 @@ fn drafts_do_to_a_bucket_what_is_done_to_a_tree_of_paths() {
 
 fn refused(
     bucket: &mut Bucket,
-    draft: impl FnOnce(&mut Draft<'_>) -> Result<(), DraftError>,
+    draft: impl FnOnce(&mut Draft) -> Result<(), DraftError>,
 ) -> DraftError {
     bucket.change(1, draft).expect_err("it is refused")
 }
@@ -176,7 +176,7 @@ fn what_cannot_be_done_is_refused_by_name() {
         .unwrap();
     assert!(entry.is_some());
     let frontier = bucket.frontier();
-    type Refused = fn(&mut Draft<'_>) -> Result<(), DraftError>;
+    type Refused = fn(&mut Draft) -> Result<(), DraftError>;
     let refusals: [(Refused, &str); 17] = [
         (|d| d.remove(&path("/x")), "NotFound"),
         (|d| d.make_directory(&path("/x/y"), meta(0o755)), "NotFound"),
@@ -261,7 +261,7 @@ fn a_draft_that_is_full_says_so_and_keeps_what_it_has() {
         })
         .unwrap();
     assert!(count > DRAFT_BYTES_MAX / 2048, "{count}");
-    let list = |draft: &mut Draft<'_>| draft.tree().list(&Directory::root(), &nobody);
+    let list = |draft: &mut Draft| draft.tree().list(&Directory::root(), &nobody);
     let (_, list) = bucket.change(1, |draft| Ok::<_, DraftError>(list(draft)?)).unwrap();
     assert_eq!(list.len(), count);
     // What is too much even alone is told from what is too much besides.

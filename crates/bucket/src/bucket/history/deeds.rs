@@ -112,7 +112,14 @@ impl Done {
 pub fn lines(done: Vec<Done>) -> Vec<Deed> {
     let mut lines: Vec<Deed> = done.into_iter().filter_map(line).collect();
     lines.sort_by(|a, b| a.path.cmp(&b.path));
+    // When something in it comes or goes, a directory has another time.
+    let changed: BTreeSet<Vec<Name>> = lines.iter().filter_map(|line| parent(&line.path)).collect();
+    lines.retain(|line| line.did != [Did::Times] || !changed.contains(&line.path));
     lines
+}
+
+fn parent(path: &[Name]) -> Option<Vec<Name>> {
+    path.split_last().map(|(_, parent)| parent.to_vec())
 }
 
 fn line(done: Done) -> Option<Deed> {
@@ -136,6 +143,9 @@ fn line(done: Done) -> Option<Deed> {
         Did::Renamed { from } => !is_new && *from != path,
         _ => true,
     });
+    // Who writes sets the time.
+    let is_written = did.iter().any(|one| matches!(one, Did::Written { .. }));
+    did.retain(|one| !is_written || *one != Did::Times);
     // Of what was done twice the last counts.
     let mut kept: Vec<Did> = Vec::new();
     for one in did.into_iter().rev() {

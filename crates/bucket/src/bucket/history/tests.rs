@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use gate_core::tree::diff::Node;
 use gate_core::tree::id::{FeedId, LinkId};
 use gate_core::tree::op::{Attribute, Content, Kind as NodeKind, Stamp};
+use gate_core::tree::shown::Directory;
 use gate_core::tree::tables::Look;
 use proptest::prelude::*;
 

@@ -159,8 +159,8 @@ impl Model {
             return Ok(());
         }
         let is_directory = self.is_directory(id);
-        check(is_directory && to.starts_with(&format!("{from}/")), "IntoItself")?;
         self.check_directory(parent(to))?;
+        check(is_directory && to.starts_with(&format!("{from}/")), "IntoItself")?;
         if let Some(there) = self.paths.get(to).copied() {
             match (is_directory, self.is_directory(there)) {
                 (true, true) => check(self.beneath(to).len() > 1, "NotEmpty")?,

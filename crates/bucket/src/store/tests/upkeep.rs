@@ -1,5 +1,7 @@
 //! Collections keep what is needed at whatever step they end, and checks name what is wrong.
 
+use std::time::{Duration, SystemTime};
+
 use super::*;
 
 fn addresses(chunks: &[(u32, ChunkRef)]) -> BTreeSet<Address> {
@@ -8,7 +10,13 @@ fn addresses(chunks: &[(u32, ChunkRef)]) -> BTreeSet<Address> {
 
 fn collect(store: &Store, kept: &[(u32, ChunkRef)]) -> Collected {
     let kept = addresses(kept);
-    store.collection().unwrap().run(|address| kept.contains(address)).unwrap()
+    run(&store.collection().unwrap(), |address| kept.contains(address))
+}
+
+/// As if nothing had been put lately.
+fn run(collection: &Collection<'_>, is_marked: impl Fn(&Address) -> bool) -> Collected {
+    let later = SystemTime::now() + Duration::from_secs(3600);
+    collection.run(later, is_marked, |_| {}).unwrap()
 }
 
 #[test]
@@ -17,7 +25,10 @@ fn what_is_marked_stays_and_its_pack_goes() {
     let store = world.open();
     let chunks = put(&store, 0..20);
     let (kept, dead) = chunks.split_at(5);
-    assert_eq!(collect(&store, kept), Collected { chunks: 15, packs: 1, damaged_packs: 0 });
+    let before = world.pack(0).metadata().unwrap().len();
+    let collected = collect(&store, kept);
+    let bytes = before - world.pack(1).metadata().unwrap().len();
+    assert_eq!(collected, Collected { chunks: 15, packs: 1, bytes, ..Collected::default() });
     assert!(!world.pack(0).exists());
     assert_there(&store, kept);
     for (_, chunk) in dead {
@@ -39,6 +50,48 @@ fn a_pack_that_is_mostly_needed_stays() {
 }
 
 #[test]
+fn a_pack_to_which_something_was_put_lately_stays_and_gets_no_more() {
+    let world = World::new();
+    let store = world.open();
+    let chunks = put(&store, 0..20);
+    let kept = addresses(&chunks[..5]);
+    let collection = store.collection().unwrap();
+    let is_marked = |address: &Address| kept.contains(address);
+    let young = collection.run(SystemTime::UNIX_EPOCH, is_marked, |_| {}).unwrap();
+    assert_eq!(young, Collected { young_bytes: young.young_bytes, ..Collected::default() });
+    assert_there(&store, &chunks);
+    put(&store, 20..21);
+    store.sync().unwrap();
+    assert!(world.pack(1).exists());
+    assert_eq!(run(&collection, is_marked).bytes, young.young_bytes, "a day later");
+}
+
+/// An index can forget: then what lies in a pack is asked of that.
+#[test]
+fn what_is_needed_stays_even_if_the_index_has_forgotten_it() {
+    let world = World::new();
+    let store = world.open();
+    let chunks = put(&store, 0..20);
+    store.sync().unwrap();
+    let forget = Change { gone: vec![chunks[2].1.address], ..Change::default() };
+    store.index.apply(&forget).unwrap();
+    assert_eq!(collect(&store, &chunks[..3]).packs, 1);
+    assert_there(&store, &chunks[..3]);
+}
+
+#[test]
+fn what_is_asked_for_while_a_collection_runs_stays() {
+    let world = World::new();
+    let store = world.open();
+    let chunks = put(&store, 0..20);
+    store.sync().unwrap();
+    let collection = store.collection().unwrap();
+    assert!(store.has(&chunks[0].1.address).unwrap());
+    assert_eq!(run(&collection, |_| false).chunks, 19);
+    assert_there(&store, &chunks[..1]);
+}
+
+#[test]
 fn what_is_put_while_a_collection_runs_stays() {
     let world = World::new();
     let store = world.open();
@@ -55,7 +108,7 @@ fn what_is_put_while_a_collection_runs_stays() {
         }
         false
     };
-    assert_eq!(collection.run(late).unwrap().chunks, 18);
+    assert_eq!(run(&collection, late).chunks, 18);
     drop(collection);
     assert_there(&store, &chunks[..2]);
     drop(store);
@@ -77,7 +130,7 @@ fn n14_a_collection_that_ends_anywhere_loses_nothing_that_is_needed() {
         steps.lock().unwrap().push(world.copy());
         marked.contains(address)
     };
-    store.collection().unwrap().run(note).unwrap();
+    run(&store.collection().unwrap(), note);
     drop(store);
     // The index was committed and the old pack was not yet removed.
     let late = world.copy();
@@ -172,4 +225,17 @@ fn a_check_puts_an_index_right_that_forgot_or_that_is_broken() {
     let found = world.open().check(false, |_| {}).unwrap();
     assert!(found.faults.contains(&Fault::Pack(PackId(0))));
     assert_eq!(found.fault_count, 6);
+}
+
+#[test]
+fn a_check_makes_an_index_again_of_which_a_reader_said_that_it_is_damaged() {
+    let world = World::new();
+    let store = world.open();
+    let chunks = put(&store, 0..5);
+    store.sync().unwrap();
+    store.index.suspect().raise();
+    let found = store.check(false, |_| {}).unwrap();
+    assert_eq!((found.faults, found.chunks), (vec![Fault::Index], 5));
+    assert_there(&store, &chunks);
+    assert_eq!(store.check(true, |_| {}).unwrap().fault_count, 0);
 }
