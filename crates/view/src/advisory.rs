@@ -29,7 +29,7 @@ use std::time::Duration;
 
 use gate_fuse::{Errno, FileLock, HandleId, LockRequest, Reply};
 
-use crate::directory::{Bytes, Kind};
+use crate::directory::{self, Bytes, Kind};
 use crate::handles::Handle;
 use crate::sync::{Mutex, MutexGuard, now};
 use crate::view::View;
@@ -137,7 +137,7 @@ impl View {
         let file = files.of(wanted.handle.node);
         let (bytes, kind) = (wanted.bytes, wanted.kind);
         let found = match file.carrier(wanted.locker) {
-            Some(its) => its.lock_in_the_way(bytes, kind)?,
+            Some(its) => directory::lock_in_the_way(its, bytes, kind)?,
             None => wanted.handle.lock_in_the_way(bytes, kind)?,
         };
         let Some(found) = found else {

@@ -29,6 +29,8 @@ pub(crate) struct Agent {
     pub name: String,
     /// Which `gate run` of that name it is.
     run: Option<Vec<u8>>,
+    /// Both as one.
+    pub tag: Arc<str>,
 }
 
 /// How agents are found.
@@ -50,8 +52,7 @@ pub(crate) struct Known {
 impl Agents {
     /// Says how agents are found in a view.
     pub fn new(identity: &Identity) -> Agents {
-        let whole =
-            |name: &str| Agents::Whole(Arc::new(Agent { name: name.to_owned(), run: None }));
+        let whole = |name: &str| Agents::Whole(Arc::new(Agent::new(name.to_owned(), None)));
         if let Some(agent) = &identity.agent {
             return whole(agent);
         }
@@ -85,6 +86,14 @@ impl Agents {
 }
 
 impl Agent {
+    fn new(name: String, run: Option<Vec<u8>>) -> Agent {
+        let tag = match &run {
+            Some(run) => format!("{name} {}", run.escape_ascii()).into(),
+            None => name.as_str().into(),
+        };
+        Agent { name, run, tag }
+    }
+
     fn named_in(environment: &[u8]) -> Option<Agent> {
         let value = |name: &str| {
             let mut variables = environment.split(|byte| *byte == 0);
@@ -94,12 +103,12 @@ impl Agent {
         };
         let name =
             String::from_utf8(value(AGENT_VARIABLE)?).ok().filter(|name| !name.is_empty())?;
-        Some(Agent { name, run: value(RUN_VARIABLE) })
+        Some(Agent::new(name, value(RUN_VARIABLE)))
     }
 
     #[cfg(test)]
     pub fn called(name: &str) -> Arc<Agent> {
-        Arc::new(Agent { name: name.to_owned(), run: None })
+        Arc::new(Agent::new(name.to_owned(), None))
     }
 }
 

@@ -9,6 +9,7 @@ use gate_core::lock::claim::{Caller, Label, Patience, Process};
 use gate_core::lock::limits::TEXT_BYTES_MAX;
 
 use crate::agent::{Agent, Agents};
+use crate::source::Who;
 
 /// How long a caller that cannot be told from others may wait: it could not be interrupted.
 const UNKNOWN_WAITS_MAX: Duration = Duration::from_millis(50);
@@ -40,6 +41,10 @@ pub(crate) struct Asker {
 impl Asker {
     pub fn process(&self) -> Option<Process> {
         self.caller.map(|caller| caller.process)
+    }
+
+    pub fn who(&self) -> Who {
+        Who { process: self.process(), agent: self.agent.as_ref().map(|agent| agent.tag.clone()) }
     }
 
     /// Returns the calling thread; 0 if it lies beyond this pid namespace.

@@ -14,12 +14,13 @@
 //! of a file that was backed already does not.
 
 use std::collections::hash_map::Entry;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::PoisonError;
 
 use gate_fuse::{Backer, Backing, BackingId, Errno, NodeId, OpenFlags};
 use rustc_hash::FxHashMap;
 
-use crate::directory::OpenFile;
+use crate::directory;
 use crate::sync::{AtomicBool, Mutex, MutexGuard, Ordering};
 
 /// Files from this size on are worth two more system calls at each open: measured, see
@@ -130,21 +131,24 @@ impl Ways {
         Ways { policy, backer, maps_direct, refused, files: Mutex::default() }
     }
 
-    /// Chooses the way of a new handle of a file, which is open as `file`.
+    /// Chooses the way of a new handle of a file, which is open as `file` if it is one of this machine.
     /// `read_write` opens it to be read and written.
     pub fn join(
         &self,
         node: NodeId,
         mut opening: Opening,
-        file: &OpenFile,
-        read_write: impl FnOnce() -> Result<OpenFile, Errno>,
+        file: Option<BorrowedFd<'_>>,
+        read_write: impl FnOnce() -> Result<OwnedFd, Errno>,
     ) -> Chosen {
         opening.size_is_unsure &= self.maps_direct;
         let alone = !self.lock().contains_key(&node);
         let how = self.wanted(opening).filter(|_| alone);
         let backing = how.and_then(|how| match (how, opening.to) {
-            (Backed::ToRead, _) | (Backed::ToWrite, Use::ReadWrite) => self.back(how, Ok(file)),
-            (Backed::ToWrite, _) => self.back(how, read_write().as_ref().map_err(|errno| *errno)),
+            (Backed::ToRead, _) | (Backed::ToWrite, Use::ReadWrite) => self.back(how, Ok(file?)),
+            (Backed::ToWrite, _) => {
+                let file = read_write();
+                self.back(how, file.as_ref().map(AsFd::as_fd).map_err(|errno| *errno))
+            }
         });
         let mut files = self.lock();
         let shared = match files.entry(node) {
@@ -207,9 +211,9 @@ impl Ways {
         }
     }
 
-    fn back(&self, how: Backed, file: Result<&OpenFile, Errno>) -> Option<(Backing, Backed)> {
+    fn back(&self, how: Backed, file: Result<BorrowedFd<'_>, Errno>) -> Option<(Backing, Backed)> {
         let backer = self.backer.as_ref().filter(|_| !self.refused.load(Ordering::Relaxed))?;
-        match file.and_then(|file| file.back(backer)) {
+        match file.and_then(|file| directory::back(file, backer)) {
             Ok(backing) => Some((backing, how)),
             Err(errno) => {
                 // Everything works without, only slower.

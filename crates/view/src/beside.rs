@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use gate_fuse::{Errno, NodeId, Stale};
 
-use crate::directory::{Change, Heard};
+use crate::source::{Change, Heard};
 use crate::view::View;
 
 /// After so long everything is looked at once more: an answer that was on its way to the kernel when
@@ -25,15 +25,15 @@ const LATER_MAX: usize = 100_000;
 
 /// Starts the thread that listens.
 pub(crate) fn start(view: &Arc<View>) -> std::io::Result<()> {
-    let Some(watches) = view.directory.watches() else { return Ok(()) };
+    let Some(news) = view.source.news() else { return Ok(()) };
     let view = Arc::downgrade(view);
     let run = move || {
         let mut later = VecDeque::<(Instant, Change)>::new();
         loop {
             let due = later.front().map(|(at, _)| at.saturating_duration_since(Instant::now()));
-            let Some(()) = watches.wait(due) else { return };
+            let Some(()) = news.wait(due) else { return };
             let Some(view) = view.upgrade() else { return };
-            let Heard { changes, by_others } = view.directory.heard();
+            let Heard { changes, by_others } = view.source.heard();
             let now = Instant::now();
             let is_due = |(at, _): &mut (Instant, Change)| *at <= now;
             let mut looks = HashMap::new();
@@ -87,18 +87,18 @@ impl View {
     /// Whether the kernel did not know what has changed: it is about to hear of it, and is told then.
     fn is_unknown(&self, change: &Change) -> bool {
         let Change::Name(parent, name) = change else { return false };
-        let node = self.directory.known(*parent, name);
-        [Some(*parent), node].into_iter().flatten().any(|node| self.directory.is_unknown(node))
+        let node = self.source.book().known(*parent, name);
+        [Some(*parent), node].into_iter().flatten().any(|node| self.source.book().is_unknown(node))
     }
 
     fn pass_on_name(&self, parent: NodeId, name: &CStr, look: Look) {
-        let known = self.directory.known(parent, name);
-        match (self.directory.peek(parent, name), known) {
-            (Ok((file, attr)), Some(node)) if self.directory.file_key(node) == Ok(file) => {
+        let known = self.source.book().known(parent, name);
+        match (self.source.peek(parent, name), known) {
+            (Ok((file, attr)), Some(node)) if self.source.file_key(node) == Ok(file) => {
                 // What is mapped nobody asks for again. With a writer of its own a view has most
                 // likely made the change itself, in the pages that it would drop.
                 let is_only_read = self.handles.is_open(node) && !self.handles.is_written(node);
-                match self.directory.was_told(node, &attr) || !self.directory.has_news(node) {
+                match self.source.book().was_told(node, &attr) || !self.source.has_news(node) {
                     true => self.doubt(node, look),
                     false if is_only_read => {
                         self.declare_stale(node, Stale::Everything);
@@ -108,7 +108,7 @@ impl View {
             }
             (Err(Errno::NOENT), None) => {}
             // Who watches the file itself hears that it is gone.
-            (Ok(_) | Err(_), Some(node)) if self.directory.is_gone(node) => {
+            (Ok(_) | Err(_), Some(node)) if self.source.is_gone(node) => {
                 self.told(parent, self.notifier().delete(parent, node, name.to_bytes()));
             }
             (Ok(_) | Err(_), _) => self.look_up_again(parent, name.to_bytes()),
@@ -117,7 +117,7 @@ impl View {
 
     /// Names may have changed within one tick of the clock by which the kernel judges a listing.
     fn pass_on_directory(&self, node: NodeId, look: Look) {
-        if self.directory.has_news(node) {
+        if self.source.has_news(node) {
             self.declare_stale(node, Stale::Everything);
         } else {
             self.doubt(node, look);
@@ -133,7 +133,7 @@ impl View {
 
     /// More has changed than could be told.
     fn pass_on_anything(&self) {
-        for (parent, name, node) in self.directory.places() {
+        for (parent, name, node) in self.source.book().places() {
             self.look_up_again(parent, &name);
             self.declare_stale(node, Stale::Everything);
         }

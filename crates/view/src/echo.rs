@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use gate_fuse::{Attr, Entry, NodeId, Reply, Request};
 
-use crate::directory::{Happening, What};
+use crate::source::{Happening, What};
 use crate::view::{FileSystemNumber, View};
 use player::Player;
 use stage::{Answer, Kind, Stage};
@@ -141,7 +141,7 @@ impl View {
             Answer::Done => reply.ok(),
             Answer::Refused(errno) => reply.error(errno),
             Answer::StandIn(node, kind) => reply.entry(&stand_in(node, kind)),
-            Answer::AsItIs => match self.directory.getattr(node) {
+            Answer::AsItIs => match self.source.getattr(node) {
                 Ok(attr) => self.answer_set(node, &attr, reply),
                 Err(errno) => reply.error(errno),
             },
@@ -154,18 +154,18 @@ impl View {
     }
 
     fn touched(&self, happening: &Happening, touch: Touch) -> Option<Echo> {
-        let node = self.directory.known(happening.directory, &happening.name);
-        let file = node.and_then(|node| self.directory.file_key(node).ok());
+        let node = self.source.book().known(happening.directory, &happening.name);
+        let file = node.and_then(|node| self.source.file_key(node).ok());
         Some(Echo::Touched(self.spot(happening)?, touch, file.map(|file| file.inode)))
     }
 
     /// `None` in a directory that has no name any more.
     fn spot(&self, Happening { directory, name, .. }: &Happening) -> Option<Spot> {
-        let path = match self.directory.path_of(*directory)? {
+        let path = match self.source.book().path_of(*directory)? {
             root if root.is_empty() => c".".to_owned(),
             path => CString::new(path).ok()?,
         };
-        let inode = self.directory.file_key(*directory).ok()?.inode;
+        let inode = self.source.file_key(*directory).ok()?.inode;
         Some(Spot { directory: *directory, path, inode, name: name.clone() })
     }
 }

@@ -73,7 +73,7 @@ impl View {
         if let Some(handle) = self.handles.writer(owner)
             && handle.way != Way::Unfenced
         {
-            self.directory.retire(handle.node);
+            self.source.book().retire(handle.node);
             self.declare_stale(handle.node, Stale::Attributes);
         }
         self.handles.fence(owner)

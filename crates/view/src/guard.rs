@@ -24,7 +24,7 @@ use gate_fuse::{Errno, NodeId, Reply, SetAttr};
 use rustix::fs::FileType;
 
 use crate::agent::Agent;
-use crate::directory::{Pinned, Sighting};
+use crate::directory::{Directory, Pinned, Sighting};
 use crate::handles::{Handle, User};
 use crate::kept::{Place, Take, Went};
 use crate::policy::Gating;
@@ -53,6 +53,7 @@ pub(crate) struct Guard {
     in_use: AtomicBool,
     memory: Mutex<Memory>,
     keeper: Keeper,
+    directory: Arc<Directory>,
 }
 
 /// An operation that leaves less of a file than there was.
@@ -94,7 +95,11 @@ enum Ruling {
 
 impl Guard {
     /// Makes the guard of a view, if its policy needs one.
-    pub fn start(policy: Policy, place: Place) -> io::Result<Option<Guard>> {
+    pub fn start(
+        policy: Policy,
+        place: Place,
+        directory: &Arc<Directory>,
+    ) -> io::Result<Option<Guard>> {
         if policy == Policy::Allow {
             return Ok(None);
         }
@@ -103,6 +108,7 @@ impl Guard {
             in_use: AtomicBool::new(false),
             memory: Mutex::new(Memory::new(BOUNDS)),
             keeper: Keeper::start(place)?,
+            directory: directory.clone(),
         }))
     }
 
@@ -118,7 +124,7 @@ impl View {
     pub fn guard_open(&self, node: NodeId, user: &User, opens: Opens) {
         let (Some(guard), Some(agent)) = (&self.guard, &user.agent) else { return };
         guard.in_use.store(true, Ordering::Relaxed);
-        let Ok(now) = self.directory.sighting(node) else { return };
+        let Ok(now) = guard.directory.sighting(node) else { return };
         let writers = self.writers(Some(node));
         let mut memory = guard.memory();
         match opens {
@@ -139,7 +145,7 @@ impl View {
     /// Notes that somebody has changed what is in a file.
     pub fn guard_change(&self, agent: Option<&Arc<Agent>>, node: NodeId) {
         if let Some(guard) = self.guard_in_use()
-            && let Ok(now) = self.directory.sighting(node)
+            && let Ok(now) = guard.directory.sighting(node)
         {
             match agent.filter(|_| now.stamp.size == 0) {
                 Some(agent) => guard.memory().emptied(agent, now),
@@ -160,9 +166,9 @@ impl View {
         else {
             return set();
         };
-        let before = self.directory.sighting(node);
+        let before = guard.directory.sighting(node);
         let done = set()?;
-        match (change.size, before, self.directory.sighting(node)) {
+        match (change.size, before, guard.directory.sighting(node)) {
             (Some(_), _, _) => self.guard_change(agent, node),
             (None, Ok(before), Ok(after)) => guard.memory().times_set(before, after),
             (None, _, _) => {}
@@ -228,12 +234,12 @@ impl View {
     fn rule(&self, guard: &Guard, overwrite: &Overwrite) -> Ruling {
         let Some(agent) = &overwrite.agent else { return Ruling::Pass(None) };
         let (path, pinned) = match &overwrite.victim {
-            Victim::Node(node) => (self.directory.path_of(*node), self.directory.pin(*node)),
+            Victim::Node(node) => (self.source.book().path_of(*node), guard.directory.pin(*node)),
             Victim::Name(parent, name) => {
-                (self.path_in(*parent, name), self.directory.pin_name(*parent, name))
+                (self.path_in(*parent, name), guard.directory.pin_name(*parent, name))
             }
             Victim::Moved(at, of) => {
-                (self.path_in(of.0, &of.1), self.directory.pin_name(at.0, &at.1))
+                (self.path_in(of.0, &of.1), guard.directory.pin_name(at.0, &at.1))
             }
         };
         // What has no name, or cannot be found, is nobody's to lose.
@@ -267,7 +273,7 @@ impl View {
     fn node_of(&self, victim: &Victim) -> Option<NodeId> {
         match victim {
             Victim::Node(node) => Some(*node),
-            Victim::Name(parent, name) => self.directory.known(*parent, name),
+            Victim::Name(parent, name) => self.source.book().known(*parent, name),
             Victim::Moved(..) => None,
         }
     }

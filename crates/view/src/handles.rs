@@ -1,6 +1,7 @@
 //! What is open in a view.
 
 use std::hash::Hash;
+use std::os::fd::BorrowedFd;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,8 +12,9 @@ use rustc_hash::FxHashMap;
 
 use crate::agent::Agent;
 use crate::backing::Way;
-use crate::directory::{Bytes, Kind, OpenDirectory, OpenFile};
+use crate::directory::{self, Bytes, Kind};
 use crate::fence::{Fence, Found, InUse};
+use crate::source::{File, Listing, Who};
 use crate::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering, RwLock};
 use crate::turn::Turn;
 
@@ -29,7 +31,7 @@ pub(crate) struct Handle {
     /// Shut once the turn is taken away.
     pub fence: Fence,
     turn: Turn,
-    file: OpenFile,
+    file: Box<dyn File>,
     pub way: Way,
     contended: AtomicBool,
     /// When its I/O was last told, in milliseconds of the view's clock, plus one.
@@ -50,7 +52,7 @@ pub(crate) struct User {
 /// The handles of a view.
 pub(crate) struct Handles {
     files: RwLock<FxHashMap<HandleId, Arc<Handle>>>,
-    directories: RwLock<FxHashMap<HandleId, Arc<OpenDirectory>>>,
+    directories: RwLock<FxHashMap<HandleId, Arc<dyn Listing>>>,
     /// The handles of owners at the broker.
     owners: Mutex<FxHashMap<u64, Arc<Handle>>>,
     /// Who has a file open, each as often as it has.
@@ -59,8 +61,15 @@ pub(crate) struct Handles {
     started: Instant,
 }
 
+impl User {
+    pub fn who(&self) -> Who {
+        let agent = self.agent.as_ref().map(|agent| agent.tag.clone());
+        Who { process: self.process, agent }
+    }
+}
+
 impl Handle {
-    pub fn new(node: NodeId, user: User, turn: Turn, (file, way): (OpenFile, Way)) -> Handle {
+    pub fn new(node: NodeId, user: User, turn: Turn, (file, way): (Box<dyn File>, Way)) -> Handle {
         Handle {
             node,
             user,
@@ -86,7 +95,7 @@ impl Handle {
 
     /// Locks the file by flock(2), converts that or gives it back: the fence is about bytes.
     pub fn flock(&self, kind: Option<Kind>) -> Result<(), Errno> {
-        self.file.flock(kind)
+        directory::flock(self.descriptor()?, kind)
     }
 
     /// Finds what is in the way of a lock by fcntl(2).
@@ -95,7 +104,12 @@ impl Handle {
         bytes: Bytes,
         kind: Option<Kind>,
     ) -> Result<Option<FileLock>, Errno> {
-        self.file.lock_in_the_way(bytes, kind)
+        directory::lock_in_the_way(self.descriptor()?, bytes, kind)
+    }
+
+    /// Where files have none the kernel keeps the locks itself, and does not ask.
+    fn descriptor(&self) -> Result<BorrowedFd<'_>, Errno> {
+        self.file.descriptor().ok_or(Errno::NOSYS)
     }
 
     /// Returns the turn, the first time it is asked for.
@@ -109,8 +123,8 @@ impl Handle {
 
 impl InUse<'_> {
     /// Returns the file: from nowhere else is it to be had.
-    pub fn file(&self) -> &OpenFile {
-        &self.file
+    pub fn file(&self) -> &dyn File {
+        &*self.file
     }
 }
 
@@ -129,7 +143,7 @@ impl Handles {
     pub fn insert(&self, handle: Handle) -> HandleId {
         let id = self.fresh();
         let handle = Arc::new(handle);
-        if let Turn::Granted { owner } = handle.turn {
+        if let Turn::Granted { owner, .. } = handle.turn {
             lock(&self.owners).insert(owner, handle.clone());
         }
         lock(&self.users).entry(handle.node).or_default().push(handle.clone());
@@ -137,10 +151,10 @@ impl Handles {
         id
     }
 
-    pub fn insert_directory(&self, directory: OpenDirectory) -> HandleId {
+    pub fn insert_directory(&self, directory: Box<dyn Listing>) -> HandleId {
         let id = self.fresh();
         let mut directories = self.directories.write().unwrap_or_else(PoisonError::into_inner);
-        directories.insert(id, Arc::new(directory));
+        directories.insert(id, Arc::from(directory));
         id
     }
 
@@ -148,13 +162,13 @@ impl Handles {
         lookup(&self.files, &id)
     }
 
-    pub fn directory(&self, id: HandleId) -> Result<Arc<OpenDirectory>, Errno> {
+    pub fn directory(&self, id: HandleId) -> Result<Arc<dyn Listing>, Errno> {
         lookup(&self.directories, &id)
     }
 
     pub fn remove(&self, id: HandleId) -> Option<Arc<Handle>> {
         let handle = self.files.write().unwrap_or_else(PoisonError::into_inner).remove(&id)?;
-        if let Turn::Granted { owner } = handle.turn {
+        if let Turn::Granted { owner, .. } = handle.turn {
             lock(&self.owners).remove(&owner);
         }
         let mut users = lock(&self.users);
@@ -207,7 +221,7 @@ impl Handles {
         if !handle.contended.load(Ordering::Relaxed) {
             return None;
         }
-        let Turn::Granted { owner } = handle.turn else { return None };
+        let Turn::Granted { owner, .. } = handle.turn else { return None };
         let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX) + 1;
         let told = handle.told_ms.load(Ordering::Relaxed);
         let pause = u64::try_from(TOLD_EVERY.as_millis()).unwrap_or(u64::MAX);
@@ -256,7 +270,10 @@ impl Handles {
     }
 }
 
-fn lookup<K: Eq + Hash, V>(table: &RwLock<FxHashMap<K, Arc<V>>>, id: &K) -> Result<Arc<V>, Errno> {
+fn lookup<K: Eq + Hash, V: ?Sized>(
+    table: &RwLock<FxHashMap<K, Arc<V>>>,
+    id: &K,
+) -> Result<Arc<V>, Errno> {
     let table = table.read().unwrap_or_else(PoisonError::into_inner);
     table.get(id).cloned().ok_or(Errno::BADF)
 }

@@ -21,6 +21,7 @@ mod handles;
 pub mod kept;
 mod line;
 pub mod mount;
+pub mod nodes;
 mod park;
 pub mod policy;
 #[cfg(test)]
@@ -28,6 +29,7 @@ pub mod policy;
 mod races;
 mod recent;
 mod room;
+pub mod source;
 mod sync;
 mod timer;
 mod turn;

@@ -4,7 +4,7 @@
 //! the source's root is opened before anything is mounted over it; the view is mounted last, and
 //! answers once it is served.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io;
 use std::num::NonZeroUsize;
@@ -34,6 +34,7 @@ use crate::handles::Handles;
 use crate::kept;
 use crate::policy::Policies;
 use crate::room;
+use crate::source::Source;
 use crate::timer::Timer;
 use crate::view::{FileSystemNumber, Parts, Served, Settings, View};
 
@@ -44,6 +45,10 @@ const WORKERS: NonZeroUsize = NonZeroUsize::new(4).expect("4 is not 0");
 
 /// How many descriptors a process has by default.
 const DESCRIPTORS_USUAL: u64 = 1024;
+
+/// As if there were so many where a node needs none: its memory is limited, too. The kernel is asked to
+/// forget when half of them are known.
+const NODES: u64 = 4 << 20;
 
 /// What the broker says unasked reaches the view's handles through this.
 #[derive(Clone)]
@@ -102,31 +107,31 @@ impl Watcher for Ears {
     }
 }
 
-/// A source, opened, before anything can be mounted over it.
+/// A directory that is a source, opened before anything can be mounted over it.
 #[derive(Debug)]
-pub struct Source {
+pub struct Root {
     path: PathBuf,
     root: OwnedFd,
 }
 
-impl Source {
+impl Root {
     /// Opens a directory as a source. Its path is made absolute, without symbolic links.
-    pub fn open(path: &Path) -> io::Result<Source> {
+    pub fn open(path: &Path) -> io::Result<Root> {
         let path = path.canonicalize()?;
-        Source::open_at(path.clone(), &path)
+        Root::open_at(path.clone(), &path)
     }
 
     /// Opens a directory that is reached by another way than its path, absolute and free of links.
-    pub fn open_at(path: PathBuf, way: &Path) -> io::Result<Source> {
+    pub fn open_at(path: PathBuf, way: &Path) -> io::Result<Root> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open(way, flags, Mode::empty())?;
-        Ok(Source { path, root })
+        Ok(Root { path, root })
     }
 
     /// Takes a directory that its caller has opened; the path, absolute and free of links, may
     /// lead to something that lies over it.
-    pub fn of(path: PathBuf, root: OwnedFd) -> Source {
-        Source { path, root }
+    pub fn of(path: PathBuf, root: OwnedFd) -> Root {
+        Root { path, root }
     }
 
     /// Returns a path by which this process reaches it, whatever lies over it.
@@ -143,6 +148,71 @@ impl Source {
     pub fn inode(&self) -> io::Result<wire::Inode> {
         let stat = rustix::fs::fstat(&self.root)?;
         Ok(wire::Inode { device: stat.st_dev, number: stat.st_ino })
+    }
+}
+
+/// What a view shows.
+pub enum Behind {
+    /// A directory.
+    Directory(Root),
+    /// Any other tree. Nothing goes past such a view, so of the [`Options`] those of backing, killing,
+    /// guarding and keeping mean nothing; the kernel keeps the locks of flock(2) and fcntl(2) itself,
+    /// for this mount, and judges by modes alone.
+    Tree {
+        /// What it is called in the table of mounts.
+        name: OsString,
+        /// The tree.
+        source: Arc<dyn Source>,
+        /// What `user.gate.view` tells of it.
+        about: serde_json::Map<String, serde_json::Value>,
+    },
+}
+
+/// What is behind a view, ready to be used.
+struct Opened {
+    source: Arc<dyn Source>,
+    bare: Option<Arc<Directory>>,
+    /// How many descriptors there are for its nodes, or nodes that need none.
+    descriptors: u64,
+}
+
+impl Behind {
+    fn name(&self) -> &OsStr {
+        match self {
+            Behind::Directory(root) => root.path.as_os_str(),
+            Behind::Tree { name, .. } => name,
+        }
+    }
+
+    fn open(&self) -> Result<Opened, ServeError> {
+        let root = match self {
+            Behind::Directory(root) => root,
+            Behind::Tree { source, .. } => {
+                return Ok(Opened { source: source.clone(), bare: None, descriptors: NODES });
+            }
+        };
+        let directory = Directory::new(&root.root, process::machine())
+            .map_err(|errno| ServeError::Source(io::Error::from(errno)))?;
+        let directory = Arc::new(directory);
+        let descriptors = directory::raise_descriptor_limit().unwrap_or_else(|errno| {
+            tracing::debug!(%errno, "the limit of open files stays");
+            DESCRIPTORS_USUAL
+        });
+        Ok(Opened { source: directory.clone(), bare: Some(directory), descriptors })
+    }
+
+    /// Returns what the view tells of it.
+    fn about(&self, kept: &kept::Place) -> io::Result<serde_json::Map<String, serde_json::Value>> {
+        let root = match self {
+            Behind::Directory(root) => root,
+            Behind::Tree { about, .. } => return Ok(about.clone()),
+        };
+        Ok(serde_json::Map::from_iter([
+            ("source".to_owned(), written(root.path.as_os_str().as_bytes())),
+            ("root".to_owned(), serde_json::json!(root.inode()?)),
+            ("root_descriptor".to_owned(), root.root.as_raw_fd().into()),
+            ("kept".to_owned(), serde_json::json!(kept)),
+        ]))
     }
 }
 
@@ -205,7 +275,7 @@ pub struct Ready {
     view: Arc<View>,
     session: gate_fuse::Session,
     /// What the view tells others of is open for as long as it is served.
-    _source: Source,
+    _behind: Behind,
 }
 
 /// Why a view could not be mounted.
@@ -222,9 +292,9 @@ pub enum ServeError {
 }
 
 impl Ready {
-    /// Mounts a view of a source.
+    /// Mounts a view.
     pub fn mount(
-        source: Source,
+        behind: Behind,
         (broker, attachment): (Session, &Attachment),
         ears: &Ears,
         mut options: Options,
@@ -232,13 +302,13 @@ impl Ready {
         let mount_options = MountOptions {
             read_only: options.read_only,
             allow_other: options.allow_other,
-            ..mount_options(&source.path)
+            ..mount_options(behind.name())
         };
         let berth = std::mem::replace(&mut options.berth, Berth::Free);
         let moor = berth.moor(&options.mountpoint, &mount_options);
         let (device, mooring) = moor.map_err(ServeError::Mount)?;
         let ready = mooring.file_system().map_err(ServeError::Io).and_then(|file_system| {
-            Ready::assemble(source, (device, file_system), (broker, attachment), ears, options)
+            Ready::assemble(behind, (device, file_system), (broker, attachment), ears, options)
         });
         match ready {
             Ok(ready) => mooring.finish().map(|()| ready),
@@ -250,30 +320,28 @@ impl Ready {
     }
 
     fn assemble(
-        source: Source,
+        behind: Behind,
         (device, file_system): (Device, Option<FileSystemNumber>),
         (broker, attachment): (Session, &Attachment),
         ears: &Ears,
         options: Options,
     ) -> Result<Ready, ServeError> {
-        let directory = Directory::new(&source.root)
-            .map_err(|errno| ServeError::Source(io::Error::from(errno)))?;
-        let descriptors = directory::raise_descriptor_limit().unwrap_or_else(|errno| {
-            tracing::debug!(%errno, "the limit of open files stays");
-            DESCRIPTORS_USUAL
-        });
+        let Opened { source, bare, descriptors } = behind.open()?;
+        let backing = match bare {
+            Some(_) => options.backing,
+            None => backing::Policy::Nothing,
+        };
         let read_only = options.read_only;
-        let about = about(&source, &broker, attachment, &options).map_err(ServeError::Source)?;
-        // The kernel can only enforce ACLs of the source for a server that acts for everybody.
+        let about = about(&behind, &broker, attachment, &options).map_err(ServeError::Source)?;
         let wishes = Wishes {
-            posix_acl: rustix::process::geteuid().is_root(),
-            passthrough: options.backing != backing::Policy::Nothing,
-            locks: true,
+            // The kernel can only enforce ACLs of the source for a server that acts for everybody.
+            posix_acl: bare.is_some() && rustix::process::geteuid().is_root(),
+            passthrough: backing != backing::Policy::Nothing,
+            locks: bare.is_some(),
         };
         let session = gate_fuse::Session::start(device, wishes).map_err(ServeError::Start)?;
         let settings = Settings {
             space: attachment.space,
-            machine: process::machine(),
             policies: options.policies,
             identity: options.identity,
             release_on_flush: options.release_on_flush,
@@ -285,20 +353,28 @@ impl Ready {
         };
         let timer = Timer::start().map_err(ServeError::Io)?;
         let agents = Agents::new(&settings.identity);
-        let guard = Guard::start(options.guard, options.kept).map_err(ServeError::Io)?;
+        let guard = match &bare {
+            Some(bare) => {
+                Guard::start(options.guard, options.kept, bare).map_err(ServeError::Io)?
+            }
+            None => None,
+        };
         let handles = ears.handles.clone();
         let maps_direct = session.negotiated().flags.contains(InitFlags::DIRECT_IO_ALLOW_MMAP);
-        let ways = Ways::new(options.backing, session.backer(), maps_direct);
-        let parts = Parts { directory, broker, handles, ways, timer, agents, guard, settings };
+        let ways = Ways::new(backing, session.backer(), maps_direct);
+        let is_bare = bare.is_some();
+        let parts = Parts { source, bare, broker, handles, ways, timer, agents, guard, settings };
         let view = View::new(parts);
         view.set_notifier(session.notifier());
         let _ = ears.view.set(Arc::downgrade(&view));
         room::start(&view).map_err(ServeError::Io)?;
         beside::start(&view).map_err(ServeError::Io)?;
-        if !read_only {
+        // The thread that echoes calls the view from its own process, where only a directory's view is
+        // alone.
+        if is_bare && !read_only {
             echo::start(&view).map_err(ServeError::Io)?;
         }
-        Ok(Ready { view, session, _source: source })
+        Ok(Ready { view, session, _behind: behind })
     }
 
     /// Serves the view until it is unmounted.
@@ -376,38 +452,39 @@ impl Mooring {
 }
 
 /// Returns how a view of a source is mounted for the user who mounts it.
-pub fn mount_options(source: &Path) -> MountOptions {
+pub fn mount_options(source: impl Into<OsString>) -> MountOptions {
     MountOptions::new(source, "gate")
 }
 
 /// Returns what the view tells of itself; see `View::about` for the rest.
 fn about(
-    source: &Source,
+    behind: &Behind,
     broker: &Session,
     attachment: &Attachment,
     options: &Options,
 ) -> io::Result<serde_json::Map<String, serde_json::Value>> {
-    // JSON has no bytes but numbers; where a path is text it reads better so.
-    let path = |bytes: &[u8]| match str::from_utf8(bytes) {
-        Ok(text) => serde_json::Value::from(text),
-        Err(_) => bytes.to_vec().into(),
-    };
-    Ok(serde_json::Map::from_iter([
+    let mut about = behind.about(&options.kept)?;
+    about.extend([
         ("version".to_owned(), 1.into()),
-        ("source".to_owned(), path(source.path.as_os_str().as_bytes())),
-        ("root".to_owned(), serde_json::json!(source.inode()?)),
-        ("root_descriptor".to_owned(), source.root.as_raw_fd().into()),
-        ("mountpoint".to_owned(), path(options.mountpoint.as_os_str().as_bytes())),
-        ("broker".to_owned(), path(options.about.broker.as_bytes())),
+        ("mountpoint".to_owned(), written(options.mountpoint.as_os_str().as_bytes())),
+        ("broker".to_owned(), written(options.about.broker.as_bytes())),
         ("space".to_owned(), attachment.name.clone().into()),
-        ("prefix".to_owned(), path(attachment.prefix.as_bytes())),
+        ("prefix".to_owned(), written(attachment.prefix.as_bytes())),
         ("agent".to_owned(), options.identity.agent.clone().into()),
         ("rules".to_owned(), serde_json::json!(options.policies.rules())),
-        ("kept".to_owned(), serde_json::json!(options.kept)),
         ("pid".to_owned(), std::process::id().into()),
         ("pid_namespace".to_owned(), process::namespace().into()),
         ("epoch".to_owned(), broker.broker().epoch.into()),
-    ]))
+    ]);
+    Ok(about)
+}
+
+/// JSON has no bytes but numbers; where a path is text it reads better so.
+fn written(path: &[u8]) -> serde_json::Value {
+    match str::from_utf8(path) {
+        Ok(text) => serde_json::Value::from(text),
+        Err(_) => path.to_vec().into(),
+    }
 }
 
 impl fmt::Display for ServeError {

@@ -66,8 +66,11 @@ impl Stage {
             agent: None,
             acquire_timeout: None,
         };
+        let root = fs::File::open(source.path()).unwrap();
+        let directory = Arc::new(Directory::new(root, 1).unwrap());
         let view = View::new(Parts {
-            directory: Directory::new(fs::File::open(source.path()).unwrap()).unwrap(),
+            source: directory.clone(),
+            bare: Some(directory),
             broker: session.unwrap(),
             handles: ears.handles,
             ways: Ways::new(backing::Policy::Nothing, None, true),
@@ -76,7 +79,6 @@ impl Stage {
             guard: None,
             settings: Settings {
                 space: SpaceId(1),
-                machine: 1,
                 policies: Policies::new(Vec::new(), None).unwrap(),
                 identity,
                 release_on_flush: false,
@@ -92,7 +94,11 @@ impl Stage {
     }
 
     fn file(&self, name: &std::ffi::CStr) -> NodeId {
-        self.view.directory.lookup(NodeId::ROOT, name).unwrap().node
+        self.view.source.lookup(NodeId::ROOT, name).unwrap().node
+    }
+
+    fn bare(&self) -> &Directory {
+        self.view.bare.as_ref().unwrap()
     }
 
     /// Makes a request of this process, and waits for the answer.
@@ -120,7 +126,7 @@ impl Stage {
         let (busy, broker) = (self.busy.clone(), self.broker.clone());
         Box::new(move |view, reply, turn, _| {
             assert!(view.has(turn), "a turn was given away before it was used");
-            let Turn::Granted { owner } = turn else { panic!("all is gated") };
+            let Turn::Granted { owner, .. } = turn else { panic!("all is gated") };
             assert!(broker.has_let_in(owner), "N7: others were let in before it was used");
             assert_eq!(busy.fetch_add(1, Ordering::Relaxed), 0, "two are in their turn");
             thread::yield_now();

@@ -17,7 +17,7 @@ use std::time::Duration;
 use gate_fuse::{Errno, NodeId};
 use rustix::fs::FileType;
 
-use crate::directory::{Idle, Population};
+use crate::nodes::{Idle, Population};
 use crate::view::View;
 
 /// How often a lookup that found no descriptor is tried again: for seconds in all, because on a
@@ -188,9 +188,9 @@ pub(crate) fn start(view: &Arc<View>) -> std::io::Result<()> {
 /// for again before all others were. If few are known and descriptors are short all the same, it
 /// is half of them.
 fn idle(view: &View, swept: NodeId) -> Vec<Idle> {
-    let known = view.directory.population().known;
+    let known = view.source.book().population().known;
     let excess = known.saturating_sub(view.room.marks.ample).max(known.div_ceil(2));
-    view.directory.idle(swept, excess, |node| view.handles.is_open(node))
+    view.source.book().idle(swept, excess, &|node| view.handles.is_open(node))
 }
 
 /// Asks the kernel to forget nodes, and returns how it is asked from now on.

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use gate_api::{Answer, Ask};
+use gate_core::id::Token;
 use gate_core::lock::claim::Patience;
 use gate_core::lock::event::{Change, Refusal, Standstill};
 use gate_fuse::{Errno, Reply};
@@ -25,9 +26,28 @@ pub(crate) enum Turn {
     Granted {
         /// Its number in the view's session.
         owner: u64,
+        /// What tells what is done in it from what is done in later ones.
+        token: Token,
     },
     /// Nothing is held: the name is not gated, or those in the way are idle.
     Ungated,
+}
+
+impl Turn {
+    /// The turn of an owner, whose token is its number.
+    #[cfg(test)]
+    pub fn of(owner: u64) -> Turn {
+        let token = Token { epoch: gate_core::id::Epoch(1), counter: owner };
+        Turn::Granted { owner, token }
+    }
+
+    /// Returns its token; none without a turn.
+    pub fn token(self) -> Option<Token> {
+        match self {
+            Turn::Granted { token, .. } => Some(token),
+            Turn::Ungated => None,
+        }
+    }
 }
 
 /// What a call does once it is its turn; it answers the reply and gives the turn back.
@@ -54,7 +74,9 @@ impl Verdict {
     pub fn of(answer: &Answer) -> Option<Verdict> {
         Some(match answer {
             Answer::Waiting { .. } => return None,
-            Answer::Granted(grant) => Verdict::Go(Turn::Granted { owner: grant.owner }),
+            Answer::Granted(grant) => {
+                Verdict::Go(Turn::Granted { owner: grant.owner, token: grant.token })
+            }
             Answer::Ungated => Verdict::Go(Turn::Ungated),
             Answer::Refused(refusal) => Verdict::Stop(refusal_errno(*refusal)),
             Answer::BrokerGone => Verdict::Stop(Errno::IO),
@@ -66,7 +88,7 @@ impl View {
     /// Gives a turn back, with what the call did to names.
     pub fn end_turn(&self, turn: Turn, change: Option<Change>) {
         match turn {
-            Turn::Granted { owner } => self.broker.release(owner, change),
+            Turn::Granted { owner, .. } => self.broker.release(owner, change),
             Turn::Ungated => {}
         }
     }
@@ -78,7 +100,7 @@ impl View {
     /// which hands out what it has just heard.
     pub fn stands(&self, turn: Turn) -> bool {
         match turn {
-            Turn::Granted { owner } => self.broker.stands(owner, PROOF_PATIENCE),
+            Turn::Granted { owner, .. } => self.broker.stands(owner, PROOF_PATIENCE),
             Turn::Ungated => true,
         }
     }
@@ -86,7 +108,7 @@ impl View {
     /// Returns whether a turn was not taken away, as far as was told.
     pub fn has(&self, turn: Turn) -> bool {
         match turn {
-            Turn::Granted { owner } => self.broker.holds(owner),
+            Turn::Granted { owner, .. } => self.broker.holds(owner),
             Turn::Ungated => true,
         }
     }

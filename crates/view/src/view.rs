@@ -1,6 +1,6 @@
 //! The gated view: the kernel's requests, each in its turn.
 //!
-//! A request that only looks is answered from the [`directory`](crate::directory) at once. One
+//! A request that only looks is answered from the [`source`](crate::source) at once. One
 //! that opens or changes something first asks the broker ([`wants`] says for what) and waits
 //! where that freezes nobody: opens in [`line`](crate::line), everything else in
 //! [`park`](crate::park). What happened to names while an open waited is dealt with in
@@ -10,11 +10,14 @@ mod attributes;
 mod control;
 mod dispatch;
 mod files;
+mod listing;
 mod names;
 mod oust;
 mod wants;
 
 pub(crate) use dispatch::Served;
+#[cfg(test)]
+pub(crate) use listing::{list, list_found};
 
 use std::ffi::CStr;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
@@ -30,14 +33,16 @@ use crate::advisory::Advisory;
 use crate::agent::Agents;
 use crate::asker::{Asker, Identity};
 use crate::backing::Ways;
-use crate::directory::{Directory, Found, OpenFile, Review, Told};
+use crate::directory::Directory;
 use crate::echo::Echoes;
 use crate::guard::Guard;
 use crate::handles::Handles;
 use crate::line::Line;
+use crate::nodes::{Review, Told};
 use crate::park::Parking;
 use crate::policy::{Gating, Policies};
 use crate::room::Room;
+use crate::source::{File, Found, Source};
 use crate::timer::Timer;
 use crate::walk::Walkers;
 
@@ -50,7 +55,9 @@ const VALID_WATCHED: Duration = Duration::from_secs(60);
 /// One mounted view.
 pub(crate) struct View {
     itself: Weak<View>,
-    pub directory: Directory,
+    pub source: Arc<dyn Source>,
+    /// The source itself if it is a directory, for what is done of those alone.
+    pub bare: Option<Arc<Directory>>,
     pub broker: Session,
     pub handles: Arc<Handles>,
     pub ways: Ways,
@@ -80,8 +87,6 @@ pub(crate) type FileSystemNumber = (u32, u32);
 pub(crate) struct Settings {
     /// What stands for the source in this session's wants.
     pub space: SpaceId,
-    /// The machine, folded into file keys.
-    pub machine: u64,
     pub policies: Policies,
     pub identity: Identity,
     pub release_on_flush: bool,
@@ -99,7 +104,8 @@ pub(crate) struct Settings {
 
 /// Everything a view is made of.
 pub(crate) struct Parts {
-    pub directory: Directory,
+    pub source: Arc<dyn Source>,
+    pub bare: Option<Arc<Directory>>,
     pub broker: Session,
     pub handles: Arc<Handles>,
     pub ways: Ways,
@@ -113,7 +119,8 @@ impl View {
     pub fn new(parts: Parts) -> Arc<View> {
         Arc::new_cyclic(|itself| View {
             itself: itself.clone(),
-            directory: parts.directory,
+            source: parts.source,
+            bare: parts.bare,
             broker: parts.broker,
             handles: parts.handles,
             ways: parts.ways,
@@ -149,7 +156,7 @@ impl View {
 
     /// Answers the walk of a call that waited.
     pub fn answer_walk(&self, node: NodeId, reply: Reply) {
-        match self.directory.getattr(node) {
+        match self.source.getattr(node) {
             Ok(attr) => reply.attr(&attr, Duration::ZERO),
             Err(errno) => reply.error(errno),
         }
@@ -170,35 +177,35 @@ impl View {
     fn attr_valid(&self, node: NodeId, told: &Told) -> Duration {
         let unsure = self.parking.is_in_use()
             || self.ways.is_written_unseen(node)
-            || self.directory.is_retired(node);
+            || self.source.book().is_retired(node);
         if unsure { Duration::ZERO } else { valid(told.attributes) }
     }
 
     /// The kernel may keep a listing where all changes are told; it goes by the time at which the
     /// directory was changed.
     fn listing_flags(&self, directory: NodeId) -> OpenFlags {
-        match self.directory.is_watched(directory) {
+        match self.source.is_watched(directory) {
             true => OpenFlags::CACHE_DIR | OpenFlags::KEEP_CACHE,
             false => OpenFlags::empty(),
         }
     }
 
     pub fn answer_attr(&self, node: NodeId, attr: &Attr, reply: Reply) {
-        let told = self.directory.tell(node, attr);
+        let told = self.source.book().tell(node, attr);
         reply.attr(attr, self.attr_valid(node, &told));
     }
 
     /// Answers a change of attributes. Its turn is over: others may change the file before the kernel
     /// takes the answer, and it takes this one whatever it was told meanwhile.
     pub fn answer_set(&self, node: NodeId, attr: &Attr, reply: Reply) {
-        self.directory.tell(node, attr);
+        self.source.book().tell(node, attr);
         reply.attr(attr, Duration::ZERO);
     }
 
     /// Lets an open see the file as it is: another view, or somebody beside this one, may have
     /// changed it within the time for which the kernel trusts what it was told.
     fn refresh(&self, node: NodeId) -> Result<Review, Errno> {
-        let review = self.directory.review(node)?;
+        let review = self.source.review(node)?;
         if review.is_news {
             self.declare_changed(node);
         }
@@ -209,9 +216,9 @@ impl View {
     /// attributes does not change the size that it copies and sends by.
     ///
     /// Not where others have it open: somebody who reads it may have locked the page, and wait for us.
-    fn stretch(&self, node: NodeId, attr: &Attr, file: &OpenFile) {
+    fn stretch(&self, node: NodeId, attr: &Attr, file: &dyn File) {
         let Some(last) = attr.size.checked_sub(1) else { return };
-        if self.handles.is_open(node) || !self.directory.stretch(node, attr) {
+        if self.handles.is_open(node) || !self.source.book().stretch(node, attr) {
             return;
         }
         let stored = file.peek(last).and_then(|byte| match byte {
@@ -231,17 +238,17 @@ impl View {
         let _one_by_one = self.one_by_one();
         // It is what the kernel will hear when it asks, or something newer. But who has it open may
         // have it mapped: the thread that listens sees to that, and has yet to find the change.
-        if let Some(attr) = self.ask_anew(node, |attr| !self.directory.is_sure(node, attr))
+        if let Some(attr) = self.ask_anew(node, |attr| !self.source.book().is_sure(node, attr))
             && !self.handles.is_open(node)
         {
-            self.directory.expect(node, &attr);
+            self.source.book().expect(node, &attr);
         }
     }
 
     /// Lets the kernel ask anew where it was told what is so, but may have heard something older after that.
     pub fn declare_doubtful(&self, node: NodeId) {
         let _one_by_one = self.one_by_one();
-        self.ask_anew(node, |attr| self.directory.is_doubtful(node, attr));
+        self.ask_anew(node, |attr| self.source.book().is_doubtful(node, attr));
     }
 
     fn one_by_one(&self) -> MutexGuard<'_, ()> {
@@ -252,33 +259,33 @@ impl View {
     /// Has the kernel told to ask for a node's attributes if it must, and returns them if it was.
     fn ask_anew(&self, node: NodeId, must: impl FnOnce(&Attr) -> bool) -> Option<Attr> {
         // As it is by now: somebody may have told of something newer than was seen before.
-        let attr = self.directory.getattr(node).ok()?;
+        let attr = self.source.getattr(node).ok()?;
         let is_told = must(&attr) && self.declare_stale(node, Stale::Attributes);
-        is_told.then(|| self.directory.asked(node, &attr)).map(|()| attr)
+        is_told.then(|| self.source.book().asked(node, &attr)).map(|()| attr)
     }
 
     /// Declares something of a node stale, and returns whether the kernel knows the node. Who walks
     /// to it for the first time may have an answer on the way, and will go by that.
     pub fn declare_stale(&self, node: NodeId, stale: Stale) -> bool {
-        if !self.directory.has_face(node) {
+        if !self.source.book().has_face(node) {
             return false;
         }
         // Before: what the kernel is told from then on it may trust.
-        let trusted = self.directory.distrust(node);
+        let trusted = self.source.book().distrust(node);
         let declared = self.notifier().inval_inode(node, stale).unwrap_or_else(|errno| {
             tracing::warn!(%errno, ?node, ?stale, "what is stale could not be declared so");
             false
         });
-        self.directory.set_unknown(node, !declared);
+        self.source.book().set_unknown(node, !declared);
         if trusted && !declared {
-            self.directory.trust(node);
+            self.source.book().trust(node);
         }
         declared
     }
 
     fn entry(&self, found: &Found) -> Entry {
-        self.room.mind(self.directory.population());
-        let told = self.directory.tell(found.node, &found.attr);
+        self.room.mind(self.source.book().population());
+        let told = self.source.book().tell(found.node, &found.attr);
         // The kernel gave the root its own.
         let generation = if found.node == NodeId::ROOT { 0 } else { self.generation };
         Entry {
@@ -292,7 +299,7 @@ impl View {
 
     /// Returns the path of a name, from the root of the source; `None` in a removed directory.
     pub fn path_in(&self, parent: NodeId, name: &CStr) -> Option<Vec<u8>> {
-        let mut path = self.directory.path_of(parent)?;
+        let mut path = self.source.book().path_of(parent)?;
         if !path.is_empty() {
             path.push(b'/');
         }

@@ -86,7 +86,7 @@ impl View {
 
     /// Returns the turn that was kept for an open, unless it came to another file.
     pub fn kept_for(&self, node: NodeId, access: Access, kept: Kept) -> Option<Turn> {
-        let file = self.directory.file_key(node).map(|key| self.file_key(key));
+        let file = self.source.file_key(node);
         if (file, access) == (Ok(kept.file), kept.access) && self.stands(kept.turn) {
             return Some(kept.turn);
         }

@@ -1,5 +1,6 @@
 //! The files on which callers of this view have or await advisory locks.
 
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::extents::Extents;
 use super::relay::Relay;
 use super::waiter::{Served, Waiter};
-use crate::directory::{Bytes, Kind, OpenFile};
+use crate::directory::{self, Bytes, Kind};
 use crate::handles::Handle;
 use crate::sync::now;
 use crate::view::View;
@@ -75,7 +76,7 @@ enum By {
     /// The handle's own file.
     Handle(Arc<Handle>),
     /// A file that is open for nothing else.
-    Own { file: OpenFile, writes: bool },
+    Own { file: OwnedFd, writes: bool },
 }
 
 #[derive(Clone, Copy)]
@@ -175,11 +176,11 @@ impl File {
     }
 
     /// The file that carries the locks of a process, if it ever had any.
-    pub fn carrier(&self, locker: Locker) -> Option<&OpenFile> {
+    pub fn carrier(&self, locker: Locker) -> Option<BorrowedFd<'_>> {
         let holder = self.holders.iter().find(|holder| holder.locker == locker)?;
         match &holder.by {
             By::Handle(_) => None,
-            By::Own { file, .. } => Some(file),
+            By::Own { file, .. } => Some(file.as_fd()),
         }
     }
 
@@ -293,7 +294,7 @@ impl Holder {
         }
         let done = match &self.by {
             By::Handle(handle) => handle.flock(wanted.kind),
-            By::Own { file, .. } => file.lock_bytes(wanted.bytes, wanted.kind),
+            By::Own { file, .. } => directory::lock_bytes(file.as_fd(), wanted.bytes, wanted.kind),
         };
         match (done, self.locker) {
             (Ok(()), _) => {
@@ -314,7 +315,8 @@ impl Holder {
     /// What only reads has only shared locks, which stand beside those of its successor.
     fn move_to(&mut self, by: By) -> Result<(), Errno> {
         if let By::Own { file, .. } = &by {
-            self.has.iter().try_for_each(|(bytes, kind)| file.lock_bytes(bytes, Some(kind)))?;
+            let lock = |(bytes, kind)| directory::lock_bytes(file.as_fd(), bytes, Some(kind));
+            self.has.iter().try_for_each(lock)?;
         }
         self.by = by;
         Ok(())
@@ -325,7 +327,9 @@ impl By {
     /// Opens the file for its locks: to write only if the handle does, so that who watches the
     /// source is not told of a writer where there is none.
     fn own(view: &View, handle: &Handle) -> Result<By, Errno> {
-        let open = |mode: i32| view.directory.open(handle.node, mode.cast_unsigned(), false);
+        // As of a handle without a descriptor.
+        let bare = view.bare.as_ref().ok_or(Errno::NOSYS)?;
+        let open = |mode: i32| bare.open(handle.node, mode.cast_unsigned(), false);
         let writes = handle.user.writes;
         let opened = match writes {
             true => open(libc::O_RDWR | libc::O_APPEND)
@@ -333,7 +337,7 @@ impl By {
             false => open(libc::O_RDONLY),
         };
         match opened {
-            Ok(file) => Ok(By::Own { file, writes }),
+            Ok(file) => Ok(By::Own { file: file.into(), writes }),
             // What fcntl(2) says when there is no room for more locks.
             Err(Errno::MFILE | Errno::NFILE) => Err(Errno::NOLCK),
             Err(errno) => Err(errno),

@@ -1,11 +1,11 @@
 //! Advisory locks on the source's files, as flock(2) and fcntl(2) know them. Nothing here waits.
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 use gate_fuse::{Errno, FileLock};
 use rustix::fs::FlockOperation;
 
-use super::{OpenFile, checked};
+use super::checked;
 
 /// What a lock leaves to others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,53 +53,50 @@ impl Bytes {
     }
 }
 
-impl OpenFile {
-    /// Locks the whole file for this very open file, or unlocks it. EAGAIN if another one is in the
-    /// way; what it had is lost then, if it had another kind.
-    pub fn flock(&self, kind: Option<Kind>) -> Result<(), Errno> {
-        let operation = match kind {
-            Some(Kind::Shared) => FlockOperation::NonBlockingLockShared,
-            Some(Kind::Exclusive) => FlockOperation::NonBlockingLockExclusive,
-            None => FlockOperation::NonBlockingUnlock,
-        };
-        rustix::fs::flock(self, operation)
-    }
-
-    /// Locks bytes for this very open file, or unlocks them; EAGAIN if somebody is in the way.
-    pub fn lock_bytes(&self, bytes: Bytes, kind: Option<Kind>) -> Result<(), Errno> {
-        self.fcntl(libc::F_OFD_SETLK, &mut wire(bytes, kind))
-    }
-
-    /// Finds a lock that stands in the way of this open file: of whom, as fcntl(2) tells it, and
-    /// where. Without a kind, one that it has itself, on Linux ≥ 6.6.
-    pub fn lock_in_the_way(
-        &self,
-        bytes: Bytes,
-        kind: Option<Kind>,
-    ) -> Result<Option<FileLock>, Errno> {
-        let mut lock = wire(bytes, kind);
-        self.fcntl(libc::F_OFD_GETLK, &mut lock)?;
-        if i32::from(lock.l_type) == libc::F_UNLCK {
-            return Ok(None);
-        }
-        let last = match lock.l_len {
-            0 => i64::MAX,
-            length => lock.l_start + (length - 1),
-        };
-        Ok(Some(FileLock {
-            start: lock.l_start.cast_unsigned(),
-            end: last.cast_unsigned(),
-            kind: u32::from(lock.l_type.cast_unsigned()),
-            pid: u32::try_from(lock.l_pid).unwrap_or(0),
-        }))
-    }
-
-    fn fcntl(&self, command: i32, lock: &mut libc::flock) -> Result<(), Errno> {
-        // SAFETY: these commands take a pointer to such a struct, which outlives the call.
-        checked(unsafe { libc::fcntl(self.as_fd().as_raw_fd(), command, lock) })
-    }
+/// Locks the whole file for this very open file, or unlocks it. EAGAIN if another one is in the
+/// way; what it had is lost then, if it had another kind.
+pub fn flock(file: BorrowedFd<'_>, kind: Option<Kind>) -> Result<(), Errno> {
+    let operation = match kind {
+        Some(Kind::Shared) => FlockOperation::NonBlockingLockShared,
+        Some(Kind::Exclusive) => FlockOperation::NonBlockingLockExclusive,
+        None => FlockOperation::NonBlockingUnlock,
+    };
+    rustix::fs::flock(file, operation)
 }
 
+/// Locks bytes for this very open file, or unlocks them; EAGAIN if somebody is in the way.
+pub fn lock_bytes(file: BorrowedFd<'_>, bytes: Bytes, kind: Option<Kind>) -> Result<(), Errno> {
+    fcntl(file, libc::F_OFD_SETLK, &mut wire(bytes, kind))
+}
+
+/// Finds a lock that stands in the way of this open file: of whom, as fcntl(2) tells it, and
+/// where. Without a kind, one that it has itself, on Linux ≥ 6.6.
+pub fn lock_in_the_way(
+    file: BorrowedFd<'_>,
+    bytes: Bytes,
+    kind: Option<Kind>,
+) -> Result<Option<FileLock>, Errno> {
+    let mut lock = wire(bytes, kind);
+    fcntl(file, libc::F_OFD_GETLK, &mut lock)?;
+    if i32::from(lock.l_type) == libc::F_UNLCK {
+        return Ok(None);
+    }
+    let last = match lock.l_len {
+        0 => i64::MAX,
+        length => lock.l_start + (length - 1),
+    };
+    Ok(Some(FileLock {
+        start: lock.l_start.cast_unsigned(),
+        end: last.cast_unsigned(),
+        kind: u32::from(lock.l_type.cast_unsigned()),
+        pid: u32::try_from(lock.l_pid).unwrap_or(0),
+    }))
+}
+
+fn fcntl(file: BorrowedFd<'_>, command: i32, lock: &mut libc::flock) -> Result<(), Errno> {
+    // SAFETY: these commands take a pointer to such a struct, which outlives the call.
+    checked(unsafe { libc::fcntl(file.as_raw_fd(), command, lock) })
+}
 fn wire(bytes: Bytes, kind: Option<Kind>) -> libc::flock {
     let l_type = match kind {
         Some(Kind::Shared) => libc::F_RDLCK,

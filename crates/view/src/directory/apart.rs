@@ -8,8 +8,10 @@ use gate_fuse::{Errno, NodeId};
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid};
 
 use super::own::Deed;
-use super::watch::What;
+
 use super::{Directory, copy_attributes, errno_of};
+use crate::nodes::Book as _;
+use crate::source::{Source, What};
 
 /// The largest file that is copied while others wait for it.
 const COPIED_BYTES_MAX: u64 = 64 << 20;
@@ -38,10 +40,10 @@ impl Directory {
     /// attributes, so that what is still written goes to a file without a name. Returns the name:
     /// the kernel is to forget to what it led.
     pub fn set_apart(&self, node: NodeId) -> Result<(NodeId, CString), KeptName> {
-        let (parent, name) = self.link_of(node).ok_or(KeptName::OtherNames)?;
+        let (parent, name) = self.nodes.link_of(node).ok_or(KeptName::OtherNames)?;
         let file = self.nodes.get(node)?;
         let stat = rustix::fs::fstat(&file.descriptor)?;
-        if stat.st_nlink != 1 || !self.leads_to((parent, &name), node) {
+        if stat.st_nlink != 1 || !(self as &dyn Source).leads_to((parent, &name), node) {
             return Err(KeptName::OtherNames);
         }
         if stat.st_size.cast_unsigned() > COPIED_BYTES_MAX {

@@ -13,8 +13,9 @@ use rustix::process::{Gid, Uid};
 
 use super::caller::{self, Strip};
 use super::own::Deed;
-use super::watch::What;
-use super::{Directory, OpenFile, STAT_FIELDS, stat};
+
+use super::{Directory, STAT_FIELDS, stat};
+use crate::source::{File, SetXattr, What};
 
 /// Largest extended attribute, and largest list of their names, of Linux.
 const XATTR_BYTES_MAX: usize = 65_536;
@@ -34,7 +35,7 @@ impl Directory {
         &self,
         caller: &Caller,
         node: NodeId,
-        file: Option<&OpenFile>,
+        file: Option<&dyn File>,
         change: &SetAttr,
     ) -> Result<Attr, Errno> {
         self.doing(deeds(node, change), || self.set(caller, node, file, change))
@@ -44,7 +45,7 @@ impl Directory {
         &self,
         caller: &Caller,
         node: NodeId,
-        file: Option<&OpenFile>,
+        file: Option<&dyn File>,
         change: &SetAttr,
     ) -> Result<Attr, Errno> {
         let node = self.nodes.get(node)?;
@@ -61,8 +62,8 @@ impl Directory {
         }
         if let Some(size) = change.size {
             caller::strip_suidgid(Strip::if_asked(change.kill_suidgid))?;
-            match file {
-                Some(file) => file.truncate(size)?,
+            match file.and_then(File::descriptor) {
+                Some(file) => rustix::fs::ftruncate(file, size)?,
                 None => rustix::fs::ftruncate(node.reopen(OFlags::WRONLY)?, size)?,
             }
         }
@@ -146,19 +147,6 @@ pub fn copy_attributes(from: impl AsFd, to: impl AsFd) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// An extended attribute to set.
-#[derive(Clone, Copy, Debug)]
-pub struct SetXattr<'a> {
-    /// Its name.
-    pub name: &'a CStr,
-    /// Its value.
-    pub value: &'a [u8],
-    /// `XATTR_CREATE`, `XATTR_REPLACE`.
-    pub flags: u32,
-    /// An ACL is set by somebody who is not in the file's group: strip sgid.
-    pub kill_sgid: bool,
 }
 
 fn read_xattr(

@@ -2,26 +2,16 @@
 
 use std::ffi::CStr;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 
 use gate_fuse::{Caller, Errno, NodeId};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags};
 
 use super::caller::{self, Strip};
 use super::own::Deed;
-use super::watch::What;
-use super::{Directory, Found, Node, OpenFile, attributes, descriptor_path, stat};
 
-/// Who makes a node, and with which permissions.
-#[derive(Clone, Copy, Debug)]
-pub struct Make<'a> {
-    /// Whose it will be.
-    pub caller: &'a Caller,
-    /// Type and permissions.
-    pub mode: u32,
-    /// The caller's umask; a default ACL of the directory overrides it.
-    pub umask: u32,
-}
+use super::{Bare, Directory, OpenFile, attributes, descriptor_path, stat};
+use crate::nodes::Book as _;
+use crate::source::{Found, Make, What};
 
 impl Make<'_> {
     fn permissions(&self) -> Mode {
@@ -132,7 +122,7 @@ impl Directory {
             rustix::fs::linkat(rustix::fs::CWD, path, &directory.descriptor, name, follow)
         })?;
         self.nodes.linked(&node, (parent, name.to_bytes()));
-        let attr = self.getattr(existing).inspect_err(|_| self.forget(existing, 1))?;
+        let attr = self.getattr(existing).inspect_err(|_| self.nodes.forget(existing, 1))?;
         Ok(Found { node: existing, attr })
     }
 
@@ -222,9 +212,10 @@ impl Directory {
         let flags = OFlags::PATH | OFlags::CLOEXEC;
         let descriptor = rustix::fs::open(descriptor_path(file), flags, Mode::empty())?;
         let stat = stat(&descriptor)?;
-        let node: Arc<Node> = match place {
-            Some((parent, name)) => self.nodes.found(descriptor, &stat, (parent, name.to_bytes())),
-            None => self.nodes.found_nameless(descriptor, &stat),
+        let bare = Bare::new(descriptor, &stat);
+        let node = match place {
+            Some((parent, name)) => self.nodes.found(bare, (parent, name.to_bytes())),
+            None => self.nodes.found_nameless(bare),
         };
         Ok(Found { node: node.id, attr: attributes::attr_of(&stat) })
     }

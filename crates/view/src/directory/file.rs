@@ -9,6 +9,7 @@ use rustix::io::ReadWriteFlags;
 
 use super::caller::{self, Strip};
 use super::checked;
+use crate::source::File;
 
 /// A file of the source, open.
 #[derive(Debug)]
@@ -39,21 +40,22 @@ impl OpenFile {
         let done = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
         OFlags::from_bits_retain(flags) - done - OFlags::DIRECT - OFlags::APPEND
     }
+}
 
-    /// Lets the kernel read and write the file itself, with none of the rights that would let
-    /// writes leave suid and sgid in place.
-    pub fn back(&self, backer: &Backer) -> Result<Backing, Errno> {
-        caller::strip_suidgid(Strip::Yes)?;
-        backer.open(&self.0)
-    }
+/// Lets the kernel read and write a file itself, with none of the rights that would let writes leave
+/// suid and sgid in place.
+pub fn back(file: BorrowedFd<'_>, backer: &Backer) -> Result<Backing, Errno> {
+    caller::strip_suidgid(Strip::Yes)?;
+    backer.open(file)
+}
 
-    /// Reads; less than the buffer's length only at the end of the file.
-    pub fn read(&self, buffer: &mut [u8], offset: u64) -> Result<usize, Errno> {
+impl File for OpenFile {
+    fn read(&self, buffer: &mut [u8], offset: u64) -> Result<usize, Errno> {
         rustix::io::pread(&self.0, buffer, offset)
     }
 
     /// Reads one byte as nobody who reads: that does not count as an access. `EPERM` of files of others.
-    pub fn peek(&self, offset: u64) -> Result<Option<u8>, Errno> {
+    fn peek(&self, offset: u64) -> Result<Option<u8>, Errno> {
         let flags = rustix::fs::fcntl_getfl(&self.0)?;
         rustix::fs::fcntl_setfl(&self.0, flags | OFlags::NOATIME)?;
         let mut byte = [0];
@@ -64,7 +66,7 @@ impl OpenFile {
 
     /// Writes. What was opened to append is appended, wherever the kernel believed the end to
     /// be: somebody beside this view may have written.
-    pub fn write(&self, write: &Write<'_>) -> Result<usize, Errno> {
+    fn write(&self, write: &Write<'_>) -> Result<usize, Errno> {
         caller::strip_suidgid(Strip::if_asked(write.kill_suidgid))?;
         let append = write.flags & libc::O_APPEND.cast_unsigned() != 0;
         if append && !write.cached {
@@ -74,38 +76,28 @@ impl OpenFile {
         rustix::io::pwrite(&self.0, write.data, write.offset)
     }
 
-    /// Puts what was written on the disk.
-    pub fn sync(&self, data_only: bool) -> Result<(), Errno> {
+    fn sync(&self, data_only: bool) -> Result<(), Errno> {
         if data_only { rustix::fs::fdatasync(&self.0) } else { rustix::fs::fsync(&self.0) }
     }
 
     /// Reports errors of earlier writes as close(2) does: a network file system has them only
     /// there.
-    pub fn flush(&self) -> Result<(), Errno> {
+    fn flush(&self) -> Result<(), Errno> {
         let duplicate = rustix::io::fcntl_dupfd_cloexec(&self.0, 0)?.into_raw_fd();
         // SAFETY: the descriptor was made above and belongs to nobody else.
         checked(unsafe { libc::close(duplicate) })
     }
 
-    /// Returns whether a close may bring errors that no earlier call did, as far as is known.
-    pub fn may_fail_at_close(&self) -> bool {
+    fn may_fail_at_close(&self) -> bool {
         !is_local(&self.0)
     }
 
-    /// Reserves, punches or zeroes a range, with the modes of fallocate(2).
-    pub fn allocate(
-        &self,
-        caller: &Caller,
-        mode: u32,
-        offset: u64,
-        length: u64,
-    ) -> Result<(), Errno> {
+    fn allocate(&self, caller: &Caller, mode: u32, offset: u64, length: u64) -> Result<(), Errno> {
         caller::strip_suidgid(Strip::unless_root(caller))?;
         rustix::fs::fallocate(&self.0, FallocateFlags::from_bits_retain(mode), offset, length)
     }
 
-    /// Finds data or a hole. Other ways to seek are the kernel's own.
-    pub fn seek(&self, offset: u64, whence: u32) -> Result<u64, Errno> {
+    fn seek(&self, offset: u64, whence: u32) -> Result<u64, Errno> {
         let position = match whence.cast_signed() {
             libc::SEEK_DATA => SeekFrom::Data(offset),
             libc::SEEK_HOLE => SeekFrom::Hole(offset),
@@ -114,29 +106,24 @@ impl OpenFile {
         rustix::fs::seek(&self.0, position)
     }
 
-    /// Copies a range into another file inside the source.
-    pub fn copy_to(
-        &self,
-        to: &OpenFile,
-        caller: &Caller,
-        range: &CopyFileRange,
-    ) -> Result<u32, Errno> {
+    fn copy_to(&self, to: &dyn File, caller: &Caller, range: &CopyFileRange) -> Result<u32, Errno> {
+        let to = to.descriptor().ok_or(Errno::XDEV)?;
         caller::strip_suidgid(Strip::unless_root(caller))?;
         let (mut from_offset, mut to_offset) = (range.offset_in, range.offset_out);
         // The answer has 32 bits. A caller goes on where a copy stopped.
         let length = range.length.min(u64::from(u32::MAX)) as usize;
         let (from_at, to_at) = (Some(&mut from_offset), Some(&mut to_offset));
-        let copied = rustix::fs::copy_file_range(&self.0, from_at, &to.0, to_at, length)?;
+        let copied = rustix::fs::copy_file_range(&self.0, from_at, to, to_at, length)?;
         u32::try_from(copied).map_err(|_| Errno::OVERFLOW)
     }
 
-    pub(super) fn truncate(&self, size: u64) -> Result<(), Errno> {
-        rustix::fs::ftruncate(&self.0, size)
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.0.as_fd())
     }
 }
 
-impl AsFd for OpenFile {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+impl From<OpenFile> for OwnedFd {
+    fn from(file: OpenFile) -> OwnedFd {
+        file.0
     }
 }

@@ -4,10 +4,11 @@ use std::ffi::CStr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
 
-use gate_fuse::{DirBuffer, DirEntry, DirPlusBuffer, Entry, Errno, NodeId};
+use gate_fuse::{DirEntry, Errno, NodeId};
 use rustix::fs::{Mode, OFlags, SeekFrom};
 
 use super::{Directory, errno_of};
+use crate::source::Listing;
 
 /// How much of a directory is read at once.
 const CHUNK_BYTES: usize = 32 * 1024;
@@ -54,60 +55,25 @@ impl Directory {
         let directory = rustix::fs::openat(&parent.descriptor, name, flags, Mode::empty())?;
         let stream = Stream { directory, chunk: Vec::new(), next: 0, mark: 0 };
         let mut empty = true;
-        OpenDirectory(Mutex::new(stream)).visit(0, |entry, _| {
+        OpenDirectory(Mutex::new(stream)).visit(0, &mut |entry, _| {
             empty = matches!(entry.name, b"." | b"..");
             empty
         })?;
         Ok(empty)
     }
-
-    /// Lists names from `offset` (0, or that of an entry) on, as many as fit into `size` bytes;
-    /// none at the end.
-    pub fn readdir(
-        &self,
-        directory: &OpenDirectory,
-        offset: u64,
-        size: u32,
-    ) -> Result<DirBuffer, Errno> {
-        let mut listing = DirBuffer::new(size);
-        directory.visit(offset, |entry, _| listing.push(entry))?;
-        Ok(listing)
-    }
-
-    /// As [`Directory::readdir`], with what `find` knows of each name. What it does not find is
-    /// listed by name alone; the kernel will ask for it.
-    pub fn readdirplus(
-        &self,
-        directory: &OpenDirectory,
-        (offset, size): (u64, u32),
-        find: impl Fn(&CStr) -> Option<Entry>,
-    ) -> Result<DirPlusBuffer, Errno> {
-        let mut listing = DirPlusBuffer::new(size);
-        directory.visit(offset, |dirent, name| {
-            if !listing.fits(dirent.name) {
-                return false;
-            }
-            let dots = matches!(dirent.name, b"." | b"..");
-            let found = if dots { None } else { find(name) };
-            listing.push(found.as_ref(), dirent)
-        })?;
-        Ok(listing)
-    }
 }
 
-impl OpenDirectory {
-    /// Puts the directory's entries on the disk.
-    pub fn sync(&self, data_only: bool) -> Result<(), Errno> {
+impl Listing for OpenDirectory {
+    fn sync(&self, data_only: bool) -> Result<(), Errno> {
         let stream = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let directory = &stream.directory;
         if data_only { rustix::fs::fdatasync(directory) } else { rustix::fs::fsync(directory) }
     }
 
-    /// Shows entries from a mark on until one is not taken; that one is the next to be shown.
     fn visit(
         &self,
         mark: u64,
-        mut take: impl FnMut(&DirEntry<'_>, &CStr) -> bool,
+        take: &mut dyn FnMut(&DirEntry<'_>, &CStr) -> bool,
     ) -> Result<(), Errno> {
         let mut stream = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         stream.go_to(mark)?;

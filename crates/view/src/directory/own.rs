@@ -14,17 +14,12 @@ use std::ffi::{CStr, CString};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use gate_fuse::{Errno, NodeId};
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 
 use super::Directory;
-use super::watch::{Change, EVENTS_ALL, EVENTS_ENOUGH, Happening, News, What};
-
-/// Changes that wait to be looked at, each but once. With more, anything may have changed.
-const CHANGES_MAX: usize = 16_384;
-
-/// Changes of others that watchers are yet to be told of; with more, they miss some, as they do with
-/// too many events.
-const OTHERS_MAX: usize = 16_384;
+use super::watch::{EVENTS_ALL, EVENTS_ENOUGH, Notice};
+use crate::nodes::Book as _;
+use crate::source::{Happening, Heard, What};
 
 #[derive(Debug, Default)]
 pub(super) struct Own(Mutex<Notes>);
@@ -33,15 +28,6 @@ pub(super) struct Own(Mutex<Notes>);
 struct Notes {
     deeds: FxHashMap<Deed, Lasting>,
     heard: Heard,
-}
-
-/// What was told of a source.
-#[derive(Debug, Default)]
-pub struct Heard {
-    /// What may have changed.
-    pub changes: FxHashSet<Change>,
-    /// What others did, in their order.
-    pub by_others: Vec<Happening>,
 }
 
 /// One change, as inotify tells of it.
@@ -117,9 +103,9 @@ impl Directory {
     /// Reads what was told until now, of at most about so many events.
     fn hear(&self, notes: &mut Notes, most: usize) {
         let Some(watches) = &self.watches else { return };
-        watches.read(most, |news| {
-            notes.heard.change(news.change());
-            if let News::Happening(happening) = news
+        watches.read(most, |notice| {
+            notes.heard.change(notice.change());
+            if let Notice::Happening(happening) = notice
                 && happening.what != What::Closed
             {
                 let deed = self.deed_of(&happening);
@@ -133,7 +119,7 @@ impl Directory {
         if what.is_of_name() {
             return Some(Deed::ToName(*what, *directory, name.clone()));
         }
-        Some(Deed::ToNode(*what, self.known(*directory, name)?))
+        Some(Deed::ToNode(*what, self.nodes.known(*directory, name)?))
     }
 
     /// Notes something, and has it looked at.
@@ -213,26 +199,6 @@ impl Notes {
     }
 }
 
-impl Heard {
-    fn is_nothing(&self) -> bool {
-        self.changes.is_empty() && self.by_others.is_empty()
-    }
-
-    fn change(&mut self, change: Change) {
-        if self.changes.len() >= CHANGES_MAX {
-            self.changes.clear();
-            self.changes.insert(Change::Anything);
-        }
-        self.changes.insert(change);
-    }
-
-    fn others_did(&mut self, happening: Happening) {
-        if self.by_others.len() < OTHERS_MAX {
-            self.by_others.push(happening);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -240,6 +206,7 @@ mod tests {
     use gate_fuse::{HandleId, Write};
 
     use super::*;
+    use crate::source::File as _;
 
     const WRONLY: u32 = libc::O_WRONLY.cast_unsigned();
 
@@ -254,7 +221,7 @@ mod tests {
         fn new() -> World {
             let bare = tempfile::tempdir().unwrap();
             fs::write(bare.path().join("f"), "").unwrap();
-            let directory = Directory::new(fs::File::open(bare.path()).unwrap()).unwrap();
+            let directory = Directory::new(fs::File::open(bare.path()).unwrap(), 1).unwrap();
             let file = directory.lookup(NodeId::ROOT, c"f").unwrap().node;
             World { bare, directory, file }
         }
@@ -321,14 +288,5 @@ mod tests {
         world.directory.doing([deed], made).unwrap();
         let told = world.by_others();
         assert_eq!(told, [What::Gone, What::Made], "what is there was told last");
-    }
-
-    #[test]
-    fn there_is_a_bound() {
-        let mut heard = Heard::default();
-        for node in 0..=2 * CHANGES_MAX as u64 {
-            heard.change(Change::Name(NodeId(node), c"n".to_owned()));
-        }
-        assert!(heard.changes.len() <= CHANGES_MAX && heard.changes.contains(&Change::Anything));
     }
 }

@@ -6,13 +6,13 @@ use std::os::fd::OwnedFd;
 use gate_fuse::{Errno, NodeId};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Statx, StatxFlags, StatxTimestamp};
 
-use super::{Directory, FileKey};
+use super::{Directory, Inode};
 
 /// A file as it was at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sighting {
     /// Which file.
-    pub file: FileKey,
+    pub file: Inode,
     /// What it holds.
     pub stamp: Stamp,
 }
@@ -74,7 +74,7 @@ impl Sighting {
         let knows_birth = stat.stx_mask & StatxFlags::BTIME.bits() != 0;
         let born = if knows_birth { time(&stat.stx_btime) } else { (0, 0) };
         let stamp = Stamp { born, modified: time(&stat.stx_mtime), size: stat.stx_size };
-        Sighting { file: FileKey::of(stat), stamp }
+        Sighting { file: Inode::of(stat), stamp }
     }
 }
 

@@ -31,7 +31,7 @@ impl World {
                 false => fs::write(full, b"").unwrap(),
             }
         }
-        let directory = Directory::new(fs::File::open(bare.path()).unwrap()).unwrap();
+        let directory = Directory::new(fs::File::open(bare.path()).unwrap(), 1).unwrap();
         World { bare, directory }
     }
 
@@ -48,7 +48,7 @@ impl World {
     }
 
     fn check_path(&self, node: NodeId, expected: Option<&str>) {
-        let path = self.directory.path_of(node).map(|path| String::from_utf8(path).unwrap());
+        let path = self.directory.nodes.path_of(node).map(|path| String::from_utf8(path).unwrap());
         assert_eq!(path.as_deref(), expected);
     }
 }
@@ -63,9 +63,9 @@ fn a_node_lives_as_long_as_its_lookups() {
     let world = World::new(&["f"]);
     let first = world.walk("f").unwrap();
     assert_eq!(world.walk("f"), Ok(first));
-    world.directory.forget(first, 1);
+    world.directory.nodes.forget(first, 1);
     assert!(world.directory.getattr(first).is_ok());
-    world.directory.forget(first, 1);
+    world.directory.nodes.forget(first, 1);
     assert_eq!(world.directory.getattr(first), Err(Errno::STALE));
     assert_eq!(world.directory.nodes.count(), 1);
     assert_ne!(world.walk("f"), Ok(first), "a node id came back");
@@ -81,7 +81,7 @@ fn of_what_is_not_watched_nothing_is_promised_to_be_told() {
         }
         let node = world.walk("d/f").unwrap();
         let attr = world.directory.getattr(node).unwrap();
-        let told = world.directory.tell(node, &attr);
+        let told = world.directory.nodes.tell(node, &attr);
         assert_eq!(told.name, watched);
         assert!(!told.attributes, "it was changed a moment ago");
         assert_eq!(world.directory.is_watched(world.walk("d").unwrap()), watched);
@@ -92,14 +92,14 @@ fn of_what_is_not_watched_nothing_is_promised_to_be_told() {
 fn a_file_whose_node_was_retired_is_found_as_another() {
     let world = World::new(&["f"]);
     let retired = world.walk("f").unwrap();
-    world.directory.retire(retired);
+    world.directory.nodes.retire(retired);
     let node = world.walk("f").unwrap();
     assert_ne!(node, retired);
     assert_eq!(world.directory.file_key(node), world.directory.file_key(retired));
-    assert_eq!([retired, node].map(|node| world.directory.is_retired(node)), [true, false]);
+    assert_eq!([retired, node].map(|node| world.directory.nodes.is_retired(node)), [true, false]);
     world.check_path(node, Some("f"));
     // What it leaves is not what took its place.
-    world.directory.forget(retired, 1);
+    world.directory.nodes.forget(retired, 1);
     assert_eq!(world.walk("f"), Ok(node));
 }
 
@@ -108,12 +108,12 @@ fn a_directory_outlives_its_lookups_while_something_below_is_known() {
     let world = World::new(&["d/", "d/s/", "d/s/f"]);
     let (d, s, f) = (world.walk("d").unwrap(), world.walk("d/s").unwrap(), world.walk("d/s/f"));
     let f = f.unwrap();
-    world.directory.forget(d, 3);
-    world.directory.forget(s, 2);
+    world.directory.nodes.forget(d, 3);
+    world.directory.nodes.forget(s, 2);
     world.check_path(f, Some("d/s/f"));
     assert_eq!(world.walk("d"), Ok(d), "it is still the same node");
-    world.directory.forget(d, 1);
-    world.directory.forget(f, 1);
+    world.directory.nodes.forget(d, 1);
+    world.directory.nodes.forget(f, 1);
     assert_eq!(world.directory.nodes.count(), 1);
 }
 
@@ -125,13 +125,13 @@ fn nodes_are_idle_from_the_oldest_on_and_around() {
     fs::hard_link(world.bare("g"), world.bare("d/g")).unwrap();
     assert_eq!(world.walk("d/g"), Ok(g));
     let idle = |after, most| {
-        let idle = world.directory.idle(after, most, |node| node == h);
+        let idle = world.directory.nodes.idle(after, most, &|node| node == h);
         idle.into_iter().map(|idle| idle.node).collect::<Vec<_>>()
     };
     assert_eq!(idle(NodeId::ROOT, 9), [d, e, f, g, i], "not what is busy");
     assert_eq!(idle(f, 2), [g, i]);
     assert_eq!(idle(g, 3), [i, d, e]);
-    let places = world.directory.idle(f, 1, |_| false).remove(0).places;
+    let places = world.directory.nodes.idle(f, 1, &|_| false).remove(0).places;
     assert_eq!(places.iter().map(|(_, name)| &**name).collect::<Vec<_>>(), [b"g", b"g"]);
     world.directory.unlink(NodeId::ROOT, c"i").unwrap();
     assert_eq!(idle(NodeId::ROOT, 9), [d, e, f, g], "what has no name cannot be asked for");
@@ -181,7 +181,7 @@ fn names_follow_the_operations() {
     world.check_path(f, Some("d/e/g"));
     directory.unlink(e, c"g").unwrap();
     world.check_path(f, Some("d/f"));
-    assert_eq!(directory.known(d, c"f"), Some(f));
+    assert_eq!(directory.nodes.known(d, c"f"), Some(f));
     directory.unlink(d, c"f").unwrap();
     world.check_path(f, None);
     assert_eq!(directory.getattr(f).unwrap().nlink, 0, "it is still there without a name");
@@ -212,7 +212,7 @@ fn what_happened_behind_the_view_is_learnt_at_the_next_lookup() {
     world.check_path(g, None);
     fs::remove_file(world.bare("g")).unwrap();
     assert_eq!(world.walk("g"), Err(Errno::NOENT));
-    assert_eq!(world.directory.known(NodeId::ROOT, c"g"), None);
+    assert_eq!(world.directory.nodes.known(NodeId::ROOT, c"g"), None);
 }
 
 #[test]
@@ -266,10 +266,10 @@ fn threads_leave_nothing_behind() {
                     if let Ok(file) = directory.lookup(dir.node, other) {
                         let _ = directory.rename((dir.node, other), (NodeId::ROOT, c"x"), 0);
                         let _ = directory.rename((NodeId::ROOT, c"x"), (dir.node, other), 0);
-                        directory.path_of(file.node);
-                        directory.forget(file.node, 1);
+                        directory.nodes.path_of(file.node);
+                        directory.nodes.forget(file.node, 1);
                     }
-                    directory.forget(dir.node, 1);
+                    directory.nodes.forget(dir.node, 1);
                 }
             });
         }

@@ -4,7 +4,6 @@
 //! file system tells of all changes and the kernel allows one more watch. Changes of the view's own
 //! are told too: whoever listens compares with what it knows.
 
-use std::ffi::CString;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,6 +16,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::fs::inotify::{self, CreateFlags, Event, ReadFlags, Reader, WatchFlags};
 
 use super::{descriptor_path, file};
+use crate::source::{Change, Happening, News, What};
 
 /// Bytes of events that are read at once.
 const EVENT_BYTES: usize = 16 * 1024;
@@ -31,94 +31,40 @@ pub(super) const EVENTS_ALL: usize = 16_384;
 /// How long events are gathered: programs change a file many times in a row.
 const GATHERED_FOR: Duration = Duration::from_millis(5);
 
-/// What may have changed.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Change {
-    /// What bears this name in that directory, and the directory.
-    Name(NodeId, CString),
-    /// Anything: there were more changes than the kernel remembers.
-    Anything,
-}
-
 /// What is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum News {
+pub(super) enum Notice {
     /// One change.
     Happening(Happening),
     /// There were more changes than the kernel remembers.
     Lost,
 }
 
-/// What happened to a name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Happening {
-    /// The directory.
-    pub directory: NodeId,
-    /// The name.
-    pub name: CString,
-    /// What was done.
-    pub what: What,
-    /// The same of both halves of a rename, and of nothing else; 0 if it is none.
-    pub rename: u32,
-    /// Whether it is, or was, the name of a directory.
-    pub is_directory: bool,
-}
-
-/// What is done to what bears a name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum What {
-    /// It came to be.
-    Made,
-    /// It was removed.
-    Gone,
-    /// It got another name …
-    MovedFrom,
-    /// … which is this.
-    MovedTo,
-    /// Its content was changed.
-    Written,
-    /// Who might write to it has closed it.
-    Closed,
-    /// Its attributes were changed.
-    Attributes,
-}
-
-impl News {
+impl Notice {
     /// What may have changed.
-    pub fn change(&self) -> Change {
+    pub(super) fn change(&self) -> Change {
         match self {
-            News::Happening(Happening { directory, name, .. }) => {
+            Notice::Happening(Happening { directory, name, .. }) => {
                 Change::Name(*directory, name.clone())
             }
-            News::Lost => Change::Anything,
+            Notice::Lost => Change::Anything,
         }
     }
 }
 
-impl What {
-    /// Whether a name leads elsewhere by it, or no longer, or only now.
-    pub(super) fn is_of_name(self) -> bool {
-        match self {
-            What::Made | What::Gone | What::MovedFrom | What::MovedTo => true,
-            What::Written | What::Closed | What::Attributes => false,
-        }
-    }
-
-    /// The flags of one event have one of these.
-    fn of(event: &Event<'_>) -> What {
-        const OF_FLAGS: [(ReadFlags, What); 6] = [
-            (ReadFlags::CREATE, What::Made),
-            (ReadFlags::DELETE, What::Gone),
-            (ReadFlags::MOVED_FROM, What::MovedFrom),
-            (ReadFlags::MOVED_TO, What::MovedTo),
-            (ReadFlags::MODIFY, What::Written),
-            (ReadFlags::CLOSE_WRITE, What::Closed),
-        ];
-        let found = OF_FLAGS.iter().find(|(flag, _)| event.events().contains(*flag));
-        found.map_or(What::Attributes, |(_, what)| *what)
-    }
+/// The flags of one event have one of these.
+fn what_of(event: &Event<'_>) -> What {
+    const OF_FLAGS: [(ReadFlags, What); 6] = [
+        (ReadFlags::CREATE, What::Made),
+        (ReadFlags::DELETE, What::Gone),
+        (ReadFlags::MOVED_FROM, What::MovedFrom),
+        (ReadFlags::MOVED_TO, What::MovedTo),
+        (ReadFlags::MODIFY, What::Written),
+        (ReadFlags::CLOSE_WRITE, What::Closed),
+    ];
+    let found = OF_FLAGS.iter().find(|(flag, _)| event.events().contains(*flag));
+    found.map_or(What::Attributes, |(_, what)| *what)
 }
-
 /// The watched directories of a source.
 #[derive(Debug)]
 pub struct Watches {
@@ -181,15 +127,6 @@ impl Watches {
         }
     }
 
-    /// Waits for changes, at most for so long; `None` after [`Watches::close`].
-    pub fn wait(&self, patience: Option<Duration>) -> Option<()> {
-        if self.wait_for(&[&self.inotify, &self.bell], patience)? {
-            let _ = rustix::io::read(&self.bell, &mut [0; size_of::<u64>()]);
-            self.wait_for(&[], Some(GATHERED_FOR))?;
-        }
-        Some(())
-    }
-
     /// Ends a wait: what was told has been read already.
     pub(super) fn ring(&self) {
         let _ = rustix::io::write(&self.bell, &1_u64.to_ne_bytes());
@@ -213,7 +150,7 @@ impl Watches {
     }
 
     /// Tells what has come until now, of at most about so many events.
-    pub(super) fn read(&self, most: usize, mut tell: impl FnMut(News)) {
+    pub(super) fn read(&self, most: usize, mut tell: impl FnMut(Notice)) {
         let mut buffer = [MaybeUninit::uninit(); EVENT_BYTES];
         let mut reader = Reader::new(&self.inotify, &mut buffer);
         let mut count = 0;
@@ -226,15 +163,15 @@ impl Watches {
             };
             count += 1;
             if event.events().contains(ReadFlags::QUEUE_OVERFLOW) {
-                tell(News::Lost);
+                tell(Notice::Lost);
             }
             let Some(name) = event.file_name() else { continue };
             let directories = self.lock().get(&event.wd()).cloned().unwrap_or_default();
             for directory in directories {
-                tell(News::Happening(Happening {
+                tell(Notice::Happening(Happening {
                     directory,
                     name: name.to_owned(),
-                    what: What::of(&event),
+                    what: what_of(&event),
                     rename: event.cookie(),
                     is_directory: event.events().contains(ReadFlags::ISDIR),
                 }));
@@ -245,6 +182,16 @@ impl Watches {
     fn lock(&self) -> MutexGuard<'_, FxHashMap<i32, Vec<NodeId>>> {
         // Nothing panics while it is held.
         self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl News for Watches {
+    fn wait(&self, patience: Option<Duration>) -> Option<()> {
+        if self.wait_for(&[&self.inotify, &self.bell], patience)? {
+            let _ = rustix::io::read(&self.bell, &mut [0; size_of::<u64>()]);
+            self.wait_for(&[], Some(GATHERED_FOR))?;
+        }
+        Some(())
     }
 }
 

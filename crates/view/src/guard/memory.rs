@@ -10,7 +10,7 @@
 use std::sync::Arc;
 
 use crate::agent::Agent;
-use crate::directory::{FileKey, Sighting, Stamp};
+use crate::directory::{Inode, Sighting, Stamp};
 use crate::recent::Recent;
 
 /// How much is remembered.
@@ -28,8 +28,8 @@ pub(crate) const BOUNDS: Bounds =
 /// See the head of this file.
 #[derive(Debug)]
 pub(crate) struct Memory {
-    files: Recent<FileKey, File>,
-    agents: Recent<Arc<Agent>, Recent<FileKey, Version>>,
+    files: Recent<Inode, File>,
+    agents: Recent<Arc<Agent>, Recent<Inode, Version>>,
     newest: Version,
     bounds: Bounds,
 }
@@ -122,11 +122,11 @@ impl Memory {
         version
     }
 
-    fn seen_by(&mut self, agent: &Arc<Agent>, file: FileKey) -> Option<Version> {
+    fn seen_by(&mut self, agent: &Arc<Agent>, file: Inode) -> Option<Version> {
         self.agents.get(agent)?.get(&file).copied()
     }
 
-    fn remember(&mut self, agent: &Arc<Agent>, file: FileKey, version: Version) {
+    fn remember(&mut self, agent: &Arc<Agent>, file: Inode, version: Version) {
         if let Some(seen) = self.agents.get(agent) {
             return seen.insert(file, version);
         }
@@ -225,7 +225,7 @@ mod tests {
         fn sighting(&self, file: u64) -> Sighting {
             let modified = (self.stamps.get(&file).copied().unwrap_or(0), 0);
             Sighting {
-                file: FileKey { device: (0, 1), inode: file },
+                file: Inode { device: (0, 1), number: file },
                 stamp: Stamp { born: (0, 0), modified, size: 1 },
             }
         }

@@ -343,7 +343,7 @@ impl World {
     }
 
     fn end_turn(&mut self, turn: Turn) {
-        if let Turn::Granted { owner } = turn {
+        if let Turn::Granted { owner, .. } = turn {
             self.broker.release(owner, None);
         }
     }

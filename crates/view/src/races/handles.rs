@@ -21,8 +21,8 @@ const READ_WRITE: u32 = libc::O_RDWR.cast_unsigned();
 
 /// A handle of a file of the source, for a table without a view.
 fn handle(stage: &Stage, node: NodeId, turn: Turn) -> Handle {
-    let file = stage.view.directory.open(node, READ_WRITE, false).unwrap();
-    Handle::new(node, USER, turn, (file, Way::Shared))
+    let file = stage.bare().open(node, READ_WRITE, false).unwrap();
+    Handle::new(node, USER, turn, (Box::new(file), Way::Shared))
 }
 
 fn write_through(stage: &Stage, handle: HandleId, data: &[u8]) -> Option<Errno> {
@@ -57,7 +57,7 @@ fn n7_who_came_to_a_file_that_lost_its_name_is_sent_to_the_one_that_bears_it() {
     in_many_orders(|| {
         let stage = Stage::new();
         let former = stage.file(c"a");
-        stage.view.directory.set_apart(former).unwrap();
+        stage.bare().set_apart(former).unwrap();
         let now = stage.file(c"a");
         assert_ne!(now, former);
         let open = || Operation::Open { flags: READ_WRITE, kill_suidgid: false };
@@ -79,7 +79,7 @@ fn a_number_leads_to_what_was_opened_under_it_and_to_nothing_afterwards() {
         let handles = Arc::new(Handles::new());
         let users = [(1, c"a"), (2, c"a"), (3, c"b")].map(|(owner, name)| {
             let (handles, node) = (handles.clone(), stage.file(name));
-            let own = handle(&stage, node, Turn::Granted { owner });
+            let own = handle(&stage, node, Turn::of(owner));
             thread::spawn(move || {
                 let number = handles.insert(own);
                 assert_eq!(handles.get(number).unwrap().node, node);
@@ -101,7 +101,7 @@ fn a_number_leads_to_what_was_opened_under_it_and_to_nothing_afterwards() {
 fn a_turn_is_given_back_once_though_two_give_it_back() {
     in_many_orders(|| {
         let stage = Stage::new();
-        let shared = Arc::new(handle(&stage, stage.file(c"a"), Turn::Granted { owner: 1 }));
+        let shared = Arc::new(handle(&stage, stage.file(c"a"), Turn::of(1)));
         let ends = Arc::new(AtomicUsize::new(0));
         let closers = [(); 2].map(|()| {
             let (shared, ends) = (shared.clone(), ends.clone());
@@ -179,10 +179,10 @@ fn n7_nothing_is_opened_in_a_turn_that_others_were_given_while_the_view_slept() 
     in_many_orders(|| {
         let stage = Stage::before(Broker::strict());
         let (node, access) = (stage.file(c"a"), Access::Write);
-        let file = stage.view.file_key(stage.view.directory.file_key(node).unwrap());
+        let file = stage.view.source.file_key(node).unwrap();
         for sleeps in [false, true] {
             let owner = stage.view.broker.acquire_blocking(ask()).unwrap().owner;
-            let turn = Turn::Granted { owner };
+            let turn = Turn::of(owner);
             if sleeps {
                 stage.sleep();
             }

@@ -16,10 +16,10 @@ use gate_fuse::{Caller, Errno, NodeId, Reply, SetAttr};
 use super::View;
 use super::files::Named;
 use crate::asker::Asker;
-use crate::directory::SetXattr;
 use crate::guard::{Overwrite, Victim};
 use crate::handles::Handle;
 use crate::park::Anew;
+use crate::source::SetXattr;
 use crate::turn::{PROOF_PATIENCE, Round, Run, Turn};
 
 /// The attribute that tells which broker gates a view: each file answers to it, none has it in the
@@ -45,7 +45,7 @@ impl View {
         let run = move |view: &View, reply: Reply, turn: Turn, _: Round| {
             let of = agent.clone();
             let set = move |view: &View, reply: Reply, turn: Turn| {
-                let set = || view.directory.setattr(&caller, node, None, &change);
+                let set = || view.source.setattr(&caller, node, None, &change);
                 let changed = view.guard_setattr(agent.as_ref(), (node, &change), set);
                 view.end_turn(turn, None);
                 match changed {
@@ -72,7 +72,7 @@ impl View {
             if change.size.is_some() && !handle.user.writes {
                 return Err(Errno::INVAL);
             }
-            self.directory.setattr(caller, node, Some(handle.file()), change)
+            self.source.setattr(caller, node, Some(handle.file()), change)
         });
         match changed {
             Ok(attr) => self.answer_set(node, &attr, reply),
@@ -94,7 +94,7 @@ impl View {
         let (flags, kill_sgid) = (xattr.flags, xattr.kill_sgid);
         let run = move |view: &View, reply: Reply, turn: Turn, _: Round| {
             let xattr = SetXattr { name: &name, value: &value, flags, kill_sgid };
-            let set = view.directory.setxattr(&caller, node, &xattr);
+            let set = view.source.setxattr(&caller, node, &xattr);
             view.end_turn(turn, None);
             super::names::answer(set, reply);
         };
@@ -108,7 +108,7 @@ impl View {
         }
         let name = name.to_owned();
         let run = move |view: &View, reply: Reply, turn: Turn, _: Round| {
-            let removed = view.directory.removexattr(node, &name);
+            let removed = view.source.removexattr(node, &name);
             view.end_turn(turn, None);
             super::names::answer(removed, reply);
         };
@@ -121,14 +121,14 @@ impl View {
             return answer_sized(self.about(node), size, reply);
         }
         if size == 0 {
-            return answer_size(self.directory.xattr_size(node, name), reply);
+            return answer_size(self.source.xattr_size(node, name), reply);
         }
-        answer_sized(self.directory.getxattr(node, name, size), size, reply);
+        answer_sized(self.source.getxattr(node, name, size), size, reply);
     }
 
     pub(super) fn listxattr(&self, caller: Caller, node: NodeId, size: u32, reply: Reply) {
         let is_of_file = |name: &&[u8]| *name != ABOUT.to_bytes_with_nul();
-        let names = self.directory.listxattr(&caller, node).map(|list| {
+        let names = self.source.listxattr(&caller, node).map(|list| {
             let names = list.split_inclusive(|byte| *byte == 0);
             names.filter(is_of_file).flatten().copied().collect()
         });
@@ -138,7 +138,7 @@ impl View {
     /// Tells of the view, and in which volume the node is: a source may span several.
     fn about(&self, node: NodeId) -> Result<Vec<u8>, Errno> {
         let mut about = self.settings.about.clone();
-        let volume = self.file_key(self.directory.file_key(node)?).volume;
+        let volume = self.source.file_key(node)?.volume;
         about.insert("volume".to_owned(), volume.into());
         let refusal = self.broker.refusal(self.settings.space);
         about.insert("refused".to_owned(), serde_json::json!(refusal));
@@ -157,7 +157,7 @@ impl View {
         let want = self.want(op, vec![self.place_of_node(node)]);
         // The root has no name to be walked to: its own attributes are what the walk needs.
         let root = (node == NodeId::ROOT).then(|| (node, CString::default()));
-        let Some((parent, name)) = self.directory.link_of(node).or(root) else {
+        let Some((parent, name)) = self.source.book().link_of(node).or(root) else {
             return self.change_nameless(asker, want, reply, run);
         };
         let walked = name.clone();

@@ -10,7 +10,7 @@ use gate_core::lock::want::Op;
 use gate_fuse::{Caller, Errno, HandleId, NodeId, Reply, Stale};
 
 use super::View;
-use crate::directory::Control;
+use crate::source::Control;
 use crate::turn::{Round, Turn};
 
 /// What IOCTL asks for.
@@ -35,8 +35,7 @@ impl View {
         }
         // What was taken away is not changed any more.
         let in_use = if on_directory { Ok(None) } else { self.enter(handle).map(Some) };
-        let done =
-            in_use.and_then(|_in_use| self.directory.control(node, &caller, (control, input)));
+        let done = in_use.and_then(|_in_use| self.source.control(node, &caller, (control, input)));
         if control.changes() {
             self.declare_changed(node);
         }
@@ -51,7 +50,7 @@ impl View {
         reply: Reply,
     ) {
         let run = move |view: &View, reply: Reply, turn: Turn, _: Round| {
-            let changed = view.directory.control(node, &caller, (control, &input));
+            let changed = view.source.control(node, &caller, (control, &input));
             view.end_turn(turn, None);
             view.declare_stale(node, Stale::Attributes);
             answer(changed, reply);

@@ -7,10 +7,11 @@ use gate_fuse::{Errno, FileSystem, NodeId, Operation, Reply, Request};
 use super::View;
 use super::control::Asked;
 use super::files::Creation;
+use super::listing::{list, list_found};
 use super::names::{Move, New, answer};
 use crate::advisory::Wait;
-use crate::directory::SetXattr;
 use crate::room;
+use crate::source::SetXattr;
 
 /// A view, as the session layer serves it.
 pub(crate) struct Served(pub Arc<View>);
@@ -24,7 +25,7 @@ impl FileSystem for Served {
     }
 
     fn forget(&self, node: NodeId, lookups: u64) {
-        self.0.directory.forget(node, lookups);
+        self.0.source.book().forget(node, lookups);
     }
 }
 
@@ -69,14 +70,14 @@ impl View {
         match *operation {
             Operation::Getattr { .. } => {
                 let Some(reply) = self.wait_in_walk(caller.tid, node, reply) else { return };
-                match self.directory.getattr(node) {
+                match self.source.getattr(node) {
                     Ok(attr) => self.answer_attr(node, &attr, reply),
                     Err(errno) => reply.error(errno),
                 }
             }
-            Operation::Statx { .. } => match self.directory.statx(node) {
+            Operation::Statx { .. } => match self.source.statx(node) {
                 Ok((attr, stat)) => {
-                    let told = self.directory.tell(node, &attr);
+                    let told = self.source.book().tell(node, &attr);
                     reply.statx(&stat, self.attr_valid(node, &told));
                 }
                 Err(errno) => reply.error(errno),
@@ -89,15 +90,15 @@ impl View {
             Operation::Removexattr { name } => self.removexattr(caller, node, name, reply),
             Operation::Getxattr { name, size } => self.getxattr(node, name, size, reply),
             Operation::Listxattr { size } => self.listxattr(caller, node, size, reply),
-            Operation::Readlink => match self.directory.readlink(node) {
+            Operation::Readlink => match self.source.readlink(node) {
                 Ok(target) => reply.data(&target),
                 Err(errno) => reply.error(errno),
             },
-            Operation::Statfs => match self.directory.statfs(node) {
+            Operation::Statfs => match self.source.statfs(node) {
                 Ok(figures) => reply.statfs(&figures),
                 Err(errno) => reply.error(errno),
             },
-            Operation::Syncfs => answer(self.directory.syncfs(node), reply),
+            Operation::Syncfs => answer(self.source.syncfs(node), reply),
             Operation::Open { flags, kill_suidgid } => {
                 self.open(caller, node, (flags, kill_suidgid), reply);
             }
@@ -139,7 +140,7 @@ impl View {
                     Err(errno) => reply.error(errno),
                 }
             }
-            Operation::Opendir { .. } => match self.directory.opendir(node) {
+            Operation::Opendir { .. } => match self.source.opendir(node) {
                 Ok(directory) => reply.opened(&gate_fuse::Opened {
                     handle: self.handles.insert_directory(directory),
                     flags: self.listing_flags(node),
@@ -151,7 +152,7 @@ impl View {
                 let listing = self
                     .handles
                     .directory(handle)
-                    .and_then(|directory| self.directory.readdir(&directory, offset, size));
+                    .and_then(|directory| list(&*directory, offset, size));
                 match listing {
                     Ok(listing) => reply.directory(listing),
                     Err(errno) => reply.error(errno),
@@ -160,7 +161,7 @@ impl View {
             Operation::Readdirplus { handle, offset, size } => {
                 let listing = self.handles.directory(handle).and_then(|directory| {
                     let find = |name: &_| self.find_listed(node, name);
-                    self.directory.readdirplus(&directory, (offset, size), find)
+                    list_found(&*directory, (offset, size), find)
                 });
                 match listing {
                     Ok(listing) => reply.directory(listing),

@@ -13,12 +13,12 @@ use gate_fuse::{
 use super::View;
 use crate::asker::Asker;
 use crate::backing::{self, Use, Way};
-use crate::directory::{Found, Make, OpenFile};
 use crate::fence::InUse;
 use crate::guard::{Opens, Overwrite, Victim};
 use crate::handles::{Handle, User};
 use crate::line::Spot;
 use crate::park::Call;
+use crate::source::{self, File, Found, Make};
 use crate::turn::{PROOF_PATIENCE, Round, Run, Turn};
 use crate::walk::{Kept, Walk};
 
@@ -104,7 +104,7 @@ impl View {
         // files that have lost theirs.
         let by_name =
             asker.thread() != 0 && walk.as_ref().is_none_or(|walk| walk.node != Some(node));
-        let name = self.directory.link_of(node).filter(|_| by_name);
+        let name = self.source.book().link_of(node).filter(|_| by_name);
         // A CREATE that waited and whose name exists by now comes back as this: its place is kept
         // until the open has one of its own.
         let (made_before, round) = self.take_ticket(caller.tid, name.as_ref());
@@ -163,14 +163,15 @@ impl View {
         let takes_any = opening.access == Access::Read && opening.round == Round::Last;
         if let Some((parent, name)) = &opening.name
             && !takes_any
-            && !self.directory.leads_to((*parent, name), opening.node)
+            && !self.source.leads_to((*parent, name), opening.node)
         {
             let name = (*parent, name.clone());
             return self.open_another(opening, name, reply, turn);
         }
         // The kernel may have walked here by a name that leads to another file since.
         let is_nameless = opening.name.is_none() && opening.asker.thread() != 0;
-        if opening.round == Round::First && (is_nameless || self.directory.is_retired(opening.node))
+        if opening.round == Round::First
+            && (is_nameless || self.source.book().is_retired(opening.node))
         {
             return self.open_anew(opening, reply, turn);
         }
@@ -191,14 +192,15 @@ impl View {
 
     fn open_file(&self, opening: Opening, reply: Reply, turn: Turn) {
         let Opening { node, flags, kill_suidgid, user, .. } = opening;
-        let file = self.directory.open(node, flags, kill_suidgid);
+        let (token, by) = (turn.token(), &user.who());
+        let file = self.source.open(node, &source::Opening { flags, kill_suidgid, token, by });
         match file.and_then(|file| Ok((file, self.refresh(node)?))) {
             Ok((file, review)) => {
                 if turn != Turn::Ungated {
                     self.guard_open(node, &user, opens(flags));
                 }
                 if review.size_is_unsure && Use::of(flags) != Use::Write {
-                    self.stretch(node, &review.attr, &file);
+                    self.stretch(node, &review.attr, &*file);
                 }
                 let opening = backing::Opening {
                     to: Use::of(flags),
@@ -220,10 +222,10 @@ impl View {
     /// Lets the kernel find the node of the same file by now, or the file that bears its name.
     fn open_anew(&self, opening: Opening, reply: Reply, turn: Turn) {
         let Opening { asker, node, access, name, .. } = opening;
-        match (asker.thread(), self.directory.file_key(node)) {
+        match (asker.thread(), self.source.file_key(node)) {
             (0, _) | (_, Err(_)) => self.end_turn(turn, None),
             (thread, Ok(key)) => {
-                let kept = Kept { file: self.file_key(key), access, turn };
+                let kept = Kept { file: key, access, turn };
                 // By /proc/PID/fd it comes back to the node that it came to.
                 let name = name.unwrap_or((node, CString::default()));
                 self.send_to_walk(thread, Walk::new(Some(node), name, Some(kept)));
@@ -261,12 +263,13 @@ impl View {
         &self,
         (node, user): (NodeId, User),
         turn: Turn,
-        (file, opening): (OpenFile, backing::Opening),
+        (file, opening): (Box<dyn File>, backing::Opening),
     ) -> Opened {
         let (writes, may_fail_at_close) = (user.writes, user.writes && file.may_fail_at_close());
         let backing::Opening { to, in_turn, .. } = opening;
-        let told = self.ways.join(node, opening, &file, || {
-            self.directory.open(node, libc::O_RDWR.cast_unsigned(), false)
+        let told = self.ways.join(node, opening, file.descriptor(), || {
+            let bare = self.bare.as_ref().ok_or(Errno::OPNOTSUPP)?;
+            Ok(bare.open(node, libc::O_RDWR.cast_unsigned(), false)?.into())
         });
         if told.way == Way::Unfenced {
             // From here on nothing is trusted; what was told before is forgotten.
@@ -274,7 +277,7 @@ impl View {
         }
         let handle = self.handles.insert(Handle::new(node, user, turn, (file, told.way)));
         // Taken away before there was a handle to fence.
-        if let Turn::Granted { owner } = turn
+        if let Turn::Granted { owner, .. } = turn
             && !self.has(turn)
             && self.fence(owner) == Quiet::Now
         {
@@ -308,7 +311,7 @@ impl View {
         let name = name.to_owned();
         let file_name = name.clone();
         let run = move |view: &View, reply: Reply, turn: Turn, round: Round| {
-            match view.create_now(&caller, (parent, &file_name), creation, turn) {
+            match view.create_now((&caller, &user), (parent, &file_name), creation, turn) {
                 Ok((found, file)) => {
                     if turn != Turn::Ungated {
                         view.guard_open(found.node, &user, Opens::Empty);
@@ -346,15 +349,17 @@ impl View {
 
     fn create_now(
         &self,
-        caller: &Caller,
-        (parent, name): (NodeId, &CStr),
+        (caller, user): (&Caller, &User),
+        at: (NodeId, &CStr),
         creation: Creation,
         turn: Turn,
-    ) -> Result<(Found, OpenFile), Errno> {
+    ) -> Result<(Found, Box<dyn File>), Errno> {
         let Creation { flags, mode, umask } = creation;
-        let exclusive = flags | libc::O_EXCL.cast_unsigned();
         let make = Make { caller, mode, umask };
-        let (found, file) = self.directory.create(parent, name, &make, exclusive)?;
+        let flags = flags | libc::O_EXCL.cast_unsigned();
+        let (token, by) = (turn.token(), &user.who());
+        let opening = source::Opening { flags, kill_suidgid: false, token, by };
+        let (found, file) = self.source.create(at, &make, &opening)?;
         self.tell_created(turn, &found)?;
         Ok((found, file))
     }
@@ -362,7 +367,7 @@ impl View {
     /// Answers with a file that was made and is open.
     fn reply_created(
         &self,
-        (found, file): (Found, OpenFile),
+        (found, file): (Found, Box<dyn File>),
         user: User,
         (creation, turn): (Creation, Turn),
         reply: Reply,
@@ -374,9 +379,9 @@ impl View {
 
     /// From now on a turn is one of the file that was made in it.
     fn tell_created(&self, turn: Turn, found: &Found) -> Result<(), Errno> {
-        if let Turn::Granted { owner } = turn {
-            let key = self.directory.file_key(found.node)?;
-            self.broker.created(owner, self.file_key(key));
+        if let Turn::Granted { owner, .. } = turn {
+            let key = self.source.file_key(found.node)?;
+            self.broker.created(owner, key);
         }
         Ok(())
     }
@@ -390,7 +395,9 @@ impl View {
         let user = User { process, agent, writes: true, executes: false };
         let run = move |view: &View, reply: Reply, turn: Turn, _: Round| {
             let make = Make { caller: &caller, mode, umask };
-            let made = view.directory.tmpfile(parent, &make, flags);
+            let (token, by) = (turn.token(), &user.who());
+            let opening = source::Opening { flags, kill_suidgid: false, token, by };
+            let made = view.source.tmpfile(parent, &make, &opening);
             match made.and_then(|made| view.tell_created(turn, &made.0).map(|()| made)) {
                 Ok((found, file)) => {
                     view.guard_open(found.node, &user, Opens::Empty);
@@ -422,7 +429,7 @@ impl View {
     pub(super) fn write(&self, write: &Write<'_>, reply: Reply) {
         let written = self.io(write.handle).and_then(|handle| {
             // Of what is stored through a mapping the kernel tells nobody.
-            let doing = (!write.cached).then(|| self.directory.begin_to_write(handle.node));
+            let doing = (!write.cached).then(|| self.source.begin_to_write(handle.node)).flatten();
             let size = handle.file().write(write)?;
             if let Some(doing) = doing {
                 doing.done();
@@ -438,9 +445,9 @@ impl View {
     pub(super) fn copy(&self, caller: &Caller, range: &CopyFileRange, reply: Reply) {
         let copied = self.io(range.handle_in).and_then(|from| {
             let to = self.io(range.handle_out)?;
-            let doing = self.directory.begin_to_write(to.node);
+            let doing = self.source.begin_to_write(to.node);
             let size = from.file().copy_to(to.file(), caller, range)?;
-            if size > 0 {
+            if let Some(doing) = doing.filter(|_| size > 0) {
                 doing.done();
             }
             Ok(size)
@@ -459,9 +466,11 @@ impl View {
         mode: u32,
     ) -> Result<(), Errno> {
         let handle = self.io(id)?;
-        let doing = self.directory.begin_to_write(handle.node);
+        let doing = self.source.begin_to_write(handle.node);
         handle.file().allocate(caller, mode, offset, length)?;
-        doing.done();
+        if let Some(doing) = doing {
+            doing.done();
+        }
         Ok(())
     }
 

@@ -13,10 +13,11 @@ use rustix::fs::FileType;
 use super::files::Named;
 use super::{View, valid};
 use crate::agent::Agent;
-use crate::directory::{Found, Make, Sighting};
+use crate::directory::{Directory, Sighting};
 use crate::guard::{Overwrite, Victim};
 use crate::park::Check;
 use crate::room;
+use crate::source::{Found, Make, Who};
 use crate::turn::{Round, Run, Turn};
 
 /// A node to be made, with its name.
@@ -35,15 +36,23 @@ pub(super) struct Move {
     pub flags: u32,
 }
 
+impl Move {
+    /// Begins a rename over a file: both change places.
+    fn swap(&self, bare: &Directory) -> Result<(), Errno> {
+        let ((from, old), (to, new)) = (&self.from, &self.to);
+        bare.swap((*from, old), (*to, new))
+    }
+}
+
 impl View {
     /// Finds a name; waits a little, so many times at most, while descriptors run out.
     pub(super) fn lookup(&self, parent: NodeId, name: &CStr, tries: u32, reply: Reply) {
-        if tries == room::TRIES && self.room.is_pressed(self.directory.population()) {
+        if tries == room::TRIES && self.room.is_pressed(self.source.book().population()) {
             return self.lookup_later(parent, name, tries, reply);
         }
-        match self.directory.lookup(parent, name) {
+        match self.source.lookup(parent, name) {
             Ok(found) => reply.entry(&self.entry(&found)),
-            Err(Errno::NOENT) => reply.no_entry(valid(self.directory.is_watched(parent))),
+            Err(Errno::NOENT) => reply.no_entry(valid(self.source.is_watched(parent))),
             Err(Errno::MFILE) if tries > 0 && !self.room.is_barren() => {
                 self.room.make();
                 self.lookup_later(parent, name, tries, reply);
@@ -61,10 +70,10 @@ impl View {
 
     /// Finds a name that is listed, while there is room.
     pub(super) fn find_listed(&self, parent: NodeId, name: &CStr) -> Option<Entry> {
-        if self.room.is_scarce(self.directory.population()) {
+        if self.room.is_scarce(self.source.book().population()) {
             return None;
         }
-        self.directory.lookup(parent, name).ok().map(|found| self.entry(&found))
+        self.source.lookup(parent, name).ok().map(|found| self.entry(&found))
     }
 
     pub(super) fn make(&self, caller: Caller, parent: NodeId, name: &CStr, new: New, reply: Reply) {
@@ -106,13 +115,13 @@ impl View {
         match new {
             New::Directory { mode, umask } => {
                 let make = Make { caller, mode: *mode, umask: *umask };
-                self.directory.mkdir(parent, name, &make)
+                self.source.mkdir(parent, name, &make)
             }
             New::Node { mode, umask, rdev } => {
                 let make = Make { caller, mode: *mode, umask: *umask };
-                self.directory.mknod(parent, name, &make, *rdev)
+                self.source.mknod(parent, name, &make, *rdev)
             }
-            New::Symlink { target } => self.directory.symlink(parent, name, target, caller),
+            New::Symlink { target } => self.source.symlink(parent, name, target, caller),
         }
     }
 
@@ -128,7 +137,7 @@ impl View {
         let want = self.want(Op::Link, places);
         let new_name = name.to_owned();
         let run = move |view: &View, reply: Reply, turn: Turn, _: Round| {
-            let made = view.directory.link(existing, parent, &new_name);
+            let made = view.source.link(existing, parent, &new_name);
             view.end_turn(turn, None);
             view.answer_entry(made, reply);
         };
@@ -159,8 +168,8 @@ impl View {
                 });
             }
             let removed = match op {
-                Op::Rmdir => view.directory.rmdir(parent, &gone),
-                _ => view.directory.unlink(parent, &gone),
+                Op::Rmdir => view.source.rmdir(parent, &gone),
+                _ => view.source.unlink(parent, &gone),
             };
             let change = removed.ok().and_then(|()| removal(place?));
             view.end_turn(turn, change);
@@ -180,7 +189,7 @@ impl View {
 
     pub(super) fn rename(&self, caller: Caller, names: Move, reply: Reply) {
         let asker = self.asker(caller.tid);
-        let agent = asker.agent.clone();
+        let (agent, who) = (asker.agent.clone(), asker.who());
         let places = self.places_of(&names);
         let stood = kinds(&places);
         let moved = names.clone();
@@ -193,18 +202,21 @@ impl View {
             }
             let kinds = kinds(&places);
             if moved.flags != 0 || kinds[0] == kinds[1] {
-                return view.rename_now(&moved, reply, turn);
+                return view.rename_now(&moved, &who, reply, turn);
             }
             let (parent, name) = moved.to.clone();
             let victim = Victim::Name(parent, name);
             let is_file = matches!(kinds[0], Some(Node::File(_)));
             let by = agent.clone();
             let overwrite = Overwrite { agent, op: Op::Rename, victim, stay: 0 };
-            view.overwrite(overwrite, (turn, reply), move |view, reply, turn, judged| match judged
-                .filter(|_| is_file)
-            {
-                Some(judged) => view.replace((by, judged), moved, reply, turn),
-                None => view.rename_now(&moved, reply, turn),
+            view.overwrite(overwrite, (turn, reply), move |view, reply, turn, judged| {
+                match (judged.filter(|_| is_file), &view.bare) {
+                    (Some(judged), Some(bare)) if moved.swap(bare).is_ok() => {
+                        view.replaced((by, judged), (bare, moved), reply, turn);
+                    }
+                    // Nothing is to be lost, it is gone, or the file system cannot do that.
+                    _ => view.rename_now(&moved, &who, reply, turn),
+                }
             });
         });
         let moved = names.clone();
@@ -219,28 +231,25 @@ impl View {
         self.in_turn(&asker, named, reply, run);
     }
 
-    /// Renames over a file that the guard has looked at.
+    /// Ends a rename over a file that the guard has looked at.
     ///
     /// Beside the view nobody takes turns, and what was looked at may have been replaced since; so they
-    /// change places, and what is at the other name then was replaced.
-    fn replace(
+    /// have changed places, and what is at the other name then was replaced.
+    fn replaced(
         &self,
         (agent, judged): (Option<Arc<Agent>>, Sighting),
-        names: Move,
+        (bare, names): (&Arc<Directory>, Move),
         reply: Reply,
         turn: Turn,
     ) {
-        let ((from, old), (to, new)) = (&names.from, &names.to);
-        if self.directory.swap((*from, old), (*to, new)).is_err() {
-            // It is gone, or the file system cannot do that.
-            return self.rename_now(&names, reply, turn);
-        }
-        let replaced = self.directory.pin_name(*from, old);
+        let (from, old) = &names.from;
+        let replaced = bare.pin_name(*from, old);
         let is_judged = replaced.is_ok_and(|replaced| replaced.sighting == judged);
         let victim = Victim::Moved(names.from.clone(), names.to.clone());
+        let bare = bare.clone();
         let done = move |view: &View| {
             let ((from, old), (to, new)) = (&names.from, &names.to);
-            let removed = view.directory.drop_swapped((*from, old), (*to, new));
+            let removed = bare.drop_swapped((*from, old), (*to, new));
             let change = view.change_of(&names);
             view.end_turn(turn, change);
             answer(removed, reply);
@@ -251,9 +260,9 @@ impl View {
         self.overwritten(Overwrite { agent, op: Op::Rename, victim, stay: 0 }, done);
     }
 
-    fn rename_now(&self, names: &Move, reply: Reply, turn: Turn) {
+    fn rename_now(&self, names: &Move, by: &Who, reply: Reply, turn: Turn) {
         let (from, to) = (&names.from, &names.to);
-        let renamed = self.directory.rename((from.0, &from.1), (to.0, &to.1), names.flags);
+        let renamed = self.source.rename((from.0, &from.1), (to.0, &to.1), names.flags, by);
         let change = renamed.ok().and_then(|()| self.change_of(names));
         self.end_turn(turn, change);
         answer(renamed, reply);
@@ -296,7 +305,7 @@ impl View {
     }
 
     pub(super) fn must_not_exist(&self, parent: NodeId, name: &CStr) -> Result<(), Errno> {
-        match self.directory.peek(parent, name) {
+        match self.source.peek(parent, name) {
             Ok(_) => Err(Errno::EXIST),
             Err(_) => Ok(()),
         }
@@ -334,8 +343,8 @@ fn absent(parent: NodeId, name: &CStr) -> Check {
 fn removable(parent: NodeId, name: &CStr, op: Op) -> Check {
     let name = name.to_owned();
     Box::new(move |view| {
-        view.directory.peek(parent, &name)?;
-        if op == Op::Rmdir && !view.directory.is_empty(parent, &name)? {
+        view.source.peek(parent, &name)?;
+        if op == Op::Rmdir && !view.source.is_empty(parent, &name)? {
             return Err(Errno::NOTEMPTY);
         }
         Ok(())
@@ -345,7 +354,7 @@ fn removable(parent: NodeId, name: &CStr, op: Op) -> Check {
 fn movable(names: &Move) -> Check {
     let names = names.clone();
     Box::new(move |view| {
-        view.directory.peek(names.from.0, &names.from.1)?;
+        view.source.peek(names.from.0, &names.from.1)?;
         if names.flags & libc::RENAME_NOREPLACE != 0 {
             view.must_not_exist(names.to.0, &names.to.1)?;
         }

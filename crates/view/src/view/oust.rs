@@ -35,7 +35,7 @@ impl View {
                     Err(reason) if self.settings.kill => self.kill_users(node, reason),
                     Err(reason) => tracing::warn!(
                         ?reason,
-                        path = ?self.directory.path_of(node),
+                        path = ?self.source.book().path_of(node),
                         "a file is written past the view until it is closed"
                     ),
                 }
@@ -50,7 +50,8 @@ impl View {
         if why == Revocation::LeaseLost || writers.iter().any(|writer| !writer.fence.is_shut()) {
             return Err(KeptName::InUse);
         }
-        let (parent, name) = self.directory.set_apart(node)?;
+        let bare = self.bare.as_ref().expect("what goes past the view is a directory's");
+        let (parent, name) = bare.set_apart(node)?;
         tracing::warn!(?name, "what is still written goes to a file without a name");
         if let Err(errno) = self.notifier().inval_entry(parent, name.to_bytes()) {
             tracing::warn!(%errno, ?name, "a name could not be declared stale");
@@ -63,7 +64,7 @@ impl View {
 
     /// Tells that a handle works whose I/O is not seen, for as long as the file changes.
     pub fn watch_unseen(self: Arc<Self>, owner: u64, handle: &Arc<Handle>) {
-        let seen = self.directory.getattr(handle.node).ok();
+        let seen = self.source.getattr(handle.node).ok();
         self.look_again(owner, Arc::downgrade(handle), seen);
     }
 
@@ -78,7 +79,7 @@ impl View {
             let Some(open) = handle.upgrade().filter(|handle| handle.is_contended()) else {
                 return;
             };
-            let now = self.directory.getattr(open.node).ok();
+            let now = self.source.getattr(open.node).ok();
             if now.map(written) != seen.map(written) {
                 self.broker.active(owner);
             }
@@ -88,9 +89,9 @@ impl View {
 
     /// Kills every process that has a file of this view open or mapped.
     fn kill_users(&self, node: NodeId, reason: KeptName) {
-        let Some(path) = self.directory.path_of(node) else { return };
+        let Some(path) = self.source.book().path_of(node) else { return };
         let path = self.settings.mountpoint.join(OsStr::from_bytes(&path));
-        let inode = self.directory.getattr(node).ok().map(|attr| attr.ino);
+        let inode = self.source.getattr(node).ok().map(|attr| attr.ino);
         let file = self.settings.file_system.zip(inode);
         for pid in users_of(&path, file) {
             tracing::warn!(?reason, %pid, path = %path.display(), "killed: it writes past the view");

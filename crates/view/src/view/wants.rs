@@ -2,7 +2,7 @@
 
 use std::ffi::CStr;
 
-use gate_api::{Ask, source};
+use gate_api::Ask;
 use gate_core::lock::key::FileKey;
 use gate_core::lock::want::{Node, Op, Place, Want};
 use gate_core::path::ViewPath;
@@ -11,7 +11,6 @@ use rustix::fs::FileType;
 
 use super::View;
 use crate::asker::Asker;
-use crate::directory;
 use crate::policy::Gating;
 
 impl View {
@@ -24,8 +23,8 @@ impl View {
 
     /// Returns the place of a name with what stands there now, unless it is not gated.
     pub(super) fn place_of_name(&self, parent: NodeId, name: &CStr) -> Option<Place> {
-        let node = match self.directory.peek(parent, name) {
-            Ok((key, attr)) => self.node_kind(key, &attr),
+        let node = match self.source.peek(parent, name) {
+            Ok((key, attr)) => node_kind(key, &attr),
             Err(_) => Node::None,
         };
         self.place(self.path_in(parent, name), node)
@@ -38,20 +37,20 @@ impl View {
 
     /// Returns the place of a known node, unless it is not gated.
     pub(super) fn place_of_node(&self, node: NodeId) -> Option<Place> {
-        let attr = self.directory.getattr(node).ok()?;
-        let key = self.directory.file_key(node).ok()?;
-        self.place_known(node, self.node_kind(key, &attr))
+        let attr = self.source.getattr(node).ok()?;
+        let key = self.source.file_key(node).ok()?;
+        self.place_known(node, node_kind(key, &attr))
     }
 
     /// Returns the place of a node that is known to be a file, unless it is not gated.
     pub(super) fn place_of_file(&self, node: NodeId) -> Option<Place> {
-        let key = self.directory.file_key(node).ok()?;
-        self.place_known(node, Node::File(self.file_key(key)))
+        let key = self.source.file_key(node).ok()?;
+        self.place_known(node, Node::File(key))
     }
 
     /// The kernel does not say by which of its names a file is opened: one that is gated counts.
     fn place_known(&self, known: NodeId, node: Node) -> Option<Place> {
-        let paths = self.directory.paths_of(known);
+        let paths = self.source.book().paths_of(known);
         if paths.is_empty() {
             return self.place(None, node);
         }
@@ -67,24 +66,6 @@ impl View {
         Some(Place { space: self.settings.space, path, node })
     }
 
-    fn node_kind(&self, key: directory::FileKey, attr: &Attr) -> Node {
-        match FileType::from_raw_mode(attr.mode) {
-            FileType::RegularFile => Node::File(self.file_key(key)),
-            FileType::Directory => Node::Directory,
-            _ => Node::None,
-        }
-    }
-
-    /// Returns a file's key at the broker: the machine and the device are one volume there.
-    pub(crate) fn file_key(&self, key: directory::FileKey) -> FileKey {
-        let (major, minor) = key.device;
-        FileKey {
-            volume: source::volume(self.settings.machine, major, minor),
-            inode: key.inode,
-            generation: 0,
-        }
-    }
-
     pub(super) fn ask(&self, asker: &Asker, want: Want) -> Ask {
         Ask {
             party: asker.party.clone(),
@@ -94,5 +75,13 @@ impl View {
             label: self.settings.identity.label(asker),
             want,
         }
+    }
+}
+
+fn node_kind(key: FileKey, attr: &Attr) -> Node {
+    match FileType::from_raw_mode(attr.mode) {
+        FileType::RegularFile => Node::File(key),
+        FileType::Directory => Node::Directory,
+        _ => Node::None,
     }
 }

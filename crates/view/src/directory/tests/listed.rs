@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use gate_fuse::Entry;
 
 use super::*;
+use crate::view::{list, list_found};
 
 const FILES: usize = 5_000;
 /// Small, so that there are many answers, and chunks end inside of answers and outside.
@@ -52,7 +53,7 @@ fn every_name_comes_once_in_however_many_answers() {
     for _again in 0..2 {
         let (mut offset, mut names, mut answers) = (0, Vec::new(), 0);
         loop {
-            let listing = world.directory.readdir(&open, offset, ANSWER_BYTES).unwrap();
+            let listing = list(&open, offset, ANSWER_BYTES).unwrap();
             let part = records(listing.as_ref(), false);
             let Some(last) = part.last() else { break };
             offset = last.1;
@@ -69,10 +70,10 @@ fn every_name_comes_once_in_however_many_answers() {
 fn a_listing_goes_on_from_any_entry() {
     let world = many();
     let open = world.directory.opendir(NodeId::ROOT).unwrap();
-    let all = world.directory.readdir(&open, 0, 1 << 20).unwrap();
+    let all = list(&open, 0, 1 << 20).unwrap();
     let all = records(all.as_ref(), false);
     for place in [0, 1, 700, 4_000, 1_000, all.len() - 2] {
-        let rest = world.directory.readdir(&open, all[place].1, ANSWER_BYTES).unwrap();
+        let rest = list(&open, all[place].1, ANSWER_BYTES).unwrap();
         assert_eq!(records(rest.as_ref(), false)[0], all[place + 1]);
     }
 }
@@ -84,13 +85,13 @@ fn only_what_is_sent_counts_as_looked_up() {
     let (mut offset, mut names) = (0, BTreeSet::new());
     let find = |name: &CStr| world.directory.lookup(NodeId::ROOT, name).ok().as_ref().map(entry);
     loop {
-        let listing = world.directory.readdirplus(&open, (offset, ANSWER_BYTES), find);
+        let listing = list_found(&open, (offset, ANSWER_BYTES), find);
         let part = records(listing.unwrap().as_ref(), true);
         let Some(last) = part.last() else { break };
         offset = last.1;
         for (node, _, name) in part {
             assert_eq!(node == 0, name == "." || name == "..");
-            world.directory.forget(NodeId(node), 1);
+            world.directory.nodes.forget(NodeId(node), 1);
             names.insert(name);
         }
         assert_eq!(world.directory.nodes.count(), 1);

@@ -28,7 +28,7 @@ impl Mounted {
         let (bare, view) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let open = PermissionsExt::from_mode(0o777);
         fs::set_permissions(bare.path(), open).unwrap();
-        let directory = Directory::new(fs::File::open(bare.path()).unwrap()).unwrap();
+        let directory = Directory::new(fs::File::open(bare.path()).unwrap(), 1).unwrap();
         let ungated = Arc::new(Ungated::new(directory));
         let options = MountOptions { allow_other: true, ..MountOptions::new(bare.path(), "gate") };
         let device = mount(view.path(), &options).unwrap();
@@ -72,7 +72,7 @@ impl Drop for Mounted {
 fn a_view_is_not_walked_into() {
     let world = Mounted::new();
     let look_up = |path: &std::path::Path| {
-        let above = Directory::new(fs::File::open(path.parent().unwrap()).unwrap()).unwrap();
+        let above = Directory::new(fs::File::open(path.parent().unwrap()).unwrap(), 1).unwrap();
         let name = CString::new(path.file_name().unwrap().as_encoded_bytes()).unwrap();
         above.lookup(NodeId::ROOT, &name).map(|_| ())
     };
@@ -182,10 +182,10 @@ fn paths_follow_through_the_kernel() {
     fs::create_dir_all(world.view("a/b")).unwrap();
     fs::write(world.view("a/b/f"), b"").unwrap();
     let directory = &world.ungated.directory;
-    let a = directory.known(NodeId::ROOT, c"a").unwrap();
-    let b = directory.known(a, c"b").unwrap();
-    let f = directory.known(b, c"f").unwrap();
-    assert_eq!(directory.path_of(f).unwrap(), b"a/b/f");
+    let a = directory.nodes.known(NodeId::ROOT, c"a").unwrap();
+    let b = directory.nodes.known(a, c"b").unwrap();
+    let f = directory.nodes.known(b, c"f").unwrap();
+    assert_eq!(directory.nodes.path_of(f).unwrap(), b"a/b/f");
     fs::rename(world.view("a"), world.view("z")).unwrap();
-    assert_eq!(directory.path_of(f).unwrap(), b"z/b/f");
+    assert_eq!(directory.nodes.path_of(f).unwrap(), b"z/b/f");
 }

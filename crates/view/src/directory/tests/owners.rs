@@ -6,6 +6,7 @@ use gate_fuse::{Caller, SetAttr, Write};
 use rustix::process::Uid;
 
 use super::*;
+use crate::source::{File as _, Make};
 
 const ADA: Caller = Caller { uid: 4001, gid: 4002, tid: 0, supplementary_gid: None };
 const ROOT: Caller = Caller { uid: 0, gid: 0, tid: 0, supplementary_gid: None };

@@ -10,7 +10,10 @@ use gate_fuse::{
     Entry, Errno, FileSystem, HandleId, NodeId, OpenFlags, Opened, Operation, Reply, Request,
 };
 
-use crate::directory::{Directory, Found, Make, OpenDirectory, OpenFile, SetXattr};
+use crate::directory::listing::OpenDirectory;
+use crate::directory::{Directory, OpenFile};
+use crate::source::{File, Found, Listing, Make, SetXattr};
+use crate::view::{list, list_found};
 
 const VALID: Duration = Duration::from_secs(1);
 
@@ -73,7 +76,8 @@ impl Ungated {
             }
             Operation::Setattr(change) => {
                 let file = change.handle.and_then(|handle| self.files.get(handle).ok());
-                let attr = directory.setattr(&request.caller, node, file.as_deref(), &change);
+                let file = file.as_deref().map(|file| file as &dyn File);
+                let attr = directory.setattr(&request.caller, node, file, &change);
                 answer(reply, attr, |reply, attr| reply.attr(&attr, VALID));
             }
             Operation::Readlink => answer(reply, directory.readlink(node), bytes),
@@ -133,17 +137,15 @@ impl Ungated {
     fn directories(&self, request: &Request<'_>, reply: Reply) {
         match request.operation {
             Operation::Readdir { handle, offset, size } => {
-                let listing = self
-                    .directories
-                    .get(handle)
-                    .and_then(|open| self.directory.readdir(&open, offset, size));
+                let listing =
+                    self.directories.get(handle).and_then(|open| list(&*open, offset, size));
                 answer(reply, listing, Reply::directory);
             }
             Operation::Readdirplus { handle, offset, size } => {
                 let listing = self.directories.get(handle).and_then(|open| {
                     let find = |name: &CStr| self.directory.lookup(request.node, name).ok();
                     let find = |name: &CStr| find(name).as_ref().map(entry);
-                    self.directory.readdirplus(&open, (offset, size), find)
+                    list_found(&*open, (offset, size), find)
                 });
                 answer(reply, listing, Reply::directory);
             }
@@ -197,7 +199,7 @@ impl FileSystem for Ungated {
     }
 
     fn forget(&self, node: NodeId, lookups: u64) {
-        self.directory.forget(node, lookups);
+        self.directory.book().forget(node, lookups);
     }
 }
 

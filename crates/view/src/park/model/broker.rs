@@ -192,7 +192,7 @@ impl Broker {
             }
             (Word::Granted, State::Asked { .. }) => {
                 known.state = State::Held;
-                return Some((purpose, Some(Verdict::Go(Turn::Granted { owner })), wish));
+                return Some((purpose, Some(Verdict::Go(Turn::of(owner))), wish));
             }
             (Word::Granted | Word::Refused(_), State::Withdrawn) => Verdict::Stop(Errno::INTR),
             (Word::Refused(errno), State::Asked { .. }) => Verdict::Stop(errno),
@@ -290,7 +290,7 @@ impl Broker {
 
     /// Whether an owner may act, as far as the view can know.
     pub fn may_act(&self, owner: u64) -> bool {
-        self.holds(Turn::Granted { owner }) && (self.is_away || self.has(Whose::View(owner)))
+        self.holds(Turn::of(owner)) && (self.is_away || self.has(Whose::View(owner)))
     }
 
     /// Whether somebody has been let in.
@@ -318,7 +318,7 @@ impl Broker {
     }
 
     pub fn holds(&self, turn: Turn) -> bool {
-        let Turn::Granted { owner } = turn else { return true };
+        let Turn::Granted { owner, .. } = turn else { return true };
         self.owners.get(&owner).is_some_and(|owner| owner.state == State::Held)
     }
 

@@ -225,7 +225,7 @@ impl World {
 
     /// Does what a call is for, in its turn.
     fn run(&mut self, i: usize, request: Request, turn: Turn, round: Round) {
-        let Turn::Granted { owner } = turn else { unreachable!("all is gated here") };
+        let Turn::Granted { owner, .. } = turn else { unreachable!("all is gated here") };
         if !self.broker.may_act(owner) {
             self.broken = Some("a call is executed without a grant");
         }
