@@ -110,6 +110,23 @@ pub fn quoted(bytes: &[u8]) -> String {
     bytes.iter().map(quote).collect()
 }
 
+/// Reads what was [`quoted`]; a `%` that no byte follows stands for itself.
+pub fn unquoted(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, tail)) = rest.split_first() {
+        let digits = tail.split_first_chunk().filter(|_| *first == b'%');
+        let byte = digits.and_then(|(digits, tail)| {
+            let [high, low] = digits.map(|digit| char::from(digit).to_digit(16));
+            Some((u8::try_from(high? * 16 + low?).ok()?, tail))
+        });
+        let (byte, tail) = byte.unwrap_or((*first, tail));
+        bytes.push(byte);
+        rest = tail;
+    }
+    bytes
+}
+
 /// An answer whose body is yet to be read.
 pub struct Incoming<R> {
     /// The status code.

@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use base64ct::{Base64Unpadded, Encoding as _};
-use gate_api::http::quoted;
+use gate_api::http::{quoted, unquoted};
 use tar::{Archive, Builder, Entry, EntryType, Header};
 
 /// What an attribute's name comes after.
@@ -210,22 +210,6 @@ fn of_decimal(text: &str) -> Option<(i64, u32)> {
         true => Some((seconds.checked_sub(1)?, 1_000_000_000 - nanos)),
         false => Some((seconds, nanos)),
     }
-}
-
-fn unquoted(text: &str) -> Vec<u8> {
-    let mut parts = text.split('%');
-    let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
-    for part in parts {
-        let code = part.get(..2).and_then(|two| u8::from_str_radix(two, 16).ok());
-        match code {
-            Some(byte) => {
-                bytes.push(byte);
-                bytes.extend_from_slice(&part.as_bytes()[2..]);
-            }
-            None => bytes.extend([b"%", part.as_bytes()].concat()),
-        }
-    }
-    bytes
 }
 
 /// Counts what is read.

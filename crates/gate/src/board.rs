@@ -223,6 +223,13 @@ pub fn local(ms: u64) -> String {
     at.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S%.3f").to_string()
 }
 
+/// As [`local`], without what is less than a second.
+pub fn local_seconds(ms: u64) -> String {
+    let mut text = local(ms);
+    text.truncate(text.len().saturating_sub(".000".len()));
+    text
+}
+
 /// Returns a path in its space as programs are told it.
 pub fn path_of(path: &ViewPath) -> PathBuf {
     let bytes = if path.is_root() { b"." } else { path.as_bytes() };

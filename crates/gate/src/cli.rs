@@ -3,7 +3,7 @@
 mod bench;
 mod r#break;
 mod broker;
-mod bucket;
+pub mod bucket;
 mod completions;
 mod config;
 mod daemon;

@@ -1,18 +1,20 @@
 //! The daemon beyond its broker: it keeps mounts and has buckets, and offers that to programs.
 //!
-//! [`store`] is what is configured, [`child`] one view served by a process of its own, [`keeper`] holds
-//! both together by the rules of core; [`place`] judges where a mount is to be; [`buckets`] are those of
+//! [`store`] is what is configured, [`views`] are what is there of it ([`child`]: one that a process of its own
+//! serves, [`inside`]: those of buckets, which this one does), [`keeper`] holds both together by the rules of core; [`place`] judges where a mount is to be; [`buckets`] are those of
 //! this device; [`body`] and [`refusal`] are what is said of it all, [`api`] is where that is asked for.
 
-mod api;
+pub mod api;
 pub mod body;
-mod buckets;
+pub mod buckets;
 mod child;
+mod inside;
 mod keeper;
 pub mod office;
 mod place;
 pub mod refusal;
 mod store;
+mod views;
 
 use std::fmt::Display;
 use std::path::Path;
@@ -23,19 +25,17 @@ use crate::activation;
 use crate::failure::{Exit, Failure};
 use crate::web;
 use buckets::Buckets;
+use inside::Inside;
 use keeper::Keeper;
 use office::Office;
 use store::{Store, StoreError};
+use views::Views;
 
 /// The socket in the state directory at which the daemon speaks HTTP to its owner.
 pub const SOCKET_NAME: &str = "http.sock";
 
 /// Begins to keep mounts beside a broker, and to offer that at the daemon's socket.
-pub fn start(
-    running: &Running,
-    state_dir: &Path,
-    api: Option<Listen>,
-) -> Result<Vec<Http>, Failure> {
+pub fn start(running: &Running, state_dir: &Path, api: Option<Listen>) -> Result<Daemon, Failure> {
     // Before anything is started that would have it, too.
     let given = activation::take(&state_dir.join(SOCKET_NAME));
     let cannot = |cause: &dyn Display, hint: &str| {
@@ -51,13 +51,15 @@ pub fn start(
         }
         _ => cannot(&error, "mend that, then start the daemon again"),
     })?;
-    let keeper = Keeper::open(store, state_dir)
+    let buckets = Buckets::find(state_dir);
+    let inside = Inside::new(state_dir, buckets.clone(), running.door(), running.address());
+    let keeper = Keeper::open(store, Views::new(state_dir.to_owned(), inside))
         .map_err(|refusal| cannot(&refusal.message, &refusal.hint))?;
     running.count("mounts", "Mounts that are kept, by status", {
         let keeper = keeper.clone();
         move || keeper.counts()
     });
-    let office = Office::open(keeper.clone(), Buckets::find(state_dir), running)
+    let office = Office::open(keeper.clone(), buckets, running)
         .map_err(|error| cannot(&error, "look into the daemon's log"))?;
     let served = || api::router(office.clone()).merge(web::router(office.clone()));
     let own = match given {
@@ -72,5 +74,17 @@ pub fn start(
     }
     // Last: a daemon that cannot start has mounted nothing.
     keeper.begin();
-    Ok(doors)
+    Ok(Daemon { keeper, _doors: doors })
+}
+
+/// A daemon beside its broker. When it goes, the views that it serves itself do, and what was done there is kept.
+pub struct Daemon {
+    keeper: Keeper,
+    _doors: Vec<Http>,
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.keeper.end_inside();
+    }
 }

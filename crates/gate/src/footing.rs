@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use gate_api::{Address, process};
-use gate_view::mount::Source;
+use gate_view::mount::Root;
 use gate_view::policy::{BadGlob, Policies};
 
 use crate::failure::{Exit, Failure};
@@ -59,9 +59,9 @@ impl Footing {
     }
 
     /// Opens the source, past the view that may lie over it.
-    pub fn open(&self) -> Result<Source, Failure> {
+    pub fn open(&self) -> Result<Root, Failure> {
         let opened = match &self.view {
-            None => Source::open(&self.source),
+            None => Root::open(&self.source),
             Some(view) if view.pid_namespace != process::namespace() => {
                 Err(io::Error::other("its view is served in another container"))
             }
@@ -80,8 +80,8 @@ impl Footing {
     }
 }
 
-fn open_behind(view: &About) -> io::Result<Source> {
-    let source = Source::open_at(view.source.clone(), &view.bare())?;
+fn open_behind(view: &About) -> io::Result<Root> {
+    let source = Root::open_at(view.source.clone(), &view.bare())?;
     match source.inode()? == view.root {
         true => Ok(source),
         // Its server ended meanwhile, or something was mounted over the source.

@@ -33,7 +33,10 @@ mod progress;
 mod query;
 mod reach;
 mod rest;
+mod sealed;
 mod seen;
+#[cfg(test)]
+mod shown;
 mod signals;
 mod standing;
 mod target;

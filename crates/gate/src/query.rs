@@ -4,7 +4,7 @@ use std::convert::Infallible;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use gate_api::http::quoted;
+use gate_api::http::{quoted, unquoted};
 
 /// The names and values of one request, those that say nothing left out.
 #[derive(Debug, Default)]
@@ -12,8 +12,10 @@ pub struct Asked(Vec<(Vec<u8>, Vec<u8>)>);
 
 impl Asked {
     fn parse(query: &str) -> Asked {
+        // A plus is how forms write a space.
+        let query = query.replace('+', " ");
         let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-        let pairs = pairs.map(|(name, value)| (plain(name), plain(value)));
+        let pairs = pairs.map(|(name, value)| (unquoted(name), unquoted(value)));
         Asked(pairs.filter(|(_, value)| !value.is_empty()).collect())
     }
 
@@ -45,22 +47,6 @@ pub fn address(path: &str, pairs: &[(&str, &[u8])]) -> String {
     if pairs.is_empty() { path.to_owned() } else { format!("{path}?{}", pairs.join("&")) }
 }
 
-fn plain(text: &str) -> Vec<u8> {
-    let mut plain = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((first, tail)) = rest.split_first() {
-        let digits = tail.split_at_checked(2).filter(|_| *first == b'%');
-        let byte = digits.and_then(|(digits, tail)| {
-            let digits = str::from_utf8(digits).ok()?;
-            Some((u8::from_str_radix(digits, 16).ok()?, tail))
-        });
-        let (byte, tail) = byte.unwrap_or((if *first == b'+' { b' ' } else { *first }, tail));
-        plain.push(byte);
-        rest = tail;
-    }
-    plain
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -74,7 +60,9 @@ mod tests {
         assert_eq!(asked.bytes("path"), Some(&*path));
         assert_eq!((asked.text("path"), asked.bytes("space")), (None, None));
         assert_eq!(asked.text("kind"), Some("a b"));
-        for (odd, plain) in [("%", "%"), ("%4", "%4"), ("%zz", "%zz"), ("a+b%2b", "a b+")] {
+        for (odd, plain) in
+            [("%", "%"), ("%4", "%4"), ("%zz", "%zz"), ("%+4", "% 4"), ("a+b%2b", "a b+")]
+        {
             assert_eq!(Asked::parse(&format!("x={odd}")).text("x"), Some(plain), "{odd}");
         }
     }

@@ -42,6 +42,9 @@ pub struct About {
     pub root: Inode,
     /// Its descriptor in the process that serves the view.
     root_descriptor: u32,
+    /// The bucket behind it, if it is one: its server, the daemon, has more to do.
+    #[serde(default)]
+    pub bucket: Option<String>,
     /// Where it is.
     #[serde(with = "written")]
     pub mountpoint: PathBuf,
@@ -319,6 +322,7 @@ mod tests {
         About {
             version: VERSION,
             source: "/s".into(),
+            bucket: None,
             root: Inode { device: 1, number: 2 },
             root_descriptor: 3,
             mountpoint: "/m".into(),

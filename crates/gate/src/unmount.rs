@@ -177,6 +177,8 @@ fn server_of(point: &Path) -> Result<Option<OwnedFd>, Failure> {
             let cause = format!("it is the private view of the agent {agent}");
             Err(cannot(point, cause, "it ends with the last process that sees it"))
         }
+        // Its server, the daemon, goes on.
+        Some(Ok(About { bucket: Some(_), .. })) => Ok(None),
         Some(Ok(about)) => {
             let pid = Some(about.pid).filter(|_| about.pid_namespace == process::namespace());
             Ok(pid.and_then(process::of_pid).and_then(process::watch))

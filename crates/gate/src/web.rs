@@ -7,11 +7,13 @@
 //! Not here: who may come in, which the broker's HTTP says, and where browsers sign in.
 
 mod assets;
+mod buckets;
 mod deeds;
 mod locks;
 mod mounts;
 mod overview;
 mod page;
+mod parts;
 mod sessions;
 mod shown;
 mod story;
@@ -44,6 +46,7 @@ pub fn router(office: Office) -> Router {
         .route("/locks/board", get(locks::part))
         .route("/mounts", get(mounts::page))
         .route("/mounts/board", get(mounts::part))
+        .route("/buckets", get(buckets::page))
         .route("/sessions", get(sessions::page))
         .route("/log", get(story::page))
         .route("/why", get(why::page));
@@ -54,6 +57,7 @@ pub fn router(office: Office) -> Router {
         .route("/mounts/{id}/start", post(mounts::start))
         .route("/mounts/{id}/stop", post(mounts::stop))
         .route("/mounts/{id}/remove", get(mounts::remove_page).post(mounts::remove))
+        .merge(buckets::router())
         .route_layer(middleware::from_fn(for_admins));
     needs(Rights::Read, to_look.merge(to_change))
         .route("/login", get(page::sign_in))
@@ -79,10 +83,11 @@ async fn for_admins(request: Request, next: Next) -> Response {
 /// Says of each answer what a browser may do with it.
 async fn protected(mut response: Response) -> Response {
     let headers: &mut HeaderMap = response.headers_mut();
+    // What is no page of ours has a stricter one.
+    headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(HeaderValue::from_static(POLICY));
     let mut say = |name: HeaderName, value: &'static str| {
         headers.insert(name, HeaderValue::from_static(value));
     };
-    say(header::CONTENT_SECURITY_POLICY, POLICY);
     say(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
     // Not `no-referrer`: by that a browser does not say either from which page a form comes.
     say(header::REFERRER_POLICY, "same-origin");

@@ -1,14 +1,21 @@
 //! `gate bucket`: sealed trees of files, every version kept.
 
 mod all;
+mod diff;
 mod export;
 mod files;
 mod fsck;
+mod gc;
 mod import;
 mod past;
 
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
+
+pub use diff::{Look, told};
+pub use files::mode;
+
+use gate_bucket::bucket::history::DIGITS_MIN;
 
 use super::log::{Since, parse_since};
 use crate::board;
@@ -46,9 +53,11 @@ enum What {
     Import(import::Import),
     Export(export::Export),
     History(past::History),
+    Diff(diff::Diff),
     Restore(past::Restore),
     Undo(past::Undo),
     Fsck(fsck::Fsck),
+    Gc(gc::Gc),
 }
 
 /// Which bucket, and at which daemon.
@@ -86,9 +95,11 @@ impl Args {
             What::Import(args) => args.run(),
             What::Export(args) => args.run(),
             What::History(args) => args.run(),
+            What::Diff(args) => args.run(),
             What::Restore(args) => args.run(),
             What::Undo(args) => args.run(),
             What::Fsck(args) => return args.run(),
+            What::Gc(args) => args.run(),
         }?;
         Ok(Exit::Success)
     }
@@ -115,7 +126,8 @@ impl At {
 
 /// Returns a version as the daemon understands it: times of people are of their own zone, or so long ago.
 fn moment(version: &str) -> String {
-    let is_id = version.bytes().all(|byte| byte.is_ascii_hexdigit());
+    // `9d` is hexadecimal, too, but too short for an id.
+    let is_id = version.len() >= DIGITS_MIN && version.bytes().all(|b| b.is_ascii_hexdigit());
     match parse_since(version) {
         Ok(Since::Time(ms)) if !is_id => board::utc(ms),
         _ => version.to_owned(),

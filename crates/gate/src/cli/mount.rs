@@ -24,7 +24,7 @@ use gate_core::lock::limits::TEXT_BYTES_MAX;
 use gate_fuse::MountError;
 use gate_view::backing;
 use gate_view::kept::Place;
-use gate_view::mount::{About, Berth, Ears, Source};
+use gate_view::mount::{About, Behind, Berth, Ears, Root};
 use gate_view::policy::{BadGlob, Policies, READ_WAIT_DEFAULT, Rule};
 use gate_view::{Identity, Options, OwnerScope, Ready, ServeError};
 use rustix::process::Signal;
@@ -166,7 +166,7 @@ enum Scope {
 
 /// A view on its way to be mounted.
 struct Plan {
-    source: Source,
+    source: Root,
     site: Site,
     berth: Berth,
     /// Where this user's logs go.
@@ -359,7 +359,8 @@ impl Args {
             about: About { broker: reached.address.to_os_string() },
         };
         let broker: (Session, &Attachment) = (reached.session, attachment);
-        Ready::mount(source, broker, &ears, options).map_err(|error| not_mounted(&site, &error))
+        Ready::mount(Behind::Directory(source), broker, &ears, options)
+            .map_err(|error| not_mounted(&site, &error))
     }
 
     fn tell_ready(&self, site: &Site, state_dir: &Path) -> Result<(), Failure> {

@@ -5,7 +5,7 @@ mod device;
 mod document;
 mod events;
 mod files;
-mod flow;
+pub mod flow;
 mod health;
 mod mounts;
 mod past;
@@ -16,7 +16,7 @@ use std::time::Duration;
 use axum::extract::{DefaultBodyLimit, FromRequest, Request};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, patch, post, put};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use gate_api::bearer::Rights;
 use gate_broker::needs;
 use serde::de::DeserializeOwned;
@@ -55,8 +55,8 @@ pub fn router(office: Office) -> Router {
     of_broker
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(office.clone())
-        .merge(of_mounts(office.keeper))
-        .merge(of_buckets(office.buckets))
+        .merge(of_mounts(office.keeper.clone()))
+        .merge(of_buckets(office.buckets, office.keeper))
 }
 
 /// Returns what is served of the mounts.
@@ -82,7 +82,7 @@ fn of_mounts(keeper: Keeper) -> Router {
 }
 
 /// Returns what is served of the buckets, and of the device. What is in them is for its owner alone.
-fn of_buckets(buckets: Buckets) -> Router {
+fn of_buckets(buckets: Buckets, keeper: Keeper) -> Router {
     let of_device = Router::new()
         .route("/api/v0/device", get(device::state).post(device::make))
         .route("/api/v0/device/unlock", post(device::unlock))
@@ -95,6 +95,7 @@ fn of_buckets(buckets: Buckets) -> Router {
             .route(&path(""), get(buckets::all).post(buckets::create))
             .route(&path("/{bucket}"), one)
             .route(&path("/{bucket}/fsck"), post(buckets::check))
+            .route(&path("/{bucket}/gc"), post(buckets::free))
             .route(&path("/{bucket}/ls"), get(files::list))
             .route(&path("/{bucket}/stat"), get(files::stat))
             .route(&path("/{bucket}/cat"), get(files::cat))
@@ -103,6 +104,7 @@ fn of_buckets(buckets: Buckets) -> Router {
             .route(&path("/{bucket}/rm"), post(files::remove))
             .route(&path("/{bucket}/export"), get(files::export))
             .route(&path("/{bucket}/history"), get(past::history))
+            .route(&path("/{bucket}/diff"), get(past::diff))
             .route(&path("/{bucket}/restore"), post(past::restore))
             .route(&path("/{bucket}/undo"), post(past::undo));
         // What is sent there is as long as it is.
@@ -110,7 +112,8 @@ fn of_buckets(buckets: Buckets) -> Router {
             .route(&path("/{bucket}/fs"), post(files::put))
             .route(&path("/{bucket}/import"), post(files::import));
     }
-    let bounded = routes.layer(DefaultBodyLimit::max(BODY_BYTES_MAX));
+    // Who shows a bucket hears what it is called.
+    let bounded = routes.layer(DefaultBodyLimit::max(BODY_BYTES_MAX)).layer(Extension(keeper));
     needs(Rights::Admin, bounded.merge(streams)).with_state(buckets)
 }
 

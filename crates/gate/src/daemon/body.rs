@@ -21,7 +21,7 @@ pub struct Mount {
     pub mount_id: Uuid,
     /// Of a mounted bucket, which it is.
     pub bucket_id: Option<Uuid>,
-    /// Of a mounted directory, which it is.
+    /// Of a mounted directory, which it is; of a bucket, its name.
     #[serde(with = "written")]
     #[schema(value_type = Written)]
     pub source: PathBuf,

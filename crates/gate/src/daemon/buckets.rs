@@ -5,7 +5,10 @@
 
 mod carry;
 mod device;
+mod diff;
 mod files;
+mod gc;
+mod glance;
 mod past;
 
 use std::collections::HashMap;
@@ -15,10 +18,13 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use gate_bucket::bucket::history::Lost;
 use gate_bucket::bucket::{Bucket, BucketError};
 use gate_bucket::frames::FramesError;
 use gate_bucket::genesis::Genesis;
 use gate_bucket::index::IndexError;
+use gate_bucket::live::{Lent, Live};
+use gate_bucket::log::LogError;
 use gate_bucket::store::{self, Fault, StoreError};
 use gate_bucket::whole;
 use jiff::Timestamp;
@@ -28,6 +34,9 @@ use super::body::bucket as body;
 use super::refusal::{Kind, Refusal};
 use crate::board;
 use device::Device;
+pub use diff::Since;
+pub use files::Looked;
+pub use glance::Glance;
 
 /// The directory of buckets in the state directory.
 const DIRECTORY: &str = "buckets";
@@ -52,7 +61,15 @@ struct Inner {
     dir: PathBuf,
     device: Device,
     /// Held while buckets are made, named, opened, and go.
-    open: Mutex<HashMap<Uuid, Arc<Mutex<Bucket>>>>,
+    open: Mutex<HashMap<Uuid, Arc<Live>>>,
+}
+
+/// All buckets: one that is damaged hides no other.
+pub struct All {
+    /// By name.
+    pub whole: Vec<body::Bucket>,
+    /// Those of which not even the beginning can be read, and why.
+    pub damaged: Vec<(Uuid, Refusal)>,
 }
 
 impl Buckets {
@@ -74,20 +91,31 @@ impl Buckets {
         &self.0.device
     }
 
+    /// Returns how many there are.
+    pub fn count(&self) -> Result<usize, Refusal> {
+        self.ids().map(|ids| ids.len())
+    }
+
     /// Returns all buckets, by name.
     pub fn all(&self) -> Result<Vec<body::Bucket>, Refusal> {
-        let mut all = Vec::new();
+        let All { whole, damaged } = self.all_and_damaged()?;
+        for (id, refusal) in damaged {
+            tracing::warn!(%id, message = %refusal.message, "a bucket cannot be read");
+        }
+        Ok(whole)
+    }
+
+    /// As [`Buckets::all`], and those that are damaged.
+    pub fn all_and_damaged(&self) -> Result<All, Refusal> {
+        let (mut whole, mut damaged) = (Vec::new(), Vec::new());
         for id in self.ids()? {
             match self.describe(id) {
-                Ok(bucket) => all.push(bucket),
-                // One that is damaged hides no other.
-                Err(refusal) => {
-                    tracing::warn!(%id, message = %refusal.message, "a bucket cannot be read");
-                }
+                Ok(bucket) => whole.push(bucket),
+                Err(refusal) => damaged.push((id, refusal)),
             }
         }
-        all.sort_by(|a, b| (&a.name, a.bucket_id).cmp(&(&b.name, b.bucket_id)));
-        Ok(all)
+        whole.sort_by(|a, b| (&a.name, a.bucket_id).cmp(&(&b.name, b.bucket_id)));
+        Ok(All { whole, damaged })
     }
 
     /// Makes a bucket; says, too, whether the device was made for it.
@@ -102,9 +130,9 @@ impl Buckets {
         }
         let (device, was_made) = self.0.device.get_or_make()?;
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.0.dir);
-        made.map_err(|error| failed(&error))?;
+        made.map_err(failed)?;
         let id = Bucket::create(&self.0.dir, &device, now_ms()).map_err(refusal)?;
-        whole::replace(&self.path(id).join(NAME), name.as_bytes()).map_err(|e| failed(&e))?;
+        whole::replace(&self.path(id).join(NAME), name.as_bytes()).map_err(failed)?;
         Ok((self.describe(id)?, was_made))
     }
 
@@ -131,21 +159,27 @@ impl Buckets {
         }
     }
 
+    /// Returns which bucket is meant, and what it is called.
+    pub fn called(&self, words: &str) -> Result<(Uuid, String), Refusal> {
+        let id = self.id(words)?;
+        Ok((id, self.name(id)?))
+    }
+
     /// Returns one bucket.
     pub fn one(&self, words: &str) -> Result<body::Bucket, Refusal> {
         self.describe(self.id(words)?)
     }
 
     /// Returns a bucket to work with.
-    pub fn get(&self, words: &str) -> Result<Arc<Mutex<Bucket>>, Refusal> {
+    pub fn get(&self, words: &str) -> Result<Arc<Live>, Refusal> {
         let id = self.id(words)?;
         let device = self.0.device.get()?;
         let mut open = self.open();
         if let Some(bucket) = open.get(&id) {
             return Ok(bucket.clone());
         }
-        let bucket = Bucket::open(&self.path(id), &device).map_err(refusal)?;
-        let bucket = Arc::new(Mutex::new(bucket));
+        let bucket = Live::begin(&self.path(id), &device);
+        let bucket = Arc::new(bucket.map_err(refusal)?);
         open.insert(id, bucket.clone());
         Ok(bucket)
     }
@@ -156,7 +190,7 @@ impl Buckets {
         let _turn = self.open();
         let id = self.id(words)?;
         self.check_free(name, Some(id))?;
-        whole::replace(&self.path(id).join(NAME), name.as_bytes()).map_err(|e| failed(&e))?;
+        whole::replace(&self.path(id).join(NAME), name.as_bytes()).map_err(failed)?;
         self.describe(id)
     }
 
@@ -171,9 +205,9 @@ impl Buckets {
         open.remove(&id);
         // Gone at once, even if what it holds takes its time, or this process ends meanwhile.
         let going = self.0.dir.join(format!("{GOING}{id}"));
-        fs::rename(self.path(id), &going).map_err(|error| failed(&error))?;
+        fs::rename(self.path(id), &going).map_err(failed)?;
         drop(open);
-        fs::remove_dir_all(&going).map_err(|error| failed(&error))
+        fs::remove_dir_all(&going).map_err(failed)
     }
 
     /// Checks a bucket; what is wrong with the index is put right.
@@ -184,11 +218,13 @@ impl Buckets {
         progress: &mut dyn FnMut(body::Checking),
     ) -> Result<body::Checked, Refusal> {
         let bucket = self.get(words)?;
-        let bucket = bucket.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut bucket = lock(&bucket)?;
         let told = |store::Progress { packs_done, packs }| {
             progress(body::Checking { packs_done: packs_done as u64, packs: packs as u64 });
         };
         let check = bucket.store().check(read_data, told).map_err(|e| refusal(e.into()))?;
+        // Those that an earlier check has found, too.
+        let torn = bucket.lost().map_err(refusal)?;
         let damage = bucket.found().damage.iter().map(|gap| {
             format!("`entries` is damaged: {} bytes from {} on are no entry", gap.bytes, gap.offset)
         });
@@ -196,32 +232,58 @@ impl Buckets {
         let (mended, lost): (Vec<&Fault>, Vec<&Fault>) = check.faults.iter().partition(is_mended);
         let mended: Vec<String> = mended.into_iter().map(ToString::to_string).collect();
         let lost = lost.into_iter().map(ToString::to_string);
+        let gone = bucket.entries_gone();
+        // What comes after damage is not known either: that is told already.
+        let cut_off = (gone > 0 && bucket.found().damage.is_empty())
+            .then(|| format!("`entries` ends too early: {gone} that were there are not any more"));
+        let unknown = bucket.is_kept_damaged().then(|| {
+            "`kept` is damaged: which versions were given up is not known; `gate bucket gc --keep-from` says it anew".to_owned()
+        });
         Ok(body::Checked {
             entries: bucket.frontier().iter().map(|(_, count)| count).sum(),
             chunks: check.chunks,
             fault_count: check.fault_count - mended.len() as u64
-                + bucket.found().damage.len() as u64,
-            faults: damage.chain(lost).collect(),
+                + bucket.found().damage.len() as u64
+                + torn.len() as u64
+                + u64::from(unknown.is_some())
+                + u64::from(cut_off.is_some()),
+            faults: damage
+                .chain(cut_off)
+                .chain(unknown)
+                .chain(lost)
+                .chain(torn.iter().map(Lost::to_string))
+                .collect(),
             mended,
         })
     }
 
-    fn path(&self, id: Uuid) -> PathBuf {
+    /// Sees to it that all that was done in buckets is in them.
+    pub fn settle(&self) {
+        let open: Vec<_> = self.open().values().cloned().collect();
+        for bucket in open {
+            if let Err(error) = bucket.settle() {
+                tracing::warn!(%error, "what was done in a bucket is in no entry yet");
+            }
+        }
+    }
+
+    /// Returns where a bucket lies.
+    pub fn path(&self, id: Uuid) -> PathBuf {
         self.0.dir.join(id.to_string())
     }
 
-    fn open(&self) -> MutexGuard<'_, HashMap<Uuid, Arc<Mutex<Bucket>>>> {
+    fn open(&self) -> MutexGuard<'_, HashMap<Uuid, Arc<Live>>> {
         self.0.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn ids(&self) -> Result<Vec<Uuid>, Refusal> {
         let entries = match fs::read_dir(&self.0.dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            entries => entries.map_err(|error| failed(&error))?,
+            entries => entries.map_err(failed)?,
         };
         let mut ids = Vec::new();
         for entry in entries {
-            let name = entry.map_err(|error| failed(&error))?.file_name();
+            let name = entry.map_err(failed)?.file_name();
             let id = name.to_str().and_then(|name| name.parse::<Uuid>().ok());
             // What has no such name is none, as one that is being made or goes.
             ids.extend(id.filter(|id| name == *id.to_string()));
@@ -232,7 +294,7 @@ impl Buckets {
     fn name(&self, id: Uuid) -> Result<String, Refusal> {
         let name = match read(&self.path(id).join(NAME), NAME_BYTES_MAX) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            name => Some(name.map_err(|error| failed(&error))?),
+            name => Some(name.map_err(failed)?),
         };
         let name = name.and_then(|name| String::from_utf8(name).ok());
         // One that was copied here without its name, or whose name somebody wrote: its id finds it.
@@ -242,10 +304,10 @@ impl Buckets {
 
     fn describe(&self, id: Uuid) -> Result<body::Bucket, Refusal> {
         let dir = self.path(id);
-        let genesis = read(&dir.join("genesis"), GENESIS_BYTES_MAX).map_err(|e| failed(&e))?;
+        let genesis = read(&dir.join("genesis"), GENESIS_BYTES_MAX).map_err(failed)?;
         let genesis = Genesis::decode(&genesis).map_err(|error| refusal(error.into()))?;
         let created_at = board::utc(genesis.made_at_ms());
-        let stored_bytes = stored_bytes(&dir).map_err(|error| failed(&error))?;
+        let stored_bytes = stored_bytes(&dir).map_err(failed)?;
         Ok(body::Bucket { bucket_id: id, name: self.name(id)?, created_at, stored_bytes })
     }
 
@@ -283,6 +345,11 @@ fn check_name(name: &str) -> Result<(), Refusal> {
     }
 }
 
+/// Takes a bucket, with all in it that was done before.
+fn lock(bucket: &Live) -> Result<Lent<'_>, Refusal> {
+    bucket.lock().map_err(refusal)
+}
+
 fn read(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
     whole::read(&fs::File::open(path)?, bytes_max)
 }
@@ -313,8 +380,8 @@ pub fn now_ms() -> u64 {
     u64::try_from(Timestamp::now().as_millisecond()).unwrap_or(0)
 }
 
-fn failed(error: &io::Error) -> Refusal {
-    refusal(BucketError::Io(io::Error::new(error.kind(), error.to_string())))
+fn failed(error: io::Error) -> Refusal {
+    refusal(error.into())
 }
 
 /// Returns what the disk said, if it is to blame.
@@ -322,6 +389,7 @@ fn io_of(error: &BucketError) -> Option<&io::Error> {
     match error {
         BucketError::Io(error)
         | BucketError::Store(StoreError::Io(error))
+        | BucketError::Log(LogError::Io(error))
         | BucketError::Frames(FramesError::Io(error))
         | BucketError::Index(IndexError::Io(error)) => Some(error),
         _ => None,
@@ -338,6 +406,7 @@ pub fn refusal(error: BucketError) -> Refusal {
         (BucketError::Store(StoreError::Busy), _) => {
             (Kind::Busy, "another process has it open: end that, then try again")
         }
+        (BucketError::Store(StoreError::Collecting), _) => (Kind::Busy, "wait until that is done"),
         (BucketError::Incomplete(..), _) => {
             (Kind::Failed, "get it back from a backup; `gate bucket fsck` says more")
         }

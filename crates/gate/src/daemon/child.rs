@@ -1,8 +1,6 @@
-//! One view, served by a process of its own: started, looked at, ended.
+//! The view of a directory, served by a process of its own: started, looked at, ended.
 
 use std::ffi::OsString;
-use std::fs::File;
-use std::io;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -14,6 +12,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use super::place;
 use super::refusal::{Kind, Refusal};
 use super::store::Record;
+use super::views::Look;
 use crate::background;
 use crate::seen::{About, Unseen};
 use crate::unmount;
@@ -25,19 +24,6 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 const END_PATIENCE: Duration = Duration::from_secs(10);
 /// … and how often is looked.
 const END_PAUSE: Duration = Duration::from_millis(5);
-
-/// What is at a mount point.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Look {
-    /// No view, nor anything else that is mounted.
-    Nothing,
-    /// The view of the source that was asked for, served by this process.
-    Served(u32),
-    /// That view, whose server has died.
-    Dead,
-    /// Something else, or a view that does not answer: what is wrong.
-    Odd(String),
-}
 
 /// Mounts it, over its dead view if there is one, and waits until it is ready. A mount point that is
 /// missing is made, as when the mount was added.
@@ -98,26 +84,6 @@ pub fn look(record: &Record) -> Look {
         }
         Some(Err(Unseen::NotGated)) => Look::Odd("its view does not say what it is".to_owned()),
         None => Look::Odd("its view does not answer".to_owned()),
-    }
-}
-
-/// What is mounted and unmounted, as it happens.
-pub struct Changes(File);
-
-impl Changes {
-    /// Begins with what happens next.
-    pub fn begin() -> io::Result<Changes> {
-        File::open("/proc/self/mountinfo").map(Changes)
-    }
-
-    /// Waits until something was mounted or unmounted since.
-    pub fn next(&self) -> io::Result<()> {
-        loop {
-            match poll(&mut [PollFd::new(&self.0, PollFlags::PRI)], None) {
-                Err(rustix::io::Errno::INTR) => {}
-                outcome => return outcome.map(drop).map_err(io::Error::from),
-            }
-        }
     }
 }
 

@@ -6,11 +6,11 @@
 
 mod book;
 pub mod events;
+mod plan;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -22,19 +22,12 @@ use gate_core::time::Time;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::body::{self, Wanted, short};
-use super::child::{self, Changes, Look};
-use super::place;
+use super::body::{self, short};
 use super::refusal::{Kind, Refusal};
-use super::store::{Record, Settings, Store};
+use super::store::{Record, Store};
+use super::views::{Changes, Look, Views};
 use book::{Book, Entry, wish_of};
 use events::Lately;
-
-/// How many mounts may be configured.
-const MOUNTS_MAX: usize = 256;
-/// Bounds of what is kept of a bucket: MiB, and seconds.
-const CACHE_SIZE_MB_MAX: u32 = 1 << 20;
-const CACHE_TTL_SECS_MAX: u32 = 365 * 24 * 3600;
 
 /// How long a daemon that starts waits for the views that are there already to say so.
 const SETTLED_PATIENCE: Duration = Duration::from_secs(1);
@@ -44,7 +37,7 @@ const SETTLED_PATIENCE: Duration = Duration::from_secs(1);
 pub struct Keeper(Arc<Inner>);
 
 struct Inner {
-    state_dir: PathBuf,
+    views: Views,
     began: Instant,
     book: Mutex<Book>,
     /// That something in the book has changed.
@@ -53,9 +46,9 @@ struct Inner {
 
 impl Keeper {
     /// Finds what is configured; nothing is looked at, nor mounted, before [`Keeper::begin`].
-    pub fn open(store: Store, state_dir: &Path) -> Result<Keeper, Refusal> {
+    pub fn open(store: Store, views: Views) -> Result<Keeper, Refusal> {
         Ok(Keeper(Arc::new(Inner {
-            state_dir: state_dir.to_owned(),
+            views,
             began: Instant::now(),
             book: Mutex::new(Book::open(store)?),
             news: Condvar::new(),
@@ -110,113 +103,6 @@ impl Keeper {
     /// Returns one mount.
     pub fn one(&self, id: Uuid) -> Result<body::Mount, Refusal> {
         self.book().entry(id).map(|entry| entry.body())
-    }
-
-    /// Configures a mount.
-    pub fn add(&self, wanted: Wanted) -> Result<body::Mount, Refusal> {
-        if wanted.bucket.is_some() || wanted.bucket_id.is_some() {
-            let hint = "`gate bucket list` shows those that are there";
-            return Err(Refusal::new(Kind::NoSuchBucket, "no such bucket", hint));
-        }
-        let (Some(source), Some(point)) = (&wanted.source, &wanted.mount_point) else {
-            let missing = if wanted.source.is_none() { "source" } else { "mount_point" };
-            let hint = "say which directory, and where it is to be shown";
-            return Err(Refusal::new(Kind::Invalid, format!("{missing} is missing"), hint));
-        };
-        let source = place::source(&source.0)?;
-        let settings = wanted.applied(Settings {
-            enabled: true,
-            auto_mount: false,
-            read_only: false,
-            allow_other: rustix::process::geteuid().is_root(),
-            cache_size_mb: 100,
-            cache_ttl_secs: 60,
-        })?;
-        let (point, made) = place::point(&point.0, &source)?;
-        let now = now_written();
-        let record = Record {
-            id: Uuid::new_v4(),
-            source,
-            point,
-            settings,
-            stopped_in_boot: None,
-            created_at: now.clone(),
-            updated_at: now,
-        };
-        // A view may be there that was mounted by hand.
-        let look = child::look(&record);
-        let mut entry = Entry::new(record);
-        entry.find(&look);
-        let outcome = self.enter(entry);
-        if let (Err(_), Some(made)) = (&outcome, made) {
-            made.undo();
-        }
-        outcome
-    }
-
-    fn enter(&self, mut entry: Entry) -> Result<body::Mount, Refusal> {
-        let mut book = self.book();
-        if book.entries().count() >= MOUNTS_MAX {
-            let text = format!("there are {MOUNTS_MAX} mounts already");
-            return Err(Refusal::new(Kind::Limit, text, "remove one: `gate mount remove ID`"));
-        }
-        book.check_point(&entry.record.point, entry.record.id)?;
-        // Who adds a mount says when it is to start.
-        entry.mount.wish = match entry.mount.found {
-            Found::Nothing => Wish::Down,
-            _ => wish_of(&entry.record),
-        };
-        book.store.put(&entry.record)?;
-        let body = entry.body();
-        if let Some(pid) = entry.pid {
-            entry.mount.failures.served(self.now());
-            self.clone().attend(entry.record.id, entry.record.clone(), pid);
-        }
-        book.add(entry);
-        Ok(body)
-    }
-
-    /// Changes what is configured. What a view was mounted with it keeps until it is mounted anew.
-    pub fn set(&self, id: Uuid, wanted: &Wanted) -> Result<body::Mount, Refusal> {
-        if wanted.source.is_some() || wanted.bucket.is_some() || wanted.bucket_id.is_some() {
-            let hint = "add another mount, and remove this one";
-            return Err(Refusal::new(Kind::Invalid, "a mount keeps its source", hint));
-        }
-        let (before, found) = self.book().entry(id).map(|e| (e.record.clone(), e.mount.found))?;
-        let mut record = before.clone();
-        record.settings = wanted.applied(record.settings)?;
-        let mut made = None;
-        if let Some(point) = &wanted.mount_point {
-            (record.point, made) = place::point(&point.0, &record.source)?;
-            if record.point != before.point && found != Found::Nothing {
-                made.into_iter().for_each(place::Made::undo);
-                let hint = format!("stop it first: `gate mount stop {}`", short(id));
-                return Err(Refusal::new(Kind::State, "it is mounted where it was", hint));
-            }
-        }
-        record.updated_at = now_written();
-        let outcome = self.replace(record);
-        if let (Err(_), Some(made)) = (&outcome, made) {
-            made.undo();
-        }
-        outcome
-    }
-
-    fn replace(&self, record: Record) -> Result<body::Mount, Refusal> {
-        let mut book = self.book();
-        book.check_point(&record.point, record.id)?;
-        book.entry(record.id)?;
-        book.store.put(&record)?;
-        let body = book.change(record.id, |entry| {
-            entry.mount.wish = match (entry.mount.wish, wish_of(&record)) {
-                (Wish::Down, _) => Wish::Down,
-                (Wish::Up | Wish::Kept, wish) => wish,
-            };
-            entry.record = record;
-            entry.body()
-        });
-        self.0.news.notify_all();
-        body
     }
 
     /// Mounts it, and waits until it is there.
@@ -277,8 +163,8 @@ impl Keeper {
             return Ok((body, None));
         }
         drop(book);
-        let ended = child::end(&record, lazy);
-        let look = child::look(&record);
+        let ended = self.0.views.end(&record, lazy);
+        let look = self.0.views.look(&record);
         let mut book = self.book();
         self.0.news.notify_all();
         let entry = book.change(id, |entry| {
@@ -302,6 +188,19 @@ impl Keeper {
                 Err(refusal)
             }
         }
+    }
+
+    /// Ends all views that this process serves, also those that somebody uses: it ends itself.
+    pub fn end_inside(&self) {
+        let all: Vec<Record> = {
+            let mut book = self.book();
+            book.is_ending = true;
+            book.entries().map(|entry| entry.record.clone()).collect()
+        };
+        for record in all.iter().filter(|record| record.bucket.is_some()) {
+            self.0.views.inside.detach(record);
+        }
+        self.0.views.inside.settle();
     }
 
     /// Forgets a mount, which is stopped if it runs.
@@ -363,7 +262,7 @@ impl Keeper {
     /// there: nobody is told that it is missing before that was tried.
     fn settle(&self, id: Uuid, looking: Sender<Infallible>) {
         let Ok(record) = self.book().entry(id).map(|entry| entry.record.clone()) else { return };
-        let look = child::look(&record);
+        let look = self.0.views.look(&record);
         let now = self.now();
         let mut book = self.book();
         let is_ending = book.is_ending;
@@ -422,7 +321,7 @@ impl Keeper {
         let Ok(record) = self.book().entry(id).map(|entry| entry.record.clone()) else {
             return false;
         };
-        if child::look(&record) != Look::Nothing {
+        if self.0.views.look(&record) != Look::Nothing {
             return false;
         }
         let mut book = self.book();
@@ -450,9 +349,9 @@ impl Keeper {
     /// Mounts what is marked as starting, and says what came of it.
     fn attempt(&self, id: Uuid) -> Result<body::Mount, Refusal> {
         let record = self.book().entry(id)?.record.clone();
-        let outcome = child::start(&record, &self.0.state_dir);
+        let outcome = self.0.views.start(&record);
         // Whatever was said, what is there counts: it may be there by another's hand.
-        let look = child::look(&record);
+        let look = self.0.views.look(&record);
         let now = self.now();
         let result = self.book().change(id, |entry| {
             entry.see(&look);
@@ -480,10 +379,12 @@ impl Keeper {
     /// Waits for the end of a view's server, and takes note of it.
     fn attend(self, id: Uuid, record: Record, pid: u32) {
         thread::spawn(move || {
-            let look = child::await_end(&record, pid);
+            let look = self.0.views.await_end(&record, pid);
             let mut book = self.book();
             let is_other = |e: &Entry| e.pid != Some(pid) || e.mount.found != Found::Served;
-            if book.entry(id).is_ok_and(is_other) {
+            // With the end of this process all go that it serves: nobody unmounted them.
+            let goes_along = book.is_ending && record.bucket.is_some();
+            if goes_along || book.entry(id).is_ok_and(is_other) {
                 return;
             }
             let now = self.now();
@@ -542,36 +443,4 @@ impl Keeper {
     fn book(&self) -> MutexGuard<'_, Book> {
         self.0.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-impl Wanted {
-    /// Returns settings with what is wanted otherwise.
-    fn applied(&self, before: Settings) -> Result<Settings, Refusal> {
-        let settings = Settings {
-            enabled: self.enabled.unwrap_or(before.enabled),
-            auto_mount: self.auto_mount.unwrap_or(before.auto_mount),
-            read_only: self.read_only.unwrap_or(before.read_only),
-            allow_other: self.allow_other.unwrap_or(before.allow_other),
-            cache_size_mb: self.cache_size_mb.unwrap_or(before.cache_size_mb),
-            cache_ttl_secs: self.cache_ttl_secs.unwrap_or(before.cache_ttl_secs),
-        };
-        let bounded = |field, value: u32, least, most| match (least..=most).contains(&value) {
-            true => Ok(()),
-            false => {
-                let text = format!("{field} is {value}");
-                let hint = format!("give a number from {least} to {most}");
-                Err(Refusal::new(Kind::Invalid, text, hint))
-            }
-        };
-        bounded("cache_size_mb", settings.cache_size_mb, 1, CACHE_SIZE_MB_MAX)?;
-        bounded("cache_ttl_secs", settings.cache_ttl_secs, 0, CACHE_TTL_SECS_MAX)?;
-        Ok(settings)
-    }
-}
-
-fn now_written() -> String {
-    jiff::Timestamp::now()
-        .round(jiff::Unit::Millisecond)
-        .unwrap_or_else(|_| jiff::Timestamp::now())
-        .to_string()
 }

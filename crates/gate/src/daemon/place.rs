@@ -33,6 +33,25 @@ pub fn source(path: &Path) -> Result<PathBuf, Refusal> {
 
 /// Returns a mount point, free of links; makes it if nothing is there. What it made is the second.
 pub fn point(path: &Path, source: &Path) -> Result<(PathBuf, Option<Made>), Refusal> {
+    point_where(path, |point| check_beside(point, source))
+}
+
+/// As [`point`], for what lies in the state of a daemon: that is not to be hidden.
+pub fn point_outside(path: &Path, state_dir: &Path) -> Result<(PathBuf, Option<Made>), Refusal> {
+    point_where(path, |point| match point.starts_with(state_dir) || state_dir.starts_with(point) {
+        false => Ok(()),
+        true => {
+            let text =
+                format!("Gate's own state, {}, would lie in it or beneath", state_dir.display());
+            Err(invalid(text, "choose another mount point"))
+        }
+    })
+}
+
+fn point_where(
+    path: &Path,
+    check: impl Fn(&Path) -> Result<(), Refusal>,
+) -> Result<(PathBuf, Option<Made>), Refusal> {
     let shown = path.display();
     absolute(path, "mount_point")?;
     let unusable = |error: io::Error| {
@@ -42,7 +61,7 @@ pub fn point(path: &Path, source: &Path) -> Result<(PathBuf, Option<Made>), Refu
     match path.symlink_metadata() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let parent = first_existing(path).canonicalize().map_err(unusable)?;
-            check_beside(&parent.join(beneath(path)), source)?;
+            check(&parent.join(beneath(path)))?;
             let made = Made::new(path).map_err(unusable)?;
             Ok((path.canonicalize().map_err(unusable)?, Some(made)))
         }
@@ -54,7 +73,7 @@ pub fn point(path: &Path, source: &Path) -> Result<(PathBuf, Option<Made>), Refu
                 let text = format!("the mount point {shown} is no directory");
                 return Err(invalid(text, "give an empty directory"));
             }
-            check_beside(&found, source)?;
+            check(&found)?;
             Ok((found, None))
         }
     }

@@ -27,7 +27,8 @@ const PRAGMAS: &str = "
 ";
 
 /// What makes each version of the tables out of the one before. Only ever added to.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = [
+    "
     CREATE TABLE mount (
         id TEXT PRIMARY KEY,
         source BLOB NOT NULL,
@@ -42,10 +43,12 @@ const MIGRATIONS: [&str; 1] = ["
         created_at TEXT NOT NULL,
         updated_at TEXT NOT NULL
     ) STRICT;
-"];
+",
+    "ALTER TABLE mount ADD COLUMN bucket TEXT;",
+];
 
 const COLUMNS: &str = "id, source, mount_point, enabled, auto_mount, read_only, allow_other,
-    cache_size_mb, cache_ttl_secs, stopped_in_boot, created_at, updated_at";
+    cache_size_mb, cache_ttl_secs, stopped_in_boot, created_at, updated_at, bucket";
 
 /// The file.
 #[derive(Debug)]
@@ -57,8 +60,10 @@ pub struct Store {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     pub id: Uuid,
-    /// The directory behind the view.
+    /// The directory behind the view, or what the bucket is called.
     pub source: PathBuf,
+    /// The bucket behind the view, if it is one.
+    pub bucket: Option<Uuid>,
     /// Where it is shown.
     pub point: PathBuf,
     pub settings: Settings,
@@ -169,7 +174,7 @@ impl Store {
     /// Writes down a mount, new or changed.
     pub fn put(&self, record: &Record) -> Result<(), StoreError> {
         let text = format!(
-            "INSERT INTO mount ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
+            "INSERT INTO mount ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
              ON CONFLICT (id) DO UPDATE SET
                 source = ?2, mount_point = ?3, enabled = ?4, auto_mount = ?5, read_only = ?6,
                 allow_other = ?7, cache_size_mb = ?8, cache_ttl_secs = ?9, stopped_in_boot = ?10,
@@ -192,6 +197,7 @@ impl Store {
                 record.stopped_in_boot.map(u64::cast_signed),
                 record.created_at,
                 record.updated_at,
+                record.bucket.map(|bucket| bucket.to_string()),
             ],
         )?;
         Ok(())
@@ -213,12 +219,18 @@ impl Store {
 fn record_of(row: &Row<'_>) -> rusqlite::Result<Record> {
     let id: String = row.get(0)?;
     let path = |index| row.get::<_, Vec<u8>>(index).map(|bytes| OsString::from_vec(bytes).into());
-    let id = Uuid::parse_str(&id).map_err(|error| {
-        rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(error))
-    })?;
+    let uuid = |index, text: &str| {
+        Uuid::parse_str(text).map_err(|error| {
+            let kind = rusqlite::types::Type::Text;
+            rusqlite::Error::FromSqlConversionFailure(index, kind, Box::new(error))
+        })
+    };
+    let bucket: Option<String> = row.get(12)?;
+    let id = uuid(0, &id)?;
     Ok(Record {
         id,
         source: path(1)?,
+        bucket: bucket.map(|bucket| uuid(12, &bucket)).transpose()?,
         point: path(2)?,
         settings: Settings {
             enabled: row.get(3)?,
@@ -288,6 +300,7 @@ mod tests {
         Record {
             id: Uuid::new_v4(),
             source: OsString::from_vec(b"/s/\xff".to_vec()).into(),
+            bucket: Some(Uuid::new_v4()),
             point: point.into(),
             settings: Settings {
                 enabled: true,

@@ -1,5 +1,7 @@
 //! What all pages have: their frame, the page that says what went wrong, the one to sign in.
 
+use std::borrow::Cow;
+
 use askama::Template;
 use axum::Extension;
 use axum::http::StatusCode;
@@ -31,11 +33,12 @@ impl Frame {
     }
 
     /// Returns the pages that a reader can go to: what they are here, where, how they are called.
-    pub fn pages(&self) -> [(&'static str, &'static str, &'static str); 6] {
+    pub fn pages(&self) -> [(&'static str, &'static str, &'static str); 7] {
         [
             ("overview", "/", "Overview"),
             ("locks", "/locks", "Locks"),
             ("mounts", "/mounts", "Mounts"),
+            ("buckets", "/buckets", "Buckets"),
             ("sessions", "/sessions", "Sessions"),
             ("log", "/log", "Log"),
             ("why", "/why", "Why"),
@@ -64,7 +67,7 @@ pub fn lead(to: &str) -> Response {
 pub struct Fault {
     refusal: Refusal,
     status: StatusCode,
-    back: &'static str,
+    back: Cow<'static, str>,
     again: Option<Box<Again>>,
 }
 
@@ -84,7 +87,7 @@ struct Trouble {
     frame: Frame,
     cause: Shown,
     hint: Shown,
-    back: &'static str,
+    back: Cow<'static, str>,
     again: Option<Box<Again>>,
 }
 
@@ -100,15 +103,15 @@ struct SignIn {
 impl Fault {
     pub fn of(refusal: Refusal) -> Fault {
         let status = refusal.kind.status();
-        Fault { refusal, status, back: "/", again: None }
+        Fault { refusal, status, back: "/".into(), again: None }
     }
 
     pub fn with(self, status: StatusCode) -> Fault {
         Fault { status, ..self }
     }
 
-    pub fn back(self, back: &'static str) -> Fault {
-        Fault { back, ..self }
+    pub fn back(self, back: impl Into<Cow<'static, str>>) -> Fault {
+        Fault { back: back.into(), ..self }
     }
 
     pub fn again(self, again: Option<Again>) -> Fault {

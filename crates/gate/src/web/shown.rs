@@ -22,6 +22,15 @@ impl Shown {
         self.0.is_empty()
     }
 
+    /// Of bytes, those that are no text spelt out.
+    pub fn bytes(bytes: &[u8]) -> Shown {
+        let chunk = |chunk: std::str::Utf8Chunk<'_>| {
+            let odd = chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}"));
+            printable(chunk.valid()) + &odd.collect::<String>()
+        };
+        Shown(bytes.utf8_chunks().map(chunk).collect())
+    }
+
     pub fn path(path: &Path) -> Shown {
         Shown::new(path.display().to_string())
     }
@@ -56,5 +65,7 @@ mod tests {
     fn names_of_others_turn_nothing() {
         let shown = Shown::path(Path::new("gpj.\u{202e}exe\n<b>"));
         assert_eq!(shown.to_string(), "gpj.\\u{202e}exe\\n<b>");
+        let shown = Shown::bytes(b"a\xff\xc3\n\xc3\xa4");
+        assert_eq!(shown.to_string(), "a\\xff\\xc3\\n\u{e4}");
     }
 }

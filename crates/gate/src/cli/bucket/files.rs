@@ -169,11 +169,8 @@ impl Cat {
     pub fn run(self) -> Result<(), Failure> {
         let (rest, target) = self.which.reach()?;
         let mut bytes = rest.fetch(&self.at.address(&format!("{target}/cat"), &self.path))?;
-        let copied = copy(&mut bytes, &mut io::stdout().lock());
-        copied.map_err(|failed| match failed {
-            Failed::Write(error) => output::cannot_write(&error),
-            Failed::Read(error) => cut_off(&self.path, &error),
-        })
+        let out = &mut io::stdout().lock();
+        copy(&self.path, &mut bytes, out, output::cannot_write)
     }
 }
 
@@ -212,10 +209,7 @@ impl Get {
         let (rest, target) = self.which.reach()?;
         let mut bytes = rest.fetch(&self.at.address(&format!("{target}/cat"), &self.path))?;
         if file == Path::new("-") {
-            return copy(&mut bytes, &mut io::stdout().lock()).map_err(|failed| match failed {
-                Failed::Write(error) => output::cannot_write(&error),
-                Failed::Read(error) => cut_off(&self.path, &error),
-            });
+            return copy(&self.path, &mut bytes, &mut io::stdout().lock(), output::cannot_write);
         }
         let cannot = |error: &io::Error| {
             let what = format!("cannot write {}", file.display());
@@ -234,10 +228,7 @@ impl Get {
             .permissions(<fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o666))
             .tempfile_in(dir.unwrap_or(Path::new(".")));
         let mut temporary = temporary.map_err(|error| cannot(&error))?;
-        copy(&mut bytes, temporary.as_file_mut()).map_err(|failed| match failed {
-            Failed::Write(error) => cannot(&error),
-            Failed::Read(error) => cut_off(&self.path, &error),
-        })?;
+        copy(&self.path, &mut bytes, temporary.as_file_mut(), cannot)?;
         let put = match self.force {
             true => temporary.persist(&file),
             false => temporary.persist_noclobber(&file),
@@ -311,25 +302,25 @@ impl Rm {
     }
 }
 
-/// Who is to blame that not all was copied.
-enum Failed {
-    Read(io::Error),
-    Write(io::Error),
-}
-
-fn copy(from: &mut impl Read, to: &mut impl io::Write) -> Result<(), Failed> {
+/// Writes what a file of a bucket holds somewhere else; it is said who is to blame if not all comes there.
+fn copy(
+    path: &Path,
+    from: &mut impl Read,
+    to: &mut impl io::Write,
+    cannot_write: impl Fn(&io::Error) -> Failure,
+) -> Result<(), Failure> {
+    let cut_off = |error: io::Error| {
+        let what = format!("not all of {} came", path.display());
+        Failure::new(what, error, "`gate bucket fsck --read-data` tells whether it is damaged")
+    };
     let mut buffer = vec![0; 128 * 1024];
     loop {
-        match from.read(&mut buffer).map_err(Failed::Read)? {
-            0 => return to.flush().map_err(Failed::Write),
-            read => to.write_all(&buffer[..read]).map_err(Failed::Write)?,
-        }
+        let written = match from.read(&mut buffer).map_err(cut_off)? {
+            0 => return to.flush().map_err(|error| cannot_write(&error)),
+            read => to.write_all(&buffer[..read]),
+        };
+        written.map_err(|error| cannot_write(&error))?;
     }
-}
-
-fn cut_off(path: &Path, error: &io::Error) -> Failure {
-    let what = format!("not all of {} came", path.display());
-    Failure::new(what, error, "`gate bucket fsck --read-data` tells whether it is damaged")
 }
 
 /// Returns a path in a bucket as people are told of it.
@@ -346,7 +337,7 @@ fn mark(node: &Node) -> &'static str {
 }
 
 /// Returns a mode as `ls` shows it.
-fn mode(node: &Node) -> String {
+pub fn mode(node: &Node) -> String {
     let kind = match &*node.kind {
         "directory" => 'd',
         "symlink" => 'l',

@@ -70,9 +70,10 @@ impl History {
             return output::print_json(&told);
         }
         let mut text = String::new();
-        for BucketVersion { version, at, author, did, more } in &versions {
+        for BucketVersion { version, at, author, did, more, is_kept } in &versions {
             let (version, author) = (short(version), &author[..8]);
-            let _ = writeln!(text, "{version}  {at}  by {author}");
+            let given_up = if *is_kept { "" } else { "  (given up)" };
+            let _ = writeln!(text, "{version}  {at}  by {author}{given_up}");
             for line in did {
                 let _ = writeln!(text, "    {}", output::printable(line));
             }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use gate_api::mounts;
 use gate_fuse::{Cover, is_of_dead};
-use gate_view::mount::{Berth, Source};
+use gate_view::mount::{Berth, Root};
 
 use super::site::{Site, cannot_show};
 use crate::config::Settings;
@@ -32,7 +32,7 @@ pub struct Insistence {
 
 /// The source of a view, and what is at its mount point by now.
 pub struct Ground {
-    pub source: Source,
+    pub source: Root,
     pub berth: Berth,
 }
 
@@ -107,7 +107,7 @@ impl Ground {
     }
 
     fn bare(site: &Site) -> Result<Ground, Failure> {
-        let source = Source::open(&site.source).map_err(|error| unopened(site, error))?;
+        let source = Root::open(&site.source).map_err(|error| unopened(site, error))?;
         Ok(Ground { source, berth: Berth::Free })
     }
 
@@ -118,8 +118,8 @@ impl Ground {
         let cover = Cover::at(&site.mountpoint)?;
         let beneath = cover.beneath()?;
         let source = match site.is_in_place() {
-            true => Source::of(site.source.clone(), beneath),
-            false => Source::open(&site.source)?,
+            true => Root::of(site.source.clone(), beneath),
+            false => Root::open(&site.source)?,
         };
         Ok(Ground { source, berth: Berth::Taken(cover) })
     }

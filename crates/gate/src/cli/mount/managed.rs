@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use crate::ask;
+use crate::daemon::body::bucket::{AllBuckets, Bucket};
 use crate::daemon::body::{self, Deleted, Mount, One, Started, Stop, Stopped, Wanted, WrittenPath};
 use crate::failure::{Exit, Failure};
 use crate::output::{self, Table};
 use crate::reach::BrokerFlags;
-use crate::rest::{MOUNTS, Rest};
+use crate::rest::{BUCKETS, MOUNTS, Rest};
 
 /// The version of the JSON form.
 const JSON_VERSION: u32 = 1;
@@ -48,8 +49,8 @@ pub struct List {
 
 #[derive(Debug, clap::Args)]
 pub struct Add {
-    /// The directory behind the view
-    #[arg(value_name = "DIR")]
+    /// The directory behind the view, or a bucket by its name or id; `./DIR` is never a bucket
+    #[arg(value_name = "DIR|BUCKET")]
     source: PathBuf,
     /// Where the view is shown; made if it is missing, and DIR itself is as good
     #[arg(value_name = "PATH")]
@@ -180,8 +181,14 @@ impl List {
 impl Add {
     fn run(self) -> Result<(), Failure> {
         let rest = Rest::find_or_start(&self.broker, COMMAND)?;
+        let bucket = bucket(&rest, &self.source)?;
+        let source = match bucket {
+            None => Some(WrittenPath(absolute(&self.source)?)),
+            Some(_) => None,
+        };
         let wanted = Wanted {
-            source: Some(WrittenPath(absolute(&self.source)?)),
+            bucket,
+            source,
             mount_point: Some(WrittenPath(absolute(&self.point)?)),
             auto_mount: Some(self.auto_mount),
             read_only: Some(self.read_only),
@@ -277,6 +284,19 @@ impl Set {
         }
         output::print(&format!("{} is changed\n", short(&mount)))
     }
+}
+
+/// Returns the bucket that is meant, if a word without a slash is the name or the id of one.
+fn bucket(rest: &Rest, word: &Path) -> Result<Option<String>, Failure> {
+    let Some(word) = word.to_str().filter(|word| !word.contains('/')) else { return Ok(None) };
+    let all: AllBuckets = rest.ask("GET", BUCKETS)?;
+    let is_meant = |bucket: &&Bucket| {
+        let id = bucket.bucket_id.to_string();
+        bucket.name == word || (word.len() >= ID_CHARS_MIN && id.starts_with(&word.to_lowercase()))
+    };
+    let mut found = all.buckets.iter().filter(is_meant);
+    // Who writes the beginning of an id hears from the daemon if it is not enough.
+    Ok(found.next().map(|_| word.to_owned()))
 }
 
 /// Finds the mount that people mean.

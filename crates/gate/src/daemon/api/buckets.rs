@@ -1,15 +1,17 @@
 //! The buckets of this device.
 
-use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
+use axum::{Extension, Json};
 
 use super::{Answer, Said, flow};
-use crate::daemon::body::bucket::{AllBuckets, Check, Checked, Named, OneBucket};
+use crate::daemon::body::bucket::{AllBuckets, Check, Checked, Freed, Freeing, Named, OneBucket};
 use crate::daemon::body::{Deleted, Refused};
 use crate::daemon::buckets::Buckets;
+use crate::daemon::keeper::Keeper;
 use crate::daemon::office::aside;
+use crate::daemon::refusal::Refusal;
 
 /// All buckets, by name.
 #[utoipa::path(
@@ -80,10 +82,16 @@ pub(super) async fn create(
 )]
 pub(super) async fn rename(
     State(buckets): State<Buckets>,
+    Extension(keeper): Extension<Keeper>,
     Path(words): Path<String>,
     Said(Named { name }): Said<Named>,
 ) -> Answer<Json<OneBucket>> {
-    let bucket = aside(move || buckets.rename(&words, &name)).await?;
+    let rename = move || {
+        let bucket = buckets.rename(&words, &name)?;
+        keeper.renamed(bucket.bucket_id, &bucket.name)?;
+        Ok::<_, Refusal>(bucket)
+    };
+    let bucket = aside(rename).await?;
     Ok(Json(OneBucket { bucket, device_made: false }))
 }
 
@@ -130,4 +138,31 @@ pub(super) async fn check(
     let (opened, named) = (buckets.clone(), words.clone());
     aside(move || opened.get(&named).map(drop)).await?;
     Ok(flow::lines(move |progress| buckets.check(&words, read_data, progress)))
+}
+
+/// Frees what no version of a bucket needs that is kept; what is younger than a day stays.
+#[utoipa::path(
+    post,
+    path = "/api/v0/buckets/{bucket}/gc",
+    params(("bucket" = String, Path, description = "Its name, its id, or the beginning of that")),
+    request_body = Option<Freeing>,
+    responses(
+        (
+            status = 200, body = Freed, content_type = "application/x-ndjson",
+            description = "Lines: `{\"progress\": …}` for each pack, then `{\"done\": …}` with this, or `{\"refused\": …}`",
+        ),
+        (status = 400, body = Refused, description = "The request makes no sense"),
+        (status = 404, body = Refused, description = "There is no such bucket, or no such version"),
+        (status = 409, body = Refused, description = "That version was given up"),
+        (status = 423, body = Refused, description = "The device is locked"),
+    ),
+)]
+pub(super) async fn free(
+    State(buckets): State<Buckets>,
+    Path(words): Path<String>,
+    Said(Freeing { keep_from }): Said<Freeing>,
+) -> Answer<Response> {
+    let (opened, named) = (buckets.clone(), words.clone());
+    aside(move || opened.forget(&named, keep_from.as_deref())).await?;
+    Ok(flow::lines(move |progress| buckets.free(&words, progress)))
 }

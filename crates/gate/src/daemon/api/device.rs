@@ -36,11 +36,8 @@ pub(super) async fn make(
     State(buckets): State<Buckets>,
     Said(Key { passphrase }): Said<Key>,
 ) -> Answer<(StatusCode, Json<Device>)> {
-    let made = move || {
-        buckets.device().make(passphrase)?;
-        buckets.device().describe()
-    };
-    Ok((StatusCode::CREATED, Json(aside(made).await?)))
+    let made = aside(move || buckets.device().make(passphrase)).await?;
+    Ok((StatusCode::CREATED, Json(made)))
 }
 
 /// Opens the device with its passphrase, until the daemon ends.
@@ -59,11 +56,7 @@ pub(super) async fn unlock(
     State(buckets): State<Buckets>,
     Said(Key { passphrase }): Said<Key>,
 ) -> Answer<Json<Device>> {
-    let opened = move || {
-        buckets.device().unlock(passphrase)?;
-        buckets.device().describe()
-    };
-    aside(opened).await.map(Json)
+    aside(move || buckets.device().unlock(passphrase)).await.map(Json)
 }
 
 /// Has another passphrase open the device from now on, or none.
@@ -82,9 +75,5 @@ pub(super) async fn change_passphrase(
     State(buckets): State<Buckets>,
     Said(OtherKey { old, new }): Said<OtherKey>,
 ) -> Answer<Json<Device>> {
-    let changed = move || {
-        buckets.device().change_passphrase(old, new)?;
-        buckets.device().describe()
-    };
-    aside(changed).await.map(Json)
+    aside(move || buckets.device().change_passphrase(old, new)).await.map(Json)
 }

@@ -7,8 +7,8 @@ use axum::extract::{Path, State};
 
 use super::{Answer, Said};
 use crate::daemon::body::Refused;
-use crate::daemon::body::bucket::{BucketVersions, Changed, Restoration, Undoing};
-use crate::daemon::buckets::Buckets;
+use crate::daemon::body::bucket::{BucketVersions, Changed, Differences, Restoration, Undoing};
+use crate::daemon::buckets::{Buckets, Since};
 use crate::daemon::office::aside;
 use crate::query::Asked;
 
@@ -42,6 +42,39 @@ pub(super) async fn history(
         buckets.history(&bucket, asked.bytes("path"), asked.text("after"), most)
     };
     aside(told).await.map(Json)
+}
+
+/// What differs between two versions.
+#[utoipa::path(
+    get,
+    path = "/api/v0/buckets/{bucket}/diff",
+    params(
+        ("bucket" = String, Path, description = "Its name, its id, or the beginning of that"),
+        ("path" = Option<String>, Query, description = "Only what is there or in it, from the root on; percent-encoded bytes"),
+        ("from" = Option<String>, Query, description = "From which version on: `~N`, the beginning of its id, or a time by RFC 3339; that before the newest"),
+        ("to" = Option<String>, Query, description = "Up to which version; the newest"),
+        ("lines" = Option<bool>, Query, description = "With the lines of text files that differ"),
+    ),
+    responses(
+        (status = 200, body = Differences, description = "It, by path"),
+        (status = 400, body = Refused, description = "The request makes no sense"),
+        (status = 404, body = Refused, description = "There is no such bucket or version, or nothing is there in either"),
+        (status = 409, body = Refused, description = "Too much differs for one answer"),
+        (status = 423, body = Refused, description = "The device is locked"),
+    ),
+)]
+pub(super) async fn diff(
+    State(buckets): State<Buckets>,
+    Path(bucket): Path<String>,
+    asked: Asked,
+) -> Answer<Json<Differences>> {
+    let compared = move || {
+        let since = asked.text("from").map_or(Since::BeforeTheLast, Since::Version);
+        let versions = (since, asked.text("to"));
+        let with_lines = asked.text("lines") == Some("true");
+        buckets.diff(&bucket, super::files::path(&asked), versions, with_lines)
+    };
+    aside(compared).await.map(Json)
 }
 
 /// Makes what is at a path as it was in a version, with all in it: as a new version.

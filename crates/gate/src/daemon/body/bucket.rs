@@ -90,7 +90,7 @@ pub struct Check {
     pub read_data: bool,
 }
 
-/// How far a check is.
+/// How far a check is, or what frees.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Checking {
     pub packs_done: u64,
@@ -108,6 +108,29 @@ pub struct Checked {
     pub faults: Vec<String>,
     /// What was wrong with the index, and is put right.
     pub mended: Vec<String>,
+}
+
+/// How to free what is not needed: of `POST /api/v0/buckets/{bucket}/gc`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Freeing {
+    /// The oldest version that is kept: what files held before it is given up, for ever. Without it all are.
+    pub keep_from: Option<String>,
+}
+
+/// What was freed: of `POST /api/v0/buckets/{bucket}/gc`.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Freed {
+    /// What it took on the disk.
+    pub bytes: u64,
+    /// Of so many chunks.
+    pub chunks: u64,
+    /// Files that are gone: what was needed of them moved.
+    pub packs: u64,
+    /// What nothing needs and is younger than a day: it stays.
+    pub young_bytes: u64,
+    /// Files that stay because something in them that is needed cannot be read.
+    pub damaged_packs: u64,
 }
 
 /// Something in a bucket.
@@ -210,6 +233,8 @@ pub struct BucketVersion {
     pub did: Vec<String>,
     /// How many more there are.
     pub more: u64,
+    /// Whether what files held then is still there: `gc` may have given it up.
+    pub is_kept: bool,
 }
 
 /// The answer with several of them, the newest first.
@@ -218,6 +243,61 @@ pub struct BucketVersions {
     pub versions: Vec<BucketVersion>,
     /// Whether there are older ones: ask with the last as `after`.
     pub are_more: bool,
+}
+
+/// Something that differs between two versions.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Difference {
+    /// Where it is; of what was removed where it was.
+    #[serde(with = "written")]
+    #[schema(value_type = Written)]
+    pub path: PathBuf,
+    /// `added`, `removed`, `renamed`, `changed` (what a file holds), `mode`, `target` (where a symbolic link leads)
+    /// or `attribute`.
+    pub what: String,
+    /// Where it was before it was renamed, with all in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Written>)]
+    pub from: Option<WrittenPath>,
+    /// Which extended attribute.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Written>)]
+    pub attribute: Option<WrittenPath>,
+    /// As it was, as far as that is different; nothing if it was not there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub before: Option<Side>,
+    /// As it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after: Option<Side>,
+    /// Of a text of at most 1 MiB the lines that differ, as `diff -u` writes them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lines: Option<String>,
+}
+
+/// How something is or was.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Side {
+    /// `file`, `directory` or `symlink`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// Bytes of a file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
+    /// Permissions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<u32>,
+    /// Where a symbolic link leads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Written>)]
+    pub target: Option<WrittenPath>,
+}
+
+/// The answer with all that differs.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Differences {
+    pub differences: Vec<Difference>,
+    /// Of so many files there was no room for the lines.
+    pub left_out: u64,
 }
 
 /// The answer to what changes a bucket.

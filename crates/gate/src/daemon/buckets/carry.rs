@@ -4,22 +4,18 @@ use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 
-use gate_bucket::bucket::Bucket;
 use gate_bucket::draft::{Draft, DraftError, Meta};
+use gate_bucket::live::Live;
 use gate_bucket::vault::Stored;
-use gate_core::tree::content::Body;
+use gate_core::tree::diff::Node;
 use gate_core::tree::id::FileId;
 use gate_core::tree::op::{Content, Kind as NodeKind, Stamp};
-use gate_core::tree::record::FileRecord;
 use gate_core::tree::shown::{Directory, What};
 use gate_core::tree::walk::TreePath;
 
-use super::files::{
-    DIRECTORY_MODE, View, kind_of, lock, mode_in, not_done, not_taken, now, read_path, record_of,
-};
-use super::{Buckets, now_ms, refusal};
+use super::files::{DIRECTORY_MODE, View, modified, not_done, not_taken, now, read_path};
+use super::{Buckets, lock, now_ms, refusal};
 use crate::archive::{self, Facts, Item};
 use crate::daemon::body::bucket::Imported;
 use crate::daemon::refusal::{Kind, Refusal};
@@ -36,7 +32,7 @@ pub struct Export {
 
 /// What is being put into a bucket.
 struct Import<'a> {
-    bucket: &'a Mutex<Bucket>,
+    bucket: &'a Live,
     /// What is not committed yet.
     steps: Vec<Step>,
     done: Imported,
@@ -54,6 +50,15 @@ enum Put {
     Symlink(Vec<u8>),
     /// Another name of the file at this path.
     Link(TreePath),
+}
+
+/// What is where something is put.
+struct There {
+    what: What,
+    node: Node,
+    modified: Stamp,
+    /// Whether no other version is beside it.
+    is_alone: bool,
 }
 
 impl Buckets {
@@ -77,7 +82,7 @@ impl Buckets {
         from: &mut dyn Read,
     ) -> Result<Imported, Refusal> {
         let bucket = self.get(words)?;
-        let vault = lock(&bucket).vault().map_err(refusal)?;
+        let vault = lock(&bucket)?.vault().map_err(refusal)?;
         let base = read_path(path)?;
         let meta = Meta { mode: DIRECTORY_MODE, modified: now() };
         self.change_in(&bucket, |draft| draft.make_directories(&base, meta))?;
@@ -140,11 +145,13 @@ impl Export {
         names: &mut HashMap<FileId, PathBuf>,
     ) -> io::Result<()> {
         let record = self.view.record(what).map_err(failed)?;
-        let facts = facts_of(&record);
         let inner = path.strip_prefix(&self.at).expect("it is in the directory").to_owned();
         let to = inner.as_os_str().as_bytes();
+        let (modified, is_linked) = (modified(&record), record.links.len() > 1);
+        let node = Node::of(record, what);
+        let facts = facts(&node, modified);
         if let What::File { file, .. } = what
-            && record.links.len() > 1
+            && is_linked
         {
             if let Some(first) = names.get(file) {
                 let item = Item::HardLink(first.as_os_str().as_bytes().to_vec());
@@ -152,13 +159,12 @@ impl Export {
             }
             names.insert(*file, inner.clone());
         }
-        match kind_of(&record, what) {
+        match node.kind {
             NodeKind::Directory => writer.put(to, &Item::Directory, &facts),
             NodeKind::Symlink(target) => writer.put(to, &Item::Symlink(target), &facts),
             NodeKind::File => {
-                let (_, size, body) = self.view.content(what).map_err(failed)?;
-                let bytes = self.view.reader(body, size).map_err(failed)?;
-                writer.put_file(to, &facts, size, bytes)
+                let bytes = self.view.reader(node.body, node.size).map_err(failed)?;
+                writer.put_file(to, &facts, node.size, bytes)
             }
         }
     }
@@ -173,7 +179,7 @@ impl Import<'_> {
     /// Commits what there is, in as many entries as it needs.
     fn commit(&mut self) -> Result<(), Refusal> {
         while !self.steps.is_empty() {
-            let mut bucket = lock(self.bucket);
+            let mut bucket = lock(self.bucket)?;
             let steps = &self.steps;
             let mut at = None;
             let drafted = bucket.change(now_ms(), |draft| {
@@ -202,32 +208,17 @@ impl Import<'_> {
 }
 
 impl Step {
-    fn draft(&self, draft: &mut Draft<'_>, done: &mut Imported) -> Result<(), DraftError> {
+    fn draft(&self, draft: &mut Draft, done: &mut Imported) -> Result<(), DraftError> {
         let path = &self.path;
         let (seconds, nanos) = self.facts.modified;
         let modified = Stamp { seconds, nanos };
         let meta = Meta { mode: self.facts.mode, modified };
-        let there = match draft.find(path) {
-            Err(DraftError::NotFound) => None,
-            what => {
-                let what = what?;
-                let record = record_of(draft.tree(), &what)?;
-                Some((kind_of(&record, &what), what, record))
-            }
-        };
-        let is_same = match (&there, &self.what) {
-            (None, _) => false,
-            (Some((NodeKind::Directory, ..)), Put::Directory) => true,
-            (Some((NodeKind::File, _, record)), Put::File(stored)) => holds(record, stored),
-            (Some((NodeKind::Symlink(to), ..)), Put::Symlink(target)) => to == target,
-            (Some((_, What::File { file, .. }, _)), Put::Link(first)) => {
-                matches!(draft.find(first)?, What::File { file: other, .. } if other == *file)
-            }
-            _ => false,
-        };
+        let there = There::find(draft, path)?;
+        let is_same = there.as_ref().map(|there| there.holds(&self.what, draft)).transpose()?;
+        let is_same = is_same.unwrap_or(false);
         match &there {
             // What a file holds is replaced; what is something else goes first.
-            Some((kind, ..)) if !is_same => match (kind, &self.what) {
+            Some(there) if !is_same => match (&there.node.kind, &self.what) {
                 (NodeKind::File, Put::File(_)) => {}
                 _ => draft.remove(path)?,
             },
@@ -240,7 +231,7 @@ impl Step {
             Put::Link(first) if !is_same => draft.link(first, path)?,
             _ => {}
         }
-        let facts = there.filter(|_| is_same).map(|(_, _, record)| facts_of(&record));
+        let facts = there.filter(|_| is_same).map(|there| facts(&there.node, there.modified));
         let are_set = self.set_facts(
             draft,
             facts.unwrap_or_else(|| Facts {
@@ -262,7 +253,7 @@ impl Step {
     }
 
     /// Sets what is said of it and not so yet; returns whether that is anything.
-    fn set_facts(&self, draft: &mut Draft<'_>, now: Facts) -> Result<bool, DraftError> {
+    fn set_facts(&self, draft: &mut Draft, now: Facts) -> Result<bool, DraftError> {
         let Facts { mode, modified: (seconds, nanos), extended } = &self.facts;
         if matches!(self.what, Put::Symlink(_) | Put::Link(_)) {
             return Ok(false);
@@ -289,28 +280,41 @@ impl Step {
     }
 }
 
-/// Whether a file holds what was taken in: the same bytes become the same chunks.
-fn holds(record: &FileRecord, stored: &Stored) -> bool {
-    let mut heads = record.heads.values();
-    let (Some(head), None) = (heads.next(), heads.next()) else { return false };
-    let is_same = match (&head.body, &stored.content) {
-        (Body::Inline(bytes), Content::Inline(new)) => bytes == new,
-        (Body::Extents(extents), Content::Extents(new)) => extents == new,
-        _ => false,
-    };
-    is_same && head.size == stored.size
+impl There {
+    fn find(draft: &Draft, path: &TreePath) -> Result<Option<There>, DraftError> {
+        let what = match draft.find(path) {
+            Err(DraftError::NotFound) => return Ok(None),
+            what => what?,
+        };
+        let record = draft.tree().file(what.file())?;
+        let (modified, is_alone) = (modified(&record), record.heads.len() == 1);
+        let node = Node::of(record, &what);
+        Ok(Some(There { what, node, modified, is_alone }))
+    }
+
+    /// Whether it is what is put there, but for what is said of that.
+    fn holds(&self, put: &Put, draft: &Draft) -> Result<bool, DraftError> {
+        let Node { kind, size, body, .. } = &self.node;
+        Ok(match (kind, put) {
+            (NodeKind::Directory, Put::Directory) => true,
+            // The same bytes become the same chunks.
+            (NodeKind::File, Put::File(stored)) => {
+                let is_long_so = self.is_alone && *size == stored.size;
+                is_long_so && Content::from(body.clone()) == stored.content
+            }
+            (NodeKind::Symlink(to), Put::Symlink(target)) => to == target,
+            (_, Put::Link(first)) => {
+                let is_file = matches!(self.what, What::File { .. });
+                is_file && draft.find(first)?.file() == self.what.file()
+            }
+            _ => false,
+        })
+    }
 }
 
-fn facts_of(record: &FileRecord) -> Facts {
-    let stamp = record.modified.as_ref().map(|set| set.value).unwrap_or_default();
-    let extended = record.extended.iter();
-    Facts {
-        mode: mode_in(record).unwrap_or(DIRECTORY_MODE),
-        modified: (stamp.seconds, stamp.nanos),
-        extended: extended
-            .filter_map(|(name, set)| Some((name.clone(), set.value.clone()?)))
-            .collect(),
-    }
+fn facts(node: &Node, Stamp { seconds, nanos }: Stamp) -> Facts {
+    let extended = node.extended.iter().map(|(name, value)| (name.clone(), value.clone()));
+    Facts { mode: node.mode, modified: (seconds, nanos), extended: extended.collect() }
 }
 
 /// Returns where something of an archive is put; nothing leads out of the directory.

@@ -1,6 +1,5 @@
 //! The device for which buckets are sealed: its file, and its keys while they are open.
 
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -41,7 +40,7 @@ impl Device {
             Err(refusal) => return Err(refusal),
         };
         let state = if identity.is_some() { "open" } else { "locked" }.to_owned();
-        let device_id = identity.map(|identity| hex(&identity.device().0));
+        let device_id = identity.map(|identity| identity.device().to_string());
         Ok(body::Device { state, device_id, has_passphrase })
     }
 
@@ -61,32 +60,36 @@ impl Device {
         }
     }
 
-    /// Makes one where there is none.
-    pub fn make(&self, passphrase: Option<Secret>) -> Result<(), Refusal> {
+    /// Makes one where there is none; tells how it is then.
+    pub fn make(&self, passphrase: Option<Secret>) -> Result<body::Device, Refusal> {
         let passphrase = read(passphrase)?;
-        self.make_as(&mut self.lock(), passphrase.as_ref()).map(drop)
+        self.make_as(&mut self.lock(), passphrase.as_ref())?;
+        self.describe()
     }
 
-    /// Opens its keys, for as long as this daemon runs.
-    pub fn unlock(&self, passphrase: Option<Secret>) -> Result<(), Refusal> {
+    /// Opens its keys, for as long as this daemon runs; tells how it is then.
+    pub fn unlock(&self, passphrase: Option<Secret>) -> Result<body::Device, Refusal> {
         let passphrase = read(passphrase)?;
         // Also where it is open: who asks wants to know whether the passphrase is right.
         let mut opened = self.lock();
         let identity = Identity::open(&self.path, passphrase.as_ref());
         *opened = Some(Arc::new(identity.map_err(|error| refusal(&error))?));
-        Ok(())
+        drop(opened);
+        self.describe()
     }
 
-    /// Has another passphrase open it from now on, or none.
+    /// Has another passphrase open it from now on, or none; tells how it is then.
     pub fn change_passphrase(
         &self,
         old: Option<Secret>,
         new: Option<Secret>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<body::Device, Refusal> {
         let (old, new) = (read(old)?, read(new)?);
-        let _turn = self.lock();
+        let turn = self.lock();
         let changed = change_passphrase(&self.path, old.as_ref(), new.as_ref());
-        changed.map_err(|error| refusal(&error))
+        changed.map_err(|error| refusal(&error))?;
+        drop(turn);
+        self.describe()
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Arc<Identity>>> {
@@ -122,20 +125,11 @@ fn refusal(error: &IdentityError) -> Refusal {
         IdentityError::NeedsPassphrase => (Kind::Locked, "open it: `gate unlock`"),
         IdentityError::WrongPassphrase => (Kind::Locked, "try again, or put a backup in its place"),
         IdentityError::Exists(_) => {
-            (Kind::Taken, "`gate status` tells how it is; nothing was changed")
+            (Kind::Taken, "nothing was changed; if it is locked, `gate unlock` opens it")
         }
         IdentityError::EmptyPassphrase => (Kind::Invalid, "leave it out for none"),
         _ => (Kind::Failed, "look at the file in the state directory"),
     };
     let hint = error.hint().unwrap_or_else(|| hint.to_owned());
     Refusal::new(kind, format!("the device cannot be used: {error}"), hint)
-}
-
-/// Writes bytes in hexadecimal digits.
-pub fn hex(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(2 * bytes.len());
-    for byte in bytes {
-        write!(text, "{byte:02x}").expect("a text takes all");
-    }
-    text
 }

@@ -4,42 +4,55 @@ use std::ffi::OsString;
 use std::io::Read;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use gate_bucket::bucket::{Bucket, Tree};
 use gate_bucket::draft::{Draft, DraftError, Meta};
-use gate_bucket::shelf::{ShelfError, guarded};
+use gate_bucket::live::Live;
+use gate_bucket::shelf::ShelfError;
 use gate_bucket::vault::{Reader, TakeInError};
 use gate_core::tree::content::Body;
+use gate_core::tree::diff::{Change, MODE_DEFAULT, Node, diff};
 use gate_core::tree::id::EntryId;
 use gate_core::tree::op::{Kind as NodeKind, Name, Stamp};
 use gate_core::tree::record::FileRecord;
 use gate_core::tree::shown::{Authors, Directory, Shown, What};
 use gate_core::tree::state::State;
-use gate_core::tree::tables::{Look, Memory};
-use gate_core::tree::walk::{TreePath, WalkError};
+use gate_core::tree::tables::Memory;
+use gate_core::tree::walk::TreePath;
 use jiff::Timestamp;
 
-use super::past::version;
-use super::{Buckets, now_ms, refusal};
+use super::past::{not_past, version};
+use super::{Buckets, lock, now_ms, refusal};
 use crate::daemon::body::WrittenPath;
-use crate::daemon::body::bucket::{Changed, Node};
+use crate::daemon::body::bucket::{self as body, Changed};
 use crate::daemon::refusal::{Kind, Refusal};
 
 /// Nodes of which an answer tells at once; more are for programs that walk, or for an export.
 const LISTED_MAX: usize = 100_000;
 /// What is made has these permissions unless somebody says others.
 const FILE_MODE: u32 = 0o644;
-pub(super) const DIRECTORY_MODE: u32 = 0o755;
+pub(super) const DIRECTORY_MODE: u32 = MODE_DEFAULT;
+
+/// Something in a bucket, as people look at it.
+pub struct Looked {
+    pub here: body::Node,
+    /// Some of what is in it, by name, if it is a directory, …
+    pub entries: Vec<body::Node>,
+    /// … of so many.
+    pub total: usize,
+    /// Which version it is of, if that is not the newest.
+    pub version: Option<String>,
+}
 
 /// A bucket, and a tree of it that stays as it is.
 pub(super) struct View {
-    bucket: Arc<Mutex<Bucket>>,
+    bucket: Arc<Live>,
     tree: AnyTree,
 }
 
 /// A tree of a bucket.
-enum AnyTree {
+pub(super) enum AnyTree {
     Now(Tree),
     Then(Box<State<Memory>>),
 }
@@ -52,13 +65,13 @@ impl Buckets {
         path: &[u8],
         at: Option<&str>,
         all: bool,
-    ) -> Result<Vec<Node>, Refusal> {
+    ) -> Result<Vec<body::Node>, Refusal> {
         let view = self.view(words, at)?;
         let mut nodes = Vec::new();
         let (path, what) = view.find(path)?;
         let mut left = match what {
             What::Directory(directory) => vec![(path, directory)],
-            what => return Ok(vec![view.node(path, &what)?]),
+            what => return Ok(vec![view.tell(path, &what)?]),
         };
         while let Some((at, directory)) = left.pop() {
             let mut inside = Vec::new();
@@ -68,7 +81,7 @@ impl Buckets {
                     let message = format!("there are more than {LISTED_MAX}");
                     return Err(Refusal::new(Kind::Limit, message, hint));
                 }
-                nodes.push(view.node(path.clone(), &what)?);
+                nodes.push(view.tell(path.clone(), &what)?);
                 if let (What::Directory(directory), true) = (what, all) {
                     inside.push((path, directory));
                 }
@@ -81,25 +94,54 @@ impl Buckets {
         Ok(nodes)
     }
 
-    /// Returns one of them.
-    pub fn stat(&self, words: &str, path: &[u8], at: Option<&str>) -> Result<Node, Refusal> {
+    /// Returns what is at a path, and of what is in it, from the `first` on, as `most` say.
+    pub fn look(
+        &self,
+        words: &str,
+        path: &[u8],
+        at: Option<&str>,
+        (first, most): (usize, usize),
+    ) -> Result<Looked, Refusal> {
         let view = self.view(words, at)?;
         let (path, what) = view.find(path)?;
-        view.node(path, &what)
+        let here = view.tell(path.clone(), &what)?;
+        let inside = match what {
+            What::Directory(directory) => view.entries(&path, &directory)?,
+            What::File { .. } | What::Beside { .. } => Vec::new(),
+        };
+        let total = inside.len();
+        let shown = inside.into_iter().skip(first).take(most);
+        let entries = shown.map(|(path, what)| view.tell(path, &what)).collect::<Result<_, _>>()?;
+        let version = match (&view.tree, at) {
+            (AnyTree::Then(_), Some(at)) => {
+                let bucket = lock(&view.bucket)?;
+                let entry = version(&bucket, at)?.entry;
+                entry.and_then(|entry| bucket.hash(entry)).map(|hash| hash.to_string())
+            }
+            _ => None,
+        };
+        Ok(Looked { here, entries, total, version })
+    }
+
+    /// Returns one of them.
+    pub fn stat(&self, words: &str, path: &[u8], at: Option<&str>) -> Result<body::Node, Refusal> {
+        let view = self.view(words, at)?;
+        let (path, what) = view.find(path)?;
+        view.tell(path, &what)
     }
 
     /// Opens a file.
     pub fn open_file(&self, words: &str, path: &[u8], at: Option<&str>) -> Result<Reader, Refusal> {
         let view = self.view(words, at)?;
         let (path, what) = view.find(path)?;
-        let (kind, size, body) = view.content(&what)?;
+        let node = Node::of(view.record(&what)?, &what);
         let not = |what: &str, hint: &str| {
             Err(Refusal::new(Kind::Invalid, format!("{} is {what}", path.display()), hint))
         };
-        match kind {
+        match node.kind {
             NodeKind::Directory => not("a directory", "name a file in it"),
             NodeKind::Symlink(_) => not("a symbolic link", "`stat` tells where it leads"),
-            NodeKind::File => view.reader(body, size),
+            NodeKind::File => view.reader(node.body, node.size),
         }
     }
 
@@ -111,13 +153,12 @@ impl Buckets {
         from: &mut dyn Read,
     ) -> Result<Changed, Refusal> {
         let bucket = self.get(words)?;
-        let mut names = read_path(parent)?.names().to_vec();
-        let name = Name::try_from(name);
-        names.push(name.map_err(|error| invalid(&error))?);
-        let path = TreePath::from(names);
-        let vault = lock(&bucket).vault().map_err(refusal)?;
+        let parent = read_path(parent)?;
+        let name = Name::try_from(name).map_err(|error| invalid(&error))?;
+        let path = TreePath::from([parent.names(), &[name]].concat());
+        let vault = lock(&bucket)?.vault().map_err(refusal)?;
         // Before it is read: who sends much is not to send it in vain.
-        self.change_in(&bucket, |draft| match draft.find(&parent_of(&path))? {
+        self.change_in(&bucket, |draft| match draft.find(&parent)? {
             What::Directory(_) => Ok(()),
             What::File { .. } | What::Beside { .. } => Err(DraftError::NotADirectory),
         })
@@ -131,7 +172,7 @@ impl Buckets {
         let stored = vault.take_in(from).map_err(not_taken)?;
         let put = self.change_in(&bucket, |draft| {
             let mode = match draft.find(&path) {
-                Ok(what) => mode_in(&record_of(draft.tree(), &what)?).unwrap_or(FILE_MODE),
+                Ok(what) => draft.tree().node(&what)?.mode,
                 Err(_) => FILE_MODE,
             };
             draft.put(&path, &stored, Meta { mode, modified: now() })
@@ -181,21 +222,14 @@ impl Buckets {
     /// Returns the tree of a bucket as it is now, or as it was in a version.
     pub(super) fn view(&self, words: &str, at: Option<&str>) -> Result<View, Refusal> {
         let bucket = self.get(words)?;
-        let tree = {
-            let mut bucket = lock(&bucket);
-            let version = at.map(|at| version(&bucket, at)).transpose()?;
-            match version.filter(|version| !bucket.is_newest(version)) {
-                None => AnyTree::Now(bucket.snapshot().map_err(refusal)?),
-                Some(version) => AnyTree::Then(Box::new(bucket.at(&version).map_err(refusal)?)),
-            }
-        };
+        let tree = AnyTree::of(&mut *lock(&bucket)?, at)?;
         Ok(View { bucket, tree })
     }
 
     fn change(
         &self,
         words: &str,
-        draft: impl FnOnce(&mut Draft<'_>) -> Result<(), DraftError>,
+        draft: impl FnOnce(&mut Draft) -> Result<(), DraftError>,
     ) -> Result<Changed, Refusal> {
         let bucket = self.get(words)?;
         self.change_in(&bucket, draft)
@@ -203,10 +237,10 @@ impl Buckets {
 
     pub(super) fn change_in(
         &self,
-        bucket: &Mutex<Bucket>,
-        draft: impl FnOnce(&mut Draft<'_>) -> Result<(), DraftError>,
+        bucket: &Live,
+        draft: impl FnOnce(&mut Draft) -> Result<(), DraftError>,
     ) -> Result<Changed, Refusal> {
-        let mut bucket = lock(bucket);
+        let mut bucket = lock(bucket)?;
         let (entry, ()) = bucket.change(now_ms(), draft).map_err(not_done)?;
         Ok(changed(&bucket, entry))
     }
@@ -218,21 +252,34 @@ pub(super) fn changed(bucket: &Bucket, entry: Option<EntryId>) -> Changed {
 }
 
 impl AnyTree {
-    fn walk(&self, names: &[Name], authors: &impl Authors) -> Result<What, DraftError> {
+    /// Returns the tree as it is now, or as it was in a version.
+    pub fn of(bucket: &mut Bucket, at: Option<&str>) -> Result<AnyTree, Refusal> {
+        let version = at.map(|at| version(bucket, at)).transpose()?;
+        Ok(match version.filter(|version| !bucket.is_newest(version)) {
+            None => AnyTree::Now(bucket.snapshot().map_err(refusal)?),
+            Some(version) => AnyTree::Then(Box::new(bucket.at(&version).map_err(not_past)?)),
+        })
+    }
+
+    /// Returns a tree with nothing in it.
+    pub fn nothing() -> AnyTree {
+        AnyTree::Then(Box::default())
+    }
+
+    /// Returns what is different in another tree.
+    pub fn diff(&self, after: &AnyTree, authors: &impl Authors) -> Result<Vec<Change>, ShelfError> {
+        match (self, after) {
+            (AnyTree::Now(before), AnyTree::Now(after)) => diff(before, after, authors),
+            (AnyTree::Now(before), AnyTree::Then(after)) => diff(before, after, authors),
+            (AnyTree::Then(before), AnyTree::Now(after)) => diff(before, after, authors),
+            (AnyTree::Then(before), AnyTree::Then(after)) => diff(before, after, authors),
+        }
+    }
+
+    pub fn walk(&self, names: &[Name], authors: &impl Authors) -> Result<What, DraftError> {
         match self {
-            AnyTree::Now(tree) => {
-                let mut found = None;
-                guarded(|| {
-                    found = Some(tree.walk(names, authors));
-                    Ok(())
-                })?;
-                Ok(found.expect("it was asked for")?)
-            }
-            AnyTree::Then(tree) => tree.walk(names, authors).map_err(|error| match error {
-                WalkError::NotFound => DraftError::NotFound,
-                WalkError::NotADirectory => DraftError::NotADirectory,
-                WalkError::Tables(never) => match never {},
-            }),
+            AnyTree::Now(tree) => Ok(tree.walk(names, authors)?),
+            AnyTree::Then(tree) => Ok(tree.walk(names, authors)?),
         }
     }
 
@@ -242,15 +289,15 @@ impl AnyTree {
         authors: &impl Authors,
     ) -> Result<Vec<Shown>, ShelfError> {
         match self {
-            AnyTree::Now(tree) => guarded(|| tree.list(directory, authors)),
-            AnyTree::Then(tree) => tree.list(directory, authors).map_err(|never| match never {}),
+            AnyTree::Now(tree) => tree.list(directory, authors),
+            AnyTree::Then(tree) => Ok(tree.list(directory, authors)?),
         }
     }
 
     fn record(&self, what: &What) -> Result<FileRecord, ShelfError> {
         match self {
-            AnyTree::Now(tree) => guarded(|| record_of(tree, what)),
-            AnyTree::Then(tree) => record_of(tree, what).map_err(|never| match never {}),
+            AnyTree::Now(tree) => tree.file(what.file()),
+            AnyTree::Then(tree) => Ok(tree.file(what.file())?),
         }
     }
 }
@@ -259,7 +306,7 @@ impl View {
     /// Returns what is at a path, and the path as it is told.
     pub fn find(&self, path: &[u8]) -> Result<(PathBuf, What), Refusal> {
         let path = read_path(path)?;
-        let bucket = lock(&self.bucket);
+        let bucket = lock(&self.bucket)?;
         let what = self.tree.walk(path.names(), bucket.authors());
         let what = what.map_err(|error| cannot("find", &path, not_done(error)))?;
         Ok((told(&path), what))
@@ -271,7 +318,7 @@ impl View {
         at: &Path,
         directory: &Directory,
     ) -> Result<Vec<(PathBuf, What)>, Refusal> {
-        let bucket = lock(&self.bucket);
+        let bucket = lock(&self.bucket)?;
         let shown = self.tree.list(directory, bucket.authors()).map_err(not_read)?.into_iter();
         let path = |name: &[u8]| at.join(OsString::from_vec(name.to_vec()));
         Ok(shown.map(|shown| (path(shown.name.bytes()), shown.what)).collect())
@@ -281,61 +328,28 @@ impl View {
         self.tree.record(what).map_err(not_read)
     }
 
-    /// Returns what something is, how long it is if it is a file, and what that holds.
-    pub fn content(&self, what: &What) -> Result<(NodeKind, u64, Body), Refusal> {
-        let mut record = self.record(what)?;
-        let kind = kind_of(&record, what);
-        let version = match what {
-            What::Beside { version, .. } => Some(*version),
-            What::Directory(_) | What::File { .. } => record.winner().map(|(id, _)| *id),
-        };
-        let head = version.and_then(|version| record.heads.remove(&version));
-        let (size, body) = head.map_or((0, Body::default()), |head| (head.size, head.body));
-        Ok((kind, size, body))
-    }
-
     pub fn reader(&self, body: Body, size: u64) -> Result<Reader, Refusal> {
-        Ok(lock(&self.bucket).vault().map_err(refusal)?.reader(body, size))
+        Ok(lock(&self.bucket)?.vault().map_err(refusal)?.reader(body, size))
     }
 
-    fn node(&self, path: PathBuf, what: &What) -> Result<Node, Refusal> {
+    fn tell(&self, path: PathBuf, what: &What) -> Result<body::Node, Refusal> {
         let record = self.record(what)?;
-        let (kind, size, _) = self.content(what)?;
+        let stamp = modified(&record);
+        let Node { kind, mode, size, .. } = Node::of(record, what);
         let (kind, target) = match kind {
             NodeKind::File => ("file", None),
             NodeKind::Directory => ("directory", None),
             NodeKind::Symlink(to) => ("symlink", Some(WrittenPath(OsString::from_vec(to).into()))),
         };
-        let stamp = record.modified.as_ref().map(|set| set.value).unwrap_or_default();
         let nanos = i32::try_from(stamp.nanos).unwrap_or(0);
         let modified = Timestamp::new(stamp.seconds, nanos).unwrap_or(Timestamp::MAX).to_string();
-        let mode = mode_in(&record).unwrap_or(DIRECTORY_MODE);
-        Ok(Node { path, kind: kind.to_owned(), size, mode, modified, target })
+        Ok(body::Node { path, kind: kind.to_owned(), size, mode, modified, target })
     }
 }
 
-pub(super) fn record_of<T: Look>(tree: &State<T>, what: &What) -> Result<FileRecord, T::Error> {
-    let file = match what {
-        What::Directory(directory) => directory.first(),
-        What::File { file, .. } | What::Beside { file, .. } => *file,
-    };
-    Ok(tree.tables().file(file)?.unwrap_or_default())
-}
-
-pub(super) fn kind_of(record: &FileRecord, what: &What) -> NodeKind {
-    match (what, &record.made) {
-        (What::Directory(_), _) => NodeKind::Directory,
-        (_, Some(made)) => made.value.clone(),
-        (_, None) => NodeKind::File,
-    }
-}
-
-pub(super) fn mode_in(record: &FileRecord) -> Option<u32> {
-    record.mode.as_ref().map(|set| set.value)
-}
-
-pub(super) fn lock(bucket: &Mutex<Bucket>) -> MutexGuard<'_, Bucket> {
-    bucket.lock().unwrap_or_else(PoisonError::into_inner)
+/// Returns when something was modified.
+pub(super) fn modified(record: &FileRecord) -> Stamp {
+    record.modified.as_ref().map(|set| set.value).unwrap_or_default()
 }
 
 /// Reads a path in a bucket; one slash at its end says nothing.
@@ -350,14 +364,9 @@ fn invalid(error: &dyn std::error::Error) -> Refusal {
 }
 
 /// Says what could not be done, and to what.
-fn cannot(what: &str, path: &TreePath, refusal: Refusal) -> Refusal {
+pub(super) fn cannot(what: &str, path: &TreePath, refusal: Refusal) -> Refusal {
     let message = format!("cannot {what} {path}: {}", refusal.message);
     Refusal { message, ..refusal }
-}
-
-fn parent_of(path: &TreePath) -> TreePath {
-    let names = path.names();
-    TreePath::from(names[..names.len().saturating_sub(1)].to_vec())
 }
 
 pub(super) fn told(path: &TreePath) -> PathBuf {
@@ -391,7 +400,7 @@ pub(super) fn not_taken(error: TakeInError) -> Refusal {
 
 /// Says why something was not done in a bucket.
 pub(super) fn not_done(error: DraftError) -> Refusal {
-    let (kind, hint) = match &error {
+    let (kind, hint) = match error {
         DraftError::NotFound => (Kind::NotFound, "`gate bucket ls` shows what is there"),
         DraftError::NotADirectory => (Kind::Invalid, "name a directory"),
         DraftError::IsADirectory => (Kind::Invalid, "name a file"),
@@ -400,16 +409,13 @@ pub(super) fn not_done(error: DraftError) -> Refusal {
         DraftError::IntoItself => (Kind::Invalid, "choose another path"),
         DraftError::IsRoot => (Kind::Invalid, "name something in it"),
         DraftError::IsBeside => (Kind::State, "give it a name of its own, or remove it"),
-        DraftError::Invalid(error) => return invalid(error),
+        DraftError::Invalid(error) => return invalid(&error),
         DraftError::Fault(_) => {
             (Kind::Invalid, "it is too long, or has bytes that it may not have")
         }
         DraftError::Full | DraftError::TooLarge => (Kind::Limit, "do it in several steps"),
         DraftError::Tree(_) => (Kind::Failed, "`gate bucket fsck` looks at the bucket"),
-        DraftError::Bucket(_) => {
-            let DraftError::Bucket(error) = error else { unreachable!("it was looked at") };
-            return refusal(error);
-        }
+        DraftError::Bucket(error) => return refusal(error),
     };
     Refusal::new(kind, error, hint)
 }

@@ -12,9 +12,9 @@ use uuid::Uuid;
 
 use super::events::Events;
 use crate::daemon::body::{self, short};
-use crate::daemon::child::Look;
 use crate::daemon::refusal::{Kind, Refusal};
 use crate::daemon::store::{Record, Settings, Store};
+use crate::daemon::views::Look;
 
 /// All that is known.
 pub struct Book {
@@ -159,12 +159,12 @@ impl Entry {
 
     /// Returns what is told of it.
     pub fn body(&self) -> body::Mount {
-        let Record { id, source, point, settings, created_at, updated_at, .. } =
+        let Record { id, bucket, source, point, settings, created_at, updated_at, .. } =
             self.record.clone();
         let status = self.mount.status();
         body::Mount {
             mount_id: id,
-            bucket_id: None,
+            bucket_id: bucket,
             source,
             mount_point: point,
             enabled: settings.enabled,

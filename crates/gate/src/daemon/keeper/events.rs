@@ -51,7 +51,7 @@ impl Events {
     pub fn tell(&self, before: Option<&Mount>, after: Option<&Mount>) {
         let names = names(before, after);
         if let Some(mount) = after.or(before).filter(|_| !names.is_empty()) {
-            let at = super::now_written();
+            let at = super::plan::now_written();
             let event = |name: &&str| MountEvent::new((*name).to_owned(), at.clone(), mount);
             self.0.send_modify(|lately| names.iter().map(event).for_each(|told| lately.push(told)));
         }
