@@ -1,5 +1,12 @@
 //! Buckets: `gate init`, `unlock`, `passphrase`, `gate bucket …`, and the same by REST.
 
+mod diff;
+mod gc;
+mod harm;
+mod lost;
+mod mounted;
+mod saves;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -7,7 +14,7 @@ use std::path::Path;
 use gate_tests::dice::{Dice, seed};
 use gate_tests::wait::{SOON, wait_until};
 use gate_tests::world::Standing;
-use gate_tests::{World, kernel, scaled};
+use gate_tests::{Outcome, World, kernel, scaled};
 use serde_json::{Value, json};
 
 use crate::managed::with_daemon;
@@ -22,6 +29,12 @@ fn listed(world: &World) -> Vec<(String, String)> {
     let text = |bucket: &Value, name: &str| bucket[name].as_str().unwrap().to_owned();
     let buckets = list["buckets"].as_array().unwrap().iter();
     buckets.map(|bucket| (text(bucket, "name"), text(bucket, "bucket_id"))).collect()
+}
+
+/// Does something in the bucket that tests call notes.
+fn in_bucket(world: &World, args: &[&str]) -> Outcome {
+    let (what, rest) = args.split_first().unwrap();
+    world.gate([&["bucket", what, "notes"], rest].concat()).run()
 }
 
 fn write(path: &Path, text: &str) {
@@ -123,9 +136,8 @@ fn n12_a_passphrase_opens_the_device_and_shows_nowhere() {
     let former = world.gate(["unlock", "--passphrase-file", &file(&first)]).run();
     assert_eq!(former.code, Some(1), "{former}");
     // By way of standard input, as from a program that keeps passphrases.
-    let piped =
-        format!("cat second | {} unlock --passphrase-file -", world.program("gate").display());
-    world.script(world.home(), &piped).run().success();
+    let piped = "cat second | $GATE unlock --passphrase-file -";
+    world.script(world.home(), piped).env("GATE", world.program("gate")).run().success();
     world.gate(["passphrase", "--passphrase-file", &file(&second), "--remove"]).run().success();
     world.gate(["daemon", "restart"]).run().success();
     world.gate(["bucket", "create", "open"]).run().success();
@@ -217,10 +229,7 @@ fn a_bucket_is_checked_and_what_is_wrong_is_named() {
 fn files_are_put_shown_moved_and_removed() {
     let (world, rest) = with_daemon(Standing::OrdinaryUser);
     world.gate(["bucket", "create", "notes"]).run().success();
-    let bucket = |args: &[&str]| {
-        let (what, rest) = args.split_first().unwrap();
-        world.gate([&["bucket", what, "notes"], rest].concat()).run()
-    };
+    let bucket = |args: &[&str]| in_bucket(&world, args);
     world.seed("today.md", "first\n");
     world.seed("big", &"0123456789abcdef".repeat(40_000));
     bucket(&["add", "source/today.md"]).success();
@@ -364,10 +373,7 @@ fn n12_nothing_in_the_state_directory_shows_what_a_bucket_holds() {
 fn every_version_can_be_seen_and_brought_back() {
     let (world, rest) = with_daemon(Standing::OrdinaryUser);
     world.gate(["bucket", "create", "notes"]).run().success();
-    let bucket = |args: &[&str]| {
-        let (what, rest) = args.split_first().unwrap();
-        world.gate([&["bucket", what, "notes"], rest].concat()).run()
-    };
+    let bucket = |args: &[&str]| in_bucket(&world, args);
     assert_eq!(bucket(&["history"]).success(), "nothing was done\n");
     for (text, name) in [("one\n", "f"), ("two\n", "f"), ("other\n", "g")] {
         world.seed(name, text);
@@ -479,8 +485,7 @@ fn on_a_full_disk_a_bucket_refuses_and_loses_nothing() {
     world.script(world.home(), &larger).run().success();
     add("source/big").success();
     let same = "$GATE bucket cat notes big | cmp - source/big";
-    let gate = world.program("gate").display().to_string();
-    world.script(world.home(), &same.replace("$GATE", &gate)).run().success();
+    world.script(world.home(), same).env("GATE", world.program("gate")).run().success();
     world.gate(["daemon", "stop"]).run().success();
     world.script(world.home(), "umount state").run().success();
 }
@@ -511,9 +516,8 @@ fn n14_whenever_the_daemon_is_killed_what_was_stored_is_there() {
     };
     for _ in 0..scaled(6, 200) {
         let first = stored().last().map_or(1, |last| last + 2);
-        let script = script.replace("$FIRST", &first.to_string());
-        let gate = world.program("gate").display().to_string();
-        let writer = world.script(&world.source(), &script.replace("$GATE", &gate)).start();
+        let script = world.script(&world.source(), script).env("GATE", world.program("gate"));
+        let writer = script.env("FIRST", first.to_string()).start();
         let goal = stored().len() + dice.below(12) + 1;
         wait_until(SOON * 3, "some are stored", || stored().len() >= goal);
         let status = world.gate(["daemon", "status"]).run().success();
@@ -528,7 +532,7 @@ fn n14_whenever_the_daemon_is_killed_what_was_stored_is_there() {
         assert_eq!(fsck.code, Some(0), "{fsck}");
         let look =
             "for n in $(cat stored); do $GATE bucket cat notes $n | cmp - made/$n || exit; done";
-        world.script(world.home(), &look.replace("$GATE", &gate)).run().success();
+        world.script(world.home(), look).env("GATE", world.program("gate")).run().success();
     }
     world.gate(["daemon", "stop"]).run().success();
 }

@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
 
 use gate_tests::World;
 use gate_tests::wait::{SOON, wait_until};
@@ -185,21 +186,25 @@ fn a_broker_at_a_name_that_is_no_text_is_found_by_commands() {
     gate(&["mount", "source", "view"]);
     let report: serde_json::Value = serde_json::from_str(&gate(&["status", "--json"])).unwrap();
     assert_eq!(report["broker"]["state_dir"], serde_json::json!(state.as_os_str().as_bytes()));
-    assert_eq!(report["mounts"][0]["state"], "ok");
+    assert_eq!(state_in(&report, &world.view()), "ok");
     assert!(gate(&["why", "view/f"]).contains("nobody holds it"));
     gate(&["umount", "view"]);
     gate(&["daemon", "stop"]);
 }
 
-/// What `gate status --json` says of the only view.
+/// What `gate status --json` says of the world's view.
 #[track_caller]
 fn state_of_view(world: &World) -> String {
     let report = world.gate(["status", "--json"]).run().success();
-    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
-    let point = world.view();
+    state_in(&serde_json::from_str(&report).unwrap(), &world.view()).to_owned()
+}
+
+/// What such a report says of the view at `point`, one of the machine's.
+#[track_caller]
+fn state_in<'r>(report: &'r serde_json::Value, point: &Path) -> &'r str {
     let mut views = report["mounts"].as_array().unwrap().iter();
     let view = views.find(|view| view["mountpoint"].as_str() == point.to_str());
-    view.unwrap_or_else(|| panic!("{report}"))["state"].as_str().unwrap().to_owned()
+    view.unwrap_or_else(|| panic!("{report}"))["state"].as_str().unwrap()
 }
 
 #[test]

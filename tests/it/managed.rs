@@ -3,7 +3,7 @@
 
 mod events;
 mod faults;
-mod kept;
+pub(crate) mod kept;
 mod story;
 
 use std::fs;
@@ -190,6 +190,11 @@ fn bad_input_is_refused_with_a_hint_and_changes_nothing() {
         body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         body
     };
+    let sealed = |more: Value| {
+        let mut body = good(more);
+        body.as_object_mut().unwrap().remove("source");
+        body
+    };
     let cases: &[(&str, &str, Value, u16, &str)] = &[
         ("POST", MOUNTS, json!({}), 400, "source is missing"),
         ("POST", MOUNTS, json!({"source": source}), 400, "mount_point is missing"),
@@ -208,8 +213,9 @@ fn bad_input_is_refused_with_a_hint_and_changes_nothing() {
         ("POST", MOUNTS, good(json!({"mount_point": home})), 400, "the source lies in"),
         ("POST", MOUNTS, good(json!({"mount_point": view})), 409, "is the mount point of"),
         ("POST", MOUNTS, good(json!({"mount_point": view.join("in")})), 409, "lie in one another"),
-        ("POST", MOUNTS, good(json!({"bucket": "b"})), 400, "no such bucket"),
-        ("POST", MOUNTS, good(json!({"bucket_id": id})), 400, "no such bucket"),
+        ("POST", MOUNTS, good(json!({"bucket": "b"})), 400, "both a directory and a bucket"),
+        ("POST", MOUNTS, sealed(json!({"bucket": "b"})), 400, "no such bucket"),
+        ("POST", MOUNTS, sealed(json!({"bucket_id": id})), 400, "no such bucket"),
         ("PATCH", &one, json!({"source": home}), 400, "keeps its source"),
         ("PATCH", &one, json!({"mount_point": source.join("in")}), 400, "in the source"),
         ("PATCH", &one, json!({"pid": 1}), 400, "unknown field `pid`"),

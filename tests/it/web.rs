@@ -1,6 +1,8 @@
 //! The web board, in a real browser: `tests/it/web/board.py` walks through its pages, where people and
 //! programs really hold and wait.
 
+mod buckets;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -36,12 +38,7 @@ impl Scene {
         for name in ["src/main.rs", "docs/plan.md", HOSTILE] {
             world.seed(name, "text");
         }
-        let tokens = world.home().join("tokens");
-        fs::write(&tokens, format!("admin {ADMIN}\nread {READ}\n")).unwrap();
-        fs::set_permissions(&tokens, fs::Permissions::from_mode(0o600)).unwrap();
-        let port = world.http().port.to_string();
-        let daemon = ["daemon", "start", "--api-port", &port, "--api-token-file", "tokens"];
-        world.gate(daemon).run().success();
+        open(&world);
         let rest = Rest::of_state_dir(&world.state());
         let id = rest.add(&world.source(), &world.view(), json!({"auto_mount": true}));
         assert_eq!(rest.ask("POST", &format!("/api/v0/mounts/{id}/start")).status, 200);
@@ -63,15 +60,7 @@ impl Scene {
     /// Has the browser do one part of the script.
     #[track_caller]
     fn walk(&self, part: &str) {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("it/web/board.py");
-        // To be looked at, where somebody says where they are to go.
-        let pictures = std::env::var_os("GATE_PICTURES").map(PathBuf::from);
-        let pictures = pictures.unwrap_or_else(|| self.world.home().join("pictures"));
-        let port = self.world.http().port;
-        let run = self.world.command(&python()).args(["-B".as_ref(), script.as_os_str()]);
-        let run = run.args([part, &format!("http://127.0.0.1:{port}"), ADMIN, READ]);
-        let run = run.args([&pictures, &self.world.program("gate")]);
-        run.within(USUAL * 2).run().success();
+        walk(&self.world, "board.py", part);
     }
 
     fn end(self) -> World {
@@ -81,6 +70,31 @@ impl Scene {
         self.world.gate(["daemon", "stop"]).run().success();
         self.world
     }
+}
+
+/// Starts the daemon of a world, with its board at a port.
+#[track_caller]
+fn open(world: &World) {
+    let tokens = world.home().join("tokens");
+    fs::write(&tokens, format!("admin {ADMIN}\nread {READ}\n")).unwrap();
+    fs::set_permissions(&tokens, fs::Permissions::from_mode(0o600)).unwrap();
+    let port = world.http().port.to_string();
+    let daemon = ["daemon", "start", "--api-port", &port, "--api-token-file", "tokens"];
+    world.gate(daemon).run().success();
+}
+
+/// Has a browser do one part of a script.
+#[track_caller]
+fn walk(world: &World, script: &str, part: &str) {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("it/web").join(script);
+    // To be looked at, where somebody says where they are to go.
+    let pictures = std::env::var_os("GATE_PICTURES").map(PathBuf::from);
+    let pictures = pictures.unwrap_or_else(|| world.home().join("pictures"));
+    let port = world.http().port;
+    let run = world.command(&python()).args(["-B".as_ref(), script.as_os_str()]);
+    let run = run.args([part, &format!("http://127.0.0.1:{port}"), ADMIN, READ]);
+    let run = run.args([&pictures, &world.program("gate")]);
+    run.within(USUAL * 2).run().success();
 }
 
 /// The Python that `cargo xtask test` brings, with what drives a browser.

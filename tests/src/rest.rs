@@ -12,6 +12,8 @@ use crate::wait::SOON;
 
 /// Where the mounts are.
 pub const MOUNTS: &str = "/api/v0/mounts";
+/// What bodies are unless said otherwise.
+const JSON: &str = "application/json";
 
 /// A daemon.
 #[derive(Debug, Clone)]
@@ -55,20 +57,49 @@ impl Rest {
         parse_bytes(&answer).unwrap_or_else(|| panic!("no answer to {method} {path}"))
     }
 
+    /// Sends what a browser makes of a form, and returns all of the answer: its status, its head and its body.
+    #[must_use]
+    #[track_caller]
+    pub fn submit(&self, path: &str, kind: &str, body: &[u8]) -> (u16, String, Vec<u8>) {
+        self.page("POST", path, kind, body)
+    }
+
+    /// Fetches a page, and returns all of the answer: its status, its head and its body.
+    #[must_use]
+    #[track_caller]
+    pub fn fetch(&self, path: &str) -> (u16, String, Vec<u8>) {
+        self.page("GET", path, JSON, b"")
+    }
+
+    #[track_caller]
+    fn page(&self, method: &str, path: &str, kind: &str, body: &[u8]) -> (u16, String, Vec<u8>) {
+        let answer = self.exchange_of(method, path, kind, body);
+        let end = answer.windows(4).position(|four| four == b"\r\n\r\n").unwrap_or(answer.len());
+        let head = String::from_utf8_lossy(&answer[..end]).to_lowercase();
+        let (status, body) =
+            parse_bytes(&answer).unwrap_or_else(|| panic!("no answer to {method} {path}"));
+        (status, head, body)
+    }
+
     #[track_caller]
     fn exchange_anywhere(&self, method: &str, path: &str, body: &[u8]) -> Vec<u8> {
+        self.exchange_of(method, path, JSON, body)
+    }
+
+    #[track_caller]
+    fn exchange_of(&self, method: &str, path: &str, kind: &str, body: &[u8]) -> Vec<u8> {
         match &self.way {
             Way::Socket(socket) => {
                 let stream = UnixStream::connect(socket)
                     .unwrap_or_else(|error| panic!("no daemon at {}: {error}", socket.display()));
                 stream.set_read_timeout(Some(SOON * 3)).expect("a deadline is set");
-                self.exchange(stream, method, path, body)
+                self.exchange(stream, (method, path), kind, body)
             }
             Way::Port(port) => {
                 let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, *port))
                     .unwrap_or_else(|error| panic!("no daemon at port {port}: {error}"));
                 stream.set_read_timeout(Some(SOON * 3)).expect("a deadline is set");
-                self.exchange(stream, method, path, body)
+                self.exchange(stream, (method, path), kind, body)
             }
         }
     }
@@ -77,14 +108,14 @@ impl Rest {
     fn exchange(
         &self,
         mut stream: impl Read + Write,
-        method: &str,
-        path: &str,
+        (method, path): (&str, &str),
+        kind: &str,
         body: &[u8],
     ) -> Vec<u8> {
         let token = self.token.as_ref().map(|token| format!("Authorization: Bearer {token}\r\n"));
         let token = token.unwrap_or_default();
         let head = format!(
-            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\n\
              {token}Content-Length: {}\r\nConnection: close\r\n\r\n",
             body.len()
         );

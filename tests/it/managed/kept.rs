@@ -252,7 +252,7 @@ fn n16_a_list_of_mounts_of_another_release_is_named_and_left_alone() {
     assert_eq!(refused.code, Some(1), "{refused}");
     let text = refused.refusal();
     assert!(text.contains("version 99") && text.contains("mv "), "{text}");
-    change(&script.replace("99", "1"));
+    change(&script.replace("99", "2"));
     world.gate(["daemon", "start"]).run().success();
     assert_eq!(rest.ask("GET", MOUNTS).body["mounts"].as_array().unwrap().len(), 1);
     world.gate(["daemon", "stop"]).run().success();
