@@ -5,12 +5,14 @@
 //! machine; medians and ratios are printed. Trust the ratios.
 
 mod broker;
+mod bucket;
 mod daemon;
 mod enclosure;
 mod etcd;
 mod flock;
 mod home;
 mod interrupts;
+mod keeper;
 mod mounted;
 mod peer;
 mod pong;
@@ -63,8 +65,14 @@ const VIEW: Group = Group {
     run: |run| view::run(run.home, run.plan).map(|figures| run.keep("view", figures)),
 };
 
-const GROUPS: [Group; 6] = [
+const GROUPS: [Group; 7] = [
     VIEW,
+    Group {
+        name: "bucket",
+        part_of: "bucket",
+        needs: &machine::TO_COMPARE_BUCKETS,
+        run: |run| bucket::run(run.home, run.plan).map(|figures| run.keep("bucket", figures)),
+    },
     Group {
         name: "interrupts",
         part_of: "interrupts",

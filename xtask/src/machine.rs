@@ -67,6 +67,10 @@ pub const TO_COMPARE_VIEWS: [Package; 5] = [
     package("ripgrep", "rg"),
 ];
 
+/// What buckets are compared with.
+pub const TO_COMPARE_BUCKETS: [Package; 2] =
+    [package("gocryptfs", "gocryptfs"), package("ripgrep", "rg")];
+
 /// What turns are compared with.
 pub const TO_COMPARE_TURNS: [Package; 1] = [package("etcd-server", "etcd")];
 

@@ -11,6 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use super::home::Home;
+use super::keeper::{self, Keeper};
 use super::peer::{samples, wait_for};
 use super::process::{mebibytes, proportional_bytes, resident_bytes};
 use super::sample::{Samples, print_heads, print_row, show};
@@ -99,10 +100,9 @@ impl Figures {
     }
 }
 
-/// A daemon and what it keeps; ends when this is dropped.
+/// A daemon and what it keeps.
 struct Daemon<'a> {
-    home: &'a Home,
-    state_dir: PathBuf,
+    keeper: Keeper<'a>,
     points: Vec<PathBuf>,
 }
 
@@ -111,16 +111,16 @@ impl Daemon<'_> {
     fn set(home: &Home) -> Result<Daemon<'_>, Failure> {
         let names = (0..MOUNTS).map(|number| format!("daemon-shown-{number}"));
         let points = names.map(|name| home.at(&name)).collect();
-        let daemon = Daemon { home, state_dir: home.at("daemon"), points };
+        let daemon = Daemon { keeper: Keeper::new(home, home.at("daemon")), points };
         let fail = |error| Failure::new("cannot configure mounts", error);
-        daemon.gate(&["daemon", "start"]).map_err(fail)?;
+        daemon.keeper.start().map_err(fail)?;
         for (number, point) in daemon.points.iter().enumerate() {
             let source = home.make_dir(&format!("daemon-source-{number}"))?;
             fs::write(source.join(FILE), "text").map_err(fail)?;
             let [source, point] = [&source, point].map(|path| path.to_str().expect("we named it"));
-            daemon.gate(&["mount", "add", source, point, "--auto-mount"]).map_err(fail)?;
+            daemon.keeper.gate(&["mount", "add", source, point, "--auto-mount"]).map_err(fail)?;
         }
-        daemon.gate(&["daemon", "stop"]).map_err(fail)?;
+        daemon.keeper.stop().map_err(fail)?;
         Ok(daemon)
     }
 
@@ -128,19 +128,19 @@ impl Daemon<'_> {
         let (mut ready, mut shown, mut memory) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..ROUNDS {
             let started = Instant::now();
-            self.gate(&["daemon", "start"])?;
+            self.keeper.start()?;
             ready.push(started.elapsed());
             self.await_views()?;
             shown.push(started.elapsed());
             memory.push(self.memory()?);
-            self.gate(&["daemon", "stop"])?;
+            self.keeper.stop()?;
         }
-        self.gate(&["daemon", "start"])?;
+        self.keeper.start()?;
         self.await_views()?;
         // Each once: one that dies again and again is given time.
         let back = self.points.iter().map(|point| self.kill(point)).collect::<io::Result<_>>()?;
         memory.push(self.memory()?);
-        self.gate(&["daemon", "stop"])?;
+        self.keeper.stop()?;
         memory.sort_unstable_by_key(|memory| memory.resident);
         Ok(Figures { ready: samples(ready), shown: samples(shown), back: samples(back), memory })
     }
@@ -151,11 +151,11 @@ impl Daemon<'_> {
 
     /// Kills the server of a view; returns how long nothing could be opened there.
     fn kill(&self, point: &Path) -> io::Result<Duration> {
-        let told = self.told(&["mount", "list", "--json"])?;
+        let told = self.keeper.told(&["mount", "list", "--json"])?;
         let mut mounts = told["mounts"].as_array().into_iter().flatten();
         let mount =
             mounts.find(|mount| mount["mount_point"].as_str().map(Path::new) == Some(point));
-        let server = pid(&mount.unwrap_or(&Value::Null)["pid"])?;
+        let server = keeper::pid_in(&mount.unwrap_or(&Value::Null)["pid"])?;
         let alive = process::of_pid(server).ok_or(io::ErrorKind::NotFound)?;
         let started = Instant::now();
         let server = i32::try_from(server).ok().and_then(Pid::from_raw);
@@ -166,35 +166,12 @@ impl Daemon<'_> {
     }
 
     fn memory(&self) -> io::Result<Memory> {
-        let pid = pid(&self.told(&["daemon", "status", "--json"])?["broker"]["pid"])?;
+        let pid = self.keeper.pid()?;
         Ok(Memory { resident: resident_bytes(pid)?, share: proportional_bytes(pid)? })
-    }
-
-    fn told(&self, words: &[&str]) -> io::Result<Value> {
-        Ok(serde_json::from_slice(&self.gate(words)?)?)
-    }
-
-    fn gate(&self, words: &[&str]) -> io::Result<Vec<u8>> {
-        let done = self.home.gate(words).env("GATE_STATE_DIR", &self.state_dir).output()?;
-        let said = String::from_utf8_lossy(&done.stderr);
-        let failed = || io::Error::other(format!("gate {}: {said}", words.join(" ")));
-        if done.status.success() { Ok(done.stdout) } else { Err(failed()) }
-    }
-}
-
-impl Drop for Daemon<'_> {
-    fn drop(&mut self) {
-        // It has ended already, where nothing failed.
-        let _ = self.gate(&["daemon", "stop", "--lazy"]);
     }
 }
 
 /// Tells whether the view there opens a file: what the kernel has kept of it does not count.
 fn answers(point: &Path) -> bool {
     fs::read(point.join(FILE)).is_ok()
-}
-
-fn pid(told: &Value) -> io::Result<u32> {
-    let pid = told.as_u64().and_then(|pid| u32::try_from(pid).ok());
-    pid.ok_or_else(|| io::Error::other("no process serves it"))
 }

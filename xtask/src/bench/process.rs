@@ -10,6 +10,13 @@ pub fn resident_bytes(pid: u32) -> io::Result<usize> {
     Ok(kib as usize * 1024)
 }
 
+/// Returns how much it had at most.
+pub fn peak_bytes(pid: u32) -> io::Result<usize> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let kib = field(&status, "VmHWM").ok_or_else(|| io::Error::other("no VmHWM"))?;
+    Ok(kib as usize * 1024)
+}
+
 /// Returns its share of that: what several have in common counts once among them.
 pub fn proportional_bytes(pid: u32) -> io::Result<usize> {
     let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;

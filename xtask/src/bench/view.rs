@@ -16,13 +16,14 @@ use std::io;
 use std::time::Duration;
 
 pub use ground::On;
+pub use large::noise;
 pub use passthrough::build as build_passthrough;
+pub use peers::{BUCKET, GOCRYPTFS, Place};
 pub use profile::run as profile;
-pub use row::{ROWS, Row};
+pub use row::{BUCKET_ROWS, ROWS, Row};
 use serde_json::Value;
 
 use self::ground::Ground;
-use self::peers::Place;
 use self::table::{Figure, Outcome};
 use super::home::Home;
 use super::sample::{Samples, paired};
@@ -31,6 +32,9 @@ use crate::step::Failure;
 /// Which rows are measured, and how.
 pub struct Plan {
     pub rows: Vec<&'static Row>,
+    pub bucket_rows: Vec<&'static Row>,
+    /// Whether what a bucket's store needs is measured, too.
+    pub has_store: bool,
     pub on: On,
     /// How many files are many.
     pub files: usize,
@@ -44,9 +48,29 @@ pub fn run(home: &Home, plan: &Plan) -> Result<Value, Failure> {
         println!("without {}: it could not be built", peers::PASSTHROUGH);
     }
     println!("on {}; many: {} files", ground.title, plan.files);
+    measure_all(&plan.rows, &ground.title, &places)
+}
+
+/// The same for a bucket; `then` goes on in the same places.
+pub fn run_sealed(
+    home: &Home,
+    plan: &Plan,
+    then: impl FnOnce(&[Place<'_>]) -> Result<Value, Failure>,
+) -> Result<Value, Failure> {
+    let ground = Ground::lay(&plan.on, home)?;
+    let places = peers::sealed(home, &ground, plan.files)?;
+    println!("\nbuckets, on {}; many: {} files", ground.title, plan.files);
+    let mut figures = measure_all(&plan.bucket_rows, &ground.title, &places)?;
+    if plan.has_store {
+        figures["store"] = then(&places)?;
+    }
+    Ok(figures)
+}
+
+fn measure_all(rows: &[&'static Row], title: &str, places: &[Place<'_>]) -> Result<Value, Failure> {
     let mut outcomes = Vec::new();
-    for row in &plan.rows {
-        let outcome = measure(row, &places)?;
+    for row in rows {
+        let outcome = measure(row, places)?;
         table::print_row_in_full(&outcome);
         outcomes.push(outcome);
     }
@@ -54,12 +78,13 @@ pub fn run(home: &Home, plan: &Plan) -> Result<Value, Failure> {
         table::print_medians(&outcomes);
         table::print_bars(&outcomes);
     }
-    Ok(table::json(&ground.title, &outcomes))
+    Ok(table::json(title, &outcomes))
 }
 
 /// Measures one row; others that cannot do it are left out.
-fn measure(row: &'static Row, places: &[Place]) -> Result<Outcome, Failure> {
-    let mut places: Vec<&Place> = places.iter().filter(|place| place.is_in(row.field)).collect();
+fn measure(row: &'static Row, places: &[Place<'_>]) -> Result<Outcome, Failure> {
+    let mut places: Vec<&Place<'_>> =
+        places.iter().filter(|place| place.is_in(row.field)).collect();
     loop {
         let (number, error) = match attempt(row, &places) {
             Ok(figures) => return Ok(Outcome { row, figures }),
@@ -84,7 +109,7 @@ fn rest(title: &str) {
 }
 
 /// Measures one row, or tells which place failed.
-fn attempt(row: &Row, places: &[&Place]) -> Result<Vec<Figure>, (usize, io::Error)> {
+fn attempt(row: &Row, places: &[&Place<'_>]) -> Result<Vec<Figure>, (usize, io::Error)> {
     for (number, place) in places.iter().enumerate() {
         (row.prepare)(&place.site).map_err(|error| (number, error))?;
     }
@@ -96,7 +121,7 @@ fn attempt(row: &Row, places: &[&Place]) -> Result<Vec<Figure>, (usize, io::Erro
         let round = (row.round)(&places[number].site).map_err(|error| (number, error))?;
         Ok(round.time)
     })?;
-    let figure = |((place, samples), before): ((&&Place, Samples), Option<usize>)| Figure {
+    let figure = |((place, samples), before): ((&&Place<'_>, Samples), Option<usize>)| Figure {
         place: place.name,
         best: samples.best(),
         median: samples.median(),

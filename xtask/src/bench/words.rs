@@ -2,10 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use super::view::{On, Plan, ROWS, Row};
+use super::view::{BUCKET_ROWS, On, Plan, ROWS, Row};
 use super::{GROUPS, Group, PROFILE};
 use crate::step::Failure;
 
+/// The name of what is measured of a bucket's store, beside the names of rows.
+const STORE: &str = "store";
 /// How many files are many, unless it is said.
 const FILES: usize = 20_000;
 
@@ -20,7 +22,8 @@ pub struct Wish {
 
 /// Reads the words; paths are relative to `dir`.
 pub fn parse(words: &[&str], dir: &Path) -> Result<Wish, Failure> {
-    let mut plan = Plan { rows: Vec::new(), on: On::Ext4, files: FILES };
+    let (rows, bucket_rows) = (ROWS.iter().collect(), BUCKET_ROWS.iter().collect());
+    let mut plan = Plan { rows, bucket_rows, has_store: true, on: On::Ext4, files: FILES };
     let mut json = None;
     let mut names = Vec::new();
     let mut words = words.iter().copied();
@@ -38,10 +41,13 @@ pub fn parse(words: &[&str], dir: &Path) -> Result<Wish, Failure> {
         None => (None, &[][..]),
         Some((group, rows)) => (Some(*group), rows),
     };
-    plan.rows = match rows {
-        [] => ROWS.iter().collect(),
-        names => names.iter().map(|name| row(name)).collect::<Result<_, _>>()?,
-    };
+    if !rows.is_empty() && group == Some("bucket") {
+        plan.has_store = rows.contains(&STORE);
+        let rows = rows.iter().filter(|name| **name != STORE);
+        plan.bucket_rows = rows.map(|name| row(&BUCKET_ROWS, name)).collect::<Result<_, _>>()?;
+    } else if !rows.is_empty() {
+        plan.rows = rows.iter().map(|name| row(&ROWS, name)).collect::<Result<_, _>>()?;
+    }
     Ok(Wish { groups: groups(group)?, plan, json })
 }
 
@@ -67,10 +73,10 @@ fn groups(name: Option<&str>) -> Result<Vec<&'static Group>, Failure> {
     Ok(groups)
 }
 
-fn row(name: &str) -> Result<&'static Row, Failure> {
-    ROWS.iter().find(|row| row.name == name).ok_or_else(|| {
-        let known: Vec<&str> = ROWS.iter().map(|row| row.name).collect();
-        let failure = misread(format!("no row of the view has the name {name}"));
+fn row(rows: &'static [Row], name: &str) -> Result<&'static Row, Failure> {
+    rows.iter().find(|row| row.name == name).ok_or_else(|| {
+        let known: Vec<&str> = rows.iter().map(|row| row.name).collect();
+        let failure = misread(format!("no row of the group has the name {name}"));
         failure.hint(format!("choose some of: {}", known.join(", ")))
     })
 }
@@ -89,9 +95,11 @@ mod tests {
         let words: Vec<&str> = words.split_whitespace().collect();
         let said = match parse(&words, Path::new("/at")) {
             Err(failure) => failure.cause,
-            Ok(Wish { groups, plan: Plan { rows, on, files }, json }) => {
+            Ok(Wish { groups, plan: Plan { rows, bucket_rows, has_store, on, files }, json }) => {
                 let groups: Vec<&str> = groups.iter().map(|group| group.name).collect();
-                format!("{groups:?} {} {on:?} {files} {json:?}", rows.len())
+                let store = if has_store { "store " } else { "" };
+                let rows = [rows.len(), bucket_rows.len()];
+                format!("{groups:?} {rows:?} {store}{on:?} {files} {json:?}")
             }
         };
         assert_eq!(said, expect);
@@ -99,20 +107,26 @@ mod tests {
 
     #[test]
     fn words_choose_groups_and_rows() {
-        let all = ROWS.len();
+        let (all, sealed) = (ROWS.len(), BUCKET_ROWS.len());
         let every = GROUPS.map(|group| group.name);
-        check("", &format!("{every:?} {all} Ext4 20000 None"));
-        check("view", &format!("[\"view\"] {all} Ext4 20000 None"));
-        check("broker", &format!("[\"turns\", \"scale\"] {all} Ext4 20000 None"));
-        check("profile open", "[\"profile\"] 1 Ext4 20000 None");
-        check("view open save --on tmpfs --files 9", "[\"view\"] 2 Tmpfs 9 None");
-        check("view rg --on d --json f", "[\"view\"] 1 Dir(\"/at/d\") 20000 Some(\"/at/f\")");
+        let whole = format!("[{all}, {sealed}] store Ext4 20000 None");
+        check("", &format!("{every:?} {whole}"));
+        check("view", &format!("[\"view\"] {whole}"));
+        check("broker", &format!("[\"turns\", \"scale\"] {whole}"));
+        check("profile open", &format!("[\"profile\"] [1, {sealed}] store Ext4 20000 None"));
+        let two = format!("[2, {sealed}] store Tmpfs 9 None");
+        check("view open save --on tmpfs --files 9", &format!("[\"view\"] {two}"));
+        let one = format!("[1, {sealed}] store Dir(\"/at/d\") 20000 Some(\"/at/f\")");
+        check("view rg --on d --json f", &format!("[\"view\"] {one}"));
+        check("bucket read", &format!("[\"bucket\"] [{all}, 1] Ext4 20000 None"));
+        check("bucket store", &format!("[\"bucket\"] [{all}, 0] store Ext4 20000 None"));
     }
 
     #[test]
     fn what_cannot_be_is_named() {
         check("views", "no group has the name views");
-        check("view opn", "no row of the view has the name opn");
+        check("view opn", "no row of the group has the name opn");
+        check("bucket pause", "no row of the group has the name pause");
         check("view --files many", "many is no number of files");
         check("view --on", "--on wants a value");
         check("--in x", "--in is no option");

@@ -9,6 +9,7 @@ use std::time::Instant;
 use rustix::fs::{Advice, fadvise, syncfs};
 
 use super::row::{Behind, Round, Site};
+use crate::bench::peer::samples;
 
 /// How large it is.
 pub const BYTES: u64 = 256 << 20;
@@ -18,6 +19,8 @@ const PAGE: usize = 4096;
 const PAGES: u64 = BYTES / PAGE as u64;
 /// How many pages a round reads or writes.
 const OPERATIONS: u64 = 2_000;
+/// How often one opens and closes it for a page.
+const REWRITES: u64 = 100;
 
 /// Makes the file that is read.
 pub fn prepare(site: &Site) -> io::Result<()> {
@@ -49,6 +52,22 @@ pub fn read(site: &Site) -> io::Result<Round> {
     Ok(Round { time: started.elapsed(), operations: 1 })
 }
 
+/// Opens it, writes one page and closes it.
+pub fn rewrite(site: &Site) -> io::Result<Round> {
+    let (mut times, mut page) = (Vec::with_capacity(REWRITES as usize), 1);
+    for number in 0..REWRITES {
+        page = (page + 40_503) % PAGES;
+        let mut bytes = [0; PAGE];
+        noise(number, &mut bytes);
+        let started = Instant::now();
+        let file = OpenOptions::new().write(true).open(large(site))?;
+        file.write_all_at(&bytes, page * PAGE as u64)?;
+        drop(file);
+        times.push(started.elapsed());
+    }
+    Ok(Round { time: samples(times).median(), operations: REWRITES as usize })
+}
+
 pub fn read_here_and_there(site: &Site) -> io::Result<Round> {
     forget(site)?;
     here_and_there(File::open(large(site))?, |file, at| file.read_exact_at(&mut [0; PAGE], at))
@@ -56,7 +75,11 @@ pub fn read_here_and_there(site: &Site) -> io::Result<Round> {
 
 pub fn write_here_and_there(site: &Site) -> io::Result<Round> {
     let file = OpenOptions::new().write(true).open(large(site))?;
-    here_and_there(file, |file, at| file.write_all_at(&[b'y'; PAGE], at))
+    here_and_there(file, |file, at| {
+        let mut bytes = [0; PAGE];
+        noise(at, &mut bytes);
+        file.write_all_at(&bytes, at)
+    })
 }
 
 /// Closes the file, too: some keep what is written until then.
@@ -77,12 +100,24 @@ fn large(site: &Site) -> PathBuf {
 }
 
 fn fill(path: &Path) -> io::Result<()> {
-    let piece = vec![b'x'; PIECE];
+    let mut piece = vec![0; PIECE];
     let mut file = File::create(path)?;
-    for _ in 0..BYTES / PIECE as u64 {
+    for number in 0..BYTES / PIECE as u64 {
+        noise(number, &mut piece);
         file.write_all(&piece)?;
     }
     Ok(())
+}
+
+/// What nobody stores in less room than it takes, other noise for each number; quick to make.
+pub fn noise(number: u64, bytes: &mut [u8]) {
+    let mut state = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    for word in bytes.chunks_mut(8) {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        word.copy_from_slice(&state.to_le_bytes()[..word.len()]);
+    }
 }
 
 /// Lets the mount forget what it knows of the file; what lies behind it stays in memory, as the

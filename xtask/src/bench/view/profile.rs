@@ -46,7 +46,7 @@ pub fn run(home: &Home, plan: &Plan) -> Result<(), Failure> {
 }
 
 /// Does all rounds of a row; returns how many operations they were.
-fn work(row: &Row, place: &Place) -> io::Result<usize> {
+fn work(row: &Row, place: &Place<'_>) -> io::Result<usize> {
     (0..row.rounds).map(|_| (row.round)(&place.site).map(|round| round.operations)).sum()
 }
 

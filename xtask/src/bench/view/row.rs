@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::peers::{BARE, GATE, GATE_FAST, PASSTHROUGH};
+use super::peers::{BARE, BUCKET, GATE, GATE_FAST, GOCRYPTFS, PASSTHROUGH};
 use super::{commands, large, many, small};
 
 /// One line of the speed table.
@@ -86,6 +86,8 @@ pub enum Bound {
     Times(f64),
     /// So many percent of the speed.
     Percent(f64),
+    /// So many milliseconds, whatever the other takes.
+    Millis(f64),
 }
 
 /// Which figures are compared.
@@ -132,7 +134,71 @@ const MANY: Row = Row {
     ..SMALL
 };
 
-/// All rows.
+/// A row over many files, all of which a bucket's view makes itself.
+const MANY_SEALED: Row = Row { field: Field::All, rounds: 3, ..MANY };
+
+const fn percent_of_gocryptfs(percent: f64) -> Bar {
+    Bar { view: BUCKET, peer: GOCRYPTFS, bound: Bound::Percent(percent), by: By::Median }
+}
+
+/// All rows of a bucket.
+pub const BUCKET_ROWS: [Row; 14] = [
+    Row { name: "open", title: "open, read 4 KiB, close", round: small::open, ..SMALL },
+    Row {
+        name: "create",
+        title: "create, write 4 KiB, close, unlink",
+        round: small::create,
+        ..SMALL
+    },
+    Row { name: "save", title: "save by rename", round: small::save, ..SMALL },
+    Row { name: "stat", title: "stat", round: small::stat, ..SMALL },
+    Row {
+        name: "read",
+        title: "read 256 MiB",
+        round: large::read,
+        bars: &[percent_of_gocryptfs(100.0)],
+        ..ALL_OF_IT
+    },
+    Row {
+        name: "write",
+        title: "write 256 MiB",
+        round: large::write,
+        bars: &[percent_of_gocryptfs(100.0)],
+        ..ALL_OF_IT
+    },
+    Row {
+        name: "random-read",
+        title: "read 4 KiB somewhere in 256 MiB",
+        round: large::read_here_and_there,
+        ..LARGE
+    },
+    Row {
+        name: "random-write",
+        title: "write 4 KiB somewhere in 256 MiB",
+        round: large::write_here_and_there,
+        ..LARGE
+    },
+    Row {
+        name: "rewrite",
+        title: "open 256 MiB, write 4 KiB, close",
+        round: large::rewrite,
+        bars: &[Bar { view: BUCKET, peer: BARE, bound: Bound::Millis(5.0), by: By::Median }],
+        ..LARGE
+    },
+    Row {
+        name: "clone",
+        title: "git clone of 3 000 files",
+        prepare: commands::prepare_repository,
+        round: commands::clone,
+        ..COMMAND
+    },
+    Row { name: "status", title: "git status", round: commands::status, ..COMMAND },
+    Row { name: "rg", title: "rg", round: commands::search, ..COMMAND },
+    Row { name: "walk", title: "look at many files, each", round: many::walk, ..MANY_SEALED },
+    Row { name: "remove", title: "remove many files, each", round: many::remove, ..MANY_SEALED },
+];
+
+/// All rows of a directory.
 pub const ROWS: [Row; 15] = [
     Row {
         name: "open",

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::peers::GATE;
+use super::peers::{BUCKET, GATE};
 use super::row::{Bar, Bound, By, Row, Unit};
 use crate::bench::process::mebibytes;
 use crate::bench::sample::{print_heads, print_row, ratio, show};
@@ -49,6 +49,7 @@ fn judge(bar: &'static Bar, view: &Figure, peer: &Figure) -> Verdict {
     let measured = |view: Duration, peer: Duration| match bar.bound {
         Bound::Times(_) => view.as_secs_f64() / peer.as_secs_f64(),
         Bound::Percent(_) => 100.0 * peer.as_secs_f64() / view.as_secs_f64(),
+        Bound::Millis(_) => 1e3 * view.as_secs_f64(),
     };
     let of_medians = measured(view.median, peer.median);
     let of_bests = measured(view.best, peer.best);
@@ -57,7 +58,7 @@ fn judge(bar: &'static Bar, view: &Figure, peer: &Figure) -> Verdict {
         By::Best => of_bests,
     };
     let is_met = match bar.bound {
-        Bound::Times(bound) => judged <= bound,
+        Bound::Times(bound) | Bound::Millis(bound) => judged <= bound,
         Bound::Percent(bound) => judged >= bound,
     };
     Verdict { bar, of_medians, of_bests, is_met }
@@ -66,9 +67,9 @@ fn judge(bar: &'static Bar, view: &Figure, peer: &Figure) -> Verdict {
 /// Prints all figures of one row.
 pub fn print_row_in_full(outcome: &Outcome) {
     println!();
-    let heads = ["best", "median", "gate/this", "of bests", "memory", "after"];
+    let heads = ["best", "median", "ours/this", "of bests", "memory", "after"];
     print_heads(&[&[outcome.row.title][..], &heads].concat());
-    let gate = outcome.figure(GATE);
+    let gate = outcome.figure(GATE).or_else(|| outcome.figure(BUCKET));
     for figure in &outcome.figures {
         let [median, best] = match gate {
             Some(gate) => [ratio(gate.median, figure.median), ratio(gate.best, figure.best)],
@@ -162,12 +163,16 @@ fn sentence(verdict: &Verdict) -> String {
         By::Best => format!("bests: {}", shown(bar, *of_bests)),
     };
     let met = if *is_met { "met" } else { "NOT MET" };
-    format!("bar: {} {} {}, {measured}, {met}", bar.view, shown_bound(bar), bar.peer)
+    let beside = match bar.bound {
+        Bound::Times(_) | Bound::Percent(_) => format!(" {}", bar.peer),
+        Bound::Millis(_) => String::new(),
+    };
+    format!("bar: {} {}{beside}, {measured}, {met}", bar.view, shown_bound(bar))
 }
 
 fn shown_bound(bar: &Bar) -> String {
     match bar.bound {
-        Bound::Times(bound) => format!("≤ {}", shown(bar, bound)),
+        Bound::Times(bound) | Bound::Millis(bound) => format!("≤ {}", shown(bar, bound)),
         Bound::Percent(bound) => format!("≥ {}", shown(bar, bound)),
     }
 }
@@ -176,6 +181,7 @@ fn shown(bar: &Bar, measured: f64) -> String {
     match bar.bound {
         Bound::Times(_) => format!("{measured:.2}×"),
         Bound::Percent(_) => format!("{measured:.0} %"),
+        Bound::Millis(_) => format!("{measured:.2} ms"),
     }
 }
 
