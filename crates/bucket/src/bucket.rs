@@ -380,12 +380,19 @@ impl Bucket {
         Ok(())
     }
 
-    fn read_entry(&self, Known { id, offset }: Known) -> Result<Opened<'static>, BucketError> {
-        let entry = Entry::decode(&self.entries.read(offset)?)?;
+    fn read_entry(&self, known: Known) -> Result<Opened<'static>, BucketError> {
+        self.open_entry(known, &self.decode(known)?)
+    }
+
+    fn decode(&self, known: Known) -> Result<Entry, BucketError> {
+        Ok(Entry::decode(&self.entries.read(known.offset)?)?)
+    }
+
+    fn open_entry(&self, known: Known, entry: &Entry) -> Result<Opened<'static>, BucketError> {
         let Header { epoch, lamport, .. } = *entry.header();
         let keys = self.members.keys(epoch).ok_or(BucketError::NoKey(epoch))?;
-        let seen = self.feeds.seen_by(id).expect("it was accepted");
-        Ok(Opened { id, lamport, seen, ops: Cow::Owned(entry.open(&keys.entry)?) })
+        let seen = self.feeds.seen_by(known.id).expect("it was accepted");
+        Ok(Opened { id: known.id, lamport, seen, ops: Cow::Owned(entry.open(&keys.entry)?) })
     }
 
     /// Applies entries, as far as they were not.

@@ -6,12 +6,12 @@
 
 use std::fmt;
 use std::fs::{self, File};
-use std::io::{self, ErrorKind, IoSliceMut};
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use gate_core::tree::id::Address;
-use rustix::io::{Errno, preadv, retry_on_intr};
+use rustix::io::Errno;
 
 use crate::hash;
 use crate::seal::{SEALED_BYTES_MAX, SEALED_BYTES_MIN};
@@ -220,11 +220,16 @@ pub fn read(file: &File, address: &Address, place: Place) -> io::Result<Option<V
         return Ok(None);
     }
     let (mut head, mut bytes) = ([0; FRAME_HEAD_BYTES], vec![0; place.len as usize]);
-    let mut parts = [IoSliceMut::new(&mut head), IoSliceMut::new(&mut bytes)];
-    let read = retry_on_intr(|| preadv(file, &mut parts, u64::from(place.offset)))?;
-    // A file that is whole is not read by halves.
-    let is_whole = read == FRAME_HEAD_BYTES + bytes.len();
-    let is_frame = is_whole && head[..4] == place.len.to_le_bytes() && head[4..] == address.0;
+    let at = u64::from(place.offset);
+    let read = file
+        .read_exact_at(&mut head, at)
+        .and_then(|()| file.read_exact_at(&mut bytes, at + FRAME_HEAD_BYTES as u64));
+    match read {
+        Ok(()) => {}
+        Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(None),
+        Err(error) => return Err(error),
+    }
+    let is_frame = head[..4] == place.len.to_le_bytes() && head[4..] == address.0;
     Ok(is_frame.then_some(bytes))
 }
 

@@ -29,6 +29,11 @@ impl Asked {
     pub fn text(&self, name: &str) -> Option<&str> {
         str::from_utf8(self.bytes(name)?).ok()
     }
+
+    /// As [`Asked::bytes`], if that is a number.
+    pub fn number(&self, name: &str) -> Option<usize> {
+        self.text(name)?.parse().ok()
+    }
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Asked {

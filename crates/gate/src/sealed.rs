@@ -107,6 +107,17 @@ impl Sealed {
         Ok(Found { node: node.id, attr })
     }
 
+    /// As [`Sealed::found`], of what was made in a directory, or was not.
+    fn made(
+        &self,
+        parent: NodeId,
+        name: &CStr,
+        made: Result<What, DraftError>,
+    ) -> Result<Found, Errno> {
+        self.changed(Some(parent));
+        self.found(parent, name, made.map_err(errno_of)?)
+    }
+
     fn found_again(&self, node: NodeId) -> Result<Found, Errno> {
         let node = self.nodes.found_again(node)?;
         match self.attr(&node) {
@@ -255,9 +266,7 @@ impl Source for Sealed {
 
     fn mkdir(&self, parent: NodeId, name: &CStr, make: &Make<'_>) -> Result<Found, Errno> {
         let (directory, checked) = self.new_place(parent, name)?;
-        let made = self.live.make_directory(&directory, &checked, permissions(make));
-        self.changed(Some(parent));
-        self.found(parent, name, made.map_err(errno_of)?)
+        self.made(parent, name, self.live.make_directory(&directory, &checked, permissions(make)))
     }
 
     fn mknod(
@@ -272,9 +281,11 @@ impl Source for Sealed {
             return Err(Errno::PERM);
         }
         let (directory, checked) = self.new_place(parent, name)?;
-        let made = self.live.make_file(&directory, &checked, &Kind::File, permissions(make));
-        self.changed(Some(parent));
-        self.found(parent, name, made.map_err(errno_of)?)
+        self.made(
+            parent,
+            name,
+            self.live.make_file(&directory, &checked, &Kind::File, permissions(make)),
+        )
     }
 
     fn symlink(
@@ -286,9 +297,7 @@ impl Source for Sealed {
     ) -> Result<Found, Errno> {
         let (directory, checked) = self.new_place(parent, name)?;
         let kind = Kind::Symlink(target.to_bytes().to_vec());
-        let made = self.live.make_file(&directory, &checked, &kind, 0o777);
-        self.changed(Some(parent));
-        self.found(parent, name, made.map_err(errno_of)?)
+        self.made(parent, name, self.live.make_file(&directory, &checked, &kind, 0o777))
     }
 
     fn link(&self, existing: NodeId, parent: NodeId, name: &CStr) -> Result<Found, Errno> {

@@ -28,7 +28,7 @@ use gate_core::tree::undo::{UndoError, undo};
 use gate_core::tree::walk::WalkError;
 
 use super::{Bucket, BucketError, Known, Opened};
-use crate::entry::{Entry, EntryHash, OPS_MAX};
+use crate::entry::{EntryHash, OPS_MAX};
 use crate::identity::DeviceId;
 use crate::random;
 use crate::shelf::ShelfError;
@@ -171,8 +171,7 @@ impl Bucket {
 
     /// Returns the version to which an entry led.
     pub fn version_of(&self, entry: EntryId) -> Result<Version, PastError> {
-        let mut seen = self.feeds.seen_by(entry).ok_or(PastError::NoEntry)?;
-        seen.see(entry);
+        let seen = self.seen_with(entry).ok_or(PastError::NoEntry)?;
         Ok(Version { entry: Some(entry), seen })
     }
 
@@ -263,6 +262,13 @@ impl Bucket {
         ops?
     }
 
+    /// Returns an entry, and all that its author had seen.
+    fn seen_with(&self, entry: EntryId) -> Option<Seen> {
+        let mut seen = self.feeds.seen_by(entry)?;
+        seen.see(entry);
+        Some(seen)
+    }
+
     fn newest_first(&self) -> Vec<Known> {
         let rank = |known: &Known| (self.feeds.lamport(known.id), known.id.feed);
         let mut order = self.known.clone();
@@ -283,10 +289,6 @@ impl Bucket {
         }
     }
 
-    pub(super) fn decode(&self, known: Known) -> Result<Entry, BucketError> {
-        Ok(Entry::decode(&self.entries.read(known.offset)?)?)
-    }
-
     pub(super) fn replay(&self, seen: &Seen) -> Result<State<Memory>, BucketError> {
         let mut state = State::default();
         for known in self.known.iter().filter(|known| seen.covers(known.id)) {
@@ -300,9 +302,7 @@ impl Bucket {
         let (id, hash, header) = (known.id, entry.hash(), entry.header());
         let author = self.author(id).expect("it was accepted");
         let (at_ms, lamport) = (header.at_ms, header.lamport);
-        let mut seen = self.feeds.seen_by(id).expect("it was accepted");
-        seen.see(id);
-        let is_kept = self.kept.has(&seen);
+        let is_kept = self.kept.has(&self.seen_with(id).expect("it was accepted"));
         Ok(Told { id, hash, author, at_ms, lamport, deeds, more, is_kept })
     }
 }

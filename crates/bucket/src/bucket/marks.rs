@@ -61,10 +61,9 @@ impl Bucket {
     fn named_since(&self, since: &Seen) -> Result<Named, BucketError> {
         let mut named = Named::default();
         for known in self.known.iter().filter(|known| !since.covers(known.id)) {
-            named.chunks.extend(&self.decode(*known)?.header().chunks);
-            for op in self.read_entry(*known)?.ops.iter() {
-                named.note(op);
-            }
+            let entry = self.decode(*known)?;
+            named.chunks.extend(&entry.header().chunks);
+            self.open_entry(*known, &entry)?.ops.iter().for_each(|op| named.note(op));
         }
         Ok(named)
     }

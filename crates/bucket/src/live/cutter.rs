@@ -259,7 +259,7 @@ impl Inner {
             if making.is_empty() {
                 return Ok(());
             }
-            let outcome = self.commit_one(&making);
+            let outcome = self.make(&making, &mut lock(&self.bucket));
             let entry = match outcome {
                 Ok(entry) => entry,
                 Err(error) => {
@@ -272,12 +272,6 @@ impl Inner {
         }
     }
 
-    /// Makes one entry. What it is to be is logged for sure before: else a crash between the two would have the
-    /// same done twice.
-    fn commit_one(&self, making: &Making) -> Result<EntryId, BucketError> {
-        self.make(making, &mut lock(&self.bucket))
-    }
-
     /// Makes an entry of what was done to names since they were settled.
     pub(super) fn take_in(
         &self,
@@ -288,6 +282,8 @@ impl Inner {
         if making.is_empty() { Ok(()) } else { self.make(&making, bucket).map(drop) }
     }
 
+    /// Makes one entry. What it is to be is logged for sure before: else a crash between the two would have the
+    /// same done twice.
     fn make(&self, making: &Making, bucket: &mut Bucket) -> Result<EntryId, BucketError> {
         let entry = bucket.next_entry();
         let ops = u32::try_from(making.names).expect("an entry has fewer");

@@ -161,7 +161,8 @@ impl Inner {
         let mut faces: Vec<_> = files.values().map(|working| working.face_mut()).collect();
         let mut tree = self.tree.write().unwrap_or_else(PoisonError::into_inner);
         let mut log = self.log.write().unwrap_or_else(PoisonError::into_inner);
-        let lasting = tree.as_ref().filter(|pending| !pending.has_passed());
+        let has_passed = tree.as_ref().is_some_and(Pending::has_passed);
+        let lasting = tree.as_ref().filter(|_| !has_passed);
         let ops = lasting.map_or(&[][..], |pending| pending.draft.ops());
         let new = Log::begin(&self.dir, &self.keys, |log| {
             for op in ops {
@@ -173,7 +174,7 @@ impl Inner {
             })
         })?;
         *log = Some(new);
-        if tree.as_ref().is_some_and(Pending::has_passed) {
+        if has_passed {
             *tree = tree.take().map(|pending| {
                 let done = pending.draft.ops().len();
                 pending.stale(done)

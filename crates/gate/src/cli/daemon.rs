@@ -412,6 +412,7 @@ fn not_running(state_dir: &Path) -> Failure {
     let what = format!("no daemon runs in {}", state_dir.display());
     Failure::new(what, "nobody answers at its socket", "start it: `gate daemon start`")
 }
+
 /// Of each heap the C library keeps what was once needed: with one for each of many threads a daemon whose buckets are
 /// read needs twice the memory.
 fn keep_few_heaps() {

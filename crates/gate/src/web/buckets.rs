@@ -133,7 +133,7 @@ pub async fn page(
         _ => None,
     };
     frame.done = done.map(str::to_owned);
-    let first = asked.text("first").and_then(|first| first.parse().ok()).unwrap_or(0);
+    let first = asked.number("first").unwrap_or(0);
     aside(move || All::look(&office, frame, first)).await.map(|page| made(&page))
 }
 

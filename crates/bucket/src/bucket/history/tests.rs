@@ -115,7 +115,7 @@ impl World {
     /// Lets one have all entries of the other, as if they had come to it.
     fn hear(&mut self, which: usize) {
         let from = self.bucket(1 - which);
-        let all: Vec<Entry> = from.known.iter().map(|known| from.decode(*known).unwrap()).collect();
+        let all: Vec<_> = from.known.iter().map(|known| from.decode(*known).unwrap()).collect();
         let to = self.bucket(which);
         let frontier = to.frontier();
         for entry in all.into_iter().filter(|entry| !frontier.covers(entry.id())) {

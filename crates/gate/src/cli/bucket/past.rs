@@ -7,13 +7,12 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use super::{JSON_VERSION, Which, moment};
-use crate::daemon::body::bucket::{BucketVersion, BucketVersions, Changed, Restoration, Undoing};
+use crate::daemon::body::bucket::{
+    BucketVersion, BucketVersions, Changed, Restoration, Undoing, short,
+};
 use crate::failure::{Exit, Failure};
 use crate::output;
 use crate::query;
-
-/// Characters of a version that people are shown.
-const VERSION_CHARS_SHOWN: usize = 12;
 
 /// Show what was done in a bucket, the newest first
 #[derive(Debug, clap::Args)]
@@ -119,8 +118,4 @@ fn tell(changed: &Changed, what: &str) -> Result<(), Failure> {
         Some(version) => format!("{what}: version {}\n", short(version)),
         None => "nothing had to change\n".to_owned(),
     })
-}
-
-fn short(version: &str) -> &str {
-    version.get(..VERSION_CHARS_SHOWN).unwrap_or(version)
 }

@@ -11,6 +11,9 @@ use zeroize::Zeroizing;
 
 use super::{Refused, Written, WrittenPath};
 
+/// Characters of a version that people are shown.
+const VERSION_CHARS_SHOWN: usize = 12;
+
 /// What nobody else may know; it shows itself nowhere but on the wire.
 #[derive(ToSchema)]
 #[schema(value_type = String)]
@@ -329,6 +332,11 @@ pub enum Line<P, T> {
     Progress(P),
     Done(T),
     Refused(Refused),
+}
+
+/// Returns as much of a version as people need.
+pub fn short(version: &str) -> &str {
+    version.get(..VERSION_CHARS_SHOWN).unwrap_or(version)
 }
 
 impl Serialize for Secret {

@@ -16,11 +16,11 @@ use gate_api::http::quoted;
 
 use super::ROWS_MAX;
 use super::around;
-use super::place::{Place, short};
+use super::place::Place;
 use crate::board;
 use crate::cli::bucket::mode;
 use crate::daemon::api::flow;
-use crate::daemon::body::bucket::Node;
+use crate::daemon::body::bucket::{Node, short};
 use crate::daemon::buckets::{Buckets, Looked};
 use crate::daemon::office::{Office, aside};
 use crate::daemon::refusal::Refusal;
@@ -105,7 +105,7 @@ pub async fn page(
     let place = Place::read(&office.buckets, words, &asked).await?;
     let mut frame = Frame::new(&place.name, "buckets", rights);
     frame.done = done(&asked);
-    let first = asked.text("first").and_then(|first| first.parse().ok()).unwrap_or(0);
+    let first = asked.number("first").unwrap_or(0);
     let named = place.clone();
     let shown = aside(move || {
         let looked = {
@@ -225,7 +225,7 @@ impl Above {
         Above {
             trail,
             last,
-            version: place.at.as_deref().map(short),
+            version: place.at.as_deref().map(|at| short(at).to_owned()),
             now: now.to(""),
             restore: place.to("restore"),
             history: now.to("history"),

@@ -7,10 +7,10 @@ use axum::response::Response;
 use gate_api::bearer::Rights;
 
 use super::browser::lines;
-use super::place::{Place, short};
+use super::place::Place;
 use crate::board;
 use crate::cli::bucket::{Look, told};
-use crate::daemon::body::bucket::{BucketVersion, Difference};
+use crate::daemon::body::bucket::{BucketVersion, Difference, short};
 use crate::daemon::buckets::Since;
 use crate::daemon::office::{Office, aside};
 use crate::daemon::refusal::Refusal;
@@ -184,9 +184,9 @@ impl Version {
         let time: Option<jiff::Timestamp> = at.parse().ok();
         let time = time.and_then(|at| u64::try_from(at.as_millisecond()).ok());
         Version {
-            short: short(&version),
+            short: short(&version).to_owned(),
             at: time.map_or(at, board::local_seconds),
-            author: short(&author),
+            author: short(&author).to_owned(),
             did: did.iter().take(DEEDS_MAX).map(Shown::new).collect(),
             more: more + beyond,
             is_kept,

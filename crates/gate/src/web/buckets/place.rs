@@ -13,9 +13,6 @@ use crate::query::{self, Asked};
 use crate::web::page::Fault;
 use crate::web::shown::Shown;
 
-/// Digits of a version that people are shown.
-const DIGITS: usize = 12;
-
 #[derive(Clone, Debug)]
 pub struct Place {
     pub bucket: Uuid,
@@ -99,11 +96,6 @@ impl Place {
         let back = if self.is_root() { "/buckets".to_owned() } else { self.with_path(b"/").to("") };
         fault(&self.name, refusal).back(back)
     }
-}
-
-/// Returns a version as people are shown it.
-pub fn short(version: &str) -> String {
-    version.chars().take(DIGITS).collect()
 }
 
 #[cfg(test)]
