@@ -14,9 +14,15 @@ const APART_MAX_NANOS: i128 = 60_000_000_000;
 const ACCESSED: usize = 0;
 const KINDS: [&str; 3] = ["accessed", "modified", "changed"];
 
-/// The times of files, by name: of access, of modification, of change.
+/// The times of files, by name.
 #[derive(Default)]
-pub struct Moments(BTreeMap<String, [i128; 3]>);
+pub struct Moments(BTreeMap<String, Moment>);
+
+/// When a file was accessed, modified and changed.
+struct Moment {
+    inode: u64,
+    times: [i128; 3],
+}
 
 impl Moments {
     /// Asks for those of the names that there are.
@@ -25,9 +31,10 @@ impl Moments {
         let told = told.unwrap();
         let lines = told.split("\\n").filter(|line| !line.is_empty());
         let moments = lines.map(|line| {
-            let mut words = line.splitn(4, ' ');
+            let mut words = line.splitn(5, ' ');
             let times = [(); 3].map(|()| words.next().unwrap().parse().unwrap());
-            (words.next().unwrap().to_owned(), times)
+            let inode = words.next().unwrap().parse().unwrap();
+            (words.next().unwrap().to_owned(), Moment { inode, times })
         });
         Self(moments.collect())
     }
@@ -35,7 +42,7 @@ impl Moments {
     /// Tells what the source must tell, too, to the nanosecond; who looks beneath a link, here or
     /// there, has accessed it.
     pub fn exactly(&self) -> String {
-        let line = |(name, [_, modified, changed]): (&String, &[i128; 3])| {
+        let line = |(name, Moment { times: [_, modified, changed], .. }): (&String, &Moment)| {
             format!("{name} modified {modified} changed {changed}\n")
         };
         self.0.iter().map(line).collect()
@@ -44,15 +51,21 @@ impl Moments {
     /// Tells what is otherwise than expected: times that somebody set, which ones are the clock's,
     /// and which have changed if it is known what they were `before`, here and there.
     ///
+    /// A time has changed that is another than that of the same file, not of what had its name:
+    /// two files that were made at once may bear the same time here and not there.
+    ///
     /// Not all that reads asks the view (a mapping, a link that is in memory): where a time of
     /// access is the clock's, it is enough that the view has one.
     pub fn unlike(&self, expected: &Moments, before: [Option<&Moments>; 2]) -> String {
         let names: BTreeSet<&str> = self.names().chain(expected.names()).collect();
         let all = names.into_iter().flat_map(|name| (0..KINDS.len()).map(move |kind| (name, kind)));
         let unlike = all.filter_map(|(name, kind)| {
-            let times = [self, expected].map(|all| all.time(name, kind));
-            let [found, wanted] =
-                [0, 1].map(|side| tell(times[side], before[side].map(|all| all.time(name, kind))));
+            let sides = [self, expected];
+            let times = sides.map(|all| all.time(name, kind));
+            let [found, wanted] = [0, 1].map(|side| {
+                let before = before[side].map(|all| all.time_of(sides[side].inode(name), kind));
+                tell(times[side], before)
+            });
             let alike = match times {
                 [Some(_), Some(wanted)] if kind == ACCESSED && wanted >= CLOCK_AFTER_NANOS => true,
                 [Some(time), Some(other)] => {
@@ -70,7 +83,16 @@ impl Moments {
     }
 
     fn time(&self, name: &str, kind: usize) -> Option<i128> {
-        self.0.get(name).map(|times| times[kind])
+        self.0.get(name).map(|moment| moment.times[kind])
+    }
+
+    fn inode(&self, name: &str) -> Option<u64> {
+        self.0.get(name).map(|moment| moment.inode)
+    }
+
+    fn time_of(&self, inode: Option<u64>, kind: usize) -> Option<i128> {
+        let moment = self.0.values().find(|moment| Some(moment.inode) == inode)?;
+        Some(moment.times[kind])
     }
 }
 

@@ -101,8 +101,8 @@ pub(crate) fn times(access: u64, modification: u64) -> Timestamps {
     Timestamps { last_access: time(access), last_modification: time(modification) }
 }
 
-/// Tells, a line each, when files were accessed, modified and changed, in nanoseconds of the clock;
-/// leaves out what cannot be looked at.
+/// Tells, a line each, when files were accessed, modified and changed, in nanoseconds of the clock,
+/// and their inodes; leaves out what cannot be looked at.
 fn moments(paths: &[&OsStr]) -> String {
     let mut lines = Vec::new();
     for path in paths {
@@ -114,7 +114,7 @@ fn moments(paths: &[&OsStr]) -> String {
         ];
         let [accessed, modified, changed] =
             times.map(|(seconds, rest)| i128::from(seconds) * 1_000_000_000 + i128::from(rest));
-        lines.push(format!("{accessed} {modified} {changed} {}", path.display()));
+        lines.push(format!("{accessed} {modified} {changed} {} {}", stat.st_ino, path.display()));
     }
     lines.join("\n")
 }
