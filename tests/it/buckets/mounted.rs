@@ -14,11 +14,10 @@ use gate_tests::{World, kernel, scaled, tree};
 use super::in_bucket;
 use crate::managed::kept::{kill, pid_of_daemon};
 use crate::managed::with_daemon;
+use crate::tools::{self, UNSTABLE};
 
 /// Long enough for a `git gc` on a busy machine of two cores.
 pub(super) const DEADLINE: Duration = Duration::from_secs(180);
-/// Below these names lie bytes that differ from run to run.
-const UNSTABLE: [&str; 3] = [".git", "clone/.git", "target"];
 
 /// A world whose view shows the bucket `notes`.
 pub(super) fn world(standing: Standing) -> (World, Rest) {
@@ -113,35 +112,7 @@ fn n1_writers_of_a_bucket_take_turns() {
 
 #[test]
 fn git_clones_commits_and_packs_in_a_bucket() {
-    check(
-        r#"
-        mkdir origin clone
-        cd origin
-        git init -q -b main
-        for d in $(seq 20); do
-            mkdir -p src/$d
-            for f in $(seq 20); do echo "line $d $f" > src/$d/$f.txt; done
-        done
-        git add . && git commit -q -m first && git ls-files | wc -l
-        cd ..
-        git clone -q --no-local origin clone
-        cd clone
-        git switch -q -c topic
-        for f in $(seq 20); do echo "topic" >> src/7/$f.txt; done
-        git commit -q -a -m topic
-        git switch -q main
-        for f in $(seq 20); do sed -i '1i above' src/7/$f.txt; done
-        git mv src/8 src/eight
-        git rm -q -r src/9
-        git commit -q -a -m main
-        git rebase -q main topic
-        git gc -q --prune=now
-        git fsck --full --strict --no-progress
-        git status --porcelain
-        git rev-parse HEAD HEAD^ HEAD^^{tree}
-        rm -rf ../origin
-        "#,
-    );
+    check(&tools::git(20));
 }
 
 #[test]
