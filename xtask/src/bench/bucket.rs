@@ -31,21 +31,17 @@ fn store(home: &Home, places: &[Place<'_>]) -> io::Result<Value> {
     let import = import::measure(home, places, keeper)?;
     let edits = edits::measure(home, keeper)?;
     let million = million::measure(home, keeper)?;
-    let peak = peak_bytes(keeper.pid()?)?;
+    // It was started anew after the first million.
+    let peak = peak_bytes(keeper.pid()?)?.max(million.peak);
     println!();
     print_heads(&["memory of the daemon", "at most", "bar", "met"]);
     let met = yes_or_no(peak <= MEMORY_BYTES_MAX);
-    print_row(&[
-        "since the million",
-        &mebibytes(peak.max(million.peak)),
-        &mebibytes(MEMORY_BYTES_MAX),
-        met,
-    ]);
+    print_row(&["for all of it", &mebibytes(peak), &mebibytes(MEMORY_BYTES_MAX), met]);
     Ok(json!({
         "import": import,
         "edits": edits,
         "million": million.figures,
-        "peak_bytes": peak.max(million.peak),
+        "peak_bytes": peak,
     }))
 }
 

@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use rustix::fs::{Advice, fadvise, syncfs};
@@ -27,17 +28,20 @@ pub fn prepare(site: &Site) -> io::Result<()> {
     match fs::metadata(large(site)) {
         Ok(meta) if meta.len() == BYTES => Ok(()),
         Ok(_) => Err(io::Error::other("the large file has another size")),
-        Err(error) if error.kind() == ErrorKind::NotFound => fill(&large(site)),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            fill(&large(site), &fresh(BYTES as usize))
+        }
         Err(error) => Err(error),
     }
 }
 
 pub fn write(site: &Site) -> io::Result<Round> {
     let path = site.dir.join("written");
+    let bytes = fresh(BYTES as usize);
     // What was written before does not go to the disk meanwhile.
     syncfs(File::open(&site.ground)?)?;
     let started = Instant::now();
-    fill(&path)?;
+    fill(&path, &bytes)?;
     let time = started.elapsed();
     fs::remove_file(path)?;
     Ok(Round { time, operations: 1 })
@@ -55,10 +59,9 @@ pub fn read(site: &Site) -> io::Result<Round> {
 /// Opens it, writes one page and closes it.
 pub fn rewrite(site: &Site) -> io::Result<Round> {
     let (mut times, mut page) = (Vec::with_capacity(REWRITES as usize), 1);
-    for number in 0..REWRITES {
+    for _ in 0..REWRITES {
         page = (page + 40_503) % PAGES;
-        let mut bytes = [0; PAGE];
-        noise(number, &mut bytes);
+        let bytes = fresh(PAGE);
         let started = Instant::now();
         let file = OpenOptions::new().write(true).open(large(site))?;
         file.write_all_at(&bytes, page * PAGE as u64)?;
@@ -70,26 +73,26 @@ pub fn rewrite(site: &Site) -> io::Result<Round> {
 
 pub fn read_here_and_there(site: &Site) -> io::Result<Round> {
     forget(site)?;
-    here_and_there(File::open(large(site))?, |file, at| file.read_exact_at(&mut [0; PAGE], at))
+    here_and_there(File::open(large(site))?, |file, _, at| file.read_exact_at(&mut [0; PAGE], at))
 }
 
 pub fn write_here_and_there(site: &Site) -> io::Result<Round> {
     let file = OpenOptions::new().write(true).open(large(site))?;
-    here_and_there(file, |file, at| {
-        let mut bytes = [0; PAGE];
-        noise(at, &mut bytes);
-        file.write_all_at(&bytes, at)
-    })
+    let bytes = fresh(OPERATIONS as usize * PAGE);
+    here_and_there(file, |file, number, at| file.write_all_at(&bytes[number * PAGE..][..PAGE], at))
 }
 
 /// Closes the file, too: some keep what is written until then.
-fn here_and_there(file: File, work: impl Fn(&File, u64) -> io::Result<()>) -> io::Result<Round> {
+fn here_and_there(
+    file: File,
+    work: impl Fn(&File, usize, u64) -> io::Result<()>,
+) -> io::Result<Round> {
     let started = Instant::now();
     let mut page = 1;
-    for _ in 0..OPERATIONS {
+    for number in 0..OPERATIONS as usize {
         // Each page at most once, in the same order everywhere: a walk by a large odd number.
         page = (page + 40_503) % PAGES;
-        work(&file, page * PAGE as u64)?;
+        work(&file, number, page * PAGE as u64)?;
     }
     drop(file);
     Ok(Round { time: started.elapsed() / OPERATIONS as u32, operations: OPERATIONS as usize })
@@ -99,14 +102,18 @@ fn large(site: &Site) -> PathBuf {
     site.dir.join("large")
 }
 
-fn fill(path: &Path) -> io::Result<()> {
-    let mut piece = vec![0; PIECE];
+fn fill(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = File::create(path)?;
-    for number in 0..BYTES / PIECE as u64 {
-        noise(number, &mut piece);
-        file.write_all(&piece)?;
-    }
-    Ok(())
+    bytes.chunks(PIECE).try_for_each(|piece| file.write_all(piece))
+}
+
+/// Returns noise that nobody was given before: whoever stores the same only once has all of this to store. It is made
+/// before a clock is started.
+fn fresh(len: usize) -> Vec<u8> {
+    static GIVEN: AtomicU64 = AtomicU64::new(0);
+    let mut bytes = vec![0; len];
+    noise(GIVEN.fetch_add(1, Ordering::Relaxed), &mut bytes);
+    bytes
 }
 
 /// What nobody stores in less room than it takes, other noise for each number; quick to make.

@@ -134,50 +134,58 @@ const MANY: Row = Row {
     ..SMALL
 };
 
-/// A row over many files, all of which a bucket's view makes itself.
-const MANY_SEALED: Row = Row { field: Field::All, rounds: 3, ..MANY };
-
 const fn percent_of_gocryptfs(percent: f64) -> Bar {
     Bar { view: BUCKET, peer: GOCRYPTFS, bound: Bound::Percent(percent), by: By::Median }
 }
 
-/// All rows of a bucket.
+const OPEN: Row =
+    Row { name: "open", title: "open, read 4 KiB, close", round: small::open, ..SMALL };
+const CREATE: Row = Row {
+    name: "create",
+    title: "create, write 4 KiB, close, unlink",
+    round: small::create,
+    ..SMALL
+};
+const SAVE: Row = Row { name: "save", title: "save by rename", round: small::save, ..SMALL };
+const STAT: Row = Row { name: "stat", title: "stat", round: small::stat, ..SMALL };
+const READ: Row = Row { name: "read", title: "read 256 MiB", round: large::read, ..ALL_OF_IT };
+const WRITE: Row = Row { name: "write", title: "write 256 MiB", round: large::write, ..ALL_OF_IT };
+const RANDOM_READ: Row = Row {
+    name: "random-read",
+    title: "read 4 KiB somewhere in 256 MiB",
+    round: large::read_here_and_there,
+    ..LARGE
+};
+const RANDOM_WRITE: Row = Row {
+    name: "random-write",
+    title: "write 4 KiB somewhere in 256 MiB",
+    round: large::write_here_and_there,
+    ..LARGE
+};
+const CLONE: Row = Row {
+    name: "clone",
+    title: "git clone of 3 000 files",
+    prepare: commands::prepare_repository,
+    round: commands::clone,
+    ..COMMAND
+};
+const STATUS: Row = Row { name: "status", title: "git status", round: commands::status, ..COMMAND };
+const RG: Row = Row { name: "rg", title: "rg", round: commands::search, ..COMMAND };
+const WALK: Row =
+    Row { name: "walk", title: "look at many files, each", round: many::walk, ..MANY };
+const REMOVE: Row =
+    Row { name: "remove", title: "remove many files, each", round: many::remove, ..MANY };
+
+/// All rows of a bucket, whose view makes the many files itself.
 pub const BUCKET_ROWS: [Row; 14] = [
-    Row { name: "open", title: "open, read 4 KiB, close", round: small::open, ..SMALL },
-    Row {
-        name: "create",
-        title: "create, write 4 KiB, close, unlink",
-        round: small::create,
-        ..SMALL
-    },
-    Row { name: "save", title: "save by rename", round: small::save, ..SMALL },
-    Row { name: "stat", title: "stat", round: small::stat, ..SMALL },
-    Row {
-        name: "read",
-        title: "read 256 MiB",
-        round: large::read,
-        bars: &[percent_of_gocryptfs(100.0)],
-        ..ALL_OF_IT
-    },
-    Row {
-        name: "write",
-        title: "write 256 MiB",
-        round: large::write,
-        bars: &[percent_of_gocryptfs(100.0)],
-        ..ALL_OF_IT
-    },
-    Row {
-        name: "random-read",
-        title: "read 4 KiB somewhere in 256 MiB",
-        round: large::read_here_and_there,
-        ..LARGE
-    },
-    Row {
-        name: "random-write",
-        title: "write 4 KiB somewhere in 256 MiB",
-        round: large::write_here_and_there,
-        ..LARGE
-    },
+    OPEN,
+    CREATE,
+    SAVE,
+    STAT,
+    Row { bars: &[percent_of_gocryptfs(100.0)], ..READ },
+    Row { bars: &[percent_of_gocryptfs(100.0)], ..WRITE },
+    RANDOM_READ,
+    RANDOM_WRITE,
     Row {
         name: "rewrite",
         title: "open 256 MiB, write 4 KiB, close",
@@ -185,97 +193,32 @@ pub const BUCKET_ROWS: [Row; 14] = [
         bars: &[Bar { view: BUCKET, peer: BARE, bound: Bound::Millis(5.0), by: By::Median }],
         ..LARGE
     },
-    Row {
-        name: "clone",
-        title: "git clone of 3 000 files",
-        prepare: commands::prepare_repository,
-        round: commands::clone,
-        ..COMMAND
-    },
-    Row { name: "status", title: "git status", round: commands::status, ..COMMAND },
-    Row { name: "rg", title: "rg", round: commands::search, ..COMMAND },
-    Row { name: "walk", title: "look at many files, each", round: many::walk, ..MANY_SEALED },
-    Row { name: "remove", title: "remove many files, each", round: many::remove, ..MANY_SEALED },
+    CLONE,
+    STATUS,
+    RG,
+    Row { field: Field::All, rounds: 3, ..WALK },
+    Row { field: Field::All, rounds: 3, ..REMOVE },
 ];
 
 /// All rows of a directory.
 pub const ROWS: [Row; 15] = [
+    Row { at_rest: true, bars: &[times_of_passthrough(1.25)], ..OPEN },
+    Row { bars: &[times_of_passthrough(1.25)], ..CREATE },
+    Row { bars: &[times_of_passthrough(1.25)], ..SAVE },
+    STAT,
     Row {
-        name: "open",
-        title: "open, read 4 KiB, close",
-        at_rest: true,
-        round: small::open,
-        bars: &[times_of_passthrough(1.25)],
-        ..SMALL
-    },
-    Row {
-        name: "create",
-        title: "create, write 4 KiB, close, unlink",
-        round: small::create,
-        bars: &[times_of_passthrough(1.25)],
-        ..SMALL
-    },
-    Row {
-        name: "save",
-        title: "save by rename",
-        round: small::save,
-        bars: &[times_of_passthrough(1.25)],
-        ..SMALL
-    },
-    Row { name: "stat", title: "stat", round: small::stat, ..SMALL },
-    Row {
-        name: "read",
-        title: "read 256 MiB",
-        round: large::read,
         bars: &[Bar { view: GATE, peer: PASSTHROUGH, bound: Bound::Percent(95.0), by: By::Best }],
-        ..ALL_OF_IT
+        ..READ
     },
-    Row {
-        name: "write",
-        title: "write 256 MiB",
-        round: large::write,
-        bars: &[percent_of_bare(GATE, 45.0), percent_of_bare(GATE_FAST, 80.0)],
-        ..ALL_OF_IT
-    },
-    Row {
-        name: "random-read",
-        title: "read 4 KiB somewhere in 256 MiB",
-        round: large::read_here_and_there,
-        ..LARGE
-    },
-    Row {
-        name: "random-write",
-        title: "write 4 KiB somewhere in 256 MiB",
-        round: large::write_here_and_there,
-        ..LARGE
-    },
-    Row {
-        name: "clone",
-        title: "git clone of 3 000 files",
-        prepare: commands::prepare_repository,
-        round: commands::clone,
-        bars: &[times_of_passthrough(1.0)],
-        ..COMMAND
-    },
-    Row {
-        name: "status",
-        title: "git status",
-        round: commands::status,
-        bars: &[times_of_passthrough(1.0)],
-        rounds: ROUNDS_SHORT,
-        ..COMMAND
-    },
-    Row {
-        name: "rg",
-        title: "rg",
-        at_rest: true,
-        round: commands::search,
-        bars: &[times_of_passthrough(1.0)],
-        ..COMMAND
-    },
+    Row { bars: &[percent_of_bare(GATE, 45.0), percent_of_bare(GATE_FAST, 80.0)], ..WRITE },
+    RANDOM_READ,
+    RANDOM_WRITE,
+    Row { bars: &[times_of_passthrough(1.0)], ..CLONE },
+    Row { bars: &[times_of_passthrough(1.0)], rounds: ROUNDS_SHORT, ..STATUS },
+    Row { at_rest: true, bars: &[times_of_passthrough(1.0)], ..RG },
     Row { name: "list", title: "list many files, each", round: many::list, ..MANY },
-    Row { name: "walk", title: "look at many files, each", round: many::walk, ..MANY },
-    Row { name: "remove", title: "remove many files, each", round: many::remove, ..MANY },
+    WALK,
+    REMOVE,
     Row {
         name: "pause",
         title: "longest open while many are removed",
