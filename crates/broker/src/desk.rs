@@ -300,12 +300,22 @@ impl Desk {
         let sessions = self.dirty_sessions.iter();
         let spaces = self.dirty_spaces.iter();
         claims
-            .map(|ticket| Entry::Claim(*ticket, self.table.record(*ticket)))
+            .map(|ticket| Entry::Claim(*ticket, self.written(*ticket)))
             .chain(sessions.map(|id| Entry::Session(*id, self.sessions.get(*id))))
             .chain(spaces.map(|id| Entry::Space(*id, self.spaces.get(*id))))
             .chain(self.complete.then_some(Entry::Complete))
             .chain(self.elsewhere.map(Entry::Elsewhere))
             .chain(self.halt.is_some().then_some(Entry::Trial))
+    }
+
+    /// Returns what a later run is to know of a claim.
+    fn written(&self, ticket: Ticket) -> Option<Record> {
+        let record = self.table.record(ticket)?;
+        if self.spaces.are_sealed(&record.claim().want().places) {
+            record.nameless()
+        } else {
+            Some(record)
+        }
     }
 
     /// Returns whether anything changed since the last commit.

@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use gate_api::process;
 use gate_api::wire::{AttachRefusal, Attached, Directory, Origin, Rules, Source};
 use gate_core::id::SpaceId;
+use gate_core::lock::want::Place;
 use gate_core::path::ViewPath;
 
 use crate::source_lock::{SourceLock, Taken};
@@ -61,6 +62,11 @@ enum Relation {
 impl Space {
     pub fn new(name: String, source: Option<Source>) -> Space {
         Space { name, source, clients: 0, lock: None }
+    }
+
+    /// Whether its names are told and never written down: on the disk those of a bucket are sealed.
+    pub fn is_sealed(&self) -> bool {
+        self.source.as_ref().is_some_and(|source| matches!(source.origin, Origin::Bucket(_)))
     }
 
     /// Says where another broker that came for the source would not be met.
@@ -174,6 +180,11 @@ impl Spaces {
 
     pub fn get(&self, id: SpaceId) -> Option<&Space> {
         self.spaces.get(&id)
+    }
+
+    /// Whether names of what it touches are not written down.
+    pub fn are_sealed(&self, places: &[Place]) -> bool {
+        places.iter().any(|place| self.get(place.space).is_some_and(Space::is_sealed))
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (SpaceId, &Space)> {

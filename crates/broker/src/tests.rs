@@ -10,13 +10,15 @@ use std::time::Duration;
 
 use gate_api::link::Connector;
 use gate_api::wire::{
-    Entry, Fate, Happening, LineState, LogQuery, Origin, Party, Scope, Source, Stretch,
+    Directory, Entry, Fate, Happening, Inode, LineState, LogQuery, Origin, Party, Scope, Source,
+    Stretch,
 };
 use gate_api::{
     Address, Answer, Ask, Attachment, ClientInfo, Grant, QueryError, Quiet, Session, Watcher,
 };
 use gate_core::lock::claim::{Label, Patience};
 use gate_core::lock::event::{Refusal, Revocation, Standstill};
+use gate_core::lock::key::FileKey;
 use gate_core::lock::want::{Access, Node, Op, Place, Want};
 use gate_core::path::ViewPath;
 use tempfile::TempDir;
@@ -82,9 +84,12 @@ pub(crate) fn start(state: &TempDir) -> Running {
     Broker::start(Options::new(state.path().to_owned())).unwrap()
 }
 
-pub(crate) fn bucket() -> Source {
+/// A directory of another machine, at which nobody looks.
+pub(crate) fn source() -> Source {
+    let root = Inode { device: 1, number: 1 };
+    let directory = Directory { machine: 1, path: b"/source".to_vec(), root, above: Vec::new() };
     Source {
-        origin: Origin::Bucket("test".to_owned()),
+        origin: Origin::Directory(directory),
         space: None,
         by_host_and_port: false,
         rules: None,
@@ -92,7 +97,7 @@ pub(crate) fn bucket() -> Source {
 }
 
 pub(crate) fn connect(address: &Address, name: &str) -> Client {
-    connect_to(address, name, bucket())
+    connect_to(address, name, source())
 }
 
 pub(crate) fn connect_to(
@@ -216,7 +221,7 @@ fn n4_after_a_crash_clients_reclaim_and_tokens_still_rise() {
     let state = tempfile::tempdir().unwrap();
     let broker = start(&state);
     let to = Wandering(Arc::new(std::sync::Mutex::new(broker.address())));
-    let [a, b] = ["a", "b"].map(|name| connect_to(&to, name, bucket()));
+    let [a, b] = ["a", "b"].map(|name| connect_to(&to, name, source()));
     let held = a.hold("f");
     let before = held.is_granted();
     let waiting = b.hold("f");
@@ -239,12 +244,48 @@ fn n4_after_a_crash_clients_reclaim_and_tokens_still_rise() {
     assert!(a.heard.try_recv().is_err(), "nothing was revoked");
 }
 
+/// N12: what is held in a bucket stays held by the files that it is; names alone are held no longer than the broker lives.
+#[test]
+fn n12_names_in_a_bucket_are_not_journaled_and_its_files_stay_held() {
+    let state = tempfile::tempdir().unwrap();
+    let broker = start(&state);
+    let to = Wandering(Arc::new(std::sync::Mutex::new(broker.address())));
+    let bucket = || Source { origin: Origin::Bucket("b".to_owned()), ..source() };
+    let [a, b] = ["a", "b"].map(|name| connect_to(&to, name, bucket()));
+    let file = |client: &Client| {
+        let mut ask = client.ask(Op::Hold(Access::Write), "secret-file");
+        ask.want.places[0].node = Node::File(FileKey { volume: 1, inode: 2, generation: 0 });
+        client.acquire(ask)
+    };
+    let (held, name) = (file(&a), a.hold("secret-name"));
+    held.is_granted();
+    name.is_granted();
+    let waiting = file(&b);
+    waiting.waits();
+    let told = format!("{:?}", a.session.locks(&Scope::Everything, None, SOON).unwrap());
+    assert!(told.contains("secret-file") && told.contains("secret-name"), "{told}");
+
+    let copy = crash(broker, &state);
+    for file in std::fs::read_dir(copy.path()).unwrap() {
+        let bytes = std::fs::read(file.unwrap().path()).unwrap();
+        assert!(!bytes.windows(6).any(|part| part == b"secret"), "it is written down");
+    }
+    assert_eq!([a.hears(), b.hears()], [Heard::Away, Heard::Away]);
+    let broker = start(&copy);
+    *to.0.lock().unwrap() = broker.address();
+    assert_eq!([a.hears(), b.hears()], [Heard::Back, Heard::Back]);
+    assert_eq!(a.hears(), Heard::Revoked(name.number, Revocation::LeaseLost));
+    assert!(waiting.has_heard_nothing(), "N1: the file is held");
+    a.session.release(held.number, None);
+    waiting.is_granted();
+}
+
 #[test]
 fn what_was_let_go_of_during_an_outage_is_free_afterwards() {
     let state = tempfile::tempdir().unwrap();
     let broker = start(&state);
     let to = Wandering(Arc::new(std::sync::Mutex::new(broker.address())));
-    let [a, b] = ["a", "b"].map(|name| connect_to(&to, name, bucket()));
+    let [a, b] = ["a", "b"].map(|name| connect_to(&to, name, source()));
     let held = a.hold("f");
     held.is_granted();
     let copy = crash(broker, &state);
@@ -267,7 +308,7 @@ fn a_broker_without_its_journal_revokes_what_it_does_not_know() {
     let [state, other] = [(); 2].map(|()| tempfile::tempdir().unwrap());
     let broker = start(&state);
     let to = Wandering(Arc::new(std::sync::Mutex::new(broker.address())));
-    let [a, b] = ["a", "b"].map(|name| connect_to(&to, name, bucket()));
+    let [a, b] = ["a", "b"].map(|name| connect_to(&to, name, source()));
     let held = a.hold("f");
     held.is_granted();
     let waiting = b.hold("f");
@@ -370,7 +411,7 @@ fn n11_a_client_of_the_same_process_takes_turns_with_the_others() {
     let state = tempfile::tempdir().unwrap();
     let broker = start(&state);
     let outside = connect(&broker.address(), "outside");
-    let inside = connect_to(&broker.door(), "inside", bucket());
+    let inside = connect_to(&broker.door(), "inside", source());
     let first = inside.hold("f");
     first.is_granted();
     let second = outside.hold("f");
@@ -547,7 +588,7 @@ fn client_that_is_killed() {
     let info = ClientInfo { lease, ..ClientInfo::named("child") };
     let address = Address::of_state_dir(state.as_ref());
     let session = Session::connect(address, info, Arc::new(Ears(ears, Quiet::Now))).unwrap();
-    let attachment = session.attach(bucket()).unwrap();
+    let attachment = session.attach(source()).unwrap();
     let client = Client { session, attachment, heard: mpsc::channel().1 };
     client.hold("f").is_granted();
     println!("holds");

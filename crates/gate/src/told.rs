@@ -139,6 +139,10 @@ fn names(claim: &Subject<'_>) -> String {
     if paths.next().is_some() {
         text.push_str(" …");
     }
+    // What is open after its name is gone, and what names of a bucket were left out of.
+    if let (true, Some(place)) = (text.is_empty(), claim.places.first()) {
+        text = format!(" (in {})", place.space);
+    }
     text
 }
 

@@ -13,8 +13,7 @@ use super::mounted::{end, world};
 use super::{assert_nothing_says, in_bucket};
 use crate::managed::kept::{kill, pid_of_daemon};
 
-/// N12: not even while it is used, before any version is made of what was written. What waits for its turn is known to
-/// the broker by its path, as everywhere.
+/// N12: not even while it is used, before any version is made of what was written.
 #[test]
 fn n12_nothing_beside_a_view_shows_what_is_written_in_it() {
     let (world, _) = world(Standing::Runner);
@@ -29,10 +28,10 @@ fn n12_nothing_beside_a_view_shows_what_is_written_in_it() {
         python3 -c 'import os; os.setxattr("long", "user.heather-attr", b"heather-attr")'
         mv long heather-name-too/moved; sync -f ."#;
     world.script(&world.view(), script).run().success();
-    let assert_nothing_shows = || {
-        assert_nothing_says(&world.state().join("buckets"), &words);
-        assert_nothing_says(&world.state(), &["heather-inline", "heather-chunk", "heather-attr"]);
-    };
+    let assert_nothing_shows = || assert_nothing_says(&world.state(), &words);
+    // Who asks the broker that runs is told.
+    let told = world.gate(["log"]).run().success();
+    assert!(told.contains("heather-name"), "{told}");
     assert_nothing_shows();
     // The one that is open is in no version yet; nor is any in what the daemon shows of itself.
     let shown = "cat /proc/$1/cmdline /proc/$1/environ; ls -l /proc/$1/fd /proc/$1/map_files";
@@ -47,6 +46,10 @@ fn n12_nothing_beside_a_view_shows_what_is_written_in_it() {
     assert_nothing_shows();
     end(&world);
     assert_nothing_shows();
+    world.gate(["daemon", "start"]).run().success();
+    let told = world.gate(["log"]).run().success();
+    assert!(told.contains("(in ") && !told.contains("heather"), "{told}");
+    end(&world);
 }
 
 #[test]

@@ -256,14 +256,14 @@ fn some<'a>(blocks: impl Iterator<Item = &'a Arc<Block>>) -> Vec<Arc<Block>> {
     let mut bytes = 0;
     let enough = |block: &&Arc<Block>| {
         let before = bytes;
-        bytes += block.bytes.len();
+        bytes += block.records.told.len();
         before < LOOK_BYTES_MAX
     };
     blocks.take_while(enough).cloned().collect()
 }
 
 fn bytes_of(blocks: &[Arc<Block>]) -> usize {
-    blocks.iter().map(|block| block.bytes.len()).sum()
+    blocks.iter().map(|block| block.records.told.len()).sum()
 }
 
 fn nothing_after(place: Cursor) -> LogPage {

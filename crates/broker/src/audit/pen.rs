@@ -8,7 +8,7 @@ use gate_core::id::Epoch;
 use prometheus_client::metrics::counter::Counter;
 
 use super::Word;
-use super::block::{BLOCK_BYTES, Block, encode};
+use super::block::{BLOCK_BYTES, Block, Records};
 use crate::clock;
 
 /// Bytes that may lie in the tray: what the busiest broker does in the seconds that a sync may take
@@ -26,7 +26,7 @@ pub(crate) struct Pen {
 /// Records in a row.
 #[derive(Default)]
 struct Written {
-    bytes: Vec<u8>,
+    records: Records,
     count: u64,
     /// When the latest happened.
     at_ms: u64,
@@ -62,10 +62,25 @@ impl Pen {
 
     /// Writes a record, to be handed over later.
     pub fn note(&mut self, what: Happening<'_>) {
-        let record = Record { at_ms: clock::wall_ms(), what };
+        self.note_both(what, None);
+    }
+
+    /// As [`Pen::note`], of a claim whose names are told and never written down.
+    pub fn note_sealed(&mut self, what: Happening<'_>) {
+        let mut bare = what.clone();
+        if let Happening::Claim { claim, .. } = &mut bare {
+            claim.places.iter_mut().for_each(|place| place.path = None);
+        }
+        self.note_both(what, Some(bare));
+    }
+
+    fn note_both(&mut self, what: Happening<'_>, bare: Option<Happening<'_>>) {
+        let at_ms = clock::wall_ms();
+        let record = Record { at_ms, what };
+        let bare = bare.map(|what| Record { at_ms, what });
         // More than the tray takes is missing as a whole: none of it need be here.
-        if self.written.bytes.len() <= TRAY_BYTES_MAX {
-            encode(&record, &mut self.written.bytes);
+        if self.written.records.told.len() <= TRAY_BYTES_MAX {
+            self.written.records.push(&record, bare.as_ref());
         }
         self.written.count += 1;
         self.written.at_ms = record.at_ms;
@@ -81,7 +96,7 @@ impl Pen {
             // Without the keeper the log has ended.
             let _ = self.keeper.send(Word::Filled);
         }
-        self.written.bytes.clear();
+        self.written.records.clear();
         self.written.count = 0;
         self.written.odd = false;
     }
@@ -100,7 +115,7 @@ impl Tray {
         let mut filling = self.filling();
         filling.at_ms = written.at_ms;
         // Once some are missing all are, up to the next taking: so they are one gap.
-        if filling.missing > 0 || filling.bytes + written.bytes.len() > TRAY_BYTES_MAX {
+        if filling.missing > 0 || filling.bytes + written.records.told.len() > TRAY_BYTES_MAX {
             filling.missing += written.count;
             self.missing.inc_by(written.count);
         } else {
@@ -131,15 +146,15 @@ impl Tray {
 
 impl Filling {
     fn append(&mut self, epoch: u64, written: &Written) {
-        if self.blocks.last().is_none_or(|block| block.bytes.len() >= BLOCK_BYTES) {
+        if self.blocks.last().is_none_or(|block| block.records.told.len() >= BLOCK_BYTES) {
             self.blocks.push(Block::begun(epoch, self.next, written.at_ms));
         }
         let block = self.blocks.last_mut().expect("pushed if there was none");
-        block.bytes.extend_from_slice(&written.bytes);
+        block.records.append(&written.records);
         block.last += written.count;
         block.at_ms = written.at_ms;
         block.odd |= written.odd;
-        self.bytes += written.bytes.len();
+        self.bytes += written.records.told.len();
         self.next += written.count;
     }
 }

@@ -113,5 +113,5 @@ impl Recent {
 }
 
 fn cost(block: &Block) -> usize {
-    block.bytes.capacity() + BLOCK_COST
+    block.records.bytes() + BLOCK_COST
 }

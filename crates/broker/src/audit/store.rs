@@ -16,7 +16,7 @@ use gate_core::id::Epoch;
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row, params};
 
 use super::Bounds;
-use super::block::Block;
+use super::block::{Block, Records};
 
 /// The name of the log in the state directory.
 const LOG_NAME: &str = "audit.sqlite";
@@ -131,12 +131,17 @@ impl Store {
         let written = self.attempt(|_, connection| {
             let transaction = connection.transaction()?;
             for block in blocks {
-                let Block { epoch, first, last, at_ms, odd, bytes } = &**block;
+                let Block { epoch, first, last, at_ms, odd, records } = &**block;
                 let places = [epoch, first, last, at_ms].map(|number| signed(*number));
                 let [epoch, first, last, at_ms] = places;
-                transaction
-                    .prepare_cached(INSERT)?
-                    .execute(params![epoch, first, last, at_ms, odd, bytes])?;
+                transaction.prepare_cached(INSERT)?.execute(params![
+                    epoch,
+                    first,
+                    last,
+                    at_ms,
+                    odd,
+                    records.written()
+                ])?;
             }
             transaction.commit()
         });
@@ -343,7 +348,7 @@ fn select(
     let mut bytes = 0;
     while let Some(row) = rows.next()? {
         let block = block_of(row)?;
-        bytes += block.bytes.len();
+        bytes += block.records.told.len();
         blocks.push(Arc::new(block));
         if bytes >= bytes_max {
             break;
@@ -358,8 +363,8 @@ fn block_of(row: &Row<'_>) -> rusqlite::Result<Block> {
     if first == 0 || last < first {
         return Err(rusqlite::Error::IntegralValueOutOfRange(2, signed(last)));
     }
-    let (odd, bytes) = (row.get(4)?, row.get(5)?);
-    Ok(Block { epoch, first, last, at_ms, odd, bytes })
+    let (odd, records) = (row.get(4)?, Records::read(row.get(5)?));
+    Ok(Block { epoch, first, last, at_ms, odd, records })
 }
 
 /// Tells a file that makes no sense from one that cannot be reached.

@@ -7,7 +7,7 @@ use gate_core::lock::event::{Refusal, Revocation};
 use gate_core::lock::want::{Access, Op};
 use tempfile::TempDir;
 
-use super::block::Block;
+use super::block::{Block, Records};
 use super::*;
 use crate::tests::SOON;
 
@@ -148,7 +148,7 @@ fn records_that_find_no_room_are_one_that_says_so() {
         written += 1;
     }
     let blocks = tray.take();
-    let bytes: usize = blocks.iter().map(|block| block.bytes.len()).sum();
+    let bytes: usize = blocks.iter().map(|block| block.records.told.len()).sum();
     assert!(bytes < 33 << 20, "{bytes} bytes lay in the tray");
     pen.note(came(2, "after it"));
     pen.hand_over();
@@ -272,15 +272,46 @@ fn the_past_of_a_path_is_what_is_odd_at_above_and_beneath_it() {
 }
 
 #[test]
+fn n12_what_is_sealed_is_told_by_name_and_written_without_it() {
+    let state = TempDir::new().unwrap();
+    let secret = || claim("notes", "secret-name", Fate::Waits);
+    let named = |page: &LogPage| -> Vec<Option<String>> {
+        let claims = page.entries.iter().filter_map(|entry| match &entry.record.what {
+            Happening::Claim { claim, .. } => Some(&claim.places[0].path),
+            _ => None,
+        });
+        claims.map(|path| path.as_ref().map(ToString::to_string)).collect()
+    };
+    let (audit, mut pen) = start(&state, 1);
+    pen.note(claim("plain", "before", Fate::Waits));
+    pen.note_sealed(secret());
+    pen.note(claim("plain", "after", Fate::Waits));
+    pen.hand_over();
+    let page = ask(&audit, Stretch::UpTo(None));
+    let all = ["before", "secret-name", "after"].map(|name| Some(name.to_owned()));
+    assert_eq!(named(&page), all);
+    drop((audit, pen));
+    for file in std::fs::read_dir(state.path()).unwrap() {
+        let bytes = std::fs::read(file.unwrap().path()).unwrap();
+        assert!(!bytes.windows(6).any(|part| part == b"secret"), "it is written down");
+    }
+    let (audit, _pen) = start(&state, 2);
+    let page = ask(&audit, Stretch::After(Cursor::START));
+    assert_eq!(named(&page), [Some("before".into()), None, Some("after".into())]);
+    assert!(!page.gap);
+}
+
+#[test]
 fn the_oldest_are_given_up_by_size_and_who_asks_for_them_is_told() {
     let state = TempDir::new().unwrap();
     let bounds = Bounds { bytes_max: 1 << 20, ..BOUNDS };
     let mut store = Store::open(state.path(), Epoch(1), bounds).unwrap().0;
     let (name, at_ms) = ("x".repeat(32 * 1024), crate::clock::wall_ms());
-    let mut bytes = Vec::new();
-    block::encode(&Record { at_ms, what: came(1, &name) }, &mut bytes);
+    let mut records = Records::default();
+    records.push(&Record { at_ms, what: came(1, &name) }, None);
     for number in 1..=400 {
-        let block = Block { last: number, bytes: bytes.clone(), ..Block::begun(1, number, at_ms) };
+        let block =
+            Block { last: number, records: records.clone(), ..Block::begun(1, number, at_ms) };
         assert!(store.write(&[Arc::new(block)]));
         store.trim(at_ms);
     }
@@ -313,10 +344,10 @@ fn the_oldest_are_given_up_by_age() {
 fn a_smaller_bound_gives_room_back() {
     let state = TempDir::new().unwrap();
     let mut store = Store::open(state.path(), Epoch(1), BOUNDS).unwrap().0;
-    let (name, mut bytes) = ("x".repeat(64 << 10), Vec::new());
-    block::encode(&Record { at_ms: 5, what: came(1, &name) }, &mut bytes);
+    let (name, mut records) = ("x".repeat(64 << 10), Records::default());
+    records.push(&Record { at_ms: 5, what: came(1, &name) }, None);
     let block = |number| {
-        Arc::new(Block { last: number, bytes: bytes.clone(), ..Block::begun(1, number, 5) })
+        Arc::new(Block { last: number, records: records.clone(), ..Block::begun(1, number, 5) })
     };
     assert!(store.write(&(1..=512).map(block).collect::<Vec<_>>()));
     let size = || std::fs::metadata(state.path().join(LOG_NAME)).unwrap().len();
@@ -404,9 +435,9 @@ fn a_log_that_cannot_be_written_is_kept_in_memory_until_it_can() {
 fn what_is_too_much_for_memory_before_it_is_written_is_told_as_missing() {
     let count = Counter::default();
     let mut recent = Recent::new(Epoch(1), count.clone());
-    let bytes = vec![0; 1 << 20];
+    let records = Records::read(vec![0; 1 << 20]);
     for number in 1..=80 {
-        let block = Block { last: number, bytes: bytes.clone(), ..Block::begun(1, number, 1) };
+        let block = Block { last: number, records: records.clone(), ..Block::begun(1, number, 1) };
         recent.push(vec![block]);
     }
     let unwritten = recent.unwritten();

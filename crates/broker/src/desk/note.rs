@@ -135,8 +135,8 @@ impl Desk {
         let Some(client) = self.sessions.get(session) else { return };
         let Some(seat) = client.seats.get(&space) else { return };
         let Ok(path) = path.below(&seat.prefix) else { return };
-        let space = self.spaces.get(seat.space).map_or("", |space| space.name.as_str());
-        let place = Named { space: space.into(), path: Some(path), directory: false };
+        let Some(space) = self.spaces.get(seat.space) else { return };
+        let place = Named { space: space.name.as_str().into(), path: Some(path), directory: false };
         let claim = Subject {
             ticket: None,
             op,
@@ -148,7 +148,8 @@ impl Desk {
             session: session.0,
             client: client.name.as_str().into(),
         };
-        self.pen.note(Happening::Claim { became: Fate::Guarded(became), claim });
+        let what = Happening::Claim { became: Fate::Guarded(became), claim };
+        if space.is_sealed() { self.pen.note_sealed(what) } else { self.pen.note(what) }
     }
 
     /// Notes that a client is gone, which is still known.
@@ -199,11 +200,13 @@ impl Desk {
     }
 
     fn note_claim(&mut self, ticket: Option<Ticket>, claim: &Claim, became: Fate<'_>) {
+        let is_sealed = self.spaces.are_sealed(&claim.want().places);
         let claim = subject(ticket, claim, &self.spaces, &self.sessions);
         if became.is_odd() {
             tracing::info!(ticket = claim.ticket, ?became, owner = %claim.owner, "out of order");
         }
-        self.pen.note(Happening::Claim { became, claim });
+        let what = Happening::Claim { became, claim };
+        if is_sealed { self.pen.note_sealed(what) } else { self.pen.note(what) }
     }
 
     fn note_client(&mut self, session: SessionId, became: Presence) {

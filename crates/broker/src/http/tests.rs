@@ -12,7 +12,7 @@ use gate_core::lock::want::{Access, Op};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::tests::{SOON, bucket, connect, connect_to};
+use crate::tests::{SOON, connect, connect_to, source};
 use crate::{Broker, Listen, Options, Policy, Running, StartError};
 
 struct Served {
@@ -322,7 +322,7 @@ fn an_address_that_others_reach_is_refused() {
 fn views_by_host_and_port_and_stateless_clients_share_the_default_space() {
     let served = serve();
     let address = Address::Tcp { host: "127.0.0.1".to_owned(), port: served.at().port() };
-    let mut source = bucket();
+    let mut source = source();
     source.by_host_and_port = true;
     let client = connect_to(&address, "view", source);
     assert_eq!(client.attachment.name, "default");
@@ -366,7 +366,7 @@ fn a_long_board_is_whole_though_it_is_read_page_by_page() {
     let client = connect_to(
         &Address::Tcp { host: "127.0.0.1".to_owned(), port: served.at().port() },
         "view",
-        gate_api::wire::Source { by_host_and_port: true, ..bucket() },
+        gate_api::wire::Source { by_host_and_port: true, ..source() },
     );
     let owners: Vec<_> = (0..300).map(|number| client.hold(&format!("f{number}"))).collect();
     for owner in &owners {

@@ -7,9 +7,7 @@ use std::time::{Duration, Instant};
 use gate_api::link::Outgoing;
 use gate_api::session::Moment;
 use gate_api::session::state::{Call, State};
-use gate_api::wire::{
-    ClientMessage, Hello, Known, MaxHold, Origin, Query, ServerMessage, Source, Welcome,
-};
+use gate_api::wire::{ClientMessage, Hello, Known, MaxHold, Query, ServerMessage, Source, Welcome};
 use gate_core::id::SessionId;
 use gate_core::lock::claim::Process;
 use gate_core::time::Time;
@@ -402,10 +400,5 @@ fn moment(now: Time) -> Moment {
 
 /// All work on one source, which may be that of the stateless interface.
 fn source(shared: bool) -> Source {
-    Source {
-        origin: Origin::Bucket("sim".to_owned()),
-        space: None,
-        by_host_and_port: shared,
-        rules: None,
-    }
+    Source { by_host_and_port: shared, ..crate::tests::source() }
 }

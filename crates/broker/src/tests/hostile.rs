@@ -86,7 +86,7 @@ fn a_source_that_was_refused_is_served_to_who_finds_it_free_twice() {
     let [state, dir] = [(); 2].map(|()| tempfile::tempdir().unwrap());
     let broker = start(&state);
     let directory = gate_api::source::directory(dir.path()).unwrap();
-    let source = Source { origin: Origin::Directory(directory), ..bucket() };
+    let source = Source { origin: Origin::Directory(directory), ..source() };
     let taken = std::fs::File::open(dir.path()).unwrap();
     taken.lock().unwrap();
     let (mut raw, ..) = Raw::connect(&broker, None);
@@ -118,7 +118,7 @@ fn acquire(owner: u64, space: u32, path: &str) -> ClientMessage {
 }
 
 fn attach() -> ClientMessage {
-    ClientMessage::Attach { space: SpaceId(1), source: bucket() }
+    ClientMessage::Attach { space: SpaceId(1), source: source() }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use gate_api::wire::{ClientMessage, Hello, Known, Resume, ServerMessage, Welcome
 use gate_api::{Address, process};
 use gate_core::id::SpaceId;
 
-use super::{SOON, bucket, connect};
+use super::{SOON, connect, source};
 use crate::http::{Listen, Policy};
 use crate::journal::JOURNAL_NAME;
 use crate::{Broker, Options, Running};
@@ -46,7 +46,7 @@ fn greet(address: &Address, machine: u64, resume: Option<Resume>) -> Welcome {
         panic!("it is welcome")
     };
     if resume.is_none() {
-        let attach = ClientMessage::Attach { space: SpaceId(1), source: bucket() };
+        let attach = ClientMessage::Attach { space: SpaceId(1), source: source() };
         connection.say(&attach);
         let attached = connection.incoming.receive(Some(SOON));
         assert!(matches!(attached, Ok(Some(ServerMessage::Attached { .. }))));

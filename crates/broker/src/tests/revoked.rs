@@ -40,7 +40,7 @@ fn fates(client: &Client, ticket: u64) -> Vec<String> {
 fn n7_the_next_is_let_in_when_who_lost_its_turn_is_done() {
     let state = tempfile::tempdir().unwrap();
     let broker = start(&state);
-    let a = connect_as(&broker.address(), "a", bucket(), Quiet::Later);
+    let a = connect_as(&broker.address(), "a", source(), Quiet::Later);
     let b = connect(&broker.address(), "b");
     let held = a.hold("f");
     let ticket = held.is_granted().ticket.0;
@@ -66,8 +66,8 @@ fn n3_a_turn_that_was_taken_away_stays_so_over_a_crash() {
     let state = tempfile::tempdir().unwrap();
     let broker = start(&state);
     let to = Wandering(Arc::new(Mutex::new(broker.address())));
-    let a = connect_as(&to, "a", bucket(), Quiet::Later);
-    let b = connect_to(&to, "b", bucket());
+    let a = connect_as(&to, "a", source(), Quiet::Later);
+    let b = connect_to(&to, "b", source());
     let held = a.hold("f");
     let ticket = held.is_granted().ticket.0;
     let waiting = b.hold("f");

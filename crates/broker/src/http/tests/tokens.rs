@@ -7,7 +7,7 @@ use gate_api::{Approach, AttachError, ClientInfo, ConnectError, QueryError, Sess
 use gate_core::lock::event::Revocation;
 
 use super::*;
-use crate::tests::{Deaf, Heard};
+use crate::tests::{Deaf, Heard, source};
 
 pub(super) const READ: &str = "read-read-read-0123456789abcdefgh";
 const LOCK: &str = "lock-lock-lock-0123456789abcdefgh";
@@ -104,7 +104,7 @@ fn who_may_look_may_neither_lock_nor_break() {
     {
         let session = served.connects(Some(token)).unwrap();
         assert_eq!(session.locks(&Scope::Everything, None, SOON).unwrap().lines.len(), 1);
-        match session.attach(bucket()) {
+        match session.attach(source()) {
             Ok(_) => assert!(may_attach, "{token}"),
             Err(AttachError::Refused(refusal)) => {
                 assert!(!may_attach && refusal.reason.contains("read"), "{token}: {refusal:?}");

@@ -35,6 +35,22 @@ pub enum Record {
     },
 }
 
+impl Record {
+    /// Returns what it holds, or waits for.
+    pub fn claim(&self) -> &Arc<Claim> {
+        match self {
+            Record::Waiting(claim) | Record::Held { claim, .. } => claim,
+        }
+    }
+
+    /// Returns it without the names of files, which stay locked without them; `None` if it is of names alone.
+    pub fn nameless(mut self) -> Option<Record> {
+        let (Record::Waiting(claim) | Record::Held { claim, .. }) = &mut self;
+        *claim = Arc::new(claim.nameless());
+        (!self.claim().want().places.is_empty()).then_some(self)
+    }
+}
+
 /// All that a broker remembers of its former run.
 #[derive(Debug, Default)]
 pub struct Restore {
