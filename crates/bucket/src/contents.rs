@@ -12,11 +12,12 @@ mod tests;
 mod version;
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use gate_core::tree::content::Body;
 use gate_core::tree::id::{Address, FileId};
-use gate_core::tree::op::{Extent, FILE_BYTES_MAX, Span};
+use gate_core::tree::op::{ChunkRef, Extent, FILE_BYTES_MAX, Span};
 
 use crate::cut;
 use crate::log::Record;
@@ -29,7 +30,7 @@ use stack::Stack;
 pub use version::{PATCHES_MAX, Version};
 
 /// Bytes side by side that are sealed before they are in a version.
-pub const SEAL_BYTES_DUE: u64 = 512 * 1024;
+pub const SEAL_BYTES_DUE: u64 = 1024 * 1024;
 
 /// Chunks for which room is kept: around what changed, some more may come than were there before.
 const EXTENTS_SPARE: usize = EXTENTS_MAX / 64;
@@ -143,6 +144,20 @@ impl Contents {
         self.with_stack(|stack| stack.read_at(vault, at, out))
     }
 
+    /// Returns the chunks that a part of it is read from.
+    pub fn chunks_in(&self, range: Range<u64>) -> impl Iterator<Item = ChunkRef> {
+        let end = range.end.min(self.size());
+        let mut at = range.start;
+        let chunks = std::iter::from_fn(move || {
+            (at < end).then(|| {
+                let piece = self.with_stack(|stack| stack.chunk_at(at));
+                at = piece.0;
+                piece.1
+            })
+        });
+        chunks.flatten()
+    }
+
     /// Returns where data is, from a place on; as lseek(2), `None` if there is none.
     pub fn seek_data(&self, at: u64) -> Option<u64> {
         self.with_stack(|stack| stack.seek(at, false))
@@ -167,18 +182,18 @@ impl Contents {
         if len < SEAL_BYTES_DUE {
             return Ok(ahead);
         }
-        let read = |at: u64, out: &mut [u8]| {
-            self.read_at(vault, stretch.start + at, out)?;
-            Ok::<_, TakeInError>(())
-        };
-        cut::cut_certain(len, read, |at, bytes| {
-            let offset = stretch.start + at;
-            match vault.put(bytes)? {
+        let mut bytes = vec![0; len as usize];
+        self.read_at(vault, stretch.start, &mut bytes)?;
+        let chunks = cut::cut_certain(&bytes);
+        let mut offset = stretch.start;
+        for (sealed, bytes) in vault.put_all(&chunks)?.into_iter().zip(chunks) {
+            let len = bytes.len() as u64;
+            match sealed {
                 Some(chunk) => ahead.extents.push(Extent { offset, chunk }),
-                None => ahead.zeros.push(Span { offset, len: bytes.len() as u64 }),
+                None => ahead.zeros.push(Span { offset, len }),
             }
-            Ok(())
-        })?;
+            offset += len;
+        }
         self.put(&ahead).expect("it lies where bytes were");
         Ok(ahead)
     }

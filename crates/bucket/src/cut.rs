@@ -91,22 +91,17 @@ pub fn cut<E>(
     Ok(())
 }
 
-/// Cuts bytes after which others may follow, and returns how far: only where [`cut`] would, whatever follows.
+/// Cuts bytes after which others may follow: only where [`cut`] would, whatever follows.
 ///
-/// It is never further than [`CUT_BYTES_MAX`] from their end; of fewer bytes than that nothing is cut.
-pub fn cut_certain<E>(
-    len: u64,
-    read: impl FnMut(u64, &mut [u8]) -> Result<(), E>,
-    mut chunk: impl FnMut(u64, &[u8]) -> Result<(), E>,
-) -> Result<u64, E> {
-    let mut window = Window::new(len, read);
-    let mut at = 0;
-    while len - at > CUT_BYTES_MAX as u64 {
-        let bytes = window.next_chunk(at)?;
-        chunk(at, bytes)?;
-        at += bytes.len() as u64;
+/// No more is left than [`CUT_BYTES_MAX`] at their end; of fewer bytes than that nothing is cut.
+pub fn cut_certain(bytes: &[u8]) -> Vec<&[u8]> {
+    let (mut chunks, mut rest) = (Vec::new(), bytes);
+    while rest.len() > CUT_BYTES_MAX {
+        let (chunk, after) = rest.split_at(cut_first(rest));
+        chunks.push(chunk);
+        rest = after;
     }
-    Ok(at)
+    chunks
 }
 
 /// Cuts a file as it comes, as [`cut`] would that knows its length, and returns that.
@@ -397,14 +392,13 @@ mod tests {
         let file = noise(8, 1 << 20);
         let all = ends(&file);
         for len in [1, CUT_BYTES_MAX, CUT_BYTES_MAX + 1, 700_000, file.len()] {
-            let mut certain = Vec::new();
-            let note = |at: u64, chunk: &[u8]| {
-                certain.push(at + chunk.len() as u64);
-                Ok(())
+            let mut to = 0;
+            let end = |chunk: &&[u8]| {
+                to += chunk.len() as u64;
+                to
             };
-            let Ok(to) = cut_certain(len as u64, reader(&file[..len]), note);
+            let certain: Vec<_> = cut_certain(&file[..len]).iter().map(end).collect();
             assert_eq!(certain, all[..certain.len()]);
-            assert_eq!(to, certain.last().copied().unwrap_or(0));
             assert!(len as u64 - to <= CUT_BYTES_MAX as u64, "{to} of {len}");
         }
     }

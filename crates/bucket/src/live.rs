@@ -9,6 +9,7 @@
 //! `cutting` is held while a disk is waited for, but for what the index reads.
 //! Not here: what a kernel makes of it, and turns.
 
+mod ahead;
 mod cutter;
 mod file;
 mod log;
@@ -38,6 +39,7 @@ use crate::identity::{Identity, LocalKeys};
 use crate::log::{Log, Record};
 use crate::shelf::ShelfError;
 use crate::vault::{Cache, Vault};
+use ahead::Ahead;
 use cutter::Bell;
 use save::Sights;
 
@@ -53,6 +55,7 @@ pub struct Live {
 struct Inner {
     bucket: Mutex<Bucket>,
     vault: Vault,
+    ahead: Ahead,
     dir: PathBuf,
     keys: LocalKeys,
     /// None before something is to be logged.
@@ -106,10 +109,12 @@ impl Live {
         let mut bucket = Bucket::open(dir, device)?;
         let keys = device.local_keys(&bucket.genesis().id());
         let vault = bucket.vault()?.with_cache(CACHE);
+        let ahead = Ahead::begin(vault.clone())?;
         let pending = Pending::over(bucket.draft(), None, 0)?;
         let inner = Arc::new(Inner {
             bucket: Mutex::new(bucket),
             vault,
+            ahead,
             dir: dir.to_owned(),
             keys,
             log: RwLock::new(None),

@@ -11,7 +11,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use gate_core::tree::id::Address;
-use rustix::io::Errno;
+use rustix::buffer::spare_capacity;
+use rustix::io::{Errno, pread, retry_on_intr};
 
 use crate::hash;
 use crate::seal::{SEALED_BYTES_MAX, SEALED_BYTES_MIN};
@@ -219,18 +220,26 @@ pub fn read(file: &File, address: &Address, place: Place) -> io::Result<Option<V
     if !(SEALED_BYTES_MIN..=SEALED_BYTES_MAX).contains(&(place.len as usize)) {
         return Ok(None);
     }
-    let (mut head, mut bytes) = ([0; FRAME_HEAD_BYTES], vec![0; place.len as usize]);
-    let at = u64::from(place.offset);
-    let read = file
-        .read_exact_at(&mut head, at)
-        .and_then(|()| file.read_exact_at(&mut bytes, at + FRAME_HEAD_BYTES as u64));
-    match read {
+    let (mut head, at) = ([0; FRAME_HEAD_BYTES], u64::from(place.offset));
+    match file.read_exact_at(&mut head, at) {
         Ok(()) => {}
         Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(None),
         Err(error) => return Err(error),
     }
     let is_frame = head[..4] == place.len.to_le_bytes() && head[4..] == address.0;
-    Ok(is_frame.then_some(bytes))
+    if !is_frame {
+        return Ok(None);
+    }
+    // Into room that nobody fills with zeros before.
+    let mut bytes = Vec::with_capacity(place.len as usize);
+    while bytes.len() < place.len as usize {
+        let at = at + (FRAME_HEAD_BYTES + bytes.len()) as u64;
+        if retry_on_intr(|| pread(file, spare_capacity(&mut bytes), at))? == 0 {
+            return Ok(None);
+        }
+    }
+    bytes.truncate(place.len as usize);
+    Ok(Some(bytes))
 }
 
 /// Goes through the frames from a place on, and over what is damaged; returns where the last good one ended.

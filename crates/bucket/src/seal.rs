@@ -87,6 +87,8 @@ pub struct Plain {
 /// Room and contexts for sealing and opening: making them anew costs more than a small chunk.
 pub struct Workbench {
     compressor: Compressor<'static>,
+    /// Where what is made smaller is put first.
+    smaller: Vec<u8>,
     decompressor: Decompressor<'static>,
 }
 
@@ -116,6 +118,7 @@ impl Workbench {
         let compressor = Compressor::new(ZSTD_LEVEL);
         Workbench {
             compressor: compressor.expect("the level is one of zstd's"),
+            smaller: Vec::new(),
             decompressor: Decompressor::new().expect("no dictionary can be wrong"),
         }
     }
@@ -150,22 +153,18 @@ impl Workbench {
     fn encode(&mut self, cipher: Cipher, plain: &[u8]) -> Vec<u8> {
         // Room for no more than what still saves a tenth: zstd gives up where there is no more.
         let room = plain.len() * 9 / 10;
-        let start = 1 + HEAD_BYTES;
-        let full = padme(HEAD_BYTES + plain.len()) + 1;
-        let mut bytes = Vec::with_capacity(full + TAG_BYTES);
-        bytes.extend_from_slice(&[cipher as u8, ENCODING_PLAIN]);
-        bytes.extend_from_slice(&(plain.len() as u32).to_le_bytes());
-        bytes.resize(start + room, 0);
-        match self.compressor.compress_to_buffer(plain, &mut bytes[start..]) {
-            Ok(len) if len <= room && room > 0 => {
-                bytes[1] = ENCODING_ZSTD;
-                bytes.truncate(start + len);
-            }
-            _ => {
-                bytes.truncate(start);
-                bytes.extend_from_slice(plain);
-            }
+        if self.smaller.len() < room {
+            self.smaller.resize(room, 0);
         }
+        let smaller = &mut self.smaller[..room];
+        let (encoding, data) = match self.compressor.compress_to_buffer(plain, smaller) {
+            Ok(len) if room > 0 => (ENCODING_ZSTD, &self.smaller[..len]),
+            _ => (ENCODING_PLAIN, plain),
+        };
+        let mut bytes = Vec::with_capacity(1 + padme(HEAD_BYTES + data.len()) + TAG_BYTES);
+        bytes.extend_from_slice(&[cipher as u8, encoding]);
+        bytes.extend_from_slice(&(plain.len() as u32).to_le_bytes());
+        bytes.extend_from_slice(data);
         bytes.resize(1 + padme(bytes.len() - 1), 0);
         bytes
     }

@@ -1,7 +1,7 @@
 //! Layers over the body of a version, seen from above: what a file holds at a place, and up to where.
 
 use gate_core::tree::content::Body;
-use gate_core::tree::op::Extent;
+use gate_core::tree::op::{ChunkRef, Extent};
 
 use super::layer::{At, Layer, Run, part};
 use crate::cut::CUT_BYTES_MEAN;
@@ -105,6 +105,16 @@ impl<'a> Stack<'a> {
             (at, rest) = (piece.end, later);
         }
         Ok(len as usize)
+    }
+
+    /// Returns where what is at a place ends, and the chunk that this is of, if it is of one.
+    pub(super) fn chunk_at(&self, at: u64) -> (u64, Option<ChunkRef>) {
+        let piece = self.piece(at);
+        let chunk = match piece.what {
+            What::Chunk(extent) => Some(extent.chunk),
+            What::Bytes(_) | What::Zeros { .. } => None,
+        };
+        (piece.end, chunk)
     }
 
     /// Returns how many chunks a version of it has, about and rather more: what is whole stays one, what was

@@ -11,6 +11,7 @@ use gate_core::tree::op::{Fence, Span, Stamp};
 use gate_core::tree::record::FileRecord;
 use gate_core::tree::shown::What;
 
+use super::ahead::Course;
 use super::log::Untold;
 use super::{Facts, Inner, Live, lock, now};
 use crate::bucket::BucketError;
@@ -59,6 +60,7 @@ pub struct Opened {
     inner: Arc<Inner>,
     working: Arc<Working>,
     is_writer: bool,
+    course: Course,
 }
 
 impl Live {
@@ -87,7 +89,12 @@ impl Live {
                 .count(to_write)
             }
         };
-        Ok(Opened { inner: Arc::clone(inner), working, is_writer: to_write })
+        Ok(Opened {
+            inner: Arc::clone(inner),
+            working,
+            is_writer: to_write,
+            course: Course::default(),
+        })
     }
 }
 
@@ -95,7 +102,7 @@ impl Opened {
     /// Opens a file that is made without a name.
     pub(super) fn nameless(inner: &Arc<Inner>, file: FileId, facts: Facts) -> Opened {
         let working = inner.nameless(file, facts).count(true);
-        Opened { inner: Arc::clone(inner), working, is_writer: true }
+        Opened { inner: Arc::clone(inner), working, is_writer: true, course: Course::default() }
     }
 
     /// Returns how many bytes there are.
@@ -105,7 +112,11 @@ impl Opened {
 
     /// Reads from a place on; returns how many bytes there were, fewer than wanted at the end alone.
     pub fn read_at(&self, at: u64, out: &mut [u8]) -> Result<usize, StoreError> {
-        self.working.face().contents.read_at(&self.inner.vault, at, out)
+        let face = self.working.face();
+        if let Some(next) = self.course.go_on(at..at.saturating_add(out.len() as u64)) {
+            face.contents.chunks_in(next).for_each(|chunk| self.inner.ahead.ask(&chunk));
+        }
+        face.contents.read_at(&self.inner.vault, at, out)
     }
 
     /// Writes bytes; before those that begin beyond the end are zeros.

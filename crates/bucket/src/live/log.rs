@@ -16,7 +16,7 @@ use gate_core::tree::op::Op;
 use super::file::{Face, Working};
 use super::{Inner, Pending, lock, now};
 use crate::bucket::BucketError;
-use crate::contents::{Ahead, Contents, TooLarge};
+use crate::contents::{Ahead, Contents, SEAL_BYTES_DUE, TooLarge};
 use crate::draft::DraftError;
 use crate::log::{LOG_BYTES_DUE, Log, Record};
 use crate::random;
@@ -24,7 +24,7 @@ use crate::random;
 /// A log of so many bytes is begun anew after the next entry.
 const RENEWED_FROM_BYTES: u64 = if cfg!(test) { 64 * 1024 } else { 4 * 1024 * 1024 };
 /// So many bytes of a file wait to be logged at most, …
-const UNTOLD_BYTES_MAX: u64 = 512 * 1024;
+const UNTOLD_BYTES_MAX: u64 = 2 * SEAL_BYTES_DUE;
 /// … in so many parts.
 const UNTOLD_PARTS_MAX: usize = 512;
 

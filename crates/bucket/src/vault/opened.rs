@@ -51,6 +51,11 @@ impl Opened {
         kept.trim(0, Instant::now());
     }
 
+    /// Returns how much is kept at most.
+    pub(super) fn bytes_max(&self) -> usize {
+        self.lock().bounds.bytes_max
+    }
+
     /// Returns all of a chunk: what is kept of it, or what opening it gives.
     pub(super) fn get_or_open<E>(
         &self,

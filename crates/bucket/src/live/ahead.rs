@@ -1,0 +1,116 @@
+//! Who reads a file from end to end finds opened what comes next.
+//!
+//! A thread of its own opens the chunks behind those that were just read; what they hold is in the vault's cache
+//! then. Whoever is faster opens its chunk itself, and waits for one that is being opened.
+
+use std::io;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::{self, JoinHandle};
+
+use gate_core::tree::op::ChunkRef;
+
+use crate::vault::Vault;
+
+/// So far ahead chunks are opened: several requests of a kernel.
+const AHEAD_BYTES: u64 = 512 * 1024;
+/// Requests of a kernel for one stretch come on several threads: so far apart they still are one.
+const APART_MAX: u64 = 256 * 1024;
+/// So many chunks wait to be opened; more are not noted.
+const WAITING_MAX: usize = 64;
+
+/// Opens chunks that nobody asked for yet.
+pub(super) struct Ahead {
+    /// None once it ends.
+    waiting: Option<SyncSender<ChunkRef>>,
+    worker: Option<JoinHandle<()>>,
+}
+
+/// How far somebody has come who reads a file.
+#[derive(Debug, Default)]
+pub(super) struct Course {
+    /// Where the newest of his reads ended.
+    end: AtomicU64,
+    /// Up to where chunks were opened ahead.
+    asked: AtomicU64,
+}
+
+impl Ahead {
+    pub(super) fn begin(vault: Vault) -> io::Result<Ahead> {
+        let (waiting, asked) = sync_channel::<ChunkRef>(WAITING_MAX);
+        let worker = thread::Builder::new().name("gate-ahead".to_owned()).spawn(move || {
+            for chunk in asked {
+                vault.open_ahead(&chunk);
+            }
+        })?;
+        Ok(Ahead { waiting: Some(waiting), worker: Some(worker) })
+    }
+
+    pub(super) fn ask(&self, chunk: &ChunkRef) {
+        if let Some(waiting) = &self.waiting {
+            // Where many wait this one is opened by its reader.
+            let _ = waiting.try_send(*chunk);
+        }
+    }
+}
+
+impl Drop for Ahead {
+    fn drop(&mut self) {
+        self.waiting = None;
+        if let Some(worker) = self.worker.take()
+            && worker.join().is_err()
+        {
+            tracing::error!("the thread that opens chunks ahead is gone");
+        }
+    }
+}
+
+impl Course {
+    /// Notes what is read now; returns what will be wanted next, but for what was returned before, if it goes on from what was
+    /// read before.
+    pub(super) fn go_on(&self, now: Range<u64>) -> Option<Range<u64>> {
+        let before = self.end.swap(now.end, Ordering::Relaxed);
+        let goal = now.end + AHEAD_BYTES;
+        if now.start == 0 || now.start.abs_diff(before) > APART_MAX {
+            self.asked.store(now.end, Ordering::Relaxed);
+            return None;
+        }
+        let asked = self.asked.fetch_max(goal, Ordering::Relaxed);
+        let from = asked.max(now.end);
+        (from < goal).then_some(from..goal)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REQUEST: u64 = 128 * 1024;
+
+    #[test]
+    fn who_reads_on_is_ahead_by_each_byte_once() {
+        let course = Course::default();
+        assert_eq!(course.go_on(0..REQUEST), None);
+        let ahead = REQUEST * 2 + AHEAD_BYTES;
+        assert_eq!(course.go_on(REQUEST..REQUEST * 2), Some(REQUEST * 2..ahead));
+        assert_eq!(course.go_on(REQUEST * 2..REQUEST * 3), Some(ahead..ahead + REQUEST));
+        // The second of two requests is the first to come.
+        assert_eq!(
+            course.go_on(REQUEST * 4..REQUEST * 5),
+            Some(ahead + REQUEST..ahead + 3 * REQUEST)
+        );
+        assert_eq!(course.go_on(REQUEST * 3..REQUEST * 4), None);
+    }
+
+    #[test]
+    fn who_reads_here_and_there_is_not_ahead() {
+        let course = Course::default();
+        for place in [0, 100 << 20, 3 << 20, 50 << 20, 0] {
+            assert_eq!(course.go_on(place..place + 4096), None);
+        }
+        // He may begin to read on anywhere.
+        assert_eq!(course.go_on(60 << 20..61 << 20), None);
+        assert!(course.go_on(61 << 20..62 << 20).is_some());
+    }
+}
