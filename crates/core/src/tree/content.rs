@@ -18,30 +18,51 @@ impl Default for Body {
     }
 }
 
+/// A version, with all patches put in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Whole {
+    pub size: u64,
+    pub body: Body,
+    /// How many patches were put in.
+    pub patches: u32,
+}
+
 impl Body {
     /// Returns what a version holds that is written as `content` with that size; `former` is the
     /// version that it patches, if it does and that is known.
     pub fn of(content: &Content, size: u64, former: Option<&Body>) -> Body {
-        match content {
-            Content::Inline(bytes) => Body::Inline(bytes.clone()),
-            Content::Extents(extents) => Body::Extents(extents.clone()),
-            Content::Patch { zeros, extents, .. } => {
-                let mut all = match former {
-                    Some(Body::Extents(all)) => all.clone(),
-                    Some(Body::Inline(_)) | None => Vec::new(),
-                };
-                let beyond = Span { offset: size, len: u64::MAX - size };
-                let new =
-                    extents.iter().map(|e| Span { offset: e.offset, len: e.chunk.len.into() });
-                let mut gone: Vec<Span> =
-                    zeros.iter().copied().chain(new).chain([beyond]).collect();
-                gone.sort_unstable_by_key(|span| span.offset);
-                all = all.into_iter().flat_map(|extent| without(extent, &gone)).collect();
-                all.extend(extents);
-                all.sort_unstable_by_key(|extent| extent.offset);
-                Body::Extents(all)
-            }
+        let former = match content {
+            Content::Patch { .. } => former.cloned().unwrap_or_default(),
+            Content::Inline(_) | Content::Extents(_) => Body::default(),
+        };
+        former.then(content.clone(), size)
+    }
+
+    /// Returns what a version holds that is written over this one.
+    ///
+    /// A patch costs what it changes, but for what has to move for it: many of them are put in one after another.
+    pub fn then(self, content: Content, size: u64) -> Body {
+        let (zeros, new) = match content {
+            Content::Inline(bytes) => return Body::Inline(bytes),
+            Content::Extents(extents) => return Body::Extents(extents),
+            Content::Patch { zeros, extents, .. } => (zeros, extents),
+        };
+        let mut all = match self {
+            Body::Extents(all) => all,
+            Body::Inline(_) => Vec::new(),
+        };
+        cut_off(&mut all, size);
+        let gone = joined(&zeros, &new);
+        if let (Some(first), Some(last)) = (gone.first(), gone.last()) {
+            let from = all.partition_point(|extent| end_of(extent) <= first.offset);
+            let to = all.partition_point(|extent| extent.offset < last.offset + last.len);
+            let touched = all[from..to].iter().flat_map(|extent| without(*extent, &gone));
+            let mut now: Vec<_> = touched.chain(new).collect();
+            // Two runs that rise: those are merged in one go.
+            now.sort_by_key(|extent| extent.offset);
+            all.splice(from..to, now);
         }
+        Body::Extents(all)
     }
 
     /// Returns the chunks that it needs.
@@ -64,25 +85,50 @@ impl From<Body> for Content {
     }
 }
 
-/// Returns what is left of an extent without some parts, which rise and may overlap.
+fn end_of(extent: &Extent) -> u64 {
+    extent.offset + u64::from(extent.chunk.len)
+}
+
+fn cut_off(all: &mut Vec<Extent>, size: u64) {
+    all.truncate(all.partition_point(|extent| extent.offset < size));
+    if let Some(last) = all.last_mut()
+        && end_of(last) > size
+    {
+        *last = part(*last, last.offset, size);
+    }
+}
+
+/// Returns what a patch covers: rising, without overlaps.
+fn joined(zeros: &[Span], new: &[Extent]) -> Vec<Span> {
+    let new = new.iter().map(|e| Span { offset: e.offset, len: e.chunk.len.into() });
+    let mut spans: Vec<_> = zeros.iter().copied().chain(new).collect();
+    spans.sort_by_key(|span| span.offset);
+    spans.dedup_by(|next, last| {
+        let end = last.offset + last.len;
+        let is_joined = next.offset <= end;
+        if is_joined {
+            last.len = end.max(next.offset + next.len) - last.offset;
+        }
+        is_joined
+    });
+    spans
+}
+
+/// Returns what is left of an extent without some parts, which rise and do not overlap.
 fn without(extent: Extent, gone: &[Span]) -> Vec<Extent> {
-    let end = extent.offset + u64::from(extent.chunk.len);
+    let end = end_of(&extent);
     let mut rest = Vec::new();
     let mut at = extent.offset;
-    // Those that end before it begins are passed over by the first comparison.
-    for span in gone {
-        if span.offset >= end {
-            break;
-        }
+    let first = gone.partition_point(|span| span.offset + span.len <= at);
+    for span in gone[first..].iter().take_while(|span| span.offset < end) {
         if span.offset > at {
             rest.push(part(extent, at, span.offset));
         }
-        at = at.max(span.offset.saturating_add(span.len));
-        if at >= end {
-            return rest;
-        }
+        at = span.offset + span.len;
     }
-    rest.push(part(extent, at, end));
+    if at < end {
+        rest.push(part(extent, at, end));
+    }
     rest
 }
 
@@ -165,6 +211,24 @@ mod tests {
             let patch = Content::Patch { of: OF, zeros, extents: new };
             let body = Body::of(&patch, size, Some(&Body::Extents(before)));
             prop_assert_eq!(read(&body, 60), expected);
+        }
+    }
+
+    proptest! {
+        /// A long list that comes in parts is the list.
+        #[test]
+        fn parts_of_a_list_are_the_list(
+            (before, new) in (extents(40, 1), extents(60, 101)),
+            cut in 0..8_usize,
+        ) {
+            let whole = Content::Patch { of: OF, zeros: Vec::new(), extents: new.clone() };
+            let expected = Body::of(&whole, 60, Some(&Body::Extents(before.clone())));
+            let (first, second) = new.split_at(cut.min(new.len()));
+            let parts = [second, first].map(|part| {
+                Content::Patch { of: OF, zeros: Vec::new(), extents: part.to_vec() }
+            });
+            let put_in = |body: Body, part| body.then(part, 60);
+            prop_assert_eq!(parts.into_iter().fold(Body::Extents(before), put_in), expected);
         }
     }
 
