@@ -120,15 +120,19 @@ impl<'a> Stack<'a> {
     /// Returns how many chunks a version of it has, about and rather more: what is whole stays one, what was
     /// touched is cut anew.
     pub(super) fn chunks_about(&self) -> usize {
-        let (mut whole, mut touched, mut stretches) = (0, 0, 1);
+        let (mut whole, mut touched, mut stretches) = (0, 0, 0);
+        let mut is_touched = false;
         let mut at = 0;
         while at < self.size() {
             let piece = self.piece(at);
             let len = piece.end - at;
             match piece.what {
                 What::Chunk(extent) if u64::from(extent.chunk.len) == len => whole += 1,
-                What::Zeros { .. } if len >= HOLE_BYTES_MIN => stretches += 1,
-                What::Chunk(_) | What::Bytes(_) | What::Zeros { .. } => touched += len,
+                What::Zeros { .. } if len >= HOLE_BYTES_MIN => is_touched = false,
+                What::Chunk(_) | What::Bytes(_) | What::Zeros { .. } => {
+                    stretches += usize::from(!is_touched);
+                    (touched, is_touched) = (touched + len, true);
+                }
             }
             at = piece.end;
         }
