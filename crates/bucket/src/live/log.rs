@@ -237,7 +237,12 @@ impl Inner {
         drop(tree);
         let files = {
             let mut files = lock(&self.files);
-            files.retain(|_, working| working.face().is_dirty());
+            files.retain(|_, working| {
+                let mut face = working.face_mut();
+                // What was to be a version is in no entry: it is told of with what was written over it.
+                face.contents.unfreeze();
+                face.is_dirty()
+            });
             files.len()
         };
         if count + files == 0 {
