@@ -24,7 +24,7 @@ use gate_core::tree::state::{ApplyError, Batch, State};
 use redb::TableError;
 use uuid::Uuid;
 
-use crate::draft::{Draft, Next};
+use crate::draft::{Ahead, Draft, Entries, Next};
 use crate::entry::{Entry, EntryError, EntryHash, Header};
 use crate::feed::{FeedError, Feeds, Labels, NewEntry, OwnFeed};
 use crate::frames::{Found, Frames, FramesError, Kind};
@@ -280,7 +280,7 @@ impl Bucket {
     }
 
     /// Drafts a change of the tree, and commits all of it, or nothing after an error. If nothing was drafted, no
-    /// entry is made.
+    /// entry is made. What is more than one entry has is several, of which the last is returned.
     pub fn change<T, E: From<BucketError>>(
         &mut self,
         at_ms: u64,
@@ -288,9 +288,14 @@ impl Bucket {
     ) -> Result<(Option<EntryId>, T), E> {
         let mut new = self.draft()?;
         let value = draft(&mut new)?;
-        let (ops, chunks) = new.into_parts();
-        let entry = if ops.is_empty() { None } else { Some(self.commit(&ops, chunks, at_ms)?) };
-        Ok((entry, value))
+        let Entries { before, ops, chunks } = new.into_entries();
+        if ops.is_empty() {
+            return Ok((None, value));
+        }
+        for Ahead { op, chunks } in before {
+            self.commit(&[op], chunks, at_ms)?;
+        }
+        Ok((Some(self.commit(&ops, chunks, at_ms)?), value))
     }
 
     /// Begins a draft over the tree as it is now. Nobody else may commit before it is.

@@ -19,7 +19,7 @@ use gate_core::tree::content::Body;
 use gate_core::tree::id::{Address, FileId};
 use gate_core::tree::op::{ChunkRef, Extent, FILE_BYTES_MAX, Span};
 
-use crate::cut;
+use crate::cut::{self, CUT_BYTES_MAX, CUT_BYTES_MEAN};
 use crate::log::Record;
 use crate::store::StoreError;
 use crate::vault::{EXTENTS_MAX, TakeInError, Vault};
@@ -27,13 +27,16 @@ use crate::vault::{EXTENTS_MAX, TakeInError, Vault};
 use layer::{Layer, Run};
 use stack::Stack;
 
-pub use version::{PATCHES_MAX, Version};
+pub use version::{Ground, PATCHES_MAX, Version};
 
 /// Bytes side by side that are sealed before they are in a version.
 pub const SEAL_BYTES_DUE: u64 = 1024 * 1024;
 
 /// Chunks for which room is kept: around what changed, some more may come than were there before.
 const EXTENTS_SPARE: usize = EXTENTS_MAX / 64;
+
+/// What a run may add beside its bytes: the chunks at both its ends are in parts, and cut anew.
+const RUN_CHUNKS_MAX: usize = 2 * (CUT_BYTES_MAX / (CUT_BYTES_MEAN * 3 / 4) + 1) + 2;
 
 /// What is in a file. Nothing of it shows in `Debug`.
 pub struct Contents {
@@ -198,6 +201,11 @@ impl Contents {
         Ok(ahead)
     }
 
+    /// What lies beneath is known from now on: until then only how many bytes it has was.
+    pub(crate) fn lay_over(&mut self, body: impl Into<Arc<Body>>) {
+        (self.body, self.room) = (body.into(), 0);
+    }
+
     /// Returns how many bytes the version has that lies beneath.
     pub(crate) fn body_size(&self) -> u64 {
         self.body_size
@@ -264,11 +272,22 @@ impl Contents {
     /// Notes that so many chunks may come; they are counted only where it is not sure that there is room.
     fn take_room(&mut self, chunks: usize) -> Result<(), TooLarge> {
         if self.room < chunks {
-            let count = self.with_stack(|stack| stack.chunks_about());
-            self.room = (EXTENTS_MAX - EXTENTS_SPARE).saturating_sub(count);
+            let most = EXTENTS_MAX - EXTENTS_SPARE;
+            self.room = most.saturating_sub(self.chunks_at_most());
+            if self.room < chunks {
+                let count = self.with_stack(|stack| stack.chunks_about());
+                self.room = most.saturating_sub(count);
+            }
         }
         self.room = self.room.checked_sub(chunks).ok_or(TooLarge)?;
         Ok(())
+    }
+
+    /// Returns more than [`Stack::chunks_about`] would, without a look at each chunk.
+    fn chunks_at_most(&self) -> usize {
+        let layers = [Some(&self.top), self.frozen.as_deref()].into_iter().flatten();
+        let held = layers.map(|layer| layer.runs().count() * RUN_CHUNKS_MAX + chunks_in(layer));
+        self.body.chunks().count() + held.sum::<usize>()
     }
 
     fn size_beneath(&self) -> u64 {
@@ -296,6 +315,10 @@ impl Frozen {
     fn with_stack<T>(&self, ask: impl FnOnce(&Stack<'_>) -> T) -> T {
         ask(&Stack::new(&[&self.layer], &self.body, self.body_size))
     }
+}
+
+fn chunks_in(layer: &Layer) -> usize {
+    stack::chunks_of(layer.bytes_held() as u64)
 }
 
 fn check_end(at: u64, len: u64) -> Result<(), TooLarge> {

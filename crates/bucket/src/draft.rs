@@ -23,6 +23,7 @@ pub use rename::Over;
 use crate::bucket::Tree;
 use crate::entry::{CHUNKS_MAX, ENTRY_BYTES_MAX, OPS_MAX};
 use crate::feed::Labels;
+use crate::parts;
 use crate::random;
 use crate::record;
 use crate::shelf::{ShelfError, Snapshot};
@@ -35,6 +36,8 @@ pub const DRAFT_BYTES_MAX: usize = ENTRY_BYTES_MAX - 64 * 1024;
 pub const DRAFT_OPS_MAX: usize = OPS_MAX;
 /// The most chunks of a draft.
 pub const DRAFT_CHUNKS_MAX: usize = CHUNKS_MAX;
+/// The most entries that come before that of a draft: those of one version, and of some shorter ones.
+const BEFORE_MAX: usize = 64;
 /// What the name of a chunk takes.
 pub const CHUNK_BYTES: usize = size_of::<Address>();
 
@@ -47,8 +50,25 @@ pub struct Draft {
     ops: Vec<Op>,
     chunks: Vec<Address>,
     bytes: usize,
+    /// Parts of long versions: each an entry of its own before that of the draft.
+    before: Vec<Ahead>,
     /// How the ids of all that it makes begin: what is made together lies together in the index.
     beginning: [u8; 8],
+}
+
+/// What a draft becomes: one entry, and others before it with parts of what is written in that.
+#[derive(Debug)]
+pub(crate) struct Entries {
+    pub before: Vec<Ahead>,
+    pub ops: Vec<Op>,
+    pub chunks: Vec<Address>,
+}
+
+/// An entry with a part of a long version, and the chunks that it brings.
+#[derive(Debug)]
+pub(crate) struct Ahead {
+    pub op: Op,
+    pub chunks: Vec<Address>,
 }
 
 /// What an entry is before anything is in it.
@@ -70,12 +90,25 @@ pub struct Meta {
 impl Draft {
     pub(crate) fn new(beneath: Tree, authors: Labels, next: Next) -> Draft {
         let state = State::new(Overlay::new(beneath.into_tables()));
-        let (ops, chunks, beginning) = (Vec::new(), Vec::new(), random::bytes());
-        Draft { state, authors, next, ops, chunks, bytes: 0, beginning }
+        let (ops, chunks, before) = (Vec::new(), Vec::new(), Vec::new());
+        Draft { state, authors, next, ops, chunks, bytes: 0, before, beginning: random::bytes() }
     }
 
-    pub(crate) fn into_parts(self) -> (Vec<Op>, Vec<Address>) {
-        (self.ops, self.chunks)
+    /// Returns what it becomes, by the numbers that the entries get.
+    pub(crate) fn into_entries(self) -> Entries {
+        let Draft { mut ops, chunks, mut before, next, .. } = self;
+        let (first, count) = (next.id.number, before.len() as u64);
+        // While it was drafted nobody knew how many come before it: those had the numbers after its own.
+        let number = |id: &mut OpId| {
+            if id.entry.feed == next.id.feed && id.entry.number >= first {
+                let place = id.entry.number - first;
+                id.entry.number = first + if place == 0 { count } else { place - 1 };
+            }
+        };
+        for op in before.iter_mut().map(|ahead| &mut ahead.op).chain(&mut ops) {
+            versions(op).for_each(number);
+        }
+        Entries { before, ops, chunks }
     }
 
     /// Returns the tree with all that was drafted so far.
@@ -91,6 +124,11 @@ impl Draft {
     /// Returns what was drafted.
     pub fn ops(&self) -> &[Op] {
         &self.ops
+    }
+
+    /// Whether an operation is one of those that were drafted.
+    pub(crate) fn is_own(&self, op: OpId) -> bool {
+        op.entry == self.next.id
     }
 
     /// Drafts operations once more.
@@ -159,9 +197,36 @@ impl Draft {
     /// Puts a file where nothing is, or a new version of the file that is there.
     pub fn put(&mut self, path: &TreePath, stored: &Stored, meta: Meta) -> Result<(), DraftError> {
         let (parent, name) = self.place(path)?.ok_or(DraftError::IsADirectory)?;
-        let content = (stored.size, &stored.content);
-        let ops = self.ops_to_put(&parent, name, content, meta)?;
-        self.push(ops, &stored.chunks)
+        if self.before.len() + parts::count(&stored.content) > BEFORE_MAX && !self.is_empty() {
+            return Err(DraftError::Full);
+        }
+        let Stored { size, content, chunks } = stored.clone();
+        let file = FileId::of_file(self.id());
+        let mut parts = parts::cut(content, chunks);
+        let last = parts.pop().expect("there is one at least");
+        let mut before = Vec::new();
+        let mut of = None;
+        for part in parts {
+            let chunks = part.chunks.clone();
+            before.push(Ahead { op: parts::write(file, size, part.content(of)), chunks });
+            of = Some(self.id_ahead(before.len()));
+        }
+        let chunks = last.chunks.clone();
+        let ops = self.ops_to_put(&parent, name, (size, last.content(of)), meta)?;
+        self.push(ops, &chunks)?;
+        for ahead in before {
+            let rank = Rank { lamport: self.next.lamport, op: self.id_ahead(1) };
+            self.state.apply_one(rank, &self.next.seen, &ahead.op)?;
+            self.before.push(ahead);
+        }
+        Ok(())
+    }
+
+    /// Returns what names the part that is so many places behind the last.
+    fn id_ahead(&self, place: usize) -> OpId {
+        let EntryId { feed, number } = self.next.id;
+        let number = number + (self.before.len() + place) as u64;
+        OpId { entry: EntryId { feed, number }, place: 0 }
     }
 
     /// Makes a symbolic link where nothing is.
@@ -371,12 +436,16 @@ impl Draft {
         &self,
         parent: &Directory,
         name: &Name,
-        (size, content): (u64, &Content),
+        (size, content): (u64, Content),
         meta: Meta,
     ) -> Result<Vec<Op>, DraftError> {
         check_open(parent)?;
-        let content = content.clone();
-        let (file, base) = match self.at(parent, name)? {
+        // What a patch is of is among those in whose place it comes, whatever file that is.
+        let of = match &content {
+            Content::Patch { of, .. } => Some(*of),
+            Content::Inline(_) | Content::Extents(_) => None,
+        };
+        let (file, mut base) = match self.at(parent, name)? {
             Some(What::Directory(_)) => return Err(DraftError::IsADirectory),
             Some(What::Beside { file, version, .. }) => (file, vec![version]),
             Some(What::File { file, .. }) => {
@@ -384,14 +453,15 @@ impl Draft {
                 if !is_plain(&record) {
                     return Err(DraftError::Exists);
                 }
-                (file, record.heads.into_keys().collect())
+                (file, record.heads.into_keys().collect::<Vec<_>>())
             }
             None => {
                 let (create, _, file) = self.create(parent, name, Kind::File, meta);
-                let base = Vec::new();
+                let base = of.into_iter().collect();
                 return Ok(vec![create, Op::Write { file, size, content, base, fence: None }]);
             }
         };
+        base.extend(of.filter(|of| !base.contains(of)));
         let mut ops = vec![Op::Write { file, size, content, base, fence: None }];
         ops.extend(self.ops_to_set(file, meta)?);
         Ok(ops)
@@ -453,6 +523,20 @@ impl Draft {
 /// Nothing is put where versions are shown that are not beside their files.
 fn check_open(directory: &Directory) -> Result<(), DraftError> {
     if directory.is_aside() { Err(DraftError::IsBeside) } else { Ok(()) }
+}
+
+/// Returns the versions that an operation names.
+fn versions(op: &mut Op) -> impl Iterator<Item = &mut OpId> {
+    let (named, content) = match op {
+        Op::Write { base, content, .. } => (&mut base[..], Some(content)),
+        Op::Resolve { given_up, .. } => (&mut given_up[..], None),
+        _ => (&mut [][..], None),
+    };
+    let of = content.and_then(|content| match content {
+        Content::Patch { of, .. } => Some(of),
+        Content::Inline(_) | Content::Extents(_) => None,
+    });
+    named.iter_mut().chain(of)
 }
 
 fn is_plain(record: &FileRecord) -> bool {

@@ -26,7 +26,7 @@ use crate::seal::DedupeId;
 use crate::sectors::Sectors;
 
 /// The version of all tables together. Another one is made again.
-const INDEX_VERSION: u32 = 2;
+const INDEX_VERSION: u32 = 3;
 /// What redb may hold in memory.
 const CACHE_BYTES_MAX: usize = 32 * 1024 * 1024;
 

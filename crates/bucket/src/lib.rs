@@ -22,6 +22,7 @@ pub mod live;
 pub mod log;
 pub mod members;
 pub mod pack;
+pub mod parts;
 pub mod random;
 pub mod record;
 pub mod seal;

@@ -10,6 +10,7 @@
 //! Not here: what a kernel makes of it, and turns.
 
 mod ahead;
+mod bodies;
 mod cutter;
 mod file;
 mod log;
@@ -40,6 +41,7 @@ use crate::log::{Log, Record};
 use crate::shelf::ShelfError;
 use crate::vault::{Cache, Vault};
 use ahead::Ahead;
+use bodies::Bodies;
 use cutter::Bell;
 use save::Sights;
 
@@ -67,6 +69,7 @@ struct Inner {
     /// Held by whoever makes entries.
     cutting: Mutex<()>,
     sights: Sights,
+    bodies: Bodies,
     bell: Bell,
     tidings: Arc<Tidings>,
 }
@@ -122,6 +125,7 @@ impl Live {
             files: Mutex::default(),
             cutting: Mutex::default(),
             sights: Sights::default(),
+            bodies: Bodies::default(),
             bell: Bell::default(),
             tidings: Arc::default(),
         });

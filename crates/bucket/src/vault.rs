@@ -19,16 +19,15 @@ use gate_core::tree::id::Address;
 use gate_core::tree::op::{ChunkRef, Content, Extent, INLINE_BYTES_MAX};
 
 use crate::cut;
-use crate::entry::CHUNKS_MAX;
 use crate::seal::{ChunkKeys, OpenError, Plain};
 use crate::store::{Store, StoreError};
 
 pub use opened::Cache;
 use opened::Opened;
 
-/// The most chunks of a file: what one entry names. A file of fewer bytes than that many of the smallest
-/// chunks (128 MiB) always fits; what is zeros counts for nothing.
-pub const EXTENTS_MAX: usize = if cfg!(test) { 128 } else { CHUNKS_MAX };
+/// The most chunks of a file: a list of them is in memory while the file is open. A file of fewer bytes than that many
+/// of the smallest chunks (4 GiB) always fits; what is zeros counts for nothing.
+pub const EXTENTS_MAX: usize = if cfg!(test) { 128 } else { 262_144 };
 
 /// So many seal chunks of one file at once: more have to wait for the memory.
 const HANDS_MAX: usize = 4;

@@ -12,7 +12,7 @@ mod places;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::convert::Infallible;
 use std::fmt;
 use std::str::FromStr;
@@ -145,14 +145,26 @@ impl FromStr for Wanted {
 
 impl Bucket {
     /// Finds the version that somebody names.
-    pub fn version(&self, wanted: &Wanted) -> Result<Version, PastError> {
+    pub fn version(&mut self, wanted: &Wanted) -> Result<Version, PastError> {
         let entry = match wanted {
             Wanted::Newest => {
                 return Ok(Version { entry: None, seen: self.feeds.frontier() });
             }
             Wanted::Back(number) => {
-                let number = usize::try_from(*number).map_err(|_| PastError::NoEntry)?;
-                self.newest_first().get(number).map(|known| known.id)
+                let mut before = *number;
+                let (mut made, mut found) = (HashMap::new(), None);
+                for known in self.newest_first() {
+                    let opened = self.read_entry(known)?;
+                    if self.is_part(&mut made, &opened)? {
+                        continue;
+                    }
+                    if before == 0 {
+                        found = Some(known.id);
+                        break;
+                    }
+                    before -= 1;
+                }
+                found
             }
             Wanted::Hash(digits) => Some(self.entry_of(digits)?),
             Wanted::At(at_ms) => {
@@ -173,6 +185,18 @@ impl Bucket {
     pub fn version_of(&self, entry: EntryId) -> Result<Version, PastError> {
         let seen = self.seen_with(entry).ok_or(PastError::NoEntry)?;
         Ok(Version { entry: Some(entry), seen })
+    }
+
+    /// Whether an entry has a part of a long version and nothing else: what was done is told with the last.
+    fn is_part(
+        &mut self,
+        made: &mut HashMap<FileId, bool>,
+        opened: &Opened<'_>,
+    ) -> Result<bool, BucketError> {
+        match &opened.ops[..] {
+            [Op::Write { file, .. }] => Ok(!self.is_made(made, *file)?),
+            _ => Ok(false),
+        }
     }
 
     /// Whether a version is the tree as it is now: [`Bucket::read`] reads it at once.
@@ -203,12 +227,15 @@ impl Bucket {
         for known in &self.known {
             places.note(&self.read_entry(*known)?);
         }
-        let mut told = Vec::new();
+        let (mut made, mut told) = (HashMap::new(), Vec::new());
         for known in order {
             if told.len() == asked.most.min(ENTRIES_AT_ONCE_MAX) {
                 break;
             }
             let opened = self.read_entry(known)?;
+            if self.is_part(&mut made, &opened)? {
+                continue;
+            }
             let done = places.done(&opened);
             if let Some(path) = &asked.path {
                 // Of what is not there now the newest of that name is meant.

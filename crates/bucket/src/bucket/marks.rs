@@ -2,13 +2,15 @@
 //!
 //! Those of all versions that are kept: of the oldest of them what was in its files, of all later ones what any entry names.
 //! What was put and is named by none is what was left behind by somebody who did not come to an end, or has not come there yet.
+//! So are parts of a version of which the last never came: what they name is needed if something is made of them, or
+//! if their feed ends there and may go on.
 //! Not here: what is in a log and in no entry yet; who has that adds its chunks.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io;
 
-use gate_core::tree::id::{Address, FileId, LinkId};
-use gate_core::tree::op::Op;
+use gate_core::tree::id::{Address, EntryId, FeedId, FileId, LinkId, OpId};
+use gate_core::tree::op::{Content, Op};
 use gate_core::tree::record::FileRecord;
 use gate_core::tree::seen::Seen;
 use gate_core::tree::shown::{Authors, Directory, What};
@@ -25,6 +27,16 @@ struct Named {
     /// Files and names to which they do something.
     files: HashSet<FileId>,
     links: HashSet<LinkId>,
+    /// Parts of versions of which nobody knows yet whether anything is made of them.
+    parts: HashMap<OpId, Part>,
+    /// Versions that are made of something older: what they hold of that is named by nothing newer.
+    over_older: Vec<OpId>,
+}
+
+/// A part of a long version that is not the last.
+struct Part {
+    of: Option<OpId>,
+    chunks: Vec<Address>,
 }
 
 impl Bucket {
@@ -54,18 +66,67 @@ impl Bucket {
             // It may have had no name then, and been given one later by who had it open.
             named.add_of(&then);
         }
+        for version in named.over_older {
+            let body = self.read(|now| now.body(version))?.unwrap_or_default();
+            named.chunks.extend(body.chunks().map(|chunk| chunk.address));
+        }
         Ok(named.chunks)
     }
 
     /// Returns what the entries name that a version had not seen.
-    fn named_since(&self, since: &Seen) -> Result<Named, BucketError> {
+    fn named_since(&mut self, since: &Seen) -> Result<Named, BucketError> {
         let mut named = Named::default();
-        for known in self.known.iter().filter(|known| !since.covers(known.id)) {
-            let entry = self.decode(*known)?;
-            named.chunks.extend(&entry.header().chunks);
-            self.open_entry(*known, &entry)?.ops.iter().for_each(|op| named.note(op));
+        let mut made = HashMap::new();
+        let mut patches = Vec::new();
+        for known in self.known.clone().into_iter().filter(|known| !since.covers(known.id)) {
+            let entry = self.decode(known)?;
+            let mut brought: HashSet<_> = entry.header().chunks.iter().copied().collect();
+            for (place, op) in (0..).zip(self.open_entry(known, &entry)?.ops.iter()) {
+                let id = OpId { entry: known.id, place };
+                if let Op::Write { file, content, .. } = op {
+                    let of = patched(content);
+                    if !self.is_made(&mut made, *file)? {
+                        let chunks: Vec<_> = op.chunks().map(|chunk| chunk.address).collect();
+                        for chunk in &chunks {
+                            brought.remove(chunk);
+                        }
+                        named.parts.insert(id, Part { of, chunks });
+                        continue;
+                    }
+                    patches.extend(of.map(|of| (id, of)));
+                }
+                named.note(op);
+            }
+            named.chunks.extend(brought);
+        }
+        patches.extend(self.feeds_that_may_go_on().map(|id| (id, id)));
+        for (id, of) in patches {
+            named.use_parts(id, of, since);
         }
         Ok(named)
+    }
+
+    /// Whether somebody made a file: to one that nobody did parts of versions are written.
+    pub(super) fn is_made(
+        &mut self,
+        known: &mut HashMap<FileId, bool>,
+        file: FileId,
+    ) -> Result<bool, BucketError> {
+        if let Some(is_made) = known.get(&file) {
+            return Ok(*is_made);
+        }
+        let is_made = self.read(|now| Ok(now.file(file)?.made.is_some()))?;
+        known.insert(file, is_made);
+        Ok(is_made)
+    }
+
+    /// Returns what may be the newest part of a version that goes on: who opens a bucket begins another feed.
+    fn feeds_that_may_go_on(&self) -> impl Iterator<Item = OpId> {
+        let is_over =
+            |feed: &FeedId| self.feeds.device(feed) == Some(self.device) && *feed != self.own.id();
+        let ends: Vec<_> = self.frontier().iter().filter(|(feed, _)| !is_over(feed)).collect();
+        let newest = |(feed, count)| EntryId { feed, number: count - 1 };
+        ends.into_iter().map(newest).map(|entry| OpId { entry, place: 0 })
     }
 }
 
@@ -89,8 +150,21 @@ impl Named {
             self.files.extend(record.and_then(|record| record.born).map(|born| born.value));
         }
         for file in &self.files {
-            let Ok(record) = then.file(*file);
-            self.chunks.extend(chunks_of(&record));
+            let Ok(chunks) = then.file(*file).and_then(|record| chunks_of(then, &record));
+            self.chunks.extend(chunks);
+        }
+    }
+
+    /// Something is made of a version: if that is a part, what it names is needed, and so is the one before.
+    fn use_parts(&mut self, id: OpId, of: OpId, since: &Seen) {
+        let mut at = Some(of);
+        while let Some(of) = at {
+            let Some(part) = self.parts.get(&of) else { break };
+            self.chunks.extend(&part.chunks);
+            at = part.of;
+        }
+        if at.is_some_and(|of| of != id && since.covers(of.entry)) {
+            self.over_older.push(id);
         }
     }
 }
@@ -106,7 +180,7 @@ fn chunks_shown<T: Look>(
         for shown in tree.list(&directory, authors)? {
             match shown.what {
                 What::Directory(directory) => left.push(directory),
-                What::File { file, .. } => chunks.extend(chunks_of(&tree.file(file)?)),
+                What::File { file, .. } => chunks.extend(chunks_of(tree, &tree.file(file)?)?),
                 // Another version of a file that has a name, too.
                 What::Beside { .. } => {}
             }
@@ -115,7 +189,19 @@ fn chunks_shown<T: Look>(
     Ok(chunks)
 }
 
-fn chunks_of(record: &FileRecord) -> impl Iterator<Item = Address> {
-    let bodies = record.heads.values().map(|version| &version.body);
-    bodies.flat_map(|body| body.chunks()).map(|chunk| chunk.address)
+/// Returns the chunks of all versions of a file in whose place no other came.
+fn chunks_of<T: Look>(tree: &State<T>, record: &FileRecord) -> Result<Vec<Address>, T::Error> {
+    let mut chunks = Vec::new();
+    for version in record.heads.keys() {
+        let body = tree.body(*version)?.unwrap_or_default();
+        chunks.extend(body.chunks().map(|chunk| chunk.address));
+    }
+    Ok(chunks)
+}
+
+fn patched(content: &Content) -> Option<OpId> {
+    match content {
+        Content::Patch { of, .. } => Some(*of),
+        Content::Inline(_) | Content::Extents(_) => None,
+    }
 }

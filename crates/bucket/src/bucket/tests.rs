@@ -66,7 +66,8 @@ impl World {
                 let What::File { file, .. } = shown.what else { panic!("{shown:?}") };
                 let record = tree.tables().file(file)?.unwrap();
                 let name = String::from_utf8(shown.name.bytes().to_vec()).unwrap();
-                bodies.push((name, record.winner().unwrap().1.body.clone()));
+                let (version, _) = record.winner().unwrap();
+                bodies.push((name, tree.body(*version)?.unwrap()));
             }
             Ok(bodies)
         });

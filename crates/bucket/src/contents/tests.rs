@@ -172,7 +172,7 @@ impl<'a> Pair<'a> {
     fn commit(&mut self) {
         let Some((frozen, bytes)) = self.frozen.take() else { return };
         let (former, _, of) = &self.committed;
-        let version = frozen.version(self.vault, *of).unwrap();
+        let version = frozen.version(self.vault, *of, None).unwrap();
         assert_eq!(version.size, bytes.len() as u64);
         let body = Body::of(&version.content, version.size, Some(former));
         assert_eq!(body, *version.body, "it is read from the entry as it was made");
@@ -277,7 +277,7 @@ fn what_changed_cut_anew_is_the_whole_cut_anew() {
 
 /// Commits what was written, and returns the version.
 fn commit(contents: &mut Contents, vault: &Vault, of: Option<(OpId, u32)>) -> Version {
-    let version = contents.freeze().unwrap().version(vault, of).unwrap();
+    let version = contents.freeze().unwrap().version(vault, of, None).unwrap();
     contents.thaw(Arc::clone(&version.body), version.size);
     version
 }
@@ -490,7 +490,7 @@ fn a_version_that_fails_leaves_what_was_written() {
     let chunk = ChunkRef { address: Address([9; 32]), key: [9; 32], plain_len: 9, from: 0, len: 9 };
     let mut contents = Contents::of(9, Body::Extents(vec![Extent { offset: 0, chunk }]));
     contents.write(9, &file).unwrap();
-    contents.freeze().unwrap().version(&world.vault, None).unwrap_err();
+    contents.freeze().unwrap().version(&world.vault, None, None).unwrap_err();
     contents.unfreeze();
     let mut rest = vec![0; file.len()];
     assert_eq!(contents.read_at(&world.vault, 9, &mut rest).unwrap(), file.len());
@@ -511,7 +511,7 @@ fn what_was_cut_off_while_a_version_was_made_stays_cut_off() {
         contents.set_size(3000).unwrap();
         contents.write(2900, b"end").unwrap();
         if is_committed {
-            let version = frozen.version(&world.vault, None).unwrap();
+            let version = frozen.version(&world.vault, None, None).unwrap();
             contents.thaw(version.body, version.size);
         } else {
             contents.unfreeze();

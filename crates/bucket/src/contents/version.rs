@@ -3,6 +3,9 @@
 //! Stretches between long holes are cut each by itself, and only those in which something changed; of these no
 //! more is read than it takes to meet an old cut again. A file that is overwritten in place again and again is
 //! kept in blocks: those that were touched, and nothing around them, are sealed anew.
+//!
+//! A version is told as a patch of the one before. So that none is made of many, once there are some the next is a patch
+//! of an older one on which they all lie; and all of it is told again once that is not much more.
 
 use std::collections::{BTreeSet, HashSet};
 use std::ops::Range;
@@ -15,9 +18,10 @@ use gate_core::tree::op::{ChunkRef, Content, Extent, INLINE_BYTES_MAX, Span};
 use super::Frozen;
 use super::stack::{HOLE_BYTES_MIN, Stack, What, between, end_of};
 use crate::cut::{self, BLOCK_BYTES, Edit, OVERWRITES_MAX, SINGLE_BYTES_MAX};
+use crate::parts;
 use crate::vault::{EXTENTS_MAX, TakeInError, Vault};
 
-/// So many patches are put on one another; then the list of extents is written whole.
+/// So many patches are put on one another, beside those that it takes to write a list of that length in parts.
 pub const PATCHES_MAX: u32 = 32;
 
 /// A version of a file that is in no entry yet.
@@ -33,12 +37,34 @@ pub struct Version {
     pub patches: u32,
 }
 
+/// A version that may be patched: the operation that wrote it, and how many patches it is made of.
+pub type Former = (OpId, u32);
+
+/// An older version on which those lie that were written since.
+#[derive(Clone, Debug)]
+pub struct Ground {
+    pub id: OpId,
+    pub patches: u32,
+    pub body: Arc<Body>,
+}
+
+/// Returns how many patches a list of so many extents is made of at least: one for each part but the first.
+pub fn patches_of(extents: usize) -> u32 {
+    u32::try_from(parts::count_of(extents) - 1).expect("there are fewer than extents")
+}
+
 impl Frozen {
     /// Makes a version; it is stored once the store was synced. Nothing is locked.
     ///
     /// `of` is the operation that wrote the version beneath, if that is known and among those in whose place this
-    /// one comes, and how many patches it took: it may be patched then.
-    pub fn version(&self, vault: &Vault, of: Option<(OpId, u32)>) -> Result<Version, TakeInError> {
+    /// one comes, and how many patches it took: it may be patched then. `ground` is what may be patched instead
+    /// once those are too many ([`Frozen::is_high`]).
+    pub fn version(
+        &self,
+        vault: &Vault,
+        of: Option<Former>,
+        ground: Option<&Ground>,
+    ) -> Result<Version, TakeInError> {
         self.with_stack(|stack| {
             let size = stack.size();
             if size <= INLINE_BYTES_MAX as u64 {
@@ -58,8 +84,22 @@ impl Frozen {
             if extents.len() > EXTENTS_MAX {
                 return Err(TakeInError::TooLarge);
             }
-            Ok(self.as_version(extents, of))
+            Ok(self.as_version(extents, of, ground))
         })
+    }
+
+    /// Whether a version of so many patches beneath is to be patched no more; if so, returns of how many at most the
+    /// one is that may be.
+    pub fn is_high(&self, patches: u32) -> Option<u32> {
+        let least = patches_of(self.old().len());
+        (patches >= PATCHES_MAX + least).then_some(least)
+    }
+
+    fn old(&self) -> &[Extent] {
+        match &*self.body {
+            Body::Extents(old) => old,
+            Body::Inline(_) => &[],
+        }
     }
 
     /// Whether it was overwritten in place often enough, or is kept so already.
@@ -77,30 +117,46 @@ impl Frozen {
         let is_over = |piece: &Placed<'_>| {
             matches!(piece.what, What::Bytes(_)) && piece.range.start < beneath
         };
-        extents.iter().any(is_block) || (patches >= OVERWRITES_MAX && pieces.iter().any(is_over))
+        let overwrites = patches.saturating_sub(patches_of(extents.len()));
+        extents.iter().any(is_block) || (overwrites >= OVERWRITES_MAX && pieces.iter().any(is_over))
     }
 
-    fn as_version(&self, extents: Vec<Extent>, of: Option<(OpId, u32)>) -> Version {
-        let size = self.layer.size();
-        let old = match &*self.body {
-            Body::Extents(old) => &old[..],
-            Body::Inline(_) => &[],
-        };
+    fn as_version(
+        &self,
+        extents: Vec<Extent>,
+        of: Option<Former>,
+        ground: Option<&Ground>,
+    ) -> Version {
+        let (size, old) = (self.layer.size(), self.old());
         let known: HashSet<Address> = old.iter().map(|extent| extent.chunk.address).collect();
         let new = extents.iter().map(|extent| extent.chunk.address);
         let chunks: BTreeSet<Address> = new.filter(|address| !known.contains(address)).collect();
         let chunks = chunks.into_iter().collect();
-        if let Some((of, patches)) = of.filter(|(_, patches)| *patches < PATCHES_MAX) {
+        // What is told again and again is to be less than what is told once.
+        let beneath = match (of.filter(|(_, patches)| self.is_high(*patches).is_none()), ground) {
+            (Some((id, patches)), _) => Some((id, patches, &self.body, extents.len())),
+            (None, Some(older)) => Some((older.id, older.patches, &older.body, extents.len() / 2)),
+            (None, None) => None,
+        };
+        let content = beneath.and_then(|(of, patches, body, most)| {
+            let Body::Extents(old) = &**body else { return None };
             let (zeros, changed) = difference(old, &extents, size);
-            if zeros.len() + changed.len() < extents.len() {
-                let body = Arc::new(Body::Extents(extents));
-                let content = Content::Patch { of, zeros, extents: changed };
-                debug_assert_eq!(Body::of(&content, size, Some(&self.body)), *body);
-                return Version { size, content, chunks, body, patches: patches + 1 };
+            let is_less = zeros.len() + changed.len() < most;
+            is_less.then_some((Content::Patch { of, zeros, extents: changed }, patches + 1, body))
+        });
+        let (content, beneath) = match content {
+            Some((content, beneath, former)) => {
+                debug_assert_eq!(
+                    Body::of(&content, size, Some(former)),
+                    Body::Extents(extents.clone())
+                );
+                (content, beneath)
             }
-        }
-        let content = Content::Extents(extents.clone());
-        Version { size, content, chunks, body: Arc::new(Body::Extents(extents)), patches: 0 }
+            None => (Content::Extents(extents.clone()), 0),
+        };
+        let more = u32::try_from(parts::count(&content) - 1).expect("there are fewer than extents");
+        let body = Arc::new(Body::Extents(extents));
+        Version { size, content, chunks, body, patches: beneath + more }
     }
 }
 

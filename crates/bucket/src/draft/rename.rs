@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use gate_core::tree::id::{FileId, LinkId};
-use gate_core::tree::op::{Attribute, Name, Op, Stamp};
+use gate_core::tree::id::{FileId, LinkId, OpId};
+use gate_core::tree::op::{Attribute, Content, Name, Op, Stamp};
 use gate_core::tree::record::{FileRecord, Version};
 use gate_core::tree::shown::{Directory, What};
 use gate_core::tree::tables::Look;
@@ -88,9 +88,9 @@ impl Draft {
             What::File { link, .. } => ops.push(to_there(link)),
             What::Beside { file, version, .. } => {
                 let record = self.file(file)?;
-                let head = record.heads.get(&version).ok_or(DraftError::NotFound)?;
-                let content = (head.size, &head.body.clone().into());
-                ops.extend(self.ops_to_put(parent, name, content, meta(&record))?);
+                let size = record.heads.get(&version).ok_or(DraftError::NotFound)?.size;
+                let content = self.content_again(file, version, size)?;
+                ops.extend(self.ops_to_put(parent, name, (size, content), meta(&record))?);
                 ops.push(Op::Resolve { file, given_up: vec![version] });
             }
         }
@@ -128,16 +128,23 @@ impl Draft {
         there: FileId,
     ) -> Result<Option<Vec<Op>>, DraftError> {
         let Some((new, old)) = self.to_replace(file, there)? else { return Ok(None) };
-        let [Version { size, body, .. }] = &new.heads.values().collect::<Vec<_>>()[..] else {
+        let [(version, Version { size, .. })] = &new.heads.iter().collect::<Vec<_>>()[..] else {
             return Ok(None);
         };
-        let (size, content) = (*size, body.clone().into());
         let base = old.heads.keys().copied().collect();
-        let mut ops = vec![Op::Write { file: there, size, content, base, fence: None }];
+        let mut ops = vec![self.state.write_again(there, **version, *size, base)?];
         ops.extend(self.ops_to_set(there, meta(&new))?);
         ops.extend(ops_to_extend(there, &new, &old));
         ops.push(Op::Delete { link });
         Ok(Some(ops))
+    }
+
+    /// Returns what a version is written as once more.
+    fn content_again(&self, file: FileId, version: OpId, size: u64) -> Result<Content, DraftError> {
+        match self.state.write_again(file, version, size, Vec::new())? {
+            Op::Write { content, .. } => Ok(content),
+            _ => unreachable!("who writes again writes"),
+        }
     }
 
     /// Drafts that a file gets the mode and the attributes of another, which loses its name: who drafts it sees to the

@@ -76,9 +76,10 @@ fn told<T: Look<Error = ShelfError>>(
             None | Some(Kind::Directory) => Thing::Directory,
             Some(Kind::Symlink(target)) => Thing::Symlink(target.clone()),
             Some(Kind::File) => {
-                let (_, version) = record.winner().unwrap();
+                let (id, version) = record.winner().unwrap();
+                let body = state.body(*id)?.unwrap();
                 let mut bytes = vec![0; version.size as usize];
-                vault.read_at(&version.body, version.size, 0, &mut bytes).unwrap();
+                vault.read_at(&body, version.size, 0, &mut bytes).unwrap();
                 Thing::File(bytes)
             }
         };

@@ -10,12 +10,15 @@ use std::time::{Duration, Instant};
 use gate_core::tree::id::{Address, EntryId, FileId, LinkId, OpId};
 use gate_core::tree::op::{Attribute, Content, Fence, Op, Stamp};
 
+use super::bodies::Beneath;
 use super::file::Working;
 use super::{Inner, Pending, lock, now};
 use crate::bucket::{Bucket, BucketError};
-use crate::contents::{Frozen, Version};
-use crate::draft::{CHUNK_BYTES, DRAFT_BYTES_MAX, DRAFT_CHUNKS_MAX, DRAFT_OPS_MAX};
+use crate::contents::{Frozen, Ground, Version};
+use crate::draft::{CHUNK_BYTES, DRAFT_BYTES_MAX, DRAFT_CHUNKS_MAX, DRAFT_OPS_MAX, DraftError};
 use crate::log::Record;
+use crate::parts;
+use crate::random;
 use crate::record;
 use crate::vault::TakeInError;
 
@@ -41,7 +44,7 @@ struct Rung {
 
 /// Which files become versions, beside those that nobody has open to write and those that wait long.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Also {
+pub(super) enum Also {
     None,
     All,
 }
@@ -156,7 +159,7 @@ impl Inner {
         since.min().map(|at| at + OPEN_MAX)
     }
 
-    fn cut(&self, also: Also) -> Result<(), BucketError> {
+    pub(super) fn cut(&self, also: Also) -> Result<(), BucketError> {
         let _cutting = lock(&self.cutting);
         // What was made before a file was written is among the names, for they are counted afterwards.
         let also = if self.is_log_long() { Also::All } else { also };
@@ -218,7 +221,7 @@ impl Inner {
         let mut outcome = Ok(());
         for mut one in becoming.drain(..) {
             let frozen = one.frozen.as_ref().filter(|_| outcome.is_ok());
-            match frozen.map(|frozen| frozen.version(&self.vault, one.base)).transpose() {
+            match frozen.map(|frozen| self.version_of(frozen, one.base)).transpose() {
                 Ok(version) => one.version = version,
                 Err(TakeInError::Read(error)) => outcome = Err(error.into()),
                 Err(TakeInError::Store(error)) => outcome = Err(error.into()),
@@ -237,6 +240,26 @@ impl Inner {
         outcome
     }
 
+    fn version_of(
+        &self,
+        frozen: &Frozen,
+        base: Option<(OpId, u32)>,
+    ) -> Result<Version, TakeInError> {
+        let high = base.and_then(|(id, patches)| Some((id, frozen.is_high(patches)?)));
+        // Without one all of it is told, which is right, too.
+        let ground = high.and_then(|(id, most)| self.ground(id, most).ok().flatten());
+        frozen.version(&self.vault, base, ground.as_ref())
+    }
+
+    fn ground(&self, version: OpId, patches: u32) -> Result<Option<Ground>, DraftError> {
+        self.look(|pending| {
+            let id = pending.draft.tree().beneath(version, patches)?;
+            let Some(id) = id else { return Ok(None) };
+            let beneath = self.beneath(pending, id)?;
+            Ok(beneath.map(|beneath| Ground { id, patches: beneath.patches, body: beneath.body }))
+        })
+    }
+
     /// Makes entries of all names and of some files; what is in one is taken off the list.
     fn commit(&self, becoming: &mut Vec<Becoming>) -> Result<(), BucketError> {
         let mut making = Making::default();
@@ -246,18 +269,21 @@ impl Inner {
                 making = Making::of(pending);
             }
         }
+        becoming.retain(|one| !making.passed.contains(&one.file));
+        // What is long comes after what is short, and so behind its own name.
+        becoming.sort_by_key(|one| std::cmp::Reverse(one.parts()));
         loop {
-            while let Some(one) = becoming.pop() {
-                match making.take(one) {
-                    None => {}
-                    Some(one) => {
-                        becoming.push(one);
-                        break;
-                    }
+            while let Some(one) = becoming.pop_if(|one| one.parts() == 1) {
+                if let Some(one) = making.take(one) {
+                    becoming.push(one);
+                    break;
                 }
             }
             if making.is_empty() {
-                return Ok(());
+                // What is left is long.
+                let Some(one) = becoming.last_mut() else { return Ok(()) };
+                self.commit_parts(one)?;
+                continue;
             }
             let outcome = self.make(&making, &mut lock(&self.bucket));
             let entry = match outcome {
@@ -270,6 +296,29 @@ impl Inner {
             self.committed(making, entry)?;
             making = Making::default();
         }
+    }
+
+    /// Makes entries of all parts of a version but the last, as which it is left.
+    ///
+    /// If that one never comes it is made anew of the log, which tells of no part.
+    fn commit_parts(&self, one: &mut Becoming) -> Result<(), BucketError> {
+        let Some(version) = &mut one.version else { return Ok(()) };
+        let file = FileId::of_file(random::bytes());
+        let content = std::mem::replace(&mut version.content, Content::EMPTY);
+        let mut parts = parts::cut(content, std::mem::take(&mut version.chunks));
+        let last = parts.pop().expect("there is one at least");
+        let mut of = None;
+        for part in parts {
+            let (size, chunks) = (version.size, part.chunks.clone());
+            let ops = vec![parts::write(file, size, part.content(of))];
+            let making = Making { ops, chunks, ..Making::default() };
+            let entry = self.make(&making, &mut lock(&self.bucket))?;
+            self.committed(making, entry)?;
+            of = Some(OpId { entry, place: 0 });
+        }
+        version.chunks.clone_from(&last.chunks);
+        version.content = last.content(of);
+        Ok(())
     }
 
     /// Makes an entry of what was done to names since they were settled.
@@ -314,7 +363,11 @@ impl Inner {
         for (one, place) in making.files {
             let mut face = one.working.face_mut();
             if let Some(version) = one.version {
-                face.base = Some((OpId { entry, place }, version.patches));
+                let id = OpId { entry, place };
+                let Version { size, patches, body, .. } = &version;
+                let beneath = Beneath { size: *size, body: Arc::clone(body), patches: *patches };
+                self.bodies.put(id, beneath);
+                face.base = Some((id, version.patches));
                 face.in_place_of = None;
                 face.contents.thaw(version.body, version.size);
             }
@@ -333,14 +386,23 @@ impl Pending {
 }
 
 impl Becoming {
+    /// Returns in how many parts it is written.
+    fn parts(&self) -> usize {
+        self.version.as_ref().map_or(1, |version| parts::count(&version.content))
+    }
+
     /// Returns the versions in whose place this one comes.
     fn replaced(&self, content: &Content) -> Vec<OpId> {
-        let beneath = self.base.iter().map(|(id, _)| *id);
-        let Some(versions) = &self.in_place_of else { return beneath.collect() };
-        let mut base = versions.clone();
-        // What a patch is of is among them, also if it is another file's.
-        let patched = beneath.filter(|id| matches!(content, Content::Patch { of, .. } if of == id));
-        base.extend(patched.filter(|id| !versions.contains(id)));
+        let mut base = match &self.in_place_of {
+            Some(versions) => versions.clone(),
+            None => self.base.iter().map(|(id, _)| *id).collect(),
+        };
+        // What a patch is of is among them, also if it is another file's, or a part.
+        if let Content::Patch { of, .. } = content
+            && !base.contains(of)
+        {
+            base.push(*of);
+        }
         base
     }
 }
@@ -375,9 +437,6 @@ impl Making {
     /// Takes a file's version into the entry, or returns it if there is no room.
     fn take(&mut self, one: Becoming) -> Option<Becoming> {
         let file = one.file;
-        if self.passed.contains(&file) {
-            return None;
-        }
         let mut ops = Vec::new();
         let mut chunks = &[][..];
         if let Some(version) = &one.version {

@@ -5,15 +5,14 @@ use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
-use gate_core::tree::content::Body;
 use gate_core::tree::id::{Address, FileId, OpId};
 use gate_core::tree::op::{Fence, Span, Stamp};
-use gate_core::tree::record::FileRecord;
 use gate_core::tree::shown::What;
 
 use super::ahead::Course;
+use super::bodies::Beneath;
 use super::log::Untold;
-use super::{Facts, Inner, Live, lock, now};
+use super::{Facts, Inner, Live, Pending, lock, now};
 use crate::bucket::BucketError;
 use crate::contents::{Contents, Frozen, TooLarge};
 use crate::draft::DraftError;
@@ -73,18 +72,16 @@ impl Live {
             What::Beside { .. } if to_write => return Err(DraftError::IsBeside),
             What::Beside { file, version, .. } => (*file, Some(*version)),
         };
-        let read = || inner.look(|pending| pending.draft.file(file));
+        let read = || inner.look(|pending| inner.working(pending, file, version)).map(Arc::new);
         let working = match version {
             // It stays what it is.
-            Some(_) => Arc::new(Working::of(file, read()?, version)),
+            Some(_) => read()?,
             None => {
                 // Read under the lock: else it might be an older version than one that was made meanwhile.
                 let mut files = lock(&inner.files);
                 match files.entry(file) {
                     Entry::Occupied(known) => Arc::clone(known.get()),
-                    Entry::Vacant(new) => {
-                        Arc::clone(new.insert(Arc::new(Working::of(file, read()?, None))))
-                    }
+                    Entry::Vacant(new) => Arc::clone(new.insert(read()?)),
                 }
                 .count(to_write)
             }
@@ -241,12 +238,11 @@ impl Drop for Opened {
 }
 
 impl Working {
-    pub(super) fn of(file: FileId, mut record: FileRecord, version: Option<OpId>) -> Working {
-        let winner = record.winner().map(|(id, _)| *id);
-        let modified = record.modified.take().map_or(Stamp::default(), |set| set.value);
-        let head = version.or(winner).and_then(|id| Some((id, record.heads.remove(&id)?)));
-        let base = head.as_ref().map(|(id, _)| (*id, 0));
-        let (size, body) = head.map_or((0, Body::default()), |(_, head)| (head.size, head.body));
+    /// Returns a file as it is, or of which there is no version yet.
+    fn of(file: FileId, modified: Stamp, beneath: Option<(OpId, Beneath)>) -> Working {
+        let base = beneath.as_ref().map(|(id, beneath)| (*id, beneath.patches));
+        let (size, body) =
+            beneath.map_or_else(Default::default, |(_, beneath)| (beneath.size, beneath.body));
         let face = Face {
             file,
             contents: Contents::of(size, body),
@@ -272,7 +268,7 @@ impl Working {
         modified: Stamp,
         fence: Option<Fence>,
     ) -> Working {
-        let working = Working::of(file, FileRecord::default(), None);
+        let working = Working::of(file, Stamp::default(), None);
         let mut face = working.face_mut();
         (face.contents, face.base, face.modified) = (contents, base, modified);
         (face.fence, face.is_begun) = (fence, true);
@@ -331,6 +327,24 @@ impl Face {
 }
 
 impl Inner {
+    /// Returns a file to be used: a version that is named, or else the one that bears the name.
+    pub(super) fn working(
+        &self,
+        pending: &Pending,
+        file: FileId,
+        version: Option<OpId>,
+    ) -> Result<Working, DraftError> {
+        let record = pending.draft.file(file)?;
+        let modified = record.modified.as_ref().map_or(Stamp::default(), |set| set.value);
+        let head = match version {
+            Some(id) => record.heads.contains_key(&id).then_some(id),
+            None => record.winner().map(|(id, _)| *id),
+        };
+        let Some(id) = head else { return Ok(Working::of(file, modified, None)) };
+        let beneath = self.beneath(pending, id)?;
+        Ok(Working::of(file, modified, beneath.map(|beneath| (id, beneath))))
+    }
+
     /// Returns a file that is in use.
     pub(super) fn in_use(&self, file: FileId) -> Option<Arc<Working>> {
         lock(&self.files).get(&file).cloned()
@@ -389,7 +403,7 @@ impl Inner {
 
     /// Makes a file without a name, which is for those who have it open until it gets one.
     pub(super) fn nameless(&self, file: FileId, facts: Facts) -> Arc<Working> {
-        let mut working = Working::of(file, FileRecord::default(), None);
+        let mut working = Working::of(file, Stamp::default(), None);
         let face = working.face.get_mut().unwrap_or_else(PoisonError::into_inner);
         (face.modified, face.gone) = (facts.modified, Some(Facts { names: 0, ..facts }));
         let working = Arc::new(working);
@@ -405,12 +419,14 @@ impl Inner {
             if face.writers > 0 || face.is_dirty() || face.gone.is_some() {
                 continue;
             }
-            let Ok(record) = self.look(|pending| pending.draft.file(face.file)) else {
-                continue;
-            };
-            let newest = Working::of(face.file, record, None);
-            let newest = newest.face.into_inner().unwrap_or_else(PoisonError::into_inner);
-            if newest.base.map(|(id, _)| id) != face.base.map(|(id, _)| id) {
+            let base = face.base.map(|(id, _)| id);
+            let newest = self.look(|pending| {
+                let record = pending.draft.file(face.file)?;
+                let is_same = record.winner().map(|(id, _)| *id) == base;
+                if is_same { Ok(None) } else { self.working(pending, face.file, None).map(Some) }
+            });
+            if let Ok(Some(newest)) = newest {
+                let newest = newest.face.into_inner().unwrap_or_else(PoisonError::into_inner);
                 *face = Face { users: face.users, ..newest };
             }
         }

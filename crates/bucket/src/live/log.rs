@@ -12,7 +12,9 @@ use std::time::Instant;
 use gate_core::tree::content::Body;
 use gate_core::tree::id::{EntryId, FileId, OpId};
 use gate_core::tree::op::Op;
+use gate_core::tree::tables::Look as _;
 
+use super::bodies::Beneath;
 use super::file::{Face, Working};
 use super::{Inner, Pending, lock, now};
 use crate::bucket::BucketError;
@@ -187,6 +189,21 @@ impl Inner {
         Ok(())
     }
 
+    /// Reads what lies beneath a file that was written to before a crash.
+    fn lay_over(&self, face: &mut Face) -> Result<(), BucketError> {
+        let Some((id, _)) = face.base else { return Ok(()) };
+        match self.look(|pending| self.beneath(pending, id)) {
+            Ok(Some(Beneath { body, patches, .. })) => {
+                face.contents.lay_over(body);
+                face.base = Some((id, patches));
+                Ok(())
+            }
+            Ok(None) => Err(std::io::Error::from(std::io::ErrorKind::InvalidData).into()),
+            Err(DraftError::Bucket(error)) => Err(error),
+            Err(error) => Err(std::io::Error::other(error).into()),
+        }
+    }
+
     /// Whether so much is logged that it is to become entries, whoever still writes.
     pub(super) fn is_log_long(&self) -> bool {
         let log = self.log.read().unwrap_or_else(PoisonError::into_inner);
@@ -235,7 +252,7 @@ impl Inner {
             pending.redo(ops)?;
         }
         drop(tree);
-        let files = {
+        let files: Vec<_> = {
             let mut files = lock(&self.files);
             files.retain(|_, working| {
                 let mut face = working.face_mut();
@@ -243,8 +260,12 @@ impl Inner {
                 face.contents.unfreeze();
                 face.is_dirty()
             });
-            files.len()
+            files.values().cloned().collect()
         };
+        for working in &files {
+            self.lay_over(&mut working.face_mut())?;
+        }
+        let files = files.len();
         if count + files == 0 {
             return Ok(());
         }
@@ -289,11 +310,11 @@ impl Again<'_> {
         match record {
             Record::Op(op) => self.ops.push(op),
             Record::Begin { file, base, size, fence } => {
-                let (base, body) = match base.first() {
-                    Some(id) => (Some((*id, 0)), self.body(*id)?),
-                    None => (None, Body::default()),
-                };
-                let working = Working::again(file, Contents::of(size, body), base, now(), fence);
+                let base = base.first().copied();
+                base.map_or(Ok(()), |id| self.check_known(id))?;
+                let (contents, base) =
+                    (Contents::of(size, Body::default()), base.map(|id| (id, 0)));
+                let working = Working::again(file, contents, base, now(), fence);
                 lock(&self.inner.files).insert(file, working.into());
             }
             Record::Bytes { file, at, bytes } => {
@@ -343,8 +364,8 @@ impl Again<'_> {
             Some(working) => working,
             // It was a version, and nothing was written over that.
             None => {
-                let record = self.inner.look(|pending| pending.draft.file(from)).map_err(failed)?;
-                Arc::new(Working::of(from, record, None))
+                let working = self.inner.look(|pending| self.inner.working(pending, from, None));
+                Arc::new(working.map_err(failed)?)
             }
         };
         working.face_mut().put_in_place(to, base);
@@ -371,8 +392,9 @@ impl Again<'_> {
         if !is_committed {
             face.contents.unfreeze();
         } else if let Some(size) = face.contents.frozen_size() {
-            face.contents.thaw(self.body(version)?, size);
+            self.check_known(version)?;
             (face.base, face.in_place_of) = (Some((version, 0)), None);
+            face.contents.thaw(Body::default(), size);
         }
         // It stays: whoever has it open may have gone on to write it, which is not begun anew then.
         if !face.contents.is_dirty() && face.in_place_of.is_none() {
@@ -381,10 +403,13 @@ impl Again<'_> {
         Ok(())
     }
 
-    /// Returns what a version holds.
-    fn body(&self, version: OpId) -> Result<Body, Stop> {
-        let body = self.inner.look(|pending| Ok(pending.draft.tree().body(version)?));
-        body.map_err(failed)?.ok_or(Stop::Missing)
+    /// What a version holds is read once all that is written over it is known: most of what a log tells is in entries.
+    fn check_known(&self, version: OpId) -> Result<(), Stop> {
+        let known = self.inner.look(|pending| {
+            let version = pending.draft.tree().tables().version(version)?;
+            Ok(version.is_some())
+        });
+        if known.map_err(failed)? { Ok(()) } else { Err(Stop::Missing) }
     }
 }
 

@@ -17,7 +17,6 @@ use gate_core::tree::record::FileRecord;
 use gate_core::tree::seen::Seen;
 use gate_core::tree::shown::{Directory, What};
 
-use super::file::Working;
 use super::{Facts, Inner, Pending, lock};
 use crate::draft::DraftError;
 use crate::log::Record;
@@ -148,10 +147,13 @@ impl Inner {
         let _cutting = lock(&self.cutting);
         let mut files = lock(&self.files);
         let pair = self.look(|pending| pending.pair(from, to))?;
-        let Some(Pair { link, file, new, there, old }) = pair else { return Ok(None) };
+        let Some(Pair { link, file, there, old }) = pair else { return Ok(None) };
         let base = self.sights.base(by, file, there, &old);
         let working = files.get(&file).cloned();
-        let working = working.unwrap_or_else(|| Arc::new(Working::of(file, new, None)));
+        let working = match working {
+            Some(working) => working,
+            None => Arc::new(self.look(|pending| self.working(pending, file, None))?),
+        };
         let mut face = working.face_mut();
         if face.is_dirty() {
             self.tell(&mut face)?;
@@ -191,7 +193,6 @@ impl Inner {
 struct Pair {
     link: LinkId,
     file: FileId,
-    new: FileRecord,
     there: FileId,
     old: FileRecord,
 }
@@ -208,6 +209,6 @@ impl Pending {
             return Ok(None);
         };
         let records = self.draft.to_replace(file, there)?;
-        Ok(records.map(|(new, old)| Pair { link, file, new, there, old }))
+        Ok(records.map(|(_, old)| Pair { link, file, there, old }))
     }
 }

@@ -2,6 +2,7 @@
 //! whatever became entries in between.
 
 mod aside;
+mod long;
 mod saves;
 
 use std::collections::BTreeMap;

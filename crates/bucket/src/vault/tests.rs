@@ -172,7 +172,8 @@ fn more_than_a_file_may_have_is_refused_but_zeros_may_go_on() {
     let World { vault, home: _home } = World::new();
     let too_many = (EXTENTS_MAX + 1) * CHUNK_BYTES_MAX as usize;
     let refused = vault.take_in(&mut &noise(1, too_many)[..]);
-    assert!(matches!(refused, Err(TakeInError::TooLarge)), "{refused:?}");
+    let Err(refused @ TakeInError::TooLarge) = refused else { panic!("{refused:?}") };
+    assert_eq!(refused.to_string(), format!("a file has at most {EXTENTS_MAX} chunks"));
     let zeros = vault.take_in(&mut io::repeat(0).take(too_many as u64)).unwrap();
     assert_eq!((zeros.size, zeros.content), (too_many as u64, Content::Extents(Vec::new())));
 }

@@ -27,10 +27,16 @@ pub const MODE_DEFAULT: u32 = 0o755;
 pub struct Node {
     pub kind: Kind,
     pub mode: u32,
-    /// Bytes of what a file holds.
-    pub size: u64,
-    pub body: Body,
+    pub held: Held,
     pub extended: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+/// What a file holds: so many bytes, of a version that the tree knows in which it was found. What is no file holds
+/// nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    pub size: u64,
+    pub version: Option<OpId>,
 }
 
 /// One difference, and where it is.
@@ -53,8 +59,8 @@ pub enum Difference {
         from: Vec<Name>,
     },
     Content {
-        before: (u64, Body),
-        after: (u64, Body),
+        before: Held,
+        after: Held,
     },
     /// A symbolic link leads elsewhere.
     Target {
@@ -83,6 +89,31 @@ impl<T: Look> State<T> {
     pub(super) fn node_of(&self, file: FileId) -> Result<Node, T::Error> {
         Ok(Node::of_version(self.file(file)?, file, None))
     }
+
+    /// Returns the bytes that something holds which was found in this tree.
+    pub fn body_of(&self, held: &Held) -> Result<Body, T::Error> {
+        let body = held.version.map(|version| self.body(version)).transpose()?;
+        Ok(body.flatten().unwrap_or_default())
+    }
+
+    /// Whether a file holds what one of another tree does.
+    pub(super) fn holds<O: Look, E>(
+        &self,
+        held: &Held,
+        other: &State<O>,
+        its: &Held,
+    ) -> Result<bool, E>
+    where
+        T::Error: Into<E>,
+        O::Error: Into<E>,
+    {
+        // A version is the same wherever it is known.
+        if held.size != its.size || held.version == its.version {
+            return Ok(held == its);
+        }
+        let body = self.body_of(held).map_err(Into::into)?;
+        Ok(body == other.body_of(its).map_err(Into::into)?)
+    }
 }
 
 impl Node {
@@ -95,22 +126,23 @@ impl Node {
     }
 
     /// Where no version is named it is the one that bears the name.
-    fn of_version(mut record: FileRecord, file: FileId, version: Option<OpId>) -> Node {
-        let winner = record.winner().map(|(id, _)| *id);
-        let head = version.or(winner).and_then(|id| record.heads.remove(&id));
+    fn of_version(record: FileRecord, file: FileId, version: Option<OpId>) -> Node {
+        let head = match version {
+            Some(id) => record.heads.get_key_value(&id),
+            None => record.winner(),
+        };
+        let held = head.map(|(id, head)| Held { size: head.size, version: Some(*id) });
         let made = record.made.map(|made| made.value);
         // Nobody makes the root, nor a directory that shows versions.
         let kind = if file.is_directory() { Some(Kind::Directory) } else { made };
         let kind = kind.unwrap_or(Kind::File);
         // Nobody reads what was written into a symbolic link.
-        let head = head.filter(|_| kind == Kind::File);
-        let (size, body) = head.map(|head| (head.size, head.body)).unwrap_or_default();
+        let held = held.filter(|_| kind == Kind::File).unwrap_or_default();
         let extended = record.extended.into_iter();
         Node {
             kind,
             mode: record.mode.map_or(MODE_DEFAULT, |mode| mode.value),
-            size,
-            body,
+            held,
             extended: extended.filter_map(|(name, set)| Some((name, set.value?))).collect(),
         }
     }
@@ -228,7 +260,7 @@ impl<A: Look, B: Look, L: Authors> Walk<'_, A, B, L> {
         path: Vec<Name>,
         after: &What,
     ) -> Result<(), E> {
-        self.compare(&path, self.before.node(before)?, self.after.node(after)?);
+        self.compare::<E>(&path, self.before.node(before)?, self.after.node(after)?)?;
         if let (What::Directory(before), What::Directory(after)) = (before, after) {
             self.pairs.push(Pair { before: (from, before.clone()), after: (path, after.clone()) });
         }
@@ -298,7 +330,7 @@ impl<A: Look, B: Look, L: Authors> Walk<'_, A, B, L> {
             match after.filter(is_like) {
                 Some(after) => {
                     come.remove(&path);
-                    self.compare(&path, before, after);
+                    self.compare::<E>(&path, before, after)?;
                 }
                 None => self.changes.push(Change { path, what: Difference::Removed(before) }),
             }
@@ -310,15 +342,21 @@ impl<A: Look, B: Look, L: Authors> Walk<'_, A, B, L> {
         Ok(())
     }
 
-    fn compare(&mut self, path: &[Name], before: Node, after: Node) {
+    fn compare<E: From<A::Error> + From<B::Error>>(
+        &mut self,
+        path: &[Name],
+        before: Node,
+        after: Node,
+    ) -> Result<(), E> {
+        let is_same = self.before.holds::<_, E>(&before.held, self.after, &after.held)?;
         let mut tell = |what| self.changes.push(Change { path: path.to_vec(), what });
         if let (Kind::Symlink(before), Kind::Symlink(after)) = (&before.kind, &after.kind)
             && before != after
         {
             tell(Difference::Target { before: before.clone(), after: after.clone() });
         }
-        if (before.size, &before.body) != (after.size, &after.body) {
-            let (before, after) = ((before.size, before.body), (after.size, after.body));
+        if !is_same {
+            let (before, after) = (before.held, after.held);
             tell(Difference::Content { before, after });
         }
         if before.mode != after.mode {
@@ -336,6 +374,7 @@ impl<A: Look, B: Look, L: Authors> Walk<'_, A, B, L> {
                 tell(Difference::Extended { name, before: None, after: Some(value) });
             }
         }
+        Ok(())
     }
 }
 

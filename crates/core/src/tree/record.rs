@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::content::Body;
 use super::id::{EntryId, FeedId, FileId, LinkId, OpId};
 use super::op::{Fence, Kind, Name, Stamp};
 
@@ -49,12 +48,12 @@ pub struct FileRecord {
     pub shown: u64,
 }
 
-/// One version of a file's content.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// One version of a file's content. What it holds is told by [`State::whole`](super::state::State::whole): a record
+/// is read and written whenever anything about its file is, and a list of extents may be long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Version {
     pub rank: Rank,
     pub size: u64,
-    pub body: Body,
     pub fence: Option<Fence>,
 }
 

@@ -9,6 +9,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::content::Body;
+use super::diff::Node;
 use super::id::{FileId, LinkId, OpId};
 use super::op::{Attribute, Content, Kind, Name, Op};
 use super::record::{FileRecord, Place};
@@ -18,8 +19,6 @@ use super::tables::Look;
 
 /// So many extents are written again; of more it is said which version had them.
 const EXTENTS_AGAIN_MAX: usize = 16;
-/// Whoever writes puts no more patches on one another.
-const PATCHES_MAX: usize = 32;
 
 /// Why something is not restored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,7 +71,7 @@ pub fn restore<T: Look, P: Look<Error: Into<T::Error>>>(
         was = found;
     }
     if let (Some(is @ What::Beside { .. }), true) = (&is, is.as_ref() == Some(&was))
-        && now.node(is)? == then.node(&was).map_err(Into::into)?
+        && is_like(now, &now.node(is)?, then, &then.node(&was).map_err(Into::into)?)?
     {
         return Ok(Vec::new());
     }
@@ -257,7 +256,7 @@ impl<'a, T: Look, P: Look<Error: Into<T::Error>>, R: FnMut() -> [u8; 16]> Plan<'
             let heads = self.now.file(file)?.heads.len();
             let is_like = match was {
                 What::Directory(_) => file.is_directory(),
-                _ => heads < 2 && self.now.node_of(file)? == node,
+                _ => heads < 2 && is_like(self.now, &self.now.node_of(file)?, self.then, &node)?,
             };
             if is_like {
                 if !record.is_alive() {
@@ -313,7 +312,7 @@ impl<'a, T: Look, P: Look<Error: Into<T::Error>>, R: FnMut() -> [u8; 16]> Plan<'
         if let Some(id) = version.or(record.winner().map(|(id, _)| *id)).filter(|_| is_file)
             && let Some(head) = record.heads.get(&id)
         {
-            let op = self.now.write_again(file, id, (head.size, &head.body), Vec::new())?;
+            let op = self.now.write_again(file, id, head.size, Vec::new())?;
             self.ops.push(op);
         }
         Ok(file)
@@ -358,13 +357,11 @@ impl<'a, T: Look, P: Look<Error: Into<T::Error>>, R: FnMut() -> [u8; 16]> Plan<'
                 set(Attribute::Extended { name: name.clone(), value: Some(value.clone()) });
             }
         }
-        let is_like = (then.size, &then.body) == (now.size, &now.body);
+        let is_like = self.now.holds(&now.held, self.then, &then.held)?;
         if record.heads.len() > 1 || !is_like {
             let heads = record.heads.keys().copied().collect();
             let op = match was.winner().filter(|_| then.kind == Kind::File) {
-                Some((id, head)) => {
-                    self.now.write_again(file, *id, (head.size, &head.body), heads)?
-                }
+                Some((id, head)) => self.now.write_again(file, *id, head.size, heads)?,
                 None if is_like => Op::Resolve { file, given_up: heads },
                 None => empty(file, heads),
             };
@@ -383,36 +380,52 @@ impl<'a, T: Look, P: Look<Error: Into<T::Error>>, R: FnMut() -> [u8; 16]> Plan<'
 
 impl<T: Look> State<T> {
     /// Returns what writes a version again that is known here: the same chunks, in few bytes.
-    pub(super) fn write_again(
+    pub fn write_again(
         &self,
         file: FileId,
         version: OpId,
-        (size, body): (u64, &Body),
+        size: u64,
         mut base: Vec<OpId>,
     ) -> Result<Op, T::Error> {
-        let content = match body {
-            Body::Inline(bytes) => Content::Inline(bytes.clone()),
-            Body::Extents(extents)
-                if extents.len() > EXTENTS_AGAIN_MAX && self.patches(version)? < PATCHES_MAX =>
-            {
-                if !base.contains(&version) {
-                    base.push(version);
+        let content = match self.body(version)?.unwrap_or_default() {
+            Body::Extents(extents) if extents.len() > EXTENTS_AGAIN_MAX => {
+                let of = self.first_written(version)?;
+                if !base.contains(&of) {
+                    base.push(of);
                 }
-                Content::Patch { of: version, zeros: Vec::new(), extents: Vec::new() }
+                Content::Patch { of, zeros: Vec::new(), extents: Vec::new() }
             }
-            Body::Extents(extents) => Content::Extents(extents.clone()),
+            body => body.into(),
         };
         Ok(Op::Write { file, size, content, base, fence: None })
     }
 
-    /// Returns how many patches a version is made of.
-    fn patches(&self, version: OpId) -> Result<usize, T::Error> {
-        let (mut count, mut at) = (0, version);
-        while let Some((_, Content::Patch { of, .. })) = self.tables.version(at)? {
-            (count, at) = (count + 1, of);
+    /// Returns the version that one only writes again: what goes there and back puts no patches on one another.
+    fn first_written(&self, version: OpId) -> Result<OpId, T::Error> {
+        let mut at = version;
+        let mut here = self.tables.version(at)?;
+        while let Some((size, Content::Patch { of, zeros, extents })) = here {
+            let beneath = self.tables.version(of)?;
+            let is_same = beneath.as_ref().is_some_and(|(beneath, _)| *beneath == size);
+            if !is_same || !zeros.is_empty() || !extents.is_empty() {
+                break;
+            }
+            (at, here) = (of, beneath);
         }
-        Ok(count)
+        Ok(at)
     }
+}
+
+/// Whether something looks like something in another tree.
+fn is_like<T: Look, P: Look<Error: Into<T::Error>>>(
+    now: &State<T>,
+    here: &Node,
+    then: &State<P>,
+    there: &Node,
+) -> Result<bool, T::Error> {
+    let is_like =
+        (&here.kind, here.mode, &here.extended) == (&there.kind, there.mode, &there.extended);
+    Ok(is_like && now.holds(&here.held, then, &there.held)?)
 }
 
 /// Returns what makes a file empty.

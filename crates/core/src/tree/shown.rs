@@ -216,20 +216,28 @@ impl<T: Look> State<T> {
     ) -> Result<(), T::Error> {
         let record = self.file(file)?;
         if record.heads.len() > 1 && !self.is_apart(link)? {
-            put_losers(shown, name, (link, file), &record);
+            self.put_losers(shown, name, (link, file), &record)?;
         }
         Ok(())
     }
-}
 
-/// Gives a name to each version of a file that does not bear its name.
-fn put_losers(shown: &mut Shelf, name: &Name, (link, file): (LinkId, FileId), record: &FileRecord) {
-    let winner = record.winner().map(|(id, _)| *id);
-    for (version, head) in record.heads.iter().filter(|(id, _)| Some(**id) != winner) {
-        let bytes = postcard::to_stdvec(&(head.size, &head.body)).expect("it can be written");
-        let label = &blake3::hash(&bytes).to_hex()[..8];
-        let what = What::Beside { link, file, version: *version };
-        shown.put(joined(name.bytes(), b"@", label.as_bytes()), what);
+    /// Gives a name to each version of a file that does not bear its name.
+    fn put_losers(
+        &self,
+        shown: &mut Shelf,
+        name: &Name,
+        (link, file): (LinkId, FileId),
+        record: &FileRecord,
+    ) -> Result<(), T::Error> {
+        let winner = record.winner().map(|(id, _)| *id);
+        for (version, head) in record.heads.iter().filter(|(id, _)| Some(**id) != winner) {
+            let body = self.body(*version)?.unwrap_or_default();
+            let bytes = postcard::to_stdvec(&(head.size, &body)).expect("it can be written");
+            let label = &blake3::hash(&bytes).to_hex()[..8];
+            let what = What::Beside { link, file, version: *version };
+            shown.put(joined(name.bytes(), b"@", label.as_bytes()), what);
+        }
+        Ok(())
     }
 }
 

@@ -8,7 +8,7 @@
 
 use serde::Serialize;
 
-use super::content::Body;
+use super::content::{Body, Whole};
 use super::id::{EntryId, FileId, LinkId, OpId};
 use super::op::{Attribute, Content, Name, Op, OpFault};
 use super::record::{
@@ -17,6 +17,8 @@ use super::record::{
 use super::seen::Seen;
 use super::shown::Directory;
 use super::tables::{Look, Sum, Tables};
+
+const IS_WRITTEN: &str = "a record can be written";
 
 /// A bucket's state, in tables.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -88,21 +90,37 @@ impl<T: Look> State<T> {
         self.tables.sum()
     }
 
-    /// Returns what a version holds, as far as it is known.
+    /// Returns what a version holds, if it is known.
     pub fn body(&self, id: OpId) -> Result<Option<Body>, T::Error> {
+        Ok(self.whole(id)?.map(|whole| whole.body))
+    }
+
+    /// Returns a version with all patches put in that it is made of, if it is known.
+    pub fn whole(&self, id: OpId) -> Result<Option<Whole>, T::Error> {
+        let Some((size, mut content)) = self.tables.version(id)? else { return Ok(None) };
         let mut patches = Vec::new();
-        let mut at = id;
-        while let Some((size, content)) = self.tables.version(at)? {
-            let Content::Patch { of, .. } = content else {
-                let whole = Body::of(&content, size, None);
-                let patches = patches.into_iter().rev();
-                let put = |body, (size, patch): (u64, Content)| Body::of(&patch, size, Some(&body));
-                return Ok(Some(patches.fold(whole, put)));
-            };
-            patches.push((size, content));
-            at = of;
+        let mut size_there = size;
+        while let Content::Patch { of, .. } = content {
+            patches.push((size_there, content));
+            // What a faulty entry wrote is nothing.
+            (size_there, content) = self.tables.version(of)?.unwrap_or((0, Content::EMPTY));
         }
-        Ok(None)
+        let count = u32::try_from(patches.len()).unwrap_or(u32::MAX);
+        let first = Body::default().then(content, size_there);
+        let put_in = |body: Body, (size, patch)| body.then(patch, size);
+        let body = patches.into_iter().rev().fold(first, put_in);
+        Ok(Some(Whole { size, body, patches: count }))
+    }
+
+    /// Returns the version of no more than so many patches that a version is made of, the newest of those.
+    pub fn beneath(&self, id: OpId, patches: u32) -> Result<Option<OpId>, T::Error> {
+        let mut chain = vec![id];
+        while let Some((_, Content::Patch { of, .. })) =
+            self.tables.version(chain[chain.len() - 1])?
+        {
+            chain.push(of);
+        }
+        Ok(chain.into_iter().rev().nth(patches as usize))
     }
 
     /// Returns the id that a directory gets which is made there now.
@@ -197,16 +215,8 @@ impl<T: Tables> State<T> {
             }
             Op::Delete { link } => self.delete(rank.op, seen, *link),
             Op::Write { file, size, content, base, fence } => {
-                let former = match content {
-                    Content::Patch { of, .. } => match self.file(*file)?.heads.remove(of) {
-                        Some(head) => Some(head.body),
-                        None => self.body(*of)?,
-                    },
-                    Content::Inline(_) | Content::Extents(_) => None,
-                };
-                let body = Body::of(content, *size, former.as_ref());
-                let version = Version { rank, size: *size, body, fence: *fence };
-                self.tables.put_version(rank.op, *size, content)?;
+                let version = Version { rank, size: *size, fence: *fence };
+                self.put_version(rank.op, *size, content)?;
                 self.change_file(*file, |record| {
                     record.heads.retain(|head, _| !base.contains(head));
                     record.heads.insert(rank.op, version);
@@ -440,6 +450,14 @@ impl<T: Tables> State<T> {
         self.tables.put_file(id, &record)
     }
 
+    /// Puts down a version as it was written. It never changes and never goes, and is counted once.
+    fn put_version(&mut self, id: OpId, size: u64, content: &Content) -> Result<(), T::Error> {
+        let mut sum = self.tables.sum()?;
+        sum.add(&postcard::to_extend(&(id, size, content), vec![b'v']).expect(IS_WRITTEN));
+        self.tables.put_sum(sum)?;
+        self.tables.put_version(id, size, content)
+    }
+
     fn put_link(&mut self, id: LinkId, record: &LinkRecord) -> Result<(), T::Error> {
         self.count(b'l', id.bytes(), &self.link(id)?, record)?;
         self.tables.put_link(id, record)
@@ -477,5 +495,5 @@ fn saw(later: OpId, seen: &Seen, earlier: OpId) -> bool {
 /// Returns a record as bytes, for the sum.
 fn written(kind: u8, id: &[u8; 16], record: &impl Serialize) -> Vec<u8> {
     let bytes = [&[kind][..], id].concat();
-    postcard::to_extend(record, bytes).expect("a record can be written")
+    postcard::to_extend(record, bytes).expect(IS_WRITTEN)
 }

@@ -34,6 +34,8 @@ enum Act {
     Link(usize, usize, usize),
     Write(usize, u8),
     Patch(usize, u8),
+    /// Writes something long in parts, and does not always come to its end.
+    Long(usize, u8),
     Move(usize, usize, usize),
     Delete(usize),
     Chmod(usize, u32),
@@ -56,6 +58,7 @@ fn act() -> impl Strategy<Value = Act> {
         2 => (n.clone(), n.clone(), n.clone()).prop_map(|(f, d, name)| Act::Link(f, d, name)),
         4 => (n.clone(), any::<u8>()).prop_map(|(f, byte)| Act::Write(f, byte)),
         2 => (n.clone(), any::<u8>()).prop_map(|(f, byte)| Act::Patch(f, byte)),
+        2 => (n.clone(), any::<u8>()).prop_map(|(f, byte)| Act::Long(f, byte)),
         6 => (n.clone(), n.clone(), n.clone()).prop_map(|(l, d, name)| Act::Move(l, d, name)),
         4 => n.clone().prop_map(Act::Delete),
         1 => (n.clone(), 0..0o1000_u32).prop_map(|(f, mode)| Act::Chmod(f, mode)),
@@ -169,8 +172,50 @@ impl World {
         if let Act::Hear(other) = act {
             return self.hear(who, *other);
         }
+        if let Act::Long(number, byte) = act {
+            return self.write_long(who, *number, *byte);
+        }
         let Some(ops) = self.ops(who, act) else { return };
         self.commit(who, ops);
+    }
+
+    /// Nobody sees a part, and the last is the whole.
+    fn write_long(&mut self, who: usize, number: usize, byte: u8) {
+        let before = look(&self.peers[who].state).links;
+        let files = before.iter().map(|(_, file)| *file).filter(|file| !file.is_directory());
+        let Some(file) = pick(&files.collect::<Vec<_>>(), number) else { return };
+        let record = self.peers[who].state.file(file).unwrap();
+        let parts =
+            [0, 20, 40].map(|at| extent(at, byte.wrapping_add(u8::try_from(at).unwrap()), 20));
+        let nobodys = FileId::of_file(self.random());
+        let mut of: Option<OpId> = None;
+        for (at, part) in parts.iter().enumerate() {
+            let (is_last, extents) = (at == parts.len() - 1, vec![*part]);
+            let content = match of {
+                None => Content::Extents(extents),
+                Some(of) => Content::Patch { of, zeros: Vec::new(), extents },
+            };
+            let heads = record.heads.keys().filter(|_| is_last).copied();
+            let base = heads.chain(of).collect();
+            let file = if is_last { file } else { nobodys };
+            if is_last && byte.is_multiple_of(4) {
+                return;
+            }
+            self.commit(who, vec![Op::Write { file, size: 60, content, base, fence: None }]);
+            let entry = self.entries.last().unwrap().id;
+            of = Some(OpId { entry, place: 0 });
+            if !is_last {
+                let state = &self.peers[who].state;
+                assert_eq!(
+                    (look(state).links, state.file(file).unwrap().made),
+                    (before.clone(), None)
+                );
+            }
+        }
+        let state = &self.peers[who].state;
+        let heads = state.file(file).unwrap().heads;
+        assert_eq!(heads.keys().copied().collect::<Vec<_>>(), [of.unwrap()]);
+        assert_eq!(state.body(of.unwrap()).unwrap(), Some(Body::Extents(parts.to_vec())));
     }
 
     fn commit(&mut self, who: usize, ops: Vec<Op>) {
@@ -259,7 +304,7 @@ impl World {
                 let given_up = heads(file).split_off(1.min(heads(file).len()));
                 Op::Resolve { file, given_up }
             }
-            Act::Hear(_) => return None,
+            Act::Long(..) | Act::Hear(_) => return None,
         };
         Some(vec![op])
     }
@@ -413,8 +458,8 @@ fn a_patch_of_what_was_replaced_elsewhere_is_as_its_author_saw_it() {
     let file = look(state).links[0].1;
     let heads = state.tables().file(file).unwrap().unwrap().heads;
     assert_eq!(heads.len(), 2);
-    let patched = heads.values().find(|version| version.size == 30).unwrap();
-    let Body::Extents(extents) = &patched.body else { panic!("{patched:?}") };
+    let (patched, _) = heads.iter().find(|(_, version)| version.size == 30).unwrap();
+    let Some(Body::Extents(extents)) = state.body(*patched).unwrap() else { panic!("{patched:?}") };
     let told: Vec<_> =
         extents.iter().map(|e| (e.offset, e.chunk.len, e.chunk.address.0[0])).collect();
     assert_eq!(told, [(0, 9, 7), (12, 8, 7), (20, 5, 0), (25, 5, 7)]);

@@ -234,8 +234,7 @@ impl<P: Look<Error: Into<T::Error>>, T: Look> Back<'_, P, T> {
             return Ok(());
         }
         for (id, version) in versions {
-            let what = (version.size, &version.body);
-            let op = self.now.write_again(file, *id, what, std::mem::take(&mut base))?;
+            let op = self.now.write_again(file, *id, version.size, std::mem::take(&mut base))?;
             self.ops.push(op);
         }
         Ok(())

@@ -1,10 +1,10 @@
 //! Which files need what is not here any more.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 
-use gate_core::tree::id::FileId;
-use gate_core::tree::op::{Name, Op};
+use gate_core::tree::id::{FileId, OpId};
+use gate_core::tree::op::{Content, Name, Op};
 
 use super::super::{Bucket, BucketError};
 use super::deeds;
@@ -37,15 +37,24 @@ impl Bucket {
         }
         let mut places = Places::default();
         let mut torn = Vec::new();
-        for known in &self.known {
-            let opened = self.read_entry(*known)?;
+        let (mut made, mut torn_parts) = (HashMap::new(), HashSet::new());
+        for known in self.known.clone() {
+            let opened = self.read_entry(known)?;
             places.note(&opened);
-            let is_torn = |op: &&Op| op.chunks().any(|chunk| lacking.contains(&chunk.address));
-            let written = opened.ops.iter().filter(is_torn).filter_map(|op| match op {
-                Op::Write { file, .. } => Some(*file),
-                _ => None,
-            });
-            let files: BTreeSet<FileId> = written.collect();
+            let mut files: BTreeSet<FileId> = BTreeSet::new();
+            for (place, op) in (0..).zip(opened.ops.iter()) {
+                let Op::Write { file, content, .. } = op else { continue };
+                let is_of_torn =
+                    matches!(content, Content::Patch { of, .. } if torn_parts.contains(of));
+                if !is_of_torn && !op.chunks().any(|chunk| lacking.contains(&chunk.address)) {
+                    continue;
+                }
+                // A part has no name: what is made of it is told of.
+                match self.is_made(&mut made, *file)? {
+                    true => drop(files.insert(*file)),
+                    false => drop(torn_parts.insert(OpId { entry: known.id, place })),
+                }
+            }
             if !files.is_empty() {
                 torn.push((opened, files));
             }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
+use gate_core::tree::content::Body;
 use gate_core::tree::diff::Node;
 use gate_core::tree::id::{FeedId, LinkId};
 use gate_core::tree::op::{Attribute, Content, Kind as NodeKind, Stamp};
@@ -19,7 +20,8 @@ use crate::bucket::Tree;
 use crate::identity::Identity;
 use crate::law;
 
-type Model = BTreeMap<Vec<Name>, Node>;
+/// Each with what it holds, whichever version that is.
+type Model = BTreeMap<Vec<Name>, (Node, Body)>;
 
 #[derive(Clone, Debug)]
 enum Act {
@@ -66,7 +68,13 @@ fn everything<T: Look>(state: &State<T>) -> Result<Vec<(Vec<Name>, What)>, T::Er
 }
 
 fn model<T: Look>(state: &State<T>) -> Result<Model, T::Error> {
-    everything(state)?.into_iter().map(|(path, what)| Ok((path, state.node(&what)?))).collect()
+    let thing = |(path, what)| {
+        let mut node = state.node(&what)?;
+        let body = state.body_of(&node.held)?;
+        node.held.version = None;
+        Ok((path, (node, body)))
+    };
+    everything(state)?.into_iter().map(thing).collect()
 }
 
 /// Whether several things came to one name, or one has several versions.
@@ -382,10 +390,12 @@ fn the_history_of_one_file_goes_on_when_it_is_renamed_or_gone() {
 fn a_version_is_named_by_its_entry_or_by_a_time() {
     let (mut world, entries) = play();
     let bucket = world.bucket(0);
-    let named = |bucket: &Bucket, wanted: Wanted| bucket.version(&wanted).unwrap().entry;
+    let named = |bucket: &mut Bucket, wanted: Wanted| bucket.version(&wanted).unwrap().entry;
     assert_eq!(named(bucket, "@".parse().unwrap()), None);
-    assert!(bucket.is_newest(&bucket.version(&Wanted::Newest).unwrap()));
-    assert!(bucket.is_newest(&bucket.version(&"~0".parse().unwrap()).unwrap()));
+    for newest in [Wanted::Newest, "~0".parse().unwrap()] {
+        let version = bucket.version(&newest).unwrap();
+        assert!(bucket.is_newest(&version));
+    }
     assert_eq!(named(bucket, "~2".parse().unwrap()), Some(entries[4]));
     let hash = bucket.feeds.hash(entries[3]).unwrap().to_string();
     assert_eq!(named(bucket, hash[..16].to_uppercase().parse().unwrap()), Some(entries[3]));

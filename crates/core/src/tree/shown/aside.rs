@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Directory, Shelf, Shown, What, put_losers};
+use super::{Directory, Shelf, Shown, What};
 use crate::tree::id::{FileId, LinkId};
 use crate::tree::op::Name;
 use crate::tree::state::State;
@@ -57,7 +57,7 @@ impl<T: Look> State<T> {
                 at = below(at, name);
             }
             if at == of.first() {
-                put_losers(&mut shown, name, (link, file), &self.file(file)?);
+                self.put_losers(&mut shown, name, (link, file), &self.file(file)?)?;
             }
             Ok(true)
         })?;

@@ -19,14 +19,14 @@ fn shown(state: &State<Memory>) -> BTreeMap<String, String> {
                     met.push((format!("{path}/"), directory));
                     continue;
                 }
-                What::File { .. } => record.winner().map(|(_, version)| version),
+                What::File { .. } => *record.winner().unwrap().0,
                 What::Beside { version, .. } => {
                     path.truncate(path.find('@').unwrap() + 1);
-                    record.heads.get(&version)
+                    version
                 }
             };
-            let Body::Inline(bytes) = &version.unwrap().body else { panic!("{version:?}") };
-            all.insert(path, String::from_utf8(bytes.clone()).unwrap());
+            let Some(Body::Inline(bytes)) = state.body(version).unwrap() else { panic!("{path}") };
+            all.insert(path, String::from_utf8(bytes).unwrap());
         }
     }
     all

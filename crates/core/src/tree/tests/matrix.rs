@@ -112,13 +112,13 @@ fn told(state: &State<Memory>) -> String {
                     all.push(path + mark);
                     continue;
                 }
-                What::File { .. } => record.winner().map(|(_, version)| version),
+                What::File { .. } => record.winner().map(|(id, _)| *id),
                 What::Beside { version, .. } => {
                     path.truncate(path.find('@').unwrap() + 1);
-                    record.heads.get(&version)
+                    Some(version)
                 }
             };
-            let body = version.map(|version| version.body.clone()).unwrap_or_default();
+            let body = version.and_then(|id| state.body(id).unwrap()).unwrap_or_default();
             let Body::Inline(bytes) = body else { panic!("{body:?}") };
             write!(path, "={}{mark}", bytes.escape_ascii()).unwrap();
             all.push(path);

@@ -183,6 +183,10 @@ impl<'a> Tree<'a> {
         let names = |file: FileId| links.iter().filter(|(_, f)| *f == file).count();
         for write in self.done.iter().filter(|done| matches!(done.op, Op::Write { .. })) {
             let Op::Write { file, .. } = write.op else { unreachable!() };
+            // Nobody made it: it is a part of something that is written elsewhere.
+            if !self.files.values().any(|made| made == file) {
+                continue;
+            }
             let (id, heads) = (write.rank.op, self.heads(*file));
             if !heads.contains(&id) {
                 let is_named = |done: &&Done<'_>| match done.op {

@@ -7,14 +7,34 @@ use std::slice;
 
 use proptest::test_runner::{TestCaseResult, TestRunner};
 
-use super::super::diff::{Change, Difference, Node, diff};
+use super::super::diff::{Change, Difference, Held, Node, diff};
 use super::super::restore::{RestoreError, restore};
 use super::super::shown::Shown;
 use super::super::undo::{UndoError, undo};
 use super::*;
 
 type Path = Vec<Name>;
-type Model = BTreeMap<Path, Node>;
+type Model = BTreeMap<Path, Thing>;
+
+/// What something is to people, whichever version that is.
+#[derive(Clone, Debug, PartialEq)]
+struct Thing {
+    node: Node,
+    body: Body,
+}
+
+impl Thing {
+    fn of(state: &State<Memory>, mut node: Node) -> Thing {
+        let body = state.body_of(&node.held).unwrap();
+        node.held.version = None;
+        Thing { node, body }
+    }
+
+    /// Returns how much it holds, and what.
+    fn held(state: &State<Memory>, held: &Held) -> (u64, Body) {
+        (held.size, state.body_of(held).unwrap())
+    }
+}
 
 /// Does several things in one entry.
 fn act_at_once(world: &mut World, who: usize, acts: &[Act]) {
@@ -81,8 +101,8 @@ fn everything(state: &State<Memory>) -> Vec<(Path, What)> {
 }
 
 fn model(state: &State<Memory>) -> Model {
-    let node = |(path, what)| (path, state.node(&what).unwrap());
-    everything(state).into_iter().map(node).collect()
+    let thing = |(path, what)| (path, Thing::of(state, state.node(&what).unwrap()));
+    everything(state).into_iter().map(thing).collect()
 }
 
 fn beneath(model: &Model, path: &[Name]) -> Model {
@@ -108,7 +128,8 @@ fn has_plain_names(state: &State<Memory>) -> bool {
 }
 
 /// Does what the differences say to a model, in the order that they promise.
-fn apply(mut model: Model, changes: &[Change]) -> Model {
+fn apply(one: &State<Memory>, other: &State<Memory>, changes: &[Change]) -> Model {
+    let mut model = model(one);
     let mut out: Vec<(&Path, Option<&Path>)> = Vec::new();
     for Change { path, what } in changes {
         match what {
@@ -131,7 +152,8 @@ fn apply(mut model: Model, changes: &[Change]) -> Model {
     for Change { path, what } in changes {
         match what {
             Difference::Added(node) => {
-                assert_eq!(model.insert(path.clone(), node.clone()), None, "{path:?}");
+                let thing = Thing::of(other, node.clone());
+                assert_eq!(model.insert(path.clone(), thing), None, "{path:?}");
             }
             Difference::Renamed { .. } => {
                 let (from, some) = held.remove(path).unwrap();
@@ -144,15 +166,15 @@ fn apply(mut model: Model, changes: &[Change]) -> Model {
         }
     }
     for Change { path, what } in changes {
-        let Some(node) = model.get_mut(path) else {
+        let Some(Thing { node, body }) = model.get_mut(path) else {
             assert!(matches!(what, Difference::Removed(_)), "{path:?} {what:?}");
             continue;
         };
         match what {
             Difference::Removed(_) | Difference::Added(_) | Difference::Renamed { .. } => {}
             Difference::Content { before, after } => {
-                assert_eq!((node.size, node.body.clone()), *before);
-                (node.size, node.body) = after.clone();
+                assert_eq!((node.held.size, body.clone()), Thing::held(one, before));
+                (node.held.size, *body) = Thing::held(other, after);
             }
             Difference::Target { before, after } => {
                 assert_eq!(node.kind, Kind::Symlink(before.clone()));
@@ -238,7 +260,7 @@ fn the_differences_make_one_tree_of_the_other() {
         };
         let changes = diff_of(&one, &other);
         prop_assert!(changes.is_sorted_by_key(|change| &change.path));
-        prop_assert_eq!(apply(model(&one), &changes), model(&other), "{:#?}", changes);
+        prop_assert_eq!(apply(&one, &other, &changes), model(&other), "{:#?}", changes);
         prop_assert!(!changes.is_empty() || model(&one) == model(&other));
         Ok(())
     });
@@ -273,7 +295,7 @@ fn a_part_that_is_restored_is_as_it_was_and_no_other_name_changes() {
             Ok(ops) => ops,
             Err(RestoreError::InTheWay(at)) => {
                 prop_assert!(path.starts_with(&at));
-                prop_assert_ne!(&model(&now)[&at].kind, &Kind::Directory);
+                prop_assert_ne!(&model(&now)[&at].node.kind, &Kind::Directory);
                 return Ok(());
             }
             Err(error) => panic!("{error:?}"),
@@ -400,7 +422,7 @@ fn told(changes: &[Change]) -> Vec<String> {
         Difference::Removed(_) => "removed".to_owned(),
         Difference::Added(_) => "added".to_owned(),
         Difference::Renamed { from } => format!("was {}", text(from)),
-        Difference::Content { before, after } => format!("{} to {} bytes", before.0, after.0),
+        Difference::Content { before, after } => format!("{} to {} bytes", before.size, after.size),
         Difference::Target { .. } => "target".to_owned(),
         Difference::Mode { before, after } => format!("{before:o} to {after:o}"),
         Difference::Extended { .. } => "attribute".to_owned(),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use gate_bucket::draft::{Draft, DraftError, Meta};
 use gate_bucket::live::Live;
-use gate_bucket::vault::Stored;
+use gate_bucket::vault::{EXTENTS_MAX, Stored};
 use gate_core::tree::diff::Node;
 use gate_core::tree::id::FileId;
 use gate_core::tree::op::{Content, Kind as NodeKind, Stamp};
@@ -22,6 +22,8 @@ use crate::daemon::refusal::{Kind, Refusal};
 
 /// So much that is imported becomes one entry, at most.
 const STEPS_MAX: usize = 1000;
+/// So many chunks of files may wait for that: a list of them is long for a long file.
+const EXTENTS_WAITING_MAX: usize = EXTENTS_MAX;
 
 /// A directory of a bucket that is to be written as an archive.
 pub struct Export {
@@ -35,6 +37,8 @@ struct Import<'a> {
     bucket: &'a Live,
     /// What is not committed yet.
     steps: Vec<Step>,
+    /// The chunks of that.
+    extents: usize,
     done: Imported,
 }
 
@@ -87,7 +91,7 @@ impl Buckets {
         let meta = Meta { mode: DIRECTORY_MODE, modified: now() };
         self.change_in(&bucket, |draft| draft.make_directories(&base, meta))?;
         let (steps, done) = (Vec::new(), Imported::default());
-        let mut import = Import { bucket: &bucket, steps, done };
+        let mut import = Import { bucket: &bucket, steps, extents: 0, done };
         let mut refused = None;
         let outcome = archive::read(from, |path, item, facts, bytes| {
             let mut take = || -> Result<(), Refusal> {
@@ -163,8 +167,8 @@ impl Export {
             NodeKind::Directory => writer.put(to, &Item::Directory, &facts),
             NodeKind::Symlink(target) => writer.put(to, &Item::Symlink(target), &facts),
             NodeKind::File => {
-                let bytes = self.view.reader(node.body, node.size).map_err(failed)?;
-                writer.put_file(to, &facts, node.size, bytes)
+                let bytes = self.view.reader(&node.held).map_err(failed)?;
+                writer.put_file(to, &facts, node.held.size, bytes)
             }
         }
     }
@@ -172,8 +176,12 @@ impl Export {
 
 impl Import<'_> {
     fn add(&mut self, step: Step) -> Result<(), Refusal> {
+        if let Put::File(Stored { content: Content::Extents(extents), .. }) = &step.what {
+            self.extents += extents.len();
+        }
         self.steps.push(step);
-        if self.steps.len() >= STEPS_MAX { self.commit() } else { Ok(()) }
+        let is_enough = self.steps.len() >= STEPS_MAX || self.extents >= EXTENTS_WAITING_MAX;
+        if is_enough { self.commit() } else { Ok(()) }
     }
 
     /// Commits what there is, in as many entries as it needs.
@@ -203,6 +211,7 @@ impl Import<'_> {
             self.done = done;
             self.steps.drain(..count);
         }
+        self.extents = 0;
         Ok(())
     }
 }
@@ -294,13 +303,13 @@ impl There {
 
     /// Whether it is what is put there, but for what is said of that.
     fn holds(&self, put: &Put, draft: &Draft) -> Result<bool, DraftError> {
-        let Node { kind, size, body, .. } = &self.node;
+        let Node { kind, held, .. } = &self.node;
         Ok(match (kind, put) {
             (NodeKind::Directory, Put::Directory) => true,
             // The same bytes become the same chunks.
             (NodeKind::File, Put::File(stored)) => {
-                let is_long_so = self.is_alone && *size == stored.size;
-                is_long_so && Content::from(body.clone()) == stored.content
+                let is_long_so = self.is_alone && held.size == stored.size;
+                is_long_so && Content::from(draft.tree().body_of(held)?) == stored.content
             }
             (NodeKind::Symlink(to), Put::Symlink(target)) => to == target,
             (_, Put::Link(first)) => {

@@ -6,8 +6,7 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::time::{Duration, Instant};
 
 use gate_bucket::vault::Vault;
-use gate_core::tree::content::Body;
-use gate_core::tree::diff::{Change, Difference, Node};
+use gate_core::tree::diff::{Change, Difference, Held, Node};
 use gate_core::tree::op::{Kind as NodeKind, Name};
 use gate_core::tree::walk::TreePath;
 use similar::TextDiff;
@@ -29,8 +28,8 @@ const COMPARED_MAX: Duration = Duration::from_secs(5);
 /// What comes before what was done last.
 const BEFORE_THE_LAST: &str = "~1";
 
-/// What a file holds, and how long it is; nothing where there is none.
-type Content<'a> = Option<(u64, &'a Body)>;
+/// What a file holds, and the tree in which it was found; nothing where there is none.
+type Content<'a> = Option<(&'a AnyTree, Held)>;
 
 /// From where on it is told what differs.
 #[derive(Clone, Copy, Debug)]
@@ -93,7 +92,7 @@ impl Buckets {
         let mut lines = Lines { vault, room: LINES_BYTES_MAX, until, left_out: 0 };
         let mut differences = Vec::new();
         for change in changes {
-            let contents = contents(&change.what).filter(|_| with_lines);
+            let contents = contents(&change.what, &before, &after).filter(|_| with_lines);
             let text = contents.map(|(before, after)| lines.compare(before, after)).transpose()?;
             differences.push(tell(change, text.flatten()));
         }
@@ -108,7 +107,7 @@ impl Lines {
         before: Content<'_>,
         after: Content<'_>,
     ) -> Result<Option<String>, Refusal> {
-        if [before, after].into_iter().flatten().any(|(size, _)| size > TEXT_BYTES_MAX) {
+        if [before, after].into_iter().flatten().any(|(_, held)| held.size > TEXT_BYTES_MAX) {
             return Ok(None);
         }
         if self.room == 0 {
@@ -127,21 +126,26 @@ impl Lines {
     }
 
     fn read(&self, content: Content<'_>) -> Result<Option<String>, Refusal> {
-        let Some((size, body)) = content else { return Ok(Some(String::new())) };
+        let Some((tree, held)) = content else { return Ok(Some(String::new())) };
         let mut bytes = Vec::new();
-        let read = self.vault.reader(body.clone(), size).read_to_end(&mut bytes);
+        let body = tree.body_of(&held).map_err(not_read)?;
+        let read = self.vault.reader(body, held.size).read_to_end(&mut bytes);
         read.map_err(|error| refusal(error.into()))?;
         Ok(String::from_utf8(bytes).ok().filter(|text| !text.contains('\0')))
     }
 }
 
 /// Returns what a file held and holds, where that differs.
-fn contents(what: &Difference) -> Option<(Content<'_>, Content<'_>)> {
+fn contents<'a>(
+    what: &Difference,
+    before: &'a AnyTree,
+    after: &'a AnyTree,
+) -> Option<(Content<'a>, Content<'a>)> {
     match what {
-        Difference::Removed(node) => Some((Some(file(node)?), None)),
-        Difference::Added(node) => Some((None, Some(file(node)?))),
-        Difference::Content { before, after } => {
-            Some((Some((before.0, &before.1)), Some((after.0, &after.1))))
+        Difference::Removed(node) => Some((Some((before, file(node)?)), None)),
+        Difference::Added(node) => Some((None, Some((after, file(node)?)))),
+        Difference::Content { before: was, after: is } => {
+            Some((Some((before, *was)), Some((after, *is))))
         }
         Difference::Renamed { .. }
         | Difference::Target { .. }
@@ -150,8 +154,8 @@ fn contents(what: &Difference) -> Option<(Content<'_>, Content<'_>)> {
     }
 }
 
-fn file(node: &Node) -> Content<'_> {
-    (node.kind == NodeKind::File).then_some((node.size, &node.body))
+fn file(node: &Node) -> Option<Held> {
+    (node.kind == NodeKind::File).then_some(node.held)
 }
 
 /// Whether something is at a path or in it, or was and is elsewhere now.
@@ -169,7 +173,7 @@ fn tell(Change { path, what }: Change, lines: Option<String>) -> body::Differenc
         let (what, from, attribute) = (what.to_owned(), None, None);
         body::Difference { path, what, from, attribute, before, after, lines }
     };
-    let size = |(size, _)| Some(Side { size: Some(size), ..Side::default() });
+    let size = |held: Held| Some(Side { size: Some(held.size), ..Side::default() });
     let mode = |mode| Some(Side { mode: Some(mode), ..Side::default() });
     let target = |to| Some(Side { target: Some(written(to)), ..Side::default() });
     match what {
@@ -189,9 +193,9 @@ fn tell(Change { path, what }: Change, lines: Option<String>) -> body::Differenc
     }
 }
 
-fn side(Node { kind, mode, size, .. }: Node) -> Side {
+fn side(Node { kind, mode, held, .. }: Node) -> Side {
     let (kind, size, target) = match kind {
-        NodeKind::File => ("file", Some(size), None),
+        NodeKind::File => ("file", Some(held.size), None),
         NodeKind::Directory => ("directory", None, None),
         NodeKind::Symlink(to) => ("symlink", None, Some(written(to))),
     };

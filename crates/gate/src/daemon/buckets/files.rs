@@ -12,7 +12,7 @@ use gate_bucket::live::Live;
 use gate_bucket::shelf::ShelfError;
 use gate_bucket::vault::{Reader, TakeInError};
 use gate_core::tree::content::Body;
-use gate_core::tree::diff::{Change, MODE_DEFAULT, Node, diff};
+use gate_core::tree::diff::{Change, Held, MODE_DEFAULT, Node, diff};
 use gate_core::tree::id::EntryId;
 use gate_core::tree::op::{Kind as NodeKind, Name, Stamp};
 use gate_core::tree::record::FileRecord;
@@ -114,8 +114,8 @@ impl Buckets {
         let entries = shown.map(|(path, what)| view.tell(path, &what)).collect::<Result<_, _>>()?;
         let version = match (&view.tree, at) {
             (AnyTree::Then(_), Some(at)) => {
-                let bucket = lock(&view.bucket)?;
-                let entry = version(&bucket, at)?.entry;
+                let mut bucket = lock(&view.bucket)?;
+                let entry = version(&mut bucket, at)?.entry;
                 entry.and_then(|entry| bucket.hash(entry)).map(|hash| hash.to_string())
             }
             _ => None,
@@ -141,7 +141,7 @@ impl Buckets {
         match node.kind {
             NodeKind::Directory => not("a directory", "name a file in it"),
             NodeKind::Symlink(_) => not("a symbolic link", "`stat` tells where it leads"),
-            NodeKind::File => view.reader(node.body, node.size),
+            NodeKind::File => view.reader(&node.held),
         }
     }
 
@@ -294,6 +294,14 @@ impl AnyTree {
         }
     }
 
+    /// Returns the bytes of a file that was found in it.
+    pub fn body_of(&self, held: &Held) -> Result<Body, ShelfError> {
+        match self {
+            AnyTree::Now(tree) => tree.body_of(held),
+            AnyTree::Then(tree) => Ok(tree.body_of(held)?),
+        }
+    }
+
     fn record(&self, what: &What) -> Result<FileRecord, ShelfError> {
         match self {
             AnyTree::Now(tree) => tree.file(what.file()),
@@ -328,14 +336,15 @@ impl View {
         self.tree.record(what).map_err(not_read)
     }
 
-    pub fn reader(&self, body: Body, size: u64) -> Result<Reader, Refusal> {
-        Ok(lock(&self.bucket)?.vault().map_err(refusal)?.reader(body, size))
+    pub fn reader(&self, held: &Held) -> Result<Reader, Refusal> {
+        let body = self.tree.body_of(held).map_err(not_read)?;
+        Ok(lock(&self.bucket)?.vault().map_err(refusal)?.reader(body, held.size))
     }
 
     fn tell(&self, path: PathBuf, what: &What) -> Result<body::Node, Refusal> {
         let record = self.record(what)?;
         let stamp = modified(&record);
-        let Node { kind, mode, size, .. } = Node::of(record, what);
+        let Node { kind, mode, held, .. } = Node::of(record, what);
         let (kind, target) = match kind {
             NodeKind::File => ("file", None),
             NodeKind::Directory => ("directory", None),
@@ -343,7 +352,7 @@ impl View {
         };
         let nanos = i32::try_from(stamp.nanos).unwrap_or(0);
         let modified = Timestamp::new(stamp.seconds, nanos).unwrap_or(Timestamp::MAX).to_string();
-        Ok(body::Node { path, kind: kind.to_owned(), size, mode, modified, target })
+        Ok(body::Node { path, kind: kind.to_owned(), size: held.size, mode, modified, target })
     }
 }
 

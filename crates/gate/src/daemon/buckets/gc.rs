@@ -18,7 +18,7 @@ impl Buckets {
         let Some(keep_from) = keep_from else { return Ok(()) };
         let mut bucket = lock(&bucket)?;
         // A time before all versions leaves all of them.
-        let Some(version) = past::version_by(&bucket, keep_from)? else { return Ok(()) };
+        let Some(version) = past::version_by(&mut bucket, keep_from)? else { return Ok(()) };
         bucket.forget_before(&version).map_err(past::not_past).map(drop)
     }
 

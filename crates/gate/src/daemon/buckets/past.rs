@@ -25,7 +25,7 @@ impl Buckets {
     ) -> Result<BucketVersions, Refusal> {
         let bucket = self.get(words)?;
         let mut bucket = lock(&bucket)?;
-        let after = after.map(|after| version(&bucket, after)).transpose()?;
+        let after = after.map(|after| version(&mut bucket, after)).transpose()?;
         let path = path.map(read_path).transpose()?;
         let path = path.map(|path| path.names().to_vec()).filter(|names| !names.is_empty());
         let most = most.min(TOLD_MAX);
@@ -52,7 +52,7 @@ impl Buckets {
         let bucket = self.get(words)?;
         let mut bucket = lock(&bucket)?;
         let path = read_path(path)?;
-        let then = version(&bucket, at)?;
+        let then = version(&mut bucket, at)?;
         let authors = bucket.authors_now();
         let ops = bucket.restoring(path.names(), &then, &authors).map_err(not_past)?;
         commit(&mut bucket, ops)
@@ -62,7 +62,7 @@ impl Buckets {
     pub fn undo(&self, words: &str, named: Option<&str>) -> Result<Changed, Refusal> {
         let bucket = self.get(words)?;
         let mut bucket = lock(&bucket)?;
-        let entry = version(&bucket, named.unwrap_or("~0"))?.entry.ok_or_else(nothing)?;
+        let entry = version(&mut bucket, named.unwrap_or("~0"))?.entry.ok_or_else(nothing)?;
         let ops = bucket.undoing(entry).map_err(not_past)?;
         commit(&mut bucket, ops)
     }
@@ -78,12 +78,15 @@ fn commit(bucket: &mut Bucket, ops: Vec<Op>) -> Result<Changed, Refusal> {
 }
 
 /// Finds the version that somebody names.
-pub(super) fn version(bucket: &Bucket, text: &str) -> Result<history::Version, Refusal> {
+pub(super) fn version(bucket: &mut Bucket, text: &str) -> Result<history::Version, Refusal> {
     bucket.version(&wanted(text)?).map_err(not_past)
 }
 
 /// As [`version`]; nothing for a time before all versions.
-pub(super) fn version_by(bucket: &Bucket, text: &str) -> Result<Option<history::Version>, Refusal> {
+pub(super) fn version_by(
+    bucket: &mut Bucket,
+    text: &str,
+) -> Result<Option<history::Version>, Refusal> {
     let wanted = wanted(text)?;
     match bucket.version(&wanted) {
         Err(PastError::NoEntry) if matches!(wanted, Wanted::At(_)) => Ok(None),
