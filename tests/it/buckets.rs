@@ -3,6 +3,7 @@
 mod diff;
 mod gc;
 mod harm;
+mod long;
 mod lost;
 mod mounted;
 mod saves;
