@@ -38,6 +38,9 @@ struct Kept {
     bytes: usize,
 }
 
+/// How many know of a turn for which nobody waits: who has it, and the list of them.
+const ALONE: usize = 2;
+
 impl Opened {
     pub(super) fn new(bounds: Cache) -> Opened {
         let (chunks, opening, turns) = (HashMap::new(), HashMap::new(), BTreeMap::new());
@@ -73,10 +76,12 @@ impl Opened {
         if let Some(found) = &*opened {
             return Ok(Arc::clone(found));
         }
-        // Who waits for this one has its turn, and opens it if that fails.
         let outcome = open();
         let mut kept = self.lock();
-        kept.opening.remove(whole);
+        // If that fails, who waits for this one has its turn, and whoever comes meanwhile waits with him.
+        if outcome.is_ok() || Arc::strong_count(&turn) == ALONE {
+            kept.opening.remove(whole);
+        }
         let chunk = outcome?;
         kept.keep(whole, &chunk);
         *opened = Some(Arc::clone(&chunk));
