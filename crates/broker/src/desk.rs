@@ -308,16 +308,6 @@ impl Desk {
             .chain(self.halt.is_some().then_some(Entry::Trial))
     }
 
-    /// Returns what a later run is to know of a claim.
-    fn written(&self, ticket: Ticket) -> Option<Record> {
-        let record = self.table.record(ticket)?;
-        if self.spaces.are_sealed(&record.claim().want().places) {
-            record.nameless()
-        } else {
-            Some(record)
-        }
-    }
-
     /// Returns whether anything changed since the last commit.
     pub fn is_dirty(&self) -> bool {
         !(self.dirty_claims.is_empty()

@@ -22,7 +22,7 @@ use crate::seal::{SEALED_BYTES_MAX, SEALED_BYTES_MIN};
 pub const RESERVE_BYTES: u64 = 4 * 1024 * 1024;
 
 /// No pack becomes longer.
-pub const PACK_BYTES_MAX: u64 = 256 * 1024 * 1024;
+pub const PACK_BYTES_MAX: u64 = if cfg!(test) { 1024 * 1024 } else { 256 * 1024 * 1024 };
 /// What every pack begins with.
 pub const PACK_HEAD: [u8; 8] = *b"GATEPK\x01\0";
 /// Where the version stands in it.
@@ -149,34 +149,36 @@ impl Pack {
 
     /// Puts a chunk to the end. It is not stored before [`Pack::sync`].
     pub fn append(&mut self, address: &Address, sealed: &[u8]) -> io::Result<Place> {
-        let mut frame = Vec::with_capacity(FRAME_HEAD_BYTES + sealed.len());
-        frame.extend_from_slice(&(sealed.len() as u32).to_le_bytes());
-        frame.extend_from_slice(&address.0);
-        frame.extend_from_slice(sealed);
-        if let Err(error) = self.write_frame(&frame) {
+        let mut head = [0; FRAME_HEAD_BYTES];
+        head[..4].copy_from_slice(&(sealed.len() as u32).to_le_bytes());
+        head[4..].copy_from_slice(&address.0);
+        if let Err(error) = self.write_frame(&head, sealed) {
             // What was half written is written over by the next one, and is no frame until then.
             let _ = self.file.set_len(self.len);
             return Err(error);
         }
         let offset = u32::try_from(self.len).expect("a pack is shorter than its bound");
-        self.len += frame.len() as u64;
+        self.len += (head.len() + sealed.len()) as u64;
         Ok(Place { pack: self.id, offset, len: sealed.len() as u32 })
     }
 
-    fn write_frame(&mut self, frame: &[u8]) -> io::Result<()> {
+    fn write_frame(&mut self, head: &[u8], sealed: &[u8]) -> io::Result<()> {
+        let len = (head.len() + sealed.len()) as u64;
         #[cfg(test)]
         if let Some(room) = &mut self.room {
-            if *room < frame.len() as u64 {
+            if *room < len {
+                let frame = [head, sealed].concat();
                 self.file.write_all_at(&frame[..*room as usize], self.len)?;
                 return Err(Errno::NOSPC.into());
             }
-            *room -= frame.len() as u64;
+            *room -= len;
         }
         let room = rustix::fs::fstatvfs(&self.file)?;
-        if room.f_bavail.saturating_mul(room.f_frsize) < RESERVE_BYTES + frame.len() as u64 {
+        if room.f_bavail.saturating_mul(room.f_frsize) < RESERVE_BYTES + len {
             return Err(Errno::NOSPC.into());
         }
-        self.file.write_all_at(frame, self.len)
+        self.file.write_all_at(head, self.len)?;
+        self.file.write_all_at(sealed, self.len + head.len() as u64)
     }
 
     /// Returns when all that was put outlasts a crash.

@@ -7,6 +7,7 @@
 
 mod check;
 mod collect;
+mod writer;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
@@ -29,6 +30,7 @@ use crate::seal::{
 
 pub use check::{Check, Fault, Progress};
 pub use collect::{Collected, Collection};
+use writer::{FULL_PACKS_MAX, Writer};
 
 /// So many chunks are at most in no index; then they are synced, asked or not.
 const PENDING_MAX: usize = if cfg!(test) { 64 } else { 65_536 };
@@ -51,17 +53,6 @@ pub struct Store {
     /// Held while the index is made again.
     healing: Mutex<()>,
     was_made_again: AtomicBool,
-}
-
-/// Who puts chunks to the end.
-#[derive(Debug)]
-struct Writer {
-    pack: Option<Pack>,
-    next: u32,
-    /// After a sync that failed, nobody knows what the disk has of the pack.
-    is_doubtful: bool,
-    #[cfg(test)]
-    room: Option<u64>,
 }
 
 /// What was put and is not yet in the index.
@@ -106,13 +97,7 @@ impl Store {
         let mut store = Store {
             packs,
             index,
-            writer: Mutex::new(Writer {
-                pack: None,
-                next: 0,
-                is_doubtful: false,
-                #[cfg(test)]
-                room: None,
-            }),
+            writer: Mutex::default(),
             pending: RwLock::default(),
             open: Mutex::default(),
             benches: Mutex::default(),
@@ -313,17 +298,18 @@ impl Store {
         }
         let change = {
             let pending = self.read_pending();
-            if pending.chunks.is_empty() && pending.twins.is_empty() {
+            let is_clear = pending.chunks.is_empty() && pending.twins.is_empty();
+            if is_clear && writer.full.is_empty() {
                 return Ok(());
             }
             Change {
                 chunks: pending.chunks.iter().map(|(address, place)| (*address, *place)).collect(),
                 dedupe: pending.twins.iter().map(|(id, chunk)| (*id, *chunk)).collect(),
-                packs: writer.pack.iter().map(|pack| (pack.id, pack.len())).collect(),
+                packs: writer.ends(),
                 ..Change::default()
             }
         };
-        self.sync_pack(writer)?;
+        writer.sync()?;
         self.ask(|index| index.apply(&change))?;
         let mut pending = self.write_pending();
         pending.chunks.clear();
@@ -331,16 +317,11 @@ impl Store {
         Ok(())
     }
 
-    fn sync_pack(&self, writer: &mut Writer) -> Result<(), StoreError> {
-        let outcome = writer.pack.as_ref().map_or(Ok(()), Pack::sync);
-        writer.is_doubtful |= outcome.is_err();
-        Ok(outcome?)
-    }
-
     /// After a sync that failed, the kernel may have dropped what it did not write and say so only once.
     fn put_pending_again(&self, writer: &mut Writer) -> Result<(), StoreError> {
         let chunks: Vec<_> = self.read_pending().chunks.iter().map(|(a, p)| (*a, *p)).collect();
         writer.pack = None;
+        writer.full.clear();
         for (address, place) in chunks {
             match self.read_at(&address, place)?.filter(|bytes| hash::address(bytes) == address) {
                 Some(sealed) => self.append_anew(writer, &address, &sealed)?,
@@ -384,7 +365,10 @@ impl Store {
         sealed: &[u8],
     ) -> Result<(), StoreError> {
         if writer.pack.as_ref().is_some_and(|pack| !pack.has_room(sealed.len())) {
-            self.begin_pack(writer)?;
+            if writer.full.len() >= FULL_PACKS_MAX {
+                self.sync_as(writer)?;
+            }
+            writer.end_pack();
         }
         let pack = match &mut writer.pack {
             Some(pack) => pack,
@@ -405,13 +389,6 @@ impl Store {
             writer.room = pack.room;
         }
         self.write_pending().chunks.insert(*address, place?);
-        Ok(())
-    }
-
-    /// Ends the newest pack; the next chunk makes another.
-    fn begin_pack(&self, writer: &mut Writer) -> Result<(), StoreError> {
-        self.sync_as(writer)?;
-        writer.pack = None;
         Ok(())
     }
 

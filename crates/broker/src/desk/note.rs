@@ -33,6 +33,16 @@ impl Desk {
         self.hand_over();
     }
 
+    /// Returns what a later run is to know of a claim.
+    pub(super) fn written(&self, ticket: Ticket) -> Option<Record> {
+        let record = self.table.record(ticket)?;
+        if self.spaces.are_sealed(&record.claim().want().places) {
+            record.nameless()
+        } else {
+            Some(record)
+        }
+    }
+
     /// Looks at the claim that an event is about, before that is applied.
     pub(super) fn since(&self, event: &Event) -> Since {
         match event {

@@ -10,10 +10,12 @@ use gate_core::tree::id::OpId;
 
 use super::{Inner, Pending, lock};
 use crate::draft::DraftError;
-use crate::vault::EXTENTS_MAX;
 
 /// Shorter lists are not kept.
 const EXTENTS_MIN: usize = if cfg!(test) { 8 } else { 128 };
+
+/// Of so many extents, a hundred bytes each, lists are kept: what was used last, not each version of one file.
+const KEPT_MAX: usize = 64 * 1024;
 
 /// A version that lies beneath what is written to a file.
 #[derive(Clone, Debug)]
@@ -24,7 +26,7 @@ pub(super) struct Beneath {
     pub patches: u32,
 }
 
-/// The newest last, of [`EXTENTS_MAX`] extents at most.
+/// The newest last, of [`KEPT_MAX`] extents at most, or the newest alone.
 #[derive(Debug, Default)]
 pub(super) struct Bodies(Mutex<VecDeque<(OpId, Beneath)>>);
 
@@ -47,7 +49,8 @@ impl Bodies {
         kept.retain(|(known, _)| *known != id);
         kept.push_back((id, beneath));
         let mut all: usize = kept.iter().map(|(_, beneath)| extents(beneath)).sum();
-        while all > EXTENTS_MAX
+        while all > KEPT_MAX
+            && kept.len() > 1
             && let Some((_, oldest)) = kept.pop_front()
         {
             all -= extents(&oldest);

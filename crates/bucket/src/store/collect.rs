@@ -92,7 +92,10 @@ impl Collection<'_> {
     fn end_pack(&self, id: PackId) -> Result<(), StoreError> {
         let mut writer = self.store.lock_writer();
         match &writer.pack {
-            Some(pack) if pack.id == id => self.store.begin_pack(&mut writer),
+            Some(pack) if pack.id == id => {
+                writer.end_pack();
+                self.store.sync_as(&mut writer)
+            }
             _ => Ok(()),
         }
     }
@@ -139,8 +142,8 @@ impl Collection<'_> {
                 gone.extend(dead.drain(..).map(|(address, _)| address));
                 let mut change = Change { gone, gone_packs: vec![id], ..Change::default() };
                 change.chunks = pending.chunks.iter().map(|(a, p)| (*a, *p)).collect();
-                change.packs = writer.pack.iter().map(|pack| (pack.id, pack.len())).collect();
-                store.sync_pack(&mut writer)?;
+                change.packs = writer.ends();
+                writer.sync()?;
                 store.index.apply(&change)?;
                 collected.chunks += change.gone.len() as u64;
                 break;

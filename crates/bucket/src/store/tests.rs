@@ -104,6 +104,32 @@ fn the_same_bytes_are_stored_once() {
     assert_eq!(len(), len_before);
 }
 
+/// N14: whoever fills packs waits for none of them, and a sync does for all.
+#[test]
+fn n14_packs_that_fill_up_before_a_sync_are_in_it_and_found_without() {
+    let world = World::new();
+    let store = world.open();
+    let large = |seed| noise(seed, 250_000);
+    let put = |seed| (seed, store.put(&keys(), &large(seed)).unwrap());
+    let chunks: Vec<_> = (0..22).map(put).collect();
+    let check = |store: &Store| {
+        for (seed, chunk) in &chunks {
+            assert_eq!(store.get([&keys()], chunk).unwrap(), large(*seed), "{seed}");
+        }
+    };
+    let ends = |store: &Store| store.index.packs().unwrap().0;
+    check(&store);
+    let known = ends(&store).len();
+    assert!(known < 6 && world.pack(5).exists(), "some are in no index yet: {known}");
+    check(&world.copy().open());
+    store.sync().unwrap();
+    assert_eq!(ends(&store).len(), 6);
+    for (id, end) in ends(&store) {
+        assert_eq!(end, fs::metadata(world.pack(id.0)).unwrap().len(), "{id:?}");
+    }
+    check(&world.copy().open());
+}
+
 #[test]
 fn sealed_chunks_go_from_one_store_to_another() {
     let (here, there) = (World::new(), World::new());
