@@ -139,9 +139,21 @@ fn keep(world: &World, socket: &Path) -> Running {
     let keeper = keeper.args(["--setenv", WORLD_VARIABLE, "--listen"]).args([socket]);
     let keeper = keeper.args([world.program("gate")]);
     let keeper = keeper.args(["daemon", "run", "--state-dir"]).args([world.state()]).start();
-    wait_until(SOON, "somebody listens", || socket.exists());
+    wait_until(SOON, "somebody listens", || is_listened_at(socket));
     keeper
 }
+
+/// The name is there before anybody listens, and who comes then is refused; who looks by coming would start the daemon.
+fn is_listened_at(socket: &Path) -> bool {
+    let sockets = fs::read_to_string("/proc/net/unix").unwrap();
+    let mut lines = sockets.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    lines.any(
+        |words| matches!(words[..], [_, _, _, LISTENS, _, _, _, path] if Path::new(path) == socket),
+    )
+}
+
+/// How the kernel marks a socket that somebody listens at.
+const LISTENS: &str = "00010000";
 
 #[test]
 fn a_daemon_is_started_by_who_asks_it_first_at_a_socket_that_is_kept_for_it() {
