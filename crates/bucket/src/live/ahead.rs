@@ -13,8 +13,11 @@ use gate_core::tree::op::ChunkRef;
 
 use crate::vault::Vault;
 
-/// So far ahead chunks are opened: several requests of a kernel.
-const AHEAD_BYTES: u64 = 512 * 1024;
+/// So far ahead chunks are opened.
+const AHEAD_BYTES: u64 = 1024 * 1024;
+/// More are asked for when so little is left: several requests of a kernel, since to wake who opens them takes
+/// as long as to open one.
+const LEFT_BYTES_MIN: u64 = AHEAD_BYTES / 2;
 /// Requests of a kernel for one stretch come on several threads: so far apart they still are one.
 const APART_MAX: u64 = 256 * 1024;
 /// So many chunks wait to be opened; more are not noted.
@@ -76,6 +79,9 @@ impl Course {
             self.asked.store(now.end, Ordering::Relaxed);
             return None;
         }
+        if self.asked.load(Ordering::Relaxed) >= now.end + LEFT_BYTES_MIN {
+            return None;
+        }
         let asked = self.asked.fetch_max(goal, Ordering::Relaxed);
         let from = asked.max(now.end);
         (from < goal).then_some(from..goal)
@@ -94,13 +100,13 @@ mod tests {
         assert_eq!(course.go_on(0..REQUEST), None);
         let ahead = REQUEST * 2 + AHEAD_BYTES;
         assert_eq!(course.go_on(REQUEST..REQUEST * 2), Some(REQUEST * 2..ahead));
-        assert_eq!(course.go_on(REQUEST * 2..REQUEST * 3), Some(ahead..ahead + REQUEST));
+        for n in 2..=5 {
+            assert_eq!(course.go_on(REQUEST * n..REQUEST * (n + 1)), None);
+        }
         // The second of two requests is the first to come.
-        assert_eq!(
-            course.go_on(REQUEST * 4..REQUEST * 5),
-            Some(ahead + REQUEST..ahead + 3 * REQUEST)
-        );
-        assert_eq!(course.go_on(REQUEST * 3..REQUEST * 4), None);
+        let further = REQUEST * 8 + AHEAD_BYTES;
+        assert_eq!(course.go_on(REQUEST * 7..REQUEST * 8), Some(ahead..further));
+        assert_eq!(course.go_on(REQUEST * 6..REQUEST * 7), None);
     }
 
     #[test]
