@@ -42,11 +42,13 @@ fn what_is_marked_stays_and_its_pack_goes() {
 
 #[test]
 fn a_pack_that_is_mostly_needed_stays() {
-    let world = World::new();
-    let store = world.open();
-    let chunks = put(&store, 0..20);
-    assert_eq!(collect(&store, &chunks[..11]), Collected::default());
-    assert!(world.pack(0).exists());
+    for (needed, stays) in [(16, true), (14, false)] {
+        let world = World::new();
+        let store = world.open();
+        let chunks = put(&store, 0..20);
+        assert_eq!(collect(&store, &chunks[..needed]) == Collected::default(), stays);
+        assert_eq!(world.pack(0).exists(), stays);
+    }
 }
 
 #[test]
