@@ -155,7 +155,9 @@ impl Index {
         change: impl FnOnce(&WriteTransaction) -> Result<T, redb::Error>,
     ) -> Result<T, IndexError> {
         self.with(|database| {
-            let transaction = database.begin_write()?;
+            let mut transaction = database.begin_write()?;
+            // Else whoever opens it after a crash reads all of it first.
+            transaction.set_quick_repair(true);
             let value = change(&transaction)?;
             transaction.commit()?;
             Ok(value)
