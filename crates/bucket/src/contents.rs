@@ -22,14 +22,14 @@ use gate_core::tree::op::{ChunkRef, Extent, FILE_BYTES_MAX, Span};
 use crate::cut::{self, CUT_BYTES_MAX, CUT_BYTES_MEAN};
 use crate::log::Record;
 use crate::store::StoreError;
-use crate::vault::{EXTENTS_MAX, TakeInError, Vault};
+use crate::vault::{EXTENTS_MAX, Vault};
 
 use layer::{Layer, Run};
 use stack::Stack;
 
 pub use version::{Ground, PATCHES_MAX, Version};
 
-/// Bytes side by side that are sealed before they are in a version.
+/// So many bytes side by side are sealed before they are in a version.
 pub const SEAL_BYTES_DUE: u64 = 1024 * 1024;
 
 /// Chunks for which room is kept: around what changed, some more may come than were there before.
@@ -46,6 +46,8 @@ pub struct Contents {
     top: Layer,
     /// Where the newest write ended.
     newest: u64,
+    /// Where bytes are that somebody seals just now, as long as nothing else is there.
+    sealing: Option<Range<u64>>,
     /// So many chunks may be added before they must be counted again.
     room: usize,
 }
@@ -56,6 +58,12 @@ pub struct Frozen {
     body: Arc<Body>,
     body_size: u64,
     layer: Arc<Layer>,
+}
+
+/// Bytes that lie side by side in a file, to be sealed ahead of a version. Nothing of them shows in `Debug`.
+pub struct Stretch {
+    start: u64,
+    bytes: Vec<u8>,
 }
 
 /// What was sealed ahead of a version; what was zeros is a part without a chunk.
@@ -73,7 +81,7 @@ impl Contents {
     /// Returns what a version holds.
     pub fn of(size: u64, body: impl Into<Arc<Body>>) -> Contents {
         let (body, top) = (body.into(), Layer::over(size));
-        Contents { body, body_size: size, frozen: None, top, newest: 0, room: 0 }
+        Contents { body, body_size: size, frozen: None, top, newest: 0, sealing: None, room: 0 }
     }
 
     /// Returns how many bytes there are.
@@ -105,6 +113,7 @@ impl Contents {
         check_end(at, bytes.len() as u64)?;
         // What is there may become two parts, and this one more.
         self.take_room(stack::chunks_of(bytes.len() as u64) + 3)?;
+        self.changes(at..at + bytes.len() as u64);
         self.top.write(at, bytes);
         self.newest = at + bytes.len() as u64;
         Ok(())
@@ -113,6 +122,7 @@ impl Contents {
     /// Cuts off what is beyond a size, or puts zeros up to it.
     pub fn set_size(&mut self, size: u64) -> Result<(), TooLarge> {
         check_end(size, 0)?;
+        self.changes(size..u64::MAX);
         self.top.set_size(size);
         Ok(())
     }
@@ -120,10 +130,11 @@ impl Contents {
     /// Makes a part zeros, as far as it is within the size, which stays.
     pub fn zero(&mut self, at: u64, len: u64) {
         self.room = self.room.saturating_sub(3);
+        self.changes(at..at.saturating_add(len));
         self.top.zero(at..at.saturating_add(len));
     }
 
-    /// Puts what was sealed ahead to its place, as [`Contents::seal_ahead`] did when it told of it.
+    /// Puts what was sealed ahead to its place, as [`Contents::sealed`] did when it told of it.
     pub fn put(&mut self, ahead: &Ahead) -> Result<(), TooLarge> {
         for extent in &ahead.extents {
             check_end(extent.offset, extent.chunk.len.into())?;
@@ -131,6 +142,7 @@ impl Contents {
         for span in &ahead.zeros {
             check_end(span.offset, span.len)?;
         }
+        self.sealing = None;
         // What lies around them may be in more parts than before.
         self.room = self.room.saturating_sub(4 + ahead.extents.len() + 3 * ahead.zeros.len());
         ahead.extents.iter().for_each(|extent| self.top.put(*extent));
@@ -174,31 +186,39 @@ impl Contents {
         Some(self.with_stack(|stack| stack.seek(at, true)).unwrap_or(self.size()))
     }
 
-    /// Seals bytes around the newest write once they are many side by side, as far as it is certain where they
-    /// are cut, so that who writes a long file needs little memory; returns what was sealed.
+    /// Returns how many bytes lie side by side around the newest write and are not sealed.
     ///
-    /// It is stored once the store was synced. After an error all is as it was.
-    pub fn seal_ahead(&mut self, vault: &Vault) -> Result<Ahead, TakeInError> {
-        let mut ahead = Ahead::default();
+    /// Once they are [`SEAL_BYTES_DUE`] they are to be, so that who writes a long file needs little memory.
+    pub fn unsealed(&self) -> u64 {
         let stretch = self.top.stretch(self.newest);
-        let len = stretch.end - stretch.start;
-        if len < SEAL_BYTES_DUE {
-            return Ok(ahead);
-        }
-        let mut bytes = vec![0; len as usize];
-        self.read_at(vault, stretch.start, &mut bytes)?;
-        let chunks = cut::cut_certain(&bytes);
-        let mut offset = stretch.start;
-        for (sealed, bytes) in vault.put_all(&chunks)?.into_iter().zip(chunks) {
-            let len = bytes.len() as u64;
-            match sealed {
-                Some(chunk) => ahead.extents.push(Extent { offset, chunk }),
-                None => ahead.zeros.push(Span { offset, len }),
-            }
-            offset += len;
+        stretch.end - stretch.start
+    }
+
+    /// Returns those bytes, to be sealed while others may be written; only those that were returned last can come
+    /// back by [`Contents::sealed`].
+    pub fn begin_to_seal(&mut self) -> Stretch {
+        let range = self.top.stretch(self.newest);
+        let (start, bytes) = (range.start, self.top.bytes_of(&range));
+        self.sealing = Some(range);
+        Stretch { start, bytes }
+    }
+
+    /// Puts what was sealed in place of the bytes that it was made of, unless something was done to those
+    /// meanwhile; returns what was put there.
+    ///
+    /// It is stored once the store was synced.
+    pub fn sealed(&mut self, ahead: Ahead) -> Ahead {
+        if self.sealing.take().is_none() {
+            return Ahead::default();
         }
         self.put(&ahead).expect("it lies where bytes were");
-        Ok(ahead)
+        ahead
+    }
+
+    /// Notes that something is about to be done to a part.
+    fn changes(&mut self, part: Range<u64>) {
+        let is_hit = |range: &mut Range<u64>| range.start < part.end && part.start < range.end;
+        self.sealing.take_if(is_hit);
     }
 
     /// What lies beneath is known from now on: until then only how many bytes it has was.
@@ -245,6 +265,7 @@ impl Contents {
         let layer = match &self.frozen {
             Some(frozen) => Arc::clone(frozen),
             None => {
+                self.sealing = None;
                 let top = Layer::over(self.top.size());
                 let layer = Arc::new(std::mem::replace(&mut self.top, top));
                 Arc::clone(self.frozen.insert(layer))
@@ -301,6 +322,23 @@ impl Contents {
     }
 }
 
+impl Stretch {
+    /// Seals them as far as it is certain where they are cut; after an error some of it may be stored.
+    pub fn seal(&self, vault: &Vault) -> Result<Ahead, StoreError> {
+        let chunks = cut::cut_certain(&self.bytes);
+        let (mut ahead, mut offset) = (Ahead::default(), self.start);
+        for (sealed, bytes) in vault.put_all(&chunks)?.into_iter().zip(chunks) {
+            let len = bytes.len() as u64;
+            match sealed {
+                Some(chunk) => ahead.extents.push(Extent { offset, chunk }),
+                None => ahead.zeros.push(Span { offset, len }),
+            }
+            offset += len;
+        }
+        Ok(ahead)
+    }
+}
+
 impl Frozen {
     /// Returns how many bytes there are.
     pub fn size(&self) -> u64 {
@@ -328,6 +366,12 @@ fn check_end(at: u64, len: u64) -> Result<(), TooLarge> {
 impl fmt::Debug for Contents {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "contents of {} bytes", self.size())
+    }
+}
+
+impl fmt::Debug for Stretch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes to be sealed", self.bytes.len())
     }
 }
 

@@ -16,6 +16,7 @@ mod file;
 mod log;
 mod names;
 mod save;
+mod sealer;
 #[cfg(test)]
 mod tests;
 
@@ -44,6 +45,7 @@ use ahead::Ahead;
 use bodies::Bodies;
 use cutter::Bell;
 use save::Sights;
+use sealer::Sealer;
 
 /// What is kept of chunks that were opened, unless somebody says otherwise.
 const CACHE: Cache = Cache { bytes_max: 32 * 1024 * 1024, age_max: Duration::from_secs(60) };
@@ -58,6 +60,7 @@ struct Inner {
     bucket: Mutex<Bucket>,
     vault: Vault,
     ahead: Ahead,
+    sealer: Sealer,
     dir: PathBuf,
     keys: LocalKeys,
     /// None before something is to be logged.
@@ -113,11 +116,13 @@ impl Live {
         let keys = device.local_keys(&bucket.genesis().id());
         let vault = bucket.vault()?.with_cache(CACHE);
         let ahead = Ahead::begin(vault.clone())?;
+        let sealer = Sealer::begin(vault.clone())?;
         let pending = Pending::over(bucket.draft(), None, 0)?;
         let inner = Arc::new(Inner {
             bucket: Mutex::new(bucket),
             vault,
             ahead,
+            sealer,
             dir: dir.to_owned(),
             keys,
             log: RwLock::new(None),
@@ -156,7 +161,7 @@ impl Live {
     /// Returns the chunks of files that are in use: what no entry names of them is needed, too.
     pub fn chunks(&self) -> Vec<Address> {
         let files: Vec<_> = lock(&self.inner.files).values().cloned().collect();
-        files.iter().flat_map(|working| working.chunks()).collect()
+        files.iter().flat_map(|working| self.inner.chunks(working)).collect()
     }
 
     /// Waits until all that was done outlasts a crash, but for what is in files that are open to be written.
@@ -182,6 +187,15 @@ impl Drop for Live {
 }
 
 impl Inner {
+    /// Returns the chunks of a file in use, those that are being sealed among them.
+    fn chunks(&self, working: &Working) -> Vec<Address> {
+        let mut face = working.face_mut();
+        if let Err(error) = self.finish_sealing(&mut face) {
+            tracing::debug!(%error, "what is written is sealed later");
+        }
+        face.contents.chunks().collect()
+    }
+
     fn lend(&self) -> Result<Lent<'_>, BucketError> {
         self.settle()?;
         let cutting = lock(&self.cutting);

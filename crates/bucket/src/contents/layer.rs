@@ -241,6 +241,17 @@ impl Layer {
         start..end
     }
 
+    /// Returns the bytes of a stretch.
+    pub(super) fn bytes_of(&self, stretch: &Range<u64>) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity((stretch.end - stretch.start) as usize);
+        for run in self.runs.range(stretch.clone()) {
+            if let (_, Run::Bytes(some)) = run {
+                bytes.extend_from_slice(some);
+            }
+        }
+        bytes
+    }
+
     /// Forgets what is in a part, so that what lies beneath is seen there, as far as it is.
     fn clear(&mut self, range: Range<u64>) {
         let mut tail = None;

@@ -89,7 +89,8 @@ enum Step {
     WriteZeros { at: f64, len: usize },
     Zero { at: f64, len: u64 },
     SetSize(u64),
-    SealAhead,
+    Seal,
+    Sealed,
     Freeze,
     Unfreeze,
     Commit,
@@ -105,7 +106,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (at(), 1..200_000_usize).prop_map(|(at, len)| Step::WriteZeros { at, len }),
         2 => (at(), 1..200_000_u64).prop_map(|(at, len)| Step::Zero { at, len }),
         2 => (0..SIZE_MAX).prop_map(Step::SetSize),
-        2 => Just(Step::SealAhead),
+        2 => Just(Step::Seal),
+        2 => Just(Step::Sealed),
         3 => Just(Step::Freeze),
         1 => Just(Step::Unfreeze),
         3 => Just(Step::Commit),
@@ -117,6 +119,8 @@ struct Pair<'a> {
     vault: &'a Vault,
     contents: Contents,
     plain: Vec<u8>,
+    /// What is being sealed.
+    sealing: Option<Stretch>,
     /// What was frozen, and the bytes at that time.
     frozen: Option<(Frozen, Vec<u8>)>,
     committed: (Arc<Body>, u64, Option<(OpId, u32)>),
@@ -127,7 +131,15 @@ impl<'a> Pair<'a> {
     fn new(world: &'a World, plain: Vec<u8>) -> Pair<'a> {
         let contents = world.contents(&plain);
         let committed = (Arc::clone(&contents.body), contents.body_size, Some((op(0), 0)));
-        Pair { vault: &world.vault, contents, plain, frozen: None, committed, number: 0 }
+        Pair {
+            vault: &world.vault,
+            contents,
+            plain,
+            sealing: None,
+            frozen: None,
+            committed,
+            number: 0,
+        }
     }
 
     fn write(&mut self, at: u64, bytes: &[u8]) {
@@ -152,8 +164,13 @@ impl<'a> Pair<'a> {
                 self.contents.set_size(*size).unwrap();
                 self.plain.resize(*size as usize, 0);
             }
-            Step::SealAhead => {
-                self.contents.seal_ahead(self.vault).unwrap();
+            Step::Seal => {
+                self.sealing = Some(self.contents.begin_to_seal());
+            }
+            Step::Sealed => {
+                if let Some(stretch) = self.sealing.take() {
+                    self.contents.sealed(stretch.seal(self.vault).unwrap());
+                }
             }
             Step::Freeze => {
                 let frozen = self.contents.freeze();
@@ -250,7 +267,6 @@ fn what_changed_cut_anew_is_the_whole_cut_anew() {
         4 => (0.0..1.0_f64, 0..9_u64, prop_oneof![1..5000_usize, 1..150_000_usize])
             .prop_map(|(at, seed, len)| Step::Write { at, seed, len }),
         1 => (2_000..SIZE_MAX).prop_map(Step::SetSize),
-        2 => Just(Step::SealAhead),
     ];
     let versions = prop::collection::vec(prop::collection::vec(step, 1..4), 1..4);
     law::hold(8, &(files(), versions), |(file, versions)| {
@@ -319,6 +335,15 @@ fn cutting_off_and_appending_seal_the_end_alone() {
     assert_eq!(extents_of(&version.body), cuts(&expected));
 }
 
+/// Has all sealed that lies around the newest write, if it is much.
+fn seal_ahead(contents: &mut Contents, vault: &Vault) -> Ahead {
+    if contents.unsealed() < SEAL_BYTES_DUE {
+        return Ahead::default();
+    }
+    let stretch = contents.begin_to_seal();
+    contents.sealed(stretch.seal(vault).unwrap())
+}
+
 #[test]
 fn who_writes_a_long_file_needs_little_memory_and_it_is_cut_as_the_whole() {
     let world = World::new();
@@ -329,7 +354,7 @@ fn who_writes_a_long_file_needs_little_memory_and_it_is_cut_as_the_whole() {
     for bytes in file.chunks(4096) {
         contents.write(at, bytes).unwrap();
         at += bytes.len() as u64;
-        let ahead = contents.seal_ahead(&world.vault).unwrap();
+        let ahead = seal_ahead(&mut contents, &world.vault);
         replayed.put(&ahead).unwrap();
         assert!(
             contents.bytes_held() as u64 <= SEAL_BYTES_DUE + 10_000,
@@ -353,7 +378,7 @@ fn zeros_among_many_bytes_are_no_chunks() {
     let world = World::new();
     let mut contents = world.contents(&noise(1, 1 << 20));
     contents.write(100, &vec![0; 1 << 20]).unwrap();
-    let ahead = contents.seal_ahead(&world.vault).unwrap();
+    let ahead = seal_ahead(&mut contents, &world.vault);
     assert_eq!(ahead.extents, []);
     assert!(!ahead.zeros.is_empty());
     let mut expected = noise(1, 100);
@@ -468,7 +493,7 @@ fn what_is_not_refused_becomes_a_version() {
     for _ in 0..2 {
         while contents.write(at, &file[at as usize..][..32 * 1024]).is_ok() {
             at += 32 * 1024;
-            contents.seal_ahead(&world.vault).unwrap();
+            seal_ahead(&mut contents, &world.vault);
         }
         let version = commit(&mut contents, &world.vault, None);
         assert!(extents_of(&version.body).len() > chunks);

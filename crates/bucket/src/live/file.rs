@@ -5,20 +5,20 @@ use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
-use gate_core::tree::id::{Address, FileId, OpId};
+use gate_core::tree::id::{FileId, OpId};
 use gate_core::tree::op::{Fence, Span, Stamp};
 use gate_core::tree::shown::What;
 
 use super::ahead::Course;
 use super::bodies::Beneath;
 use super::log::Untold;
+use super::sealer::Sealing;
 use super::{Facts, Inner, Live, Pending, lock, now};
 use crate::bucket::BucketError;
 use crate::contents::{Contents, Frozen, TooLarge};
 use crate::draft::DraftError;
 use crate::log::Record;
 use crate::store::StoreError;
-use crate::vault::TakeInError;
 
 /// A file in use.
 #[derive(Debug)]
@@ -48,6 +48,8 @@ pub(super) struct Face {
     pub is_begun: bool,
     /// What was written and is not logged yet.
     pub untold: Untold,
+    /// What is being sealed of it.
+    pub sealing: Option<Sealing>,
     /// By which turn it was written last.
     pub fence: Option<Fence>,
     /// What it was when it lost its last name: from then on it is for those who have it open alone.
@@ -189,8 +191,7 @@ impl Opened {
             face.untold.add(at..at + bytes.len() as u64);
         }
         face.written(by);
-        let ahead = face.contents.seal_ahead(&self.inner.vault).map_err(not_taken)?;
-        self.inner.tell_sealed(face, ahead)?;
+        self.inner.seal_beside(face)?;
         if face.untold.is_much() {
             self.inner.tell(face)?;
         }
@@ -254,6 +255,7 @@ impl Working {
             writers: 0,
             is_begun: false,
             untold: Untold::default(),
+            sealing: None,
             fence: None,
             gone: None,
         };
@@ -274,10 +276,6 @@ impl Working {
         (face.fence, face.is_begun) = (fence, true);
         drop(face);
         working
-    }
-
-    pub(super) fn chunks(&self) -> Vec<Address> {
-        self.face().contents.chunks().collect()
     }
 
     fn count(self: Arc<Working>, to_write: bool) -> Arc<Working> {
@@ -431,14 +429,6 @@ impl Inner {
             }
         }
     }
-}
-
-pub(super) fn not_taken(error: TakeInError) -> DraftError {
-    DraftError::Bucket(match error {
-        TakeInError::Read(error) => BucketError::Io(error),
-        TakeInError::Store(error) => BucketError::Store(error),
-        TakeInError::TooLarge => return DraftError::TooLarge,
-    })
 }
 
 impl fmt::Debug for Opened {

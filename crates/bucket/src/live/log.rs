@@ -26,7 +26,7 @@ use crate::random;
 /// A log of so many bytes is begun anew after the next entry.
 const RENEWED_FROM_BYTES: u64 = if cfg!(test) { 64 * 1024 } else { 4 * 1024 * 1024 };
 /// So many bytes of a file wait to be logged at most, …
-const UNTOLD_BYTES_MAX: u64 = 2 * SEAL_BYTES_DUE;
+const UNTOLD_BYTES_MAX: u64 = 4 * SEAL_BYTES_DUE;
 /// … in so many parts.
 const UNTOLD_PARTS_MAX: usize = 512;
 
@@ -102,6 +102,7 @@ impl Inner {
 
     /// Logs what was written to a file.
     pub(super) fn tell(&self, face: &mut Face) -> Result<(), BucketError> {
+        self.finish_sealing(face)?;
         let file = face.file;
         if face.gone.is_some() || (face.is_begun && face.untold.parts.is_empty()) {
             return Ok(());
