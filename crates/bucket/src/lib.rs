@@ -21,6 +21,7 @@ mod law;
 pub mod live;
 pub mod log;
 pub mod members;
+pub mod merge;
 pub mod pack;
 pub mod parts;
 pub mod random;
