@@ -5,6 +5,7 @@ mod gc;
 mod harm;
 mod long;
 mod lost;
+mod merged;
 mod mounted;
 mod saves;
 

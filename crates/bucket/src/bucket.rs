@@ -26,13 +26,14 @@ use uuid::Uuid;
 
 use crate::draft::{Ahead, Draft, Entries, Next};
 use crate::entry::{Entry, EntryError, EntryHash, Header};
-use crate::feed::{FeedError, Feeds, Labels, NewEntry, OwnFeed};
+use crate::feed::{FeedError, Feeds, NewEntry, OwnFeed};
 use crate::frames::{Found, Frames, FramesError, Kind};
 use crate::genesis::{Genesis, GenesisError};
 use crate::identity::{DeviceId, Identity};
 use crate::index::IndexError;
 use crate::log::LogError;
 use crate::members::{MemberError, Members, Role};
+use crate::merge::{Merges, TextLens};
 use crate::seal::ChunkKeys;
 use crate::shelf::{Shelf, ShelfError, Snapshot, TREE};
 use crate::store::{Store, StoreError};
@@ -60,6 +61,7 @@ pub struct Bucket {
     behind: Vec<Known>,
     found: Found,
     kept: Kept,
+    merges: Arc<Merges>,
     /// Entries that the index had and nobody knows any more.
     gone: u64,
 }
@@ -167,6 +169,7 @@ impl Bucket {
             behind,
             found,
             kept,
+            merges: Arc::default(),
             gone: 0,
         };
         bucket.compare()?;
@@ -212,14 +215,9 @@ impl Bucket {
         self.feeds.hash(entry)
     }
 
-    /// Returns who says whose feeds are whose, for names that need it.
-    pub fn authors(&self) -> &Feeds {
-        &self.feeds
-    }
-
-    /// As [`Bucket::authors`], of all that is known now.
-    pub fn authors_now(&self) -> Labels {
-        self.feeds.labels()
+    /// Returns what its tree is looked at through, by all that is known now.
+    pub fn lens(&self) -> TextLens {
+        TextLens::new(self.feeds.labels(), Arc::clone(&self.merges), self.vault().ok())
     }
 
     /// Returns the entry that comes next.
@@ -306,7 +304,7 @@ impl Bucket {
         let zero = (EntryId { feed: own, number: 0 }, 0);
         let (id, lamport) = self.feeds.next(&own).unwrap_or(zero);
         let next = Next { id, lamport, seen: self.feeds.frontier() };
-        Ok(Draft::new(tree, self.feeds.labels(), next))
+        Ok(Draft::new(tree, self.lens(), next))
     }
 
     /// Reads the state as it is now.
@@ -314,18 +312,17 @@ impl Bucket {
         &mut self,
         ask: impl Fn(&Tree) -> Result<T, ShelfError>,
     ) -> Result<T, BucketError> {
-        self.read_with(|tree| ask(&tree))
+        // The index is not held meanwhile: who merges texts asks it where their chunks are.
+        if let Ok(answer) = ask(&self.snapshot()?) {
+            return Ok(answer);
+        }
+        // Where the snapshot was found damaged the next one is of an index that was made again.
+        let again = ask(&self.snapshot()?);
+        Ok(again.map_err(|error| IndexError::from(redb::Error::from(error)))?)
     }
 
     /// Returns the state as it is now; it stays so for as long as it is kept.
     pub fn snapshot(&mut self) -> Result<Tree, BucketError> {
-        self.read_with(Ok)
-    }
-
-    fn read_with<T>(
-        &mut self,
-        ask: impl Fn(Tree) -> Result<T, ShelfError>,
-    ) -> Result<T, BucketError> {
         for _ in 0..2 {
             self.catch_up()?;
             let frontier = self.feeds.frontier();
@@ -339,14 +336,13 @@ impl Bucket {
                 if !is_now {
                     return Ok(None);
                 }
-                let snapshot = Snapshot::new(shelf, self.store.index().suspect());
-                Ok(Some(ask(State::new(snapshot))?))
+                Ok(Some(Snapshot::new(shelf, self.store.index().suspect())))
             }) {
                 Err(IndexError::Broken(_)) => self.store.heal().map(|()| None)?,
                 answer => answer?,
             };
-            if let Some(answer) = answer {
-                return Ok(answer);
+            if let Some(snapshot) = answer {
+                return Ok(State::new(snapshot));
             }
             // The index was broken, and made again without what follows from the entries.
             self.compare()?;

@@ -12,7 +12,7 @@ use gate_core::tree::op::{Attribute, Content, Kind, Name, Op, Stamp};
 use gate_core::tree::overlay::Overlay;
 use gate_core::tree::record::{FileRecord, LinkRecord, Rank};
 use gate_core::tree::seen::Seen;
-use gate_core::tree::shown::{Directory, What};
+use gate_core::tree::shown::{Directory, Merged, What};
 use gate_core::tree::state::State;
 use gate_core::tree::tables::Look;
 use gate_core::tree::walk::TreePath;
@@ -22,7 +22,7 @@ pub use rename::Over;
 
 use crate::bucket::Tree;
 use crate::entry::{CHUNKS_MAX, ENTRY_BYTES_MAX, OPS_MAX};
-use crate::feed::Labels;
+use crate::merge::TextLens;
 use crate::parts;
 use crate::random;
 use crate::record;
@@ -44,7 +44,7 @@ pub const CHUNK_BYTES: usize = size_of::<Address>();
 /// A change that is being made up.
 pub struct Draft {
     state: State<Overlay<Snapshot>>,
-    authors: Labels,
+    lens: TextLens,
     /// The entry that it becomes, and what that has seen.
     next: Next,
     ops: Vec<Op>,
@@ -88,10 +88,11 @@ pub struct Meta {
 }
 
 impl Draft {
-    pub(crate) fn new(beneath: Tree, authors: Labels, next: Next) -> Draft {
+    pub(crate) fn new(beneath: Tree, lens: TextLens, next: Next) -> Draft {
         let state = State::new(Overlay::new(beneath.into_tables()));
         let (ops, chunks, before) = (Vec::new(), Vec::new(), Vec::new());
-        Draft { state, authors, next, ops, chunks, bytes: 0, before, beginning: random::bytes() }
+        let lens = lens.with_draft(next.id);
+        Draft { state, lens, next, ops, chunks, bytes: 0, before, beginning: random::bytes() }
     }
 
     /// Returns what it becomes, by the numbers that the entries get.
@@ -116,9 +117,9 @@ impl Draft {
         &self.state
     }
 
-    /// Returns who says whose feeds are whose, for names that need it.
-    pub fn authors(&self) -> &Labels {
-        &self.authors
+    /// Returns what that is looked at through.
+    pub fn lens(&self) -> &TextLens {
+        &self.lens
     }
 
     /// Returns what was drafted.
@@ -158,7 +159,7 @@ impl Draft {
 
     /// Returns what is at a path.
     pub fn find(&self, path: &TreePath) -> Result<What, DraftError> {
-        Ok(self.state.walk(path.names(), &self.authors)?)
+        Ok(self.state.walk(path.names(), &self.lens)?)
     }
 
     /// Makes a directory where nothing is.
@@ -327,7 +328,7 @@ impl Draft {
         let mut met = vec![what];
         while let Some(what) = met.pop() {
             if let What::Directory(directory) = &what {
-                let list = self.state.list(directory, &self.authors)?;
+                let list = self.state.list(directory, &self.lens)?;
                 let here = list.into_iter().map(|shown| shown.what);
                 met.extend(here.filter(|what| !matches!(what, What::Beside { .. })));
             }
@@ -377,7 +378,7 @@ impl Draft {
     /// Returns where a path's last name is put; the root has none.
     fn place<'p>(&self, path: &'p TreePath) -> Result<Option<(Directory, &'p Name)>, DraftError> {
         let Some((name, parent)) = path.names().split_last() else { return Ok(None) };
-        match self.state.walk(parent, &self.authors)? {
+        match self.state.walk(parent, &self.lens)? {
             What::Directory(directory) => Ok(Some((directory, name))),
             What::File { .. } | What::Beside { .. } => Err(DraftError::NotADirectory),
         }
@@ -392,7 +393,7 @@ impl Draft {
 
     /// Finds a name in a directory that is known.
     pub fn at(&self, parent: &Directory, name: &Name) -> Result<Option<What>, DraftError> {
-        Ok(self.state.find(parent, name, &self.authors)?)
+        Ok(self.state.find(parent, name, &self.lens)?)
     }
 
     fn check_free(&self, parent: &Directory, name: &Name) -> Result<(), DraftError> {
@@ -403,6 +404,11 @@ impl Draft {
     /// Returns what is known of a file or a directory.
     pub fn file(&self, id: FileId) -> Result<FileRecord, DraftError> {
         Ok(self.state.tables().file(id)?.unwrap_or_default())
+    }
+
+    /// Returns what the versions of a file are shown as, if they merge.
+    pub fn merged(&self, record: &FileRecord) -> Result<Option<Merged>, DraftError> {
+        Ok(self.state.merged(record, &self.lens)?)
     }
 
     /// Returns what is known of a name.
@@ -453,7 +459,7 @@ impl Draft {
                 if !is_plain(&record) {
                     return Err(DraftError::Exists);
                 }
-                (file, record.heads.into_keys().collect::<Vec<_>>())
+                (file, self.replaced(&record)?)
             }
             None => {
                 let (create, _, file) = self.create(parent, name, Kind::File, meta);
@@ -465,6 +471,12 @@ impl Draft {
         let mut ops = vec![Op::Write { file, size, content, base, fence: None }];
         ops.extend(self.ops_to_set(file, meta)?);
         Ok(ops)
+    }
+
+    /// Returns the versions that are shown as what bears a name: of several that do not merge one.
+    fn replaced(&self, record: &FileRecord) -> Result<Vec<OpId>, DraftError> {
+        let shown = if self.merged(record)?.is_some() { record.heads.len() } else { 1 };
+        Ok(record.by_rank().into_iter().take(shown).map(|(id, _)| *id).collect())
     }
 
     /// Returns what makes a file or a symbolic link.

@@ -16,7 +16,6 @@ use ed25519_dalek::SigningKey;
 use gate_core::tree::id::{Address, EntryId, FeedId};
 use gate_core::tree::op::Op;
 use gate_core::tree::seen::Seen;
-use gate_core::tree::shown::Authors;
 use zeroize::Zeroizing;
 
 pub use error::{FeedError, Fork};
@@ -326,8 +325,9 @@ impl Feeds {
 #[derive(Clone, Debug, Default)]
 pub struct Labels(Arc<HashMap<FeedId, String>>);
 
-impl Authors for Labels {
-    fn label(&self, feed: &FeedId) -> String {
+impl Labels {
+    /// Returns what a feed is called.
+    pub fn of(&self, feed: &FeedId) -> String {
         self.0.get(feed).cloned().unwrap_or_default()
     }
 }
@@ -337,10 +337,8 @@ impl Feeds {
     pub fn labels(&self) -> Labels {
         Labels(Arc::new(self.lines.keys().map(|feed| (*feed, self.label(feed))).collect()))
     }
-}
 
-/// A feed is known by the device that writes it.
-impl Authors for Feeds {
+    /// A feed is known by the device that writes it.
     fn label(&self, feed: &FeedId) -> String {
         let bytes = self.device(feed).map_or(feed.0, |device| device.0);
         bytes[..LABEL_BYTES].iter().map(|byte| format!("{byte:02x}")).collect()

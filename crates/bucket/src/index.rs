@@ -26,7 +26,7 @@ use crate::seal::DedupeId;
 use crate::sectors::Sectors;
 
 /// The version of all tables together. Another one is made again.
-const INDEX_VERSION: u32 = 3;
+const INDEX_VERSION: u32 = 4;
 /// What redb may hold in memory.
 const CACHE_BYTES_MAX: usize = 32 * 1024 * 1024;
 
@@ -341,19 +341,26 @@ pub(crate) fn guarded<T>(work: impl FnOnce() -> T) -> thread::Result<T> {
 /// Lets nothing out of redb but what the caller can act on.
 fn guard<T>(work: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, IndexError> {
     match guarded(work) {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(redb::Error::Io(error))) => match error.kind() {
-            // What it did not find where its own pages say that it is.
-            ErrorKind::UnexpectedEof | ErrorKind::InvalidData | ErrorKind::InvalidInput => {
-                Err(IndexError::Broken(error.to_string()))
-            }
-            _ => Err(IndexError::Io(error)),
-        },
-        Ok(Err(error @ (redb::Error::PreviousIo | redb::Error::DatabaseClosed))) => {
-            Err(IndexError::Io(io::Error::other(error.to_string())))
-        }
-        Ok(Err(error)) => Err(IndexError::Broken(error.to_string())),
+        Ok(outcome) => outcome.map_err(IndexError::from),
         Err(_) => Err(IndexError::Broken("it has pages that make no sense".into())),
+    }
+}
+
+impl From<redb::Error> for IndexError {
+    fn from(error: redb::Error) -> IndexError {
+        match error {
+            redb::Error::Io(error) => match error.kind() {
+                // What it did not find where its own pages say that it is.
+                ErrorKind::UnexpectedEof | ErrorKind::InvalidData | ErrorKind::InvalidInput => {
+                    IndexError::Broken(error.to_string())
+                }
+                _ => IndexError::Io(error),
+            },
+            redb::Error::PreviousIo | redb::Error::DatabaseClosed => {
+                IndexError::Io(io::Error::other(error.to_string()))
+            }
+            error => IndexError::Broken(error.to_string()),
+        }
     }
 }
 

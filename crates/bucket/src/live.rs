@@ -6,7 +6,8 @@
 //! the bucket itself ([`Live::lock`]) waits until all that was done before is in it.
 //!
 //! Locks, in the order in which they are taken: `cutting`, `files`, a file's face, `tree`, the bucket. None but
-//! `cutting` is held while a disk is waited for, but for what the index reads.
+//! `cutting` is held while a disk is waited for, but for what the index reads, and for texts that are merged for the first
+//! time.
 //! Not here: what a kernel makes of it, and turns.
 
 mod ahead;

@@ -1,14 +1,18 @@
 //! Texts that were changed at the same time, as one: by the rule that a genesis names by its merge version, 1.
 //!
 //! All peers must come to the same bytes, so the rule never changes, nor does the comparison of lines beneath it:
-//! `docs/bucket-format.md` says what is a text, and when two merge.
+//! `docs/bucket-format.md` says what is a text, and when two merge. Who sees merged texts looks through a [`TextLens`].
 
+mod lens;
 #[cfg(test)]
 mod tests;
 
 use std::ops::Range;
 
 use similar::{Algorithm, DiffOp, capture_diff_slices};
+
+pub(crate) use lens::Merges;
+pub use lens::TextLens;
 
 /// What is longer is no text that merges, …
 pub const TEXT_BYTES_MAX: usize = 1024 * 1024;

@@ -7,7 +7,7 @@
 //! | `n` directory, name, 0, link | nothing: that link is shown under that name |
 //! | `t` 0 file or 1 link, operation | nothing: that touched it |
 //! | `m` lamport, operation | a move of a directory |
-//! | `v` operation | a version as it was written: size and content |
+//! | `v` operation | a version as it was written: lamport, size, content, and in whose place it came |
 //! | `s` entry | what its author had seen: feeds and counts |
 //! | `r` | the sum of all records |
 //! | `a` | the entries that were applied: feeds and counts |
@@ -19,8 +19,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use gate_core::tree::id::{EntryId, FeedId, FileId, LinkId, OpId};
-use gate_core::tree::op::{Content, Name};
-use gate_core::tree::record::{FileRecord, LinkRecord, MoveRecord, Rank, Touched};
+use gate_core::tree::op::Name;
+use gate_core::tree::record::{FileRecord, LinkRecord, MoveRecord, Rank, Touched, Written};
 use gate_core::tree::seen::Seen;
 use gate_core::tree::tables::{Look, Sum, Tables};
 use redb::{ReadOnlyTable, ReadableTable, StorageError, Table, TableDefinition};
@@ -102,7 +102,7 @@ impl Look for Snapshot {
         self.ask(|shelf| shelf.moves_from(rank))
     }
 
-    fn version(&self, id: OpId) -> Result<Option<(u64, Content)>, ShelfError> {
+    fn version(&self, id: OpId) -> Result<Option<Written>, ShelfError> {
         self.ask(|shelf| shelf.version(id))
     }
 
@@ -214,7 +214,7 @@ impl<T: ReadableTable<Bytes, Bytes>> Look for Shelf<T> {
         Ok(moves)
     }
 
-    fn version(&self, id: OpId) -> Result<Option<(u64, Content)>, ShelfError> {
+    fn version(&self, id: OpId) -> Result<Option<Written>, ShelfError> {
         self.get(&key(b"v", &[&op_bytes(id)]))
     }
 
@@ -274,8 +274,8 @@ impl Tables for Shelf<Table<'_, Bytes, Bytes>> {
         self.put(&key(b"m", &[&rank_bytes(rank)]), record)
     }
 
-    fn put_version(&mut self, id: OpId, size: u64, content: &Content) -> Result<(), ShelfError> {
-        self.put(&key(b"v", &[&op_bytes(id)]), &(size, content))
+    fn put_version(&mut self, id: OpId, version: &Written) -> Result<(), ShelfError> {
+        self.put(&key(b"v", &[&op_bytes(id)]), version)
     }
 
     fn put_seen(&mut self, entry: EntryId, seen: &Seen) -> Result<(), ShelfError> {

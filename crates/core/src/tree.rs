@@ -15,13 +15,14 @@
 //! 5. Of several things of one name the first keeps it; the others show with who put them there.
 //! 6. A file's content is all versions in whose place no other came; the one of the latest turn
 //!    bears the name. The others show beside it; those of databases and of what is in `.git`, in
-//!    `.conflicts`.
+//!    `.conflicts`. Texts that merge show as one ([`shown::Lens`]).
 //!
 //! Not here: bytes of files, keys, signatures, disks.
 
 pub mod content;
 pub mod diff;
 pub mod id;
+pub mod lineage;
 pub mod op;
 pub mod overlay;
 pub mod record;

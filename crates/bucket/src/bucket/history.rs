@@ -21,7 +21,7 @@ use gate_core::tree::id::{EntryId, FileId};
 use gate_core::tree::op::{Name, Op};
 use gate_core::tree::restore::{RestoreError, restore};
 use gate_core::tree::seen::Seen;
-use gate_core::tree::shown::{Authors, What};
+use gate_core::tree::shown::{Lens, What};
 use gate_core::tree::state::{ApplyError, Batch, State};
 use gate_core::tree::tables::Memory;
 use gate_core::tree::undo::{UndoError, undo};
@@ -213,14 +213,14 @@ impl Bucket {
     /// Tells of entries, the newest first.
     ///
     /// All entries are read, for what things were called then.
-    pub fn told(&mut self, asked: &Asked, authors: &impl Authors) -> Result<Vec<Told>, PastError> {
+    pub fn told(&mut self, asked: &Asked, lens: &impl Lens) -> Result<Vec<Told>, PastError> {
         let mut order = self.newest_first();
         if let Some(after) = asked.after {
             let place = order.iter().position(|known| known.id == after);
             order.drain(..=place.ok_or(PastError::NoEntry)?);
         }
         let mut wanted = match &asked.path {
-            Some(path) => self.read(|now| reach(now, path, authors))?,
+            Some(path) => self.read(|now| reach(now, path, lens))?,
             None => BTreeSet::new(),
         };
         let mut places = Places::default();
@@ -261,10 +261,10 @@ impl Bucket {
         &mut self,
         path: &[Name],
         version: &Version,
-        authors: &impl Authors,
+        lens: &impl Lens,
     ) -> Result<Vec<Op>, PastError> {
         let then = self.at(version)?;
-        let ops = self.read(|now| match restore(now, &then, path, authors, random::bytes) {
+        let ops = self.read(|now| match restore(now, &then, path, lens, random::bytes) {
             Ok(ops) => Ok(Ok(ops)),
             Err(RestoreError::NotThere) => Ok(Err(PastError::NotThere)),
             Err(RestoreError::InTheWay(path)) => Ok(Err(PastError::InTheWay(path))),
@@ -368,9 +368,9 @@ fn apply(state: &mut State<Memory>, opened: &Opened<'_>) {
 fn reach(
     now: &super::Tree,
     path: &[Name],
-    authors: &impl Authors,
+    lens: &impl Lens,
 ) -> Result<BTreeSet<FileId>, ShelfError> {
-    let at = match now.walk(path, authors) {
+    let at = match now.walk(path, lens) {
         Ok(at) => at,
         Err(WalkError::NotFound | WalkError::NotADirectory) => return Ok(BTreeSet::new()),
         Err(WalkError::Tables(error)) => return Err(error),

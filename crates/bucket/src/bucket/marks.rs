@@ -4,6 +4,7 @@
 //! What was put and is named by none is what was left behind by somebody who did not come to an end, or has not come there yet.
 //! So are parts of a version of which the last never came: what they name is needed if something is made of them, or
 //! if their feed ends there and may go on.
+//! What several versions that stand side by side have in common is needed for as long as they do: by it they merge.
 //! Not here: what is in a log and in no entry yet; who has that adds its chunks.
 
 use std::collections::{HashMap, HashSet};
@@ -13,7 +14,7 @@ use gate_core::tree::id::{Address, EntryId, FeedId, FileId, LinkId, OpId};
 use gate_core::tree::op::{Content, Op};
 use gate_core::tree::record::FileRecord;
 use gate_core::tree::seen::Seen;
-use gate_core::tree::shown::{Authors, Directory, What};
+use gate_core::tree::shown::{Directory, What};
 use gate_core::tree::state::State;
 use gate_core::tree::tables::{Look, Memory};
 
@@ -31,6 +32,8 @@ struct Named {
     parts: HashMap<OpId, Part>,
     /// Versions that are made of something older: what they hold of that is named by nothing newer.
     over_older: Vec<OpId>,
+    /// Versions in whose place they come.
+    past: HashSet<OpId>,
 }
 
 /// A part of a long version that is not the last.
@@ -56,17 +59,24 @@ impl Bucket {
     pub(super) fn needed(&mut self) -> Result<HashSet<Address>, BucketError> {
         let since = self.kept_since();
         let mut named = self.named_since(&since)?;
-        let authors = self.authors_now();
         if since == self.frontier() {
-            named.chunks.extend(self.read(|now| chunks_shown(now, &authors))?);
+            named.chunks.extend(self.read(chunks_shown)?);
         } else {
             let then = self.replay(&since)?;
-            let Ok(shown) = chunks_shown(&then, &authors);
+            let Ok(shown) = chunks_shown(&then);
             named.chunks.extend(shown);
             // It may have had no name then, and been given one later by who had it open.
             named.add_of(&then);
         }
-        for version in named.over_older {
+        let mut older = named.over_older;
+        // What was written since may stand beside something older, and merge with that.
+        older.extend(named.past.into_iter().filter(|version| since.covers(version.entry)));
+        if since != Seen::new() {
+            for file in named.files {
+                older.extend(self.read(|now| in_common(now, &now.file(file)?))?);
+            }
+        }
+        for version in older {
             let body = self.read(|now| now.body(version))?.unwrap_or_default();
             named.chunks.extend(body.chunks().map(|chunk| chunk.address));
         }
@@ -133,6 +143,9 @@ impl Bucket {
 impl Named {
     fn note(&mut self, op: &Op) {
         self.chunks.extend(op.chunks().map(|chunk| chunk.address));
+        if let Op::Write { base, .. } = op {
+            self.past.extend(base);
+        }
         match op {
             Op::Create { file, .. }
             | Op::Link { file, .. }
@@ -170,14 +183,13 @@ impl Named {
 }
 
 /// Returns the chunks of all that is shown in a tree, versions beside others among it.
-fn chunks_shown<T: Look>(
-    tree: &State<T>,
-    authors: &impl Authors,
-) -> Result<HashSet<Address>, T::Error> {
+fn chunks_shown<T: Look>(tree: &State<T>) -> Result<HashSet<Address>, T::Error> {
+    // What things are called makes no difference.
+    let lens = |_: &FeedId| String::new();
     let mut chunks = HashSet::new();
     let mut left = vec![Directory::root()];
     while let Some(directory) = left.pop() {
-        for shown in tree.list(&directory, authors)? {
+        for shown in tree.list(&directory, &lens)? {
             match shown.what {
                 What::Directory(directory) => left.push(directory),
                 What::File { file, .. } => chunks.extend(chunks_of(tree, &tree.file(file)?)?),
@@ -189,14 +201,21 @@ fn chunks_shown<T: Look>(
     Ok(chunks)
 }
 
-/// Returns the chunks of all versions of a file in whose place no other came.
+/// Returns the chunks of all versions of a file in whose place no other came, and of what those have in common.
 fn chunks_of<T: Look>(tree: &State<T>, record: &FileRecord) -> Result<Vec<Address>, T::Error> {
     let mut chunks = Vec::new();
-    for version in record.heads.keys() {
-        let body = tree.body(*version)?.unwrap_or_default();
+    let common = in_common(tree, record)?;
+    for version in record.heads.keys().copied().chain(common) {
+        let body = tree.body(version)?.unwrap_or_default();
         chunks.extend(body.chunks().map(|chunk| chunk.address));
     }
     Ok(chunks)
+}
+
+/// Returns the version by which several of a file merge, if they do.
+fn in_common<T: Look>(tree: &State<T>, record: &FileRecord) -> Result<Option<OpId>, T::Error> {
+    let heads: Vec<_> = record.heads.keys().copied().collect();
+    if heads.len() < 2 { Ok(None) } else { tree.common_base(&heads) }
 }
 
 fn patched(content: &Content) -> Option<OpId> {

@@ -187,7 +187,7 @@ impl Inner {
             let Some(since) = face.dirty_since else { continue };
             let is_wanted = face.writers == 0 || since.elapsed() >= OPEN_MAX || also == Also::All;
             // What was put in place of a file goes with the names: it may have been a version under its own.
-            let is_wanted = is_wanted || face.in_place_of.is_some();
+            let is_wanted = is_wanted || face.is_put;
             if !is_wanted || face.gone.is_some() {
                 continue;
             }
@@ -360,21 +360,36 @@ impl Inner {
             }
         };
         drop(tree);
+        let mut is_other = false;
         for (one, place) in making.files {
+            is_other |= one.version.is_some() && self.has_several(one.file);
             let mut face = one.working.face_mut();
             if let Some(version) = one.version {
                 let id = OpId { entry, place };
                 let Version { size, patches, body, .. } = &version;
                 let beneath = Beneath { size: *size, body: Arc::clone(body), patches: *patches };
                 self.bodies.put(id, beneath);
-                face.base = Some((id, version.patches));
-                face.in_place_of = None;
+                face.became(id, version.patches);
                 face.contents.thaw(version.body, version.size);
             }
+            let is_used = face.users > 0;
             drop(face);
             self.let_go_if_unused(&one.working);
+            // Somebody else may have written at the same time.
+            if is_used {
+                self.catch_up(&one.working);
+            }
+        }
+        // What is shown may be more than what was written.
+        if is_other {
+            self.tidings.tell();
         }
         Ok(())
+    }
+
+    fn has_several(&self, file: FileId) -> bool {
+        let several = self.look(|pending| Ok(pending.draft.file(file)?.heads.len() > 1));
+        several.unwrap_or(false)
     }
 }
 

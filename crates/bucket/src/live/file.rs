@@ -5,9 +5,11 @@ use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
+use gate_core::tree::content::Body;
 use gate_core::tree::id::{FileId, OpId};
 use gate_core::tree::op::{Fence, Span, Stamp};
-use gate_core::tree::shown::What;
+use gate_core::tree::record::FileRecord;
+use gate_core::tree::shown::{Merged, What};
 
 use super::ahead::Course;
 use super::bodies::Beneath;
@@ -18,6 +20,7 @@ use crate::bucket::BucketError;
 use crate::contents::{Contents, Frozen, TooLarge};
 use crate::draft::DraftError;
 use crate::log::Record;
+use crate::random;
 use crate::store::StoreError;
 
 /// A file in use.
@@ -35,9 +38,12 @@ pub(super) struct Face {
     /// The version that lies beneath, in whose place the next comes, and how many patches it took; none if there
     /// is none.
     pub base: Option<(OpId, u32)>,
-    /// The versions in whose place the next comes if it was put in place of a file: what lies beneath is then of
-    /// another.
+    /// The versions in whose place the next comes, if that is not the one beneath.
     pub in_place_of: Option<Vec<OpId>>,
+    /// Whether it was put in place of a file: it is to be a version then, whether or not anything is written.
+    pub is_put: bool,
+    /// The versions of which what lies beneath is merged, as long as nobody wrote to it; else none.
+    pub merged: Vec<OpId>,
     pub modified: Stamp,
     /// Since when there is something that is in no version.
     pub dirty_since: Option<Instant>,
@@ -185,6 +191,7 @@ impl Opened {
     ) -> Result<u64, DraftError> {
         let mut face = self.working.face_mut();
         let face = &mut *face;
+        self.inner.take_merged(face)?;
         let at = place(&face.contents);
         face.contents.write(at, bytes).map_err(|_| DraftError::TooLarge)?;
         if face.gone.is_none() {
@@ -207,6 +214,7 @@ impl Opened {
     ) -> Result<(), DraftError> {
         let mut face = self.working.face_mut();
         let face = &mut *face;
+        self.inner.take_merged(face)?;
         self.inner.tell(face)?;
         if face.gone.is_none() {
             self.inner.append(&[record(face.file)])?;
@@ -249,6 +257,8 @@ impl Working {
             contents: Contents::of(size, body),
             base,
             in_place_of: None,
+            is_put: false,
+            merged: Vec::new(),
             modified,
             dirty_since: None,
             users: 0,
@@ -260,6 +270,16 @@ impl Working {
             gone: None,
         };
         Working { face: RwLock::new(face) }
+    }
+
+    /// Returns a file whose versions merge to something that is in none of them.
+    fn of_merged(file: FileId, modified: Stamp, record: &FileRecord, merged: Merged) -> Working {
+        let working = Working::of(file, modified, None);
+        let mut face = working.face_mut();
+        face.contents = Contents::of(merged.size, merged.body);
+        face.merged = record.heads.keys().copied().collect();
+        drop(face);
+        working
     }
 
     /// Returns a file as it was before a crash.
@@ -305,17 +325,24 @@ impl Face {
 
     /// What there is by now is to be a version.
     pub(super) fn freeze(&mut self) -> Option<Frozen> {
-        match self.in_place_of {
+        match self.is_put {
             // Also if nothing was written: the version beneath is another file's.
-            Some(_) => Some(self.contents.freeze_all()),
-            None => self.contents.freeze(),
+            true => Some(self.contents.freeze_all()),
+            false => self.contents.freeze(),
         }
     }
 
     /// All of it is another file's from now on, in place of some versions of that.
     pub(super) fn put_in_place(&mut self, file: FileId, base: Vec<OpId>) {
-        (self.file, self.in_place_of, self.is_begun) = (file, Some(base), true);
+        (self.file, self.in_place_of) = (file, Some(base));
+        (self.is_put, self.is_begun) = (true, true);
         self.dirty_since.get_or_insert_with(Instant::now);
+    }
+
+    /// It is this version by now; what was written since lies over it.
+    pub(super) fn became(&mut self, version: OpId, patches: u32) {
+        (self.base, self.in_place_of) = (Some((version, patches)), None);
+        self.is_put = false;
     }
 
     /// Whether there is something that is in no version and ought to be.
@@ -325,7 +352,7 @@ impl Face {
 }
 
 impl Inner {
-    /// Returns a file to be used: a version that is named, or else the one that bears the name.
+    /// Returns a file to be used: a version that is named, or else what bears the name.
     pub(super) fn working(
         &self,
         pending: &Pending,
@@ -334,6 +361,10 @@ impl Inner {
     ) -> Result<Working, DraftError> {
         let record = pending.draft.file(file)?;
         let modified = record.modified.as_ref().map_or(Stamp::default(), |set| set.value);
+        let merged = if version.is_none() { pending.draft.merged(&record)? } else { None };
+        if let Some(merged) = merged {
+            return Ok(Working::of_merged(file, modified, &record, merged));
+        }
         let head = match version {
             Some(id) => record.heads.contains_key(&id).then_some(id),
             None => record.winner().map(|(id, _)| *id),
@@ -412,22 +443,52 @@ impl Inner {
     /// Somebody else may have changed the tree: who only reads a file goes on with what is newest.
     pub(super) fn catch_up_files(&self) {
         let files: Vec<_> = lock(&self.files).values().cloned().collect();
-        for working in files {
-            let mut face = working.face_mut();
-            if face.writers > 0 || face.is_dirty() || face.gone.is_some() {
-                continue;
-            }
-            let base = face.base.map(|(id, _)| id);
-            let newest = self.look(|pending| {
-                let record = pending.draft.file(face.file)?;
-                let is_same = record.winner().map(|(id, _)| *id) == base;
-                if is_same { Ok(None) } else { self.working(pending, face.file, None).map(Some) }
-            });
-            if let Ok(Some(newest)) = newest {
-                let newest = newest.face.into_inner().unwrap_or_else(PoisonError::into_inner);
-                *face = Face { users: face.users, ..newest };
-            }
+        files.iter().for_each(|working| self.catch_up(working));
+    }
+
+    /// Who only reads a file goes on with what is newest.
+    pub(super) fn catch_up(&self, working: &Working) {
+        let mut face = working.face_mut();
+        if face.writers > 0 || face.is_dirty() || face.gone.is_some() {
+            return;
         }
+        let newest = self.look(|pending| {
+            let record = pending.draft.file(face.file)?;
+            let is_same = match pending.draft.merged(&record)? {
+                Some(_) => face.merged.iter().eq(record.heads.keys()),
+                None => {
+                    let base = face.base.map(|(id, _)| id);
+                    face.merged.is_empty() && record.winner().map(|(id, _)| *id) == base
+                }
+            };
+            if is_same { Ok(None) } else { self.working(pending, face.file, None).map(Some) }
+        });
+        if let Ok(Some(newest)) = newest {
+            let newest = newest.face.into_inner().unwrap_or_else(PoisonError::into_inner);
+            *face = Face { users: face.users, ..newest };
+        }
+    }
+
+    /// Somebody writes to what several versions merge to, which is in none of them: from now on all of it is written, in
+    /// their place. It is logged as if it had been written beside and put there.
+    pub(super) fn take_merged(&self, face: &mut Face) -> Result<(), DraftError> {
+        if face.merged.is_empty() || face.gone.is_some() {
+            return Ok(());
+        }
+        let mut bytes = vec![0; face.contents.size() as usize];
+        face.contents.read_at(&self.vault, 0, &mut bytes).map_err(BucketError::from)?;
+        let mut contents = Contents::of(0, Body::default());
+        contents.write(0, &bytes).map_err(|_| DraftError::TooLarge)?;
+        let (from, to, base) = (FileId::of_file(random::bytes()), face.file, face.merged.clone());
+        self.append(&[
+            Record::Begin { file: from, base: Vec::new(), size: 0, fence: face.fence },
+            Record::Bytes { file: from, at: 0, bytes: bytes.into() },
+            Record::Replace { from, to, base },
+        ])?;
+        face.in_place_of = Some(std::mem::take(&mut face.merged));
+        (face.contents, face.is_begun) = (contents, true);
+        face.dirty_since.get_or_insert_with(Instant::now);
+        Ok(())
     }
 }
 

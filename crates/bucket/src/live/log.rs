@@ -394,11 +394,11 @@ impl Again<'_> {
             face.contents.unfreeze();
         } else if let Some(size) = face.contents.frozen_size() {
             self.check_known(version)?;
-            (face.base, face.in_place_of) = (Some((version, 0)), None);
+            face.became(version, 0);
             face.contents.thaw(Body::default(), size);
         }
         // It stays: whoever has it open may have gone on to write it, which is not begun anew then.
-        if !face.contents.is_dirty() && face.in_place_of.is_none() {
+        if !face.contents.is_dirty() && !face.is_put {
             face.dirty_since = None;
         }
         Ok(())
@@ -428,7 +428,7 @@ fn begun(file: FileId, face: &Face) -> Record<'static> {
 
 /// Tells all that is in no version of a file.
 fn told_whole(face: &Face) -> Vec<Record<'_>> {
-    // What was put in place of a file is begun as one of its own.
+    // What comes in place of others than the one beneath is begun as a file of its own.
     let from = match face.in_place_of {
         Some(_) => FileId::of_file(random::bytes()),
         None => face.file,

@@ -51,7 +51,7 @@ impl Live {
     pub fn list(&self, directory: &Directory) -> Result<Vec<Shown>, DraftError> {
         self.inner.look(|pending| {
             let draft = &pending.draft;
-            Ok(draft.tree().list(directory, draft.authors())?)
+            Ok(draft.tree().list(directory, draft.lens())?)
         })
     }
 
@@ -276,8 +276,15 @@ impl Pending {
             What::Beside { version, .. } => record.heads.get(version),
             What::File { .. } | What::Directory(_) => record.winner().map(|(_, head)| head),
         };
+        let merged = match what {
+            What::File { .. } => self.draft.merged(&record)?,
+            What::Beside { .. } | What::Directory(_) => None,
+        };
         let size = match &kind {
-            Kind::File => version.map_or(0, |version| version.size),
+            Kind::File => merged
+                .map(|merged| merged.size)
+                .or(version.map(|version| version.size))
+                .unwrap_or(0),
             Kind::Symlink(target) => target.len() as u64,
             Kind::Directory => 0,
         };

@@ -155,6 +155,7 @@ impl Inner {
             None => Arc::new(self.look(|pending| self.working(pending, file, None))?),
         };
         let mut face = working.face_mut();
+        self.take_merged(&mut face)?;
         if face.is_dirty() {
             self.tell(&mut face)?;
         }

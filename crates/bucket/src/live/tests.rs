@@ -3,6 +3,7 @@
 
 mod aside;
 mod long;
+mod merged;
 mod saves;
 
 use std::collections::BTreeMap;

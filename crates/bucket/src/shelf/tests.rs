@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use gate_core::tree::id::Address;
-use gate_core::tree::op::{Attribute, ChunkRef, Extent, Kind, Op, Stamp};
+use gate_core::tree::op::{Attribute, ChunkRef, Content, Extent, Kind, Op, Stamp};
 use gate_core::tree::overlay::Overlay;
 use gate_core::tree::state::{Batch, State};
 use gate_core::tree::tables::Memory;

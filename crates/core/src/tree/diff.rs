@@ -10,12 +10,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::mem::{discriminant, take};
 use std::ops::Bound;
+use std::sync::Arc;
 
 use super::content::Body;
 use super::id::{FileId, LinkId, OpId};
 use super::op::{Kind, Name};
 use super::record::FileRecord;
-use super::shown::{Authors, Directory, What};
+use super::shown::{Directory, Lens, Merged, What};
 use super::state::State;
 use super::tables::Look;
 
@@ -31,12 +32,14 @@ pub struct Node {
     pub extended: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
-/// What a file holds: so many bytes, of a version that the tree knows in which it was found. What is no file holds
-/// nothing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What a file holds: so many bytes, of a version that the tree knows in which it was found, or of none. What is no file
+/// holds nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Held {
     pub size: u64,
     pub version: Option<OpId>,
+    /// What several versions merge to.
+    pub merged: Option<Arc<Body>>,
 }
 
 /// One difference, and where it is.
@@ -81,17 +84,34 @@ pub enum Difference {
 
 impl<T: Look> State<T> {
     /// Returns what people see of something.
-    pub fn node(&self, what: &What) -> Result<Node, T::Error> {
-        Ok(Node::of(self.file(what.file())?, what))
+    pub fn node(&self, what: &What, lens: &impl Lens) -> Result<Node, T::Error> {
+        match what {
+            What::Directory(_) | What::File { .. } => self.node_of(what.file(), lens),
+            What::Beside { file, version, .. } => {
+                Ok(Node::of_version(self.file(*file)?, *file, Some(*version)))
+            }
+        }
     }
 
     /// As `node`, of what bears a name.
-    pub(super) fn node_of(&self, file: FileId) -> Result<Node, T::Error> {
-        Ok(Node::of_version(self.file(file)?, file, None))
+    pub(super) fn node_of(&self, file: FileId, lens: &impl Lens) -> Result<Node, T::Error> {
+        let record = self.file(file)?;
+        let merged = self.merged(&record, lens)?;
+        let node = Node::of_version(record, file, None);
+        Ok(match merged {
+            Some(Merged { size, body }) => {
+                let held = Held { size, version: None, merged: Some(body) };
+                Node { held, ..node }
+            }
+            None => node,
+        })
     }
 
     /// Returns the bytes that something holds which was found in this tree.
     pub fn body_of(&self, held: &Held) -> Result<Body, T::Error> {
+        if let Some(merged) = &held.merged {
+            return Ok(Body::clone(merged));
+        }
         let body = held.version.map(|version| self.body(version)).transpose()?;
         Ok(body.flatten().unwrap_or_default())
     }
@@ -108,7 +128,7 @@ impl<T: Look> State<T> {
         O::Error: Into<E>,
     {
         // A version is the same wherever it is known.
-        if held.size != its.size || held.version == its.version {
+        if held == its || held.size != its.size {
             return Ok(held == its);
         }
         let body = self.body_of(held).map_err(Into::into)?;
@@ -117,21 +137,14 @@ impl<T: Look> State<T> {
 }
 
 impl Node {
-    /// Reads it from what is known of the file that something is.
-    pub fn of(record: FileRecord, what: &What) -> Node {
-        match what {
-            What::Directory(_) | What::File { .. } => Node::of_version(record, what.file(), None),
-            What::Beside { file, version, .. } => Node::of_version(record, *file, Some(*version)),
-        }
-    }
-
     /// Where no version is named it is the one that bears the name.
     fn of_version(record: FileRecord, file: FileId, version: Option<OpId>) -> Node {
         let head = match version {
             Some(id) => record.heads.get_key_value(&id),
             None => record.winner(),
         };
-        let held = head.map(|(id, head)| Held { size: head.size, version: Some(*id) });
+        let held =
+            head.map(|(id, head)| Held { size: head.size, version: Some(*id), merged: None });
         let made = record.made.map(|made| made.value);
         // Nobody makes the root, nor a directory that shows versions.
         let kind = if file.is_directory() { Some(Kind::Directory) } else { made };
@@ -152,7 +165,7 @@ impl Node {
 pub fn diff<A: Look, B: Look, E: From<A::Error> + From<B::Error>>(
     before: &State<A>,
     after: &State<B>,
-    authors: &impl Authors,
+    lens: &impl Lens,
 ) -> Result<Vec<Change>, E> {
     if before.root()? == after.root()? {
         return Ok(Vec::new());
@@ -160,7 +173,7 @@ pub fn diff<A: Look, B: Look, E: From<A::Error> + From<B::Error>>(
     let mut walk = Walk {
         before,
         after,
-        authors,
+        lens,
         gone: Side::default(),
         come: Side::default(),
         renamed: HashSet::new(),
@@ -240,7 +253,7 @@ struct Pair {
 struct Walk<'a, A, B, L> {
     before: &'a State<A>,
     after: &'a State<B>,
-    authors: &'a L,
+    lens: &'a L,
     gone: Side,
     come: Side,
     /// What was told of as renamed.
@@ -251,7 +264,7 @@ struct Walk<'a, A, B, L> {
     changes: Vec<Change>,
 }
 
-impl<A: Look, B: Look, L: Authors> Walk<'_, A, B, L> {
+impl<A: Look, B: Look, L: Lens> Walk<'_, A, B, L> {
     /// Compares what is one thing in both trees.
     fn meet<E: From<A::Error> + From<B::Error>>(
         &mut self,
@@ -260,7 +273,11 @@ impl<A: Look, B: Look, L: Authors> Walk<'_, A, B, L> {
         path: Vec<Name>,
         after: &What,
     ) -> Result<(), E> {
-        self.compare::<E>(&path, self.before.node(before)?, self.after.node(after)?)?;
+        self.compare::<E>(
+            &path,
+            self.before.node(before, self.lens)?,
+            self.after.node(after, self.lens)?,
+        )?;
         if let (What::Directory(before), What::Directory(after)) = (before, after) {
             self.pairs.push(Pair { before: (from, before.clone()), after: (path, after.clone()) });
         }
@@ -269,9 +286,8 @@ impl<A: Look, B: Look, L: Authors> Walk<'_, A, B, L> {
 
     fn follow_pairs<E: From<A::Error> + From<B::Error>>(&mut self) -> Result<(), E> {
         while let Some(Pair { before, after }) = self.pairs.pop() {
-            let mut there: BTreeMap<Name, What> =
-                by_name(self.before.list(&before.1, self.authors)?);
-            for (name, what) in by_name(self.after.list(&after.1, self.authors)?) {
+            let mut there: BTreeMap<Name, What> = by_name(self.before.list(&before.1, self.lens)?);
+            for (name, what) in by_name(self.after.list(&after.1, self.lens)?) {
                 let path = joined(&after.0, &name);
                 let is_same = |there: &What| match (there, &what) {
                     (What::Beside { .. }, What::Beside { .. }) => true,
@@ -282,12 +298,12 @@ impl<A: Look, B: Look, L: Authors> Walk<'_, A, B, L> {
                     let was = there.remove(&name).expect("it was found");
                     self.meet::<E>(from, &was, path, &what)?;
                 } else {
-                    expand(self.after, self.authors, &self.renamed, path, what, &mut self.come)?;
+                    expand(self.after, self.lens, &self.renamed, path, what, &mut self.come)?;
                 }
             }
             for (name, what) in there {
                 let path = joined(&before.0, &name);
-                expand(self.before, self.authors, &self.renamed, path, what, &mut self.gone)?;
+                expand(self.before, self.lens, &self.renamed, path, what, &mut self.gone)?;
             }
         }
         Ok(())
@@ -321,8 +337,8 @@ impl<A: Look, B: Look, L: Authors> Walk<'_, A, B, L> {
     fn tell_the_rest<E: From<A::Error> + From<B::Error>>(&mut self) -> Result<(), E> {
         let mut come = take(&mut self.come.nodes);
         for (path, what) in take(&mut self.gone.nodes) {
-            let before = self.before.node(&what)?;
-            let after = come.get(&path).map(|what| self.after.node(what)).transpose()?;
+            let before = self.before.node(&what, self.lens)?;
+            let after = come.get(&path).map(|what| self.after.node(what, self.lens)).transpose()?;
             let is_like = |after: &Node| {
                 let is_kind = discriminant(&after.kind) == discriminant(&before.kind);
                 is_kind && !lies_in(&path, &self.moved)
@@ -336,7 +352,7 @@ impl<A: Look, B: Look, L: Authors> Walk<'_, A, B, L> {
             }
         }
         for (path, what) in come {
-            let what = Difference::Added(self.after.node(&what)?);
+            let what = Difference::Added(self.after.node(&what, self.lens)?);
             self.changes.push(Change { path, what });
         }
         Ok(())
@@ -381,7 +397,7 @@ impl<A: Look, B: Look, L: Authors> Walk<'_, A, B, L> {
 /// Puts something and all in it on a side, but for what was told of as renamed.
 fn expand<T: Look>(
     state: &State<T>,
-    authors: &impl Authors,
+    lens: &impl Lens,
     renamed: &HashSet<LinkId>,
     path: Vec<Name>,
     what: What,
@@ -393,7 +409,7 @@ fn expand<T: Look>(
             continue;
         }
         if let What::Directory(directory) = &what {
-            let below = state.list(directory, authors)?.into_iter();
+            let below = state.list(directory, lens)?.into_iter();
             left.extend(below.map(|shown| (joined(&path, &shown.name), shown.what)));
         }
         side.put(path, what);

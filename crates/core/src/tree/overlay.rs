@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use super::id::{EntryId, FileId, LinkId, OpId};
-use super::op::{Content, Name};
-use super::record::{FileRecord, LinkRecord, MoveRecord, Rank, Touched};
+use super::op::Name;
+use super::record::{FileRecord, LinkRecord, MoveRecord, Rank, Touched, Written};
 use super::seen::Seen;
 use super::tables::{Look, Sum, Tables};
 
@@ -21,7 +21,7 @@ pub struct Overlay<T> {
     names: BTreeMap<FileId, Names>,
     touches: BTreeMap<Touched, BTreeSet<OpId>>,
     moves: BTreeMap<Rank, MoveRecord>,
-    versions: BTreeMap<OpId, (u64, Content)>,
+    versions: BTreeMap<OpId, Written>,
     seen: BTreeMap<EntryId, Seen>,
     sum: Option<Sum>,
 }
@@ -69,8 +69,8 @@ impl<T: Tables> Overlay<T> {
         for (rank, record) in &self.moves {
             tables.put_move(*rank, record)?;
         }
-        for (id, (size, content)) in &self.versions {
-            tables.put_version(*id, *size, content)?;
+        for (id, version) in &self.versions {
+            tables.put_version(*id, version)?;
         }
         for (entry, seen) in &self.seen {
             tables.put_seen(*entry, seen)?;
@@ -144,7 +144,7 @@ impl<T: Look> Look for Overlay<T> {
         Ok(moves.into_iter().collect())
     }
 
-    fn version(&self, id: OpId) -> Result<Option<(u64, Content)>, T::Error> {
+    fn version(&self, id: OpId) -> Result<Option<Written>, T::Error> {
         let version = self.versions.get(&id).cloned();
         version.map_or_else(|| self.beneath.version(id), |version| Ok(Some(version)))
     }
@@ -190,8 +190,8 @@ impl<T: Look> Tables for Overlay<T> {
         Ok(())
     }
 
-    fn put_version(&mut self, id: OpId, size: u64, content: &Content) -> Result<(), T::Error> {
-        self.versions.insert(id, (size, content.clone()));
+    fn put_version(&mut self, id: OpId, version: &Written) -> Result<(), T::Error> {
+        self.versions.insert(id, version.clone());
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::id::{EntryId, FeedId, FileId, LinkId, OpId};
-use super::op::{Fence, Kind, Name, Stamp};
+use super::op::{Content, Fence, Kind, Name, Stamp};
 
 /// Where an operation stands in the order of all: of two that contradict each other the later counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -55,6 +55,17 @@ pub struct Version {
     pub rank: Rank,
     pub size: u64,
     pub fence: Option<Fence>,
+}
+
+/// A version as it was written. It never changes, whatever comes in its place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Written {
+    /// Where it stands in the order of all, with its operation.
+    pub lamport: u64,
+    pub size: u64,
+    pub content: Content,
+    /// The versions in whose place it came.
+    pub base: Vec<OpId>,
 }
 
 /// A name in a directory.
@@ -106,6 +117,13 @@ impl FileRecord {
     /// Returns the version that bears the file's name: of several that of the latest turn.
     pub fn winner(&self) -> Option<(&OpId, &Version)> {
         self.heads.iter().max_by_key(|(_, version)| (version.fence, version.rank))
+    }
+
+    /// Returns all versions, the one that bears the name first, each before those of earlier turns.
+    pub fn by_rank(&self) -> Vec<(&OpId, &Version)> {
+        let mut heads: Vec<_> = self.heads.iter().collect();
+        heads.sort_unstable_by_key(|(_, version)| std::cmp::Reverse((version.fence, version.rank)));
+        heads
     }
 }
 

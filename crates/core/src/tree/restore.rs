@@ -12,8 +12,8 @@ use super::content::Body;
 use super::diff::Node;
 use super::id::{FileId, LinkId, OpId};
 use super::op::{Attribute, Content, Kind, Name, Op};
-use super::record::{FileRecord, Place};
-use super::shown::{Authors, Directory, What};
+use super::record::{FileRecord, Place, Written};
+use super::shown::{Directory, Lens, What};
 use super::state::State;
 use super::tables::Look;
 
@@ -43,16 +43,16 @@ pub fn restore<T: Look, P: Look<Error: Into<T::Error>>>(
     now: &State<T>,
     then: &State<P>,
     path: &[Name],
-    authors: &impl Authors,
+    lens: &impl Lens,
     fresh: impl FnMut() -> [u8; 16],
 ) -> Result<Vec<Op>, RestoreError<T::Error>> {
     let mut was = What::Directory(Directory::root());
     let mut is = Some(was.clone());
     let mut place = None;
-    let mut plan = Plan::new(now, then, fresh);
+    let mut plan = Plan::new(now, then, lens, fresh);
     for (depth, name) in path.iter().enumerate() {
         let What::Directory(above) = &was else { return Err(RestoreError::NotThere) };
-        let found = then.find(above, name, authors).map_err(Into::into)?;
+        let found = then.find(above, name, lens).map_err(Into::into)?;
         let found = found.filter(|what| !is_aside(what)).ok_or(RestoreError::NotThere)?;
         let parent = match &is {
             Some(What::Directory(directory)) => directory.first(),
@@ -61,27 +61,27 @@ pub fn restore<T: Look, P: Look<Error: Into<T::Error>>>(
         };
         is = match is {
             Some(What::Directory(directory)) if depth + 1 == path.len() => {
-                plan.fix_names(&directory, name, authors)?;
-                now.find(&directory, name, authors)?
+                plan.fix_names(&directory, name)?;
+                now.find(&directory, name, lens)?
             }
-            Some(What::Directory(directory)) => now.find(&directory, name, authors)?,
+            Some(What::Directory(directory)) => now.find(&directory, name, lens)?,
             _ => None,
         };
         place = Some(Place { parent, name: name.clone() });
         was = found;
     }
     if let (Some(is @ What::Beside { .. }), true) = (&is, is.as_ref() == Some(&was))
-        && is_like(now, &now.node(is)?, then, &then.node(&was).map_err(Into::into)?)?
+        && is_like(now, &now.node(is, lens)?, then, &then.node(&was, lens).map_err(Into::into)?)?
     {
         return Ok(Vec::new());
     }
     let here = match is {
-        Some(is) => all_in(now, is, authors)?,
+        Some(is) => all_in(now, is, lens)?,
         None => Vec::new(),
     };
     plan.here = here.iter().copied().collect();
-    plan.wanted.extend(all_in(then, was.clone(), authors).map_err(Into::into)?);
-    plan.put_all(place, was, authors)?;
+    plan.wanted.extend(all_in(then, was.clone(), lens).map_err(Into::into)?);
+    plan.put_all(place, was)?;
     let gone = here.into_iter().rev().filter(|link| !plan.kept.contains(link));
     plan.ops.extend(gone.map(|link| Op::Delete { link }));
     Ok(plan.ops)
@@ -91,7 +91,7 @@ pub fn restore<T: Look, P: Look<Error: Into<T::Error>>>(
 fn all_in<T: Look>(
     state: &State<T>,
     what: What,
-    authors: &impl Authors,
+    lens: &impl Lens,
 ) -> Result<Vec<LinkId>, T::Error> {
     let mut links = Vec::new();
     let mut left = vec![what];
@@ -100,7 +100,7 @@ fn all_in<T: Look>(
             What::Directory(directory) => {
                 let named = directory.all().iter().filter(|file| **file != FileId::ROOT);
                 links.extend(named.map(|file| LinkId::of_directory(*file)));
-                let below = state.list(&directory, authors)?.into_iter().map(|shown| shown.what);
+                let below = state.list(&directory, lens)?.into_iter().map(|shown| shown.what);
                 left.extend(below.filter(|what| !is_aside(what)));
             }
             What::File { link, .. } => links.push(link),
@@ -116,9 +116,10 @@ fn is_aside(what: &What) -> bool {
     matches!(what, What::Directory(directory) if directory.is_aside())
 }
 
-struct Plan<'a, T, P, R> {
+struct Plan<'a, T, P, L, R> {
     now: &'a State<T>,
     then: &'a State<P>,
+    lens: &'a L,
     fresh: R,
     /// What is there now.
     here: HashSet<LinkId>,
@@ -135,11 +136,18 @@ struct Plan<'a, T, P, R> {
     ops: Vec<Op>,
 }
 
-impl<'a, T: Look, P: Look<Error: Into<T::Error>>, R: FnMut() -> [u8; 16]> Plan<'a, T, P, R> {
-    fn new(now: &'a State<T>, then: &'a State<P>, fresh: R) -> Plan<'a, T, P, R> {
+impl<'a, T, P, L, R> Plan<'a, T, P, L, R>
+where
+    T: Look,
+    P: Look<Error: Into<T::Error>>,
+    L: Lens,
+    R: FnMut() -> [u8; 16],
+{
+    fn new(now: &'a State<T>, then: &'a State<P>, lens: &'a L, fresh: R) -> Plan<'a, T, P, L, R> {
         Plan {
             now,
             then,
+            lens,
             fresh,
             here: HashSet::new(),
             wanted: HashSet::new(),
@@ -152,12 +160,7 @@ impl<'a, T: Look, P: Look<Error: Into<T::Error>>, R: FnMut() -> [u8; 16]> Plan<'
     }
 
     /// Makes names their own that others have instead of one: what comes there next leaves them alone.
-    fn fix_names(
-        &mut self,
-        parent: &Directory,
-        name: &Name,
-        authors: &impl Authors,
-    ) -> Result<(), T::Error> {
+    fn fix_names(&mut self, parent: &Directory, name: &Name) -> Result<(), T::Error> {
         let mut links = HashSet::new();
         for directory in parent.all() {
             links.extend(self.now.tables.named(*directory, name)?);
@@ -165,7 +168,7 @@ impl<'a, T: Look, P: Look<Error: Into<T::Error>>, R: FnMut() -> [u8; 16]> Plan<'
         if links.len() < 2 {
             return Ok(());
         }
-        for shown in self.now.list(parent, authors)?.into_iter().filter(|s| s.name != *name) {
+        for shown in self.now.list(parent, self.lens)?.into_iter().filter(|s| s.name != *name) {
             let ids = match &shown.what {
                 What::Directory(directory) => {
                     directory.all().iter().map(|file| LinkId::of_directory(*file)).collect()
@@ -183,17 +186,12 @@ impl<'a, T: Look, P: Look<Error: Into<T::Error>>, R: FnMut() -> [u8; 16]> Plan<'
     }
 
     /// Puts something and all that was in it where it was.
-    fn put_all(
-        &mut self,
-        place: Option<Place>,
-        was: What,
-        authors: &impl Authors,
-    ) -> Result<(), T::Error> {
+    fn put_all(&mut self, place: Option<Place>, was: What) -> Result<(), T::Error> {
         let mut left = vec![(place, was)];
         while let Some((place, was)) = left.pop() {
             let parent = self.put(place, &was)?;
             if let What::Directory(directory) = was {
-                let below = self.then.list(&directory, authors).map_err(Into::into)?.into_iter();
+                let below = self.then.list(&directory, self.lens).map_err(Into::into)?.into_iter();
                 left.extend(
                     below.map(|shown| (Some(Place { parent, name: shown.name }), shown.what)),
                 );
@@ -245,7 +243,7 @@ impl<'a, T: Look, P: Look<Error: Into<T::Error>>, R: FnMut() -> [u8; 16]> Plan<'
 
     /// Finds what has that place and would go, and is as good as something new.
     fn stand_in(&mut self, place: &Place, was: &What) -> Result<Option<FileId>, T::Error> {
-        let node = self.then.node(was).map_err(Into::into)?;
+        let node = self.then.node(was, self.lens).map_err(Into::into)?;
         for link in self.now.tables.named(place.parent, &place.name)? {
             let is_free = self.here.contains(&link)
                 && !self.wanted.contains(&link)
@@ -256,7 +254,10 @@ impl<'a, T: Look, P: Look<Error: Into<T::Error>>, R: FnMut() -> [u8; 16]> Plan<'
             let heads = self.now.file(file)?.heads.len();
             let is_like = match was {
                 What::Directory(_) => file.is_directory(),
-                _ => heads < 2 && is_like(self.now, &self.now.node_of(file)?, self.then, &node)?,
+                _ => {
+                    heads < 2
+                        && is_like(self.now, &self.now.node_of(file, self.lens)?, self.then, &node)?
+                }
             };
             if is_like {
                 if !record.is_alive() {
@@ -309,13 +310,21 @@ impl<'a, T: Look, P: Look<Error: Into<T::Error>>, R: FnMut() -> [u8; 16]> Plan<'
         self.create(link, file, place, 0, was)?;
         let record = self.then.file(of).map_err(Into::into)?;
         let is_file = matches!(&record.made, Some(made) if made.value == Kind::File);
-        if let Some(id) = version.or(record.winner().map(|(id, _)| *id)).filter(|_| is_file)
+        if version.is_none() && self.is_merged(was)? {
+            let again = self.now.write_all_again(file, self.then, &record, Vec::new())?;
+            self.ops.extend(again);
+        } else if let Some(id) = version.or(record.winner().map(|(id, _)| *id)).filter(|_| is_file)
             && let Some(head) = record.heads.get(&id)
         {
             let op = self.now.write_again(file, id, head.size, Vec::new())?;
             self.ops.push(op);
         }
         Ok(file)
+    }
+
+    /// Whether something was shown as what several versions merge to: then it is that again if all of them are there.
+    fn is_merged(&self, was: &What) -> Result<bool, T::Error> {
+        Ok(self.then.node(was, self.lens).map_err(Into::into)?.held.merged.is_some())
     }
 
     fn create(
@@ -326,7 +335,7 @@ impl<'a, T: Look, P: Look<Error: Into<T::Error>>, R: FnMut() -> [u8; 16]> Plan<'
         former: u32,
         was: &What,
     ) -> Result<(), T::Error> {
-        let node = self.then.node(was).map_err(Into::into)?;
+        let node = self.then.node(was, self.lens).map_err(Into::into)?;
         let record = self.then.file(was.file()).map_err(Into::into)?;
         let Place { parent, name } = place;
         let modified = record.modified.map(|set| set.value).unwrap_or_default();
@@ -341,9 +350,9 @@ impl<'a, T: Look, P: Look<Error: Into<T::Error>>, R: FnMut() -> [u8; 16]> Plan<'
 
     /// Gives what is known now the content and the attributes that something had.
     fn set_like(&mut self, file: FileId, was: FileId) -> Result<(), T::Error> {
-        let then = self.then.node_of(was).map_err(Into::into)?;
+        let then = self.then.node_of(was, self.lens).map_err(Into::into)?;
         let was = self.then.file(was).map_err(Into::into)?;
-        let now = self.now.node_of(file)?;
+        let now = self.now.node_of(file, self.lens)?;
         let record: FileRecord = self.now.file(file)?;
         let mut set = |attribute| self.ops.push(Op::SetAttr { file, attribute });
         if then.mode != now.mode {
@@ -358,14 +367,18 @@ impl<'a, T: Look, P: Look<Error: Into<T::Error>>, R: FnMut() -> [u8; 16]> Plan<'
             }
         }
         let is_like = self.now.holds(&now.held, self.then, &then.held)?;
-        if record.heads.len() > 1 || !is_like {
+        let is_one = record.heads.len() < 2 || now.held.merged.is_some();
+        if !is_one || !is_like {
             let heads = record.heads.keys().copied().collect();
-            let op = match was.winner().filter(|_| then.kind == Kind::File) {
-                Some((id, head)) => self.now.write_again(file, *id, head.size, heads)?,
-                None if is_like => Op::Resolve { file, given_up: heads },
-                None => empty(file, heads),
+            let again = match was.winner().filter(|_| then.kind == Kind::File) {
+                Some(_) if then.held.merged.is_some() => {
+                    self.now.write_all_again(file, self.then, &was, heads)?
+                }
+                Some((id, head)) => vec![self.now.write_again(file, *id, head.size, heads)?],
+                None if is_like => vec![Op::Resolve { file, given_up: heads }],
+                None => vec![empty(file, heads)],
             };
-            self.ops.push(op);
+            self.ops.extend(again);
         }
         let modified = |record: &FileRecord| record.modified.as_ref().map(|set| set.value);
         if let Some(stamp) = modified(&was)
@@ -400,13 +413,37 @@ impl<T: Look> State<T> {
         Ok(Op::Write { file, size, content, base, fence: None })
     }
 
+    /// Returns what writes all versions of a file again that it had, the one that bore its name last: in place of `base`
+    /// and, as they came, of what they have in common, so that those which merged merge again.
+    pub(super) fn write_all_again<P: Look<Error: Into<T::Error>>>(
+        &self,
+        file: FileId,
+        then: &State<P>,
+        record: &FileRecord,
+        mut base: Vec<OpId>,
+    ) -> Result<Vec<Op>, T::Error> {
+        let heads: Vec<_> = record.heads.keys().copied().collect();
+        let common = match &heads[..] {
+            [_] => None,
+            several => then.common_base(several).map_err(Into::into)?,
+        };
+        let mut ops = Vec::new();
+        for (id, version) in record.by_rank().into_iter().rev() {
+            let mut base = std::mem::take(&mut base);
+            base.extend(common.filter(|common| !base.contains(common)));
+            ops.push(self.write_again(file, *id, version.size, base)?);
+        }
+        Ok(ops)
+    }
+
     /// Returns the version that one only writes again: what goes there and back puts no patches on one another.
     fn first_written(&self, version: OpId) -> Result<OpId, T::Error> {
         let mut at = version;
         let mut here = self.tables.version(at)?;
-        while let Some((size, Content::Patch { of, zeros, extents })) = here {
+        while let Some(Written { size, content: Content::Patch { of, zeros, extents }, .. }) = here
+        {
             let beneath = self.tables.version(of)?;
-            let is_same = beneath.as_ref().is_some_and(|(beneath, _)| *beneath == size);
+            let is_same = beneath.as_ref().is_some_and(|beneath| beneath.size == size);
             if !is_same || !zeros.is_empty() || !extents.is_empty() {
                 break;
             }

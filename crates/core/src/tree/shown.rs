@@ -6,9 +6,11 @@
 mod aside;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use super::content::Body;
 use super::id::{FeedId, FileId, LinkId, OpId};
-use super::op::{NAME_BYTES_MAX, Name};
+use super::op::{Kind, NAME_BYTES_MAX, Name};
 use super::record::{FileRecord, Rank};
 use super::state::State;
 use super::tables::Look;
@@ -57,12 +59,29 @@ impl What {
     }
 }
 
-/// Says who wrote a feed, in a word that is short and fits into a name.
-pub trait Authors {
+/// What a tree is looked at through: it says what follows from no table.
+pub trait Lens {
+    /// Says who wrote a feed, in a word that is short and fits into a name.
     fn label(&self, feed: &FeedId) -> String;
+
+    /// Returns what several versions of a file merge to, if they do; it is the same for the same versions.
+    fn merged<T: Look>(
+        &self,
+        _state: &State<T>,
+        _record: &FileRecord,
+    ) -> Result<Option<Merged>, T::Error> {
+        Ok(None)
+    }
 }
 
-impl<F: Fn(&FeedId) -> String> Authors for F {
+/// What several versions of a file are shown as, until somebody writes it: the bytes of none of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Merged {
+    pub size: u64,
+    pub body: Arc<Body>,
+}
+
+impl<F: Fn(&FeedId) -> String> Lens for F {
     fn label(&self, feed: &FeedId) -> String {
         self(feed)
     }
@@ -104,8 +123,8 @@ struct Group {
 
 impl<T: Look> State<T> {
     /// Returns what is in a directory, by name.
-    pub fn list(&self, of: &Directory, authors: &impl Authors) -> Result<Vec<Shown>, T::Error> {
-        self.list_some(of, b"", authors)
+    pub fn list(&self, of: &Directory, lens: &impl Lens) -> Result<Vec<Shown>, T::Error> {
+        self.list_some(of, b"", lens)
     }
 
     /// Returns what is in a directory under names that begin in some way, or was given others instead of those.
@@ -113,7 +132,7 @@ impl<T: Look> State<T> {
         &self,
         of: &Directory,
         beginning: &[u8],
-        authors: &impl Authors,
+        lens: &impl Lens,
     ) -> Result<Vec<Shown>, T::Error> {
         if of.is_aside {
             return self.list_aside(of);
@@ -155,11 +174,11 @@ impl<T: Look> State<T> {
         }
         for group in &groups {
             for (rank, what) in group.others() {
-                let label = authors.label(&rank.op.entry.feed);
+                let label = lens.label(&rank.op.entry.feed);
                 shown.put(with_label(&group.name, &label), what);
             }
             for (_, link, file) in group.links.iter().filter(|(_, _, f)| !f.is_directory()) {
-                self.put_versions_beside(&mut shown, &group.name, *link, *file)?;
+                self.put_versions_beside(&mut shown, &group.name, (*link, *file), lens)?;
             }
         }
         if of.first() == FileId::ROOT && aside::NAME.starts_with(beginning) && self.has_aside()? {
@@ -175,7 +194,7 @@ impl<T: Look> State<T> {
         &self,
         of: &Directory,
         name: &Name,
-        authors: &impl Authors,
+        lens: &impl Lens,
     ) -> Result<Option<What>, T::Error> {
         let mut links = BTreeSet::new();
         for parent in of.all().iter().filter(|_| !of.is_aside) {
@@ -188,11 +207,11 @@ impl<T: Look> State<T> {
         // the other does up to there; so does whatever may have taken it.
         let is_mark = |byte: &u8| matches!(byte, b'~' | b'@');
         if of.is_aside || (name.bytes() == aside::NAME && of.first() == FileId::ROOT) {
-            let mut all = self.list_some(of, name.bytes(), authors)?.into_iter();
+            let mut all = self.list_some(of, name.bytes(), lens)?.into_iter();
             return Ok(all.find(|shown| shown.name == *name).map(|shown| shown.what));
         }
         let Some(place) = name.bytes().iter().skip(1).position(is_mark) else { return Ok(None) };
-        let mut some = self.list_some(of, &name.bytes()[..=place], authors)?.into_iter();
+        let mut some = self.list_some(of, &name.bytes()[..=place], lens)?.into_iter();
         Ok(some.find(|shown| shown.name == *name).map(|shown| shown.what))
     }
 
@@ -211,14 +230,34 @@ impl<T: Look> State<T> {
         &self,
         shown: &mut Shelf,
         name: &Name,
-        link: LinkId,
-        file: FileId,
+        (link, file): (LinkId, FileId),
+        lens: &impl Lens,
     ) -> Result<(), T::Error> {
         let record = self.file(file)?;
-        if record.heads.len() > 1 && !self.is_apart(link)? {
+        let is_one = record.heads.len() < 2 || self.is_apart(link)?;
+        if !is_one && self.merged(&record, lens)?.is_none() {
             self.put_losers(shown, name, (link, file), &record)?;
         }
         Ok(())
+    }
+
+    /// Returns what is shown of a file under its names instead of its versions, if they merge. What is apart under one of
+    /// its names never does.
+    pub fn merged(
+        &self,
+        record: &FileRecord,
+        lens: &impl Lens,
+    ) -> Result<Option<Merged>, T::Error> {
+        let is_file = record.made.as_ref().is_some_and(|made| made.value == Kind::File);
+        if record.heads.len() < 2 || !is_file {
+            return Ok(None);
+        }
+        for link in &record.links {
+            if self.link(*link)?.is_shown && self.is_apart(*link)? {
+                return Ok(None);
+            }
+        }
+        lens.merged(self, record)
     }
 
     /// Gives a name to each version of a file that does not bear its name.

@@ -12,7 +12,7 @@ use super::content::{Body, Whole};
 use super::id::{EntryId, FileId, LinkId, OpId};
 use super::op::{Attribute, Content, Name, Op, OpFault};
 use super::record::{
-    FileRecord, LinkRecord, MoveRecord, Place, Rank, Set, Touched, Version, set, set_first,
+    FileRecord, LinkRecord, MoveRecord, Place, Rank, Set, Touched, Version, Written, set, set_first,
 };
 use super::seen::Seen;
 use super::shown::Directory;
@@ -97,13 +97,16 @@ impl<T: Look> State<T> {
 
     /// Returns a version with all patches put in that it is made of, if it is known.
     pub fn whole(&self, id: OpId) -> Result<Option<Whole>, T::Error> {
-        let Some((size, mut content)) = self.tables.version(id)? else { return Ok(None) };
+        let Some(Written { size, mut content, .. }) = self.tables.version(id)? else {
+            return Ok(None);
+        };
         let mut patches = Vec::new();
         let mut size_there = size;
         while let Content::Patch { of, .. } = content {
             patches.push((size_there, content));
             // What a faulty entry wrote is nothing.
-            (size_there, content) = self.tables.version(of)?.unwrap_or((0, Content::EMPTY));
+            (size_there, content) =
+                self.tables.version(of)?.map_or((0, Content::EMPTY), |of| (of.size, of.content));
         }
         let count = u32::try_from(patches.len()).unwrap_or(u32::MAX);
         let first = Body::default().then(content, size_there);
@@ -115,7 +118,7 @@ impl<T: Look> State<T> {
     /// Returns the version of no more than so many patches that a version is made of, the newest of those.
     pub fn beneath(&self, id: OpId, patches: u32) -> Result<Option<OpId>, T::Error> {
         let mut chain = vec![id];
-        while let Some((_, Content::Patch { of, .. })) =
+        while let Some(Written { content: Content::Patch { of, .. }, .. }) =
             self.tables.version(chain[chain.len() - 1])?
         {
             chain.push(of);
@@ -216,7 +219,9 @@ impl<T: Tables> State<T> {
             Op::Delete { link } => self.delete(rank.op, seen, *link),
             Op::Write { file, size, content, base, fence } => {
                 let version = Version { rank, size: *size, fence: *fence };
-                self.put_version(rank.op, *size, content)?;
+                let (lamport, size) = (rank.lamport, *size);
+                let (content, past) = (content.clone(), base.clone());
+                self.put_version(rank.op, &Written { lamport, size, content, base: past })?;
                 self.change_file(*file, |record| {
                     record.heads.retain(|head, _| !base.contains(head));
                     record.heads.insert(rank.op, version);
@@ -451,11 +456,11 @@ impl<T: Tables> State<T> {
     }
 
     /// Puts down a version as it was written. It never changes and never goes, and is counted once.
-    fn put_version(&mut self, id: OpId, size: u64, content: &Content) -> Result<(), T::Error> {
+    fn put_version(&mut self, id: OpId, version: &Written) -> Result<(), T::Error> {
         let mut sum = self.tables.sum()?;
-        sum.add(&postcard::to_extend(&(id, size, content), vec![b'v']).expect(IS_WRITTEN));
+        sum.add(&postcard::to_extend(&(id, version), vec![b'v']).expect(IS_WRITTEN));
         self.tables.put_sum(sum)?;
-        self.tables.put_version(id, size, content)
+        self.tables.put_version(id, version)
     }
 
     fn put_link(&mut self, id: LinkId, record: &LinkRecord) -> Result<(), T::Error> {

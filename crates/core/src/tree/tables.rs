@@ -5,8 +5,8 @@ use std::convert::Infallible;
 use std::ops::Bound;
 
 use super::id::{EntryId, FileId, LinkId, OpId};
-use super::op::{Content, Name};
-use super::record::{FileRecord, LinkRecord, MoveRecord, Rank, Touched};
+use super::op::Name;
+use super::record::{FileRecord, LinkRecord, MoveRecord, Rank, Touched, Written};
 use super::seen::Seen;
 
 /// Tables of records, to look things up in.
@@ -34,7 +34,7 @@ pub trait Look {
     fn moves_from(&self, rank: Rank) -> Result<Vec<(Rank, MoveRecord)>, Self::Error>;
 
     /// Returns a version as it was written, also one in whose place others came.
-    fn version(&self, id: OpId) -> Result<Option<(u64, Content)>, Self::Error>;
+    fn version(&self, id: OpId) -> Result<Option<Written>, Self::Error>;
 
     /// Returns what the author of an entry had seen.
     fn seen(&self, entry: EntryId) -> Result<Option<Seen>, Self::Error>;
@@ -75,7 +75,7 @@ impl<T: Look> Look for &T {
         (**self).moves_from(rank)
     }
 
-    fn version(&self, id: OpId) -> Result<Option<(u64, Content)>, T::Error> {
+    fn version(&self, id: OpId) -> Result<Option<Written>, T::Error> {
         (**self).version(id)
     }
 
@@ -96,7 +96,7 @@ pub trait Tables: Look {
     fn take_named(&mut self, parent: FileId, name: &Name, link: LinkId) -> Result<(), Self::Error>;
     fn put_touch(&mut self, what: Touched, by: OpId) -> Result<(), Self::Error>;
     fn put_move(&mut self, rank: Rank, record: &MoveRecord) -> Result<(), Self::Error>;
-    fn put_version(&mut self, id: OpId, size: u64, content: &Content) -> Result<(), Self::Error>;
+    fn put_version(&mut self, id: OpId, version: &Written) -> Result<(), Self::Error>;
     fn put_seen(&mut self, entry: EntryId, seen: &Seen) -> Result<(), Self::Error>;
     fn put_sum(&mut self, sum: Sum) -> Result<(), Self::Error>;
 }
@@ -130,7 +130,7 @@ pub struct Memory {
     names: BTreeMap<FileId, BTreeMap<Name, BTreeSet<LinkId>>>,
     touches: BTreeMap<Touched, BTreeSet<OpId>>,
     moves: BTreeMap<Rank, MoveRecord>,
-    versions: BTreeMap<OpId, (u64, Content)>,
+    versions: BTreeMap<OpId, Written>,
     seen: BTreeMap<EntryId, Seen>,
     sum: Sum,
 }
@@ -171,7 +171,7 @@ impl Look for Memory {
         Ok(self.moves.range(rank..).map(|(rank, record)| (*rank, record.clone())).collect())
     }
 
-    fn version(&self, id: OpId) -> Result<Option<(u64, Content)>, Infallible> {
+    fn version(&self, id: OpId) -> Result<Option<Written>, Infallible> {
         Ok(self.versions.get(&id).cloned())
     }
 
@@ -224,8 +224,8 @@ impl Tables for Memory {
         Ok(())
     }
 
-    fn put_version(&mut self, id: OpId, size: u64, content: &Content) -> Result<(), Infallible> {
-        self.versions.insert(id, (size, content.clone()));
+    fn put_version(&mut self, id: OpId, version: &Written) -> Result<(), Infallible> {
+        self.versions.insert(id, version.clone());
         Ok(())
     }
 

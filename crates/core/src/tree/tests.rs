@@ -5,6 +5,7 @@
 //! set gives ([`naive`]).
 
 mod aside;
+mod lineage;
 mod matrix;
 mod moves;
 mod naive;

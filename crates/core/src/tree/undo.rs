@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::id::{FileId, LinkId};
+use super::id::{FileId, LinkId, OpId};
 use super::op::{Attribute, Name, Op};
 use super::record::{FileRecord, Place, Set};
 use super::restore::empty;
@@ -220,23 +220,18 @@ impl<P: Look<Error: Into<T::Error>>, T: Look> Back<'_, P, T> {
         Ok(())
     }
 
-    /// Writes all versions again that a file had, the one that bore its name last.
+    /// Writes all versions again that a file had.
     fn write_back(
         &mut self,
         file: FileId,
         before: &FileRecord,
-        mut base: Vec<super::id::OpId>,
+        base: Vec<OpId>,
     ) -> Result<(), T::Error> {
-        let mut versions: Vec<_> = before.heads.iter().collect();
-        versions.sort_by_key(|(_, version)| (version.fence, version.rank));
-        if versions.is_empty() {
-            self.ops.push(empty(file, base));
-            return Ok(());
-        }
-        for (id, version) in versions {
-            let op = self.now.write_again(file, *id, version.size, std::mem::take(&mut base))?;
-            self.ops.push(op);
-        }
+        let again = match before.heads.is_empty() {
+            true => vec![empty(file, base)],
+            false => self.now.write_all_again(file, self.before, before, base)?,
+        };
+        self.ops.extend(again);
         Ok(())
     }
 

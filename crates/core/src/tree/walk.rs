@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::op::{Name, NameError};
-use super::shown::{Authors, Directory, What};
+use super::shown::{Directory, Lens, What};
 use super::state::State;
 use super::tables::Look;
 
@@ -67,15 +67,11 @@ impl fmt::Display for TreePath {
 
 impl<T: Look> State<T> {
     /// Returns what some names lead to from the root.
-    pub fn walk(
-        &self,
-        names: &[Name],
-        authors: &impl Authors,
-    ) -> Result<What, WalkError<T::Error>> {
+    pub fn walk(&self, names: &[Name], lens: &impl Lens) -> Result<What, WalkError<T::Error>> {
         let mut at = What::Directory(Directory::root());
         for name in names {
             let What::Directory(directory) = at else { return Err(WalkError::NotADirectory) };
-            at = self.find(&directory, name, authors)?.ok_or(WalkError::NotFound)?;
+            at = self.find(&directory, name, lens)?.ok_or(WalkError::NotFound)?;
         }
         Ok(at)
     }

@@ -69,7 +69,7 @@ fn everything<T: Look>(state: &State<T>) -> Result<Vec<(Vec<Name>, What)>, T::Er
 
 fn model<T: Look>(state: &State<T>) -> Result<Model, T::Error> {
     let thing = |(path, what)| {
-        let mut node = state.node(&what)?;
+        let mut node = state.node(&what, &label)?;
         let body = state.body_of(&node.held)?;
         node.held.version = None;
         Ok((path, (node, body)))

@@ -152,8 +152,8 @@ fn the_past_tells_a_long_version_once_and_leads_back_to_it() {
     make(live, "g", b"other");
     live.settle().unwrap();
     let mut lent = live.lock().unwrap();
-    let authors = lent.authors_now();
-    let told = lent.told(&Asked { most: 9, ..Asked::default() }, &authors).unwrap();
+    let lens = lent.lens();
+    let told = lent.told(&Asked { most: 9, ..Asked::default() }, &lens).unwrap();
     assert_eq!(told.len(), 3);
     assert!(told.iter().all(|told| told.deeds.len() == 1), "{told:?}");
     let versions: Vec<_> =
@@ -167,7 +167,7 @@ fn the_past_tells_a_long_version_once_and_leads_back_to_it() {
     // There and back is one patch, however often.
     for _ in 0..3 {
         let mut lent = live.lock().unwrap();
-        let ops = lent.restoring(&[name("f")], &then, &authors).unwrap();
+        let ops = lent.restoring(&[name("f")], &then, &lens).unwrap();
         lent.commit(&ops, Vec::new(), 1).unwrap();
         let newest = lent.version(&Wanted::Back(0)).unwrap().entry.unwrap();
         drop(lent);

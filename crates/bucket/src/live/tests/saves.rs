@@ -75,9 +75,9 @@ fn what_is_saved_ten_times_is_ten_versions_of_one_file() {
     }
     assert_eq!((file_at(live, "f"), shown(live).len()), (file, 1));
     let mut lent = live.lock().unwrap();
-    let authors = lent.authors_now();
+    let lens = lent.lens();
     let asked = Asked { after: None, most: 100, path: Some(vec![name("f")]) };
-    let told = lent.told(&asked, &authors).unwrap();
+    let told = lent.told(&asked, &lens).unwrap();
     assert_eq!(told.len(), 10);
     assert!(
         told.iter().all(|told| told.deeds.iter().any(|deed| deed.path == [name("f")])),
@@ -90,7 +90,7 @@ fn what_is_saved_ten_times_is_ten_versions_of_one_file() {
     // What is restored was a version of another file, too.
     let mut lent = live.lock().unwrap();
     let then = lent.version_of(told[7].id).unwrap();
-    let ops = lent.restoring(&[name("f")], &then, &authors).unwrap();
+    let ops = lent.restoring(&[name("f")], &then, &lens).unwrap();
     lent.commit(&ops, Vec::new(), 1).unwrap();
     drop(lent);
     assert_eq!(shown(live), BTreeMap::from([("f".to_owned(), b"2".to_vec())]));
@@ -124,8 +124,8 @@ fn what_was_written_beside_leaves_nothing_but_a_version() {
     live.settle().unwrap();
     check();
     let mut lent = live.lock().unwrap();
-    let authors = lent.authors_now();
-    let told = lent.told(&Asked { after: None, most: 1, path: None }, &authors).unwrap();
+    let lens = lent.lens();
+    let told = lent.told(&Asked { after: None, most: 1, path: None }, &lens).unwrap();
     let known = lent.undoing(told[0].id).unwrap();
     assert!(known.iter().all(|op| !matches!(op, Op::Delete { .. } | Op::Move { .. })), "{known:?}");
     assert!(told[0].deeds.iter().all(|deed| deed.path != [name("f.lock")]), "{told:?}");
@@ -260,7 +260,7 @@ fn of_what_is_made_and_removed_in_a_moment_no_operation_tells() {
     assert_ne!(known(), before);
     assert_eq!(shown(live), BTreeMap::from([("x".to_owned(), Vec::new())]));
     let mut lent = live.lock().unwrap();
-    assert_eq!(lent.snapshot().unwrap().list(&root, &lent.authors_now()).unwrap().len(), 1);
+    assert_eq!(lent.snapshot().unwrap().list(&root, &lent.lens()).unwrap().len(), 1);
 }
 
 /// What passes is not in the way of what comes, however much it is.

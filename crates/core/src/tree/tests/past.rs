@@ -11,6 +11,7 @@ use super::super::diff::{Change, Difference, Held, Node, diff};
 use super::super::restore::{RestoreError, restore};
 use super::super::shown::Shown;
 use super::super::undo::{UndoError, undo};
+use super::lineage::Blend;
 use super::*;
 
 type Path = Vec<Name>;
@@ -26,7 +27,7 @@ struct Thing {
 impl Thing {
     fn of(state: &State<Memory>, mut node: Node) -> Thing {
         let body = state.body_of(&node.held).unwrap();
-        node.held.version = None;
+        (node.held.version, node.held.merged) = (None, None);
         Thing { node, body }
     }
 
@@ -93,7 +94,7 @@ fn everything(state: &State<Memory>) -> Vec<(Path, What)> {
     while let Some((path, what)) = all.get(next).cloned() {
         next += 1;
         let What::Directory(directory) = what else { continue };
-        for Shown { name, what } in state.list(&directory, &label).unwrap() {
+        for Shown { name, what } in state.list(&directory, &Blend).unwrap() {
             all.push((path.iter().cloned().chain([name]).collect(), what));
         }
     }
@@ -101,7 +102,7 @@ fn everything(state: &State<Memory>) -> Vec<(Path, What)> {
 }
 
 fn model(state: &State<Memory>) -> Model {
-    let thing = |(path, what)| (path, Thing::of(state, state.node(&what).unwrap()));
+    let thing = |(path, what)| (path, Thing::of(state, state.node(&what, &Blend).unwrap()));
     everything(state).into_iter().map(thing).collect()
 }
 
@@ -195,7 +196,7 @@ fn apply(one: &State<Memory>, other: &State<Memory>, changes: &[Change]) -> Mode
 }
 
 fn diff_of(before: &State<Memory>, after: &State<Memory>) -> Vec<Change> {
-    let Ok(changes) = diff::<_, _, Infallible>(before, after, &label);
+    let Ok(changes) = diff::<_, _, Infallible>(before, after, &Blend);
     changes
 }
 
@@ -209,7 +210,7 @@ fn restored(
         number += 1;
         (number | 1 << 119).to_be_bytes()
     };
-    restore(now, then, path, &label, fresh)
+    restore(now, then, path, &Blend, fresh)
 }
 
 /// Holds a law to inputs at random: to one for each `per` that the environment asks for.

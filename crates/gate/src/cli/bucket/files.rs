@@ -194,6 +194,9 @@ impl Stat {
         if let Some(to) = &entry.target {
             text += &format!("target:   {}\n", to.0.display());
         }
+        if let Some(versions) = entry.merged_of {
+            text += &format!("merged:   from {versions} versions written at the same time\n");
+        }
         let lines = text.lines().map(|line| output::printable(line) + "\n");
         output::print(&lines.collect::<String>())
     }

@@ -155,6 +155,9 @@ pub struct Node {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Written>)]
     pub target: Option<WrittenPath>,
+    /// From how many versions, written at the same time, what it holds is merged.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub merged_of: Option<u64>,
 }
 
 /// The answer with all that is in a directory.

@@ -61,8 +61,6 @@ struct There {
     what: What,
     node: Node,
     modified: Stamp,
-    /// Whether no other version is beside it.
-    is_alone: bool,
 }
 
 impl Buckets {
@@ -152,7 +150,7 @@ impl Export {
         let inner = path.strip_prefix(&self.at).expect("it is in the directory").to_owned();
         let to = inner.as_os_str().as_bytes();
         let (modified, is_linked) = (modified(&record), record.links.len() > 1);
-        let node = Node::of(record, what);
+        let node = self.view.node(what).map_err(failed)?;
         let facts = facts(&node, modified);
         if let What::File { file, .. } = what
             && is_linked
@@ -296,9 +294,8 @@ impl There {
             what => what?,
         };
         let record = draft.tree().file(what.file())?;
-        let (modified, is_alone) = (modified(&record), record.heads.len() == 1);
-        let node = Node::of(record, &what);
-        Ok(Some(There { what, node, modified, is_alone }))
+        let node = draft.tree().node(&what, draft.lens())?;
+        Ok(Some(There { what, node, modified: modified(&record) }))
     }
 
     /// Whether it is what is put there, but for what is said of that.
@@ -308,8 +305,8 @@ impl There {
             (NodeKind::Directory, Put::Directory) => true,
             // The same bytes become the same chunks.
             (NodeKind::File, Put::File(stored)) => {
-                let is_long_so = self.is_alone && held.size == stored.size;
-                is_long_so && Content::from(draft.tree().body_of(held)?) == stored.content
+                held.size == stored.size
+                    && Content::from(draft.tree().body_of(held)?) == stored.content
             }
             (NodeKind::Symlink(to), Put::Symlink(target)) => to == target,
             (_, Put::Link(first)) => {

@@ -64,7 +64,7 @@ impl Buckets {
     ) -> Result<Differences, Refusal> {
         let bucket = self.get(words)?;
         let path = read_path(path)?;
-        let (before, after, vault, authors) = {
+        let (before, after, vault, lens) = {
             let mut bucket = lock(&bucket)?;
             let before = match since {
                 Since::Nothing => AnyTree::nothing(),
@@ -76,13 +76,13 @@ impl Buckets {
                 },
             };
             let after = AnyTree::of(&mut bucket, to)?;
-            (before, after, bucket.vault().map_err(refusal)?, bucket.authors_now())
+            (before, after, bucket.vault().map_err(refusal)?, bucket.lens())
         };
-        if before.walk(path.names(), &authors).is_err() {
-            let there = after.walk(path.names(), &authors);
+        if before.walk(path.names(), &lens).is_err() {
+            let there = after.walk(path.names(), &lens);
             there.map_err(|error| cannot("find", &path, not_done(error)))?;
         }
-        let mut changes = before.diff(&after, &authors).map_err(not_read)?;
+        let mut changes = before.diff(&after, &lens).map_err(not_read)?;
         changes.retain(|change| is_in(change, path.names()));
         if changes.len() > TOLD_MAX {
             let message = format!("more than {TOLD_MAX} things differ");
@@ -107,7 +107,7 @@ impl Lines {
         before: Content<'_>,
         after: Content<'_>,
     ) -> Result<Option<String>, Refusal> {
-        if [before, after].into_iter().flatten().any(|(_, held)| held.size > TEXT_BYTES_MAX) {
+        if [&before, &after].into_iter().flatten().any(|(_, held)| held.size > TEXT_BYTES_MAX) {
             return Ok(None);
         }
         if self.room == 0 {
@@ -145,7 +145,7 @@ fn contents<'a>(
         Difference::Removed(node) => Some((Some((before, file(node)?)), None)),
         Difference::Added(node) => Some((None, Some((after, file(node)?)))),
         Difference::Content { before: was, after: is } => {
-            Some((Some((before, *was)), Some((after, *is))))
+            Some((Some((before, was.clone())), Some((after, is.clone()))))
         }
         Difference::Renamed { .. }
         | Difference::Target { .. }
@@ -155,7 +155,7 @@ fn contents<'a>(
 }
 
 fn file(node: &Node) -> Option<Held> {
-    (node.kind == NodeKind::File).then_some(node.held)
+    (node.kind == NodeKind::File).then(|| node.held.clone())
 }
 
 /// Whether something is at a path or in it, or was and is elsewhere now.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use gate_bucket::bucket::{Bucket, Tree};
 use gate_bucket::draft::{Draft, DraftError, Meta};
 use gate_bucket::live::Live;
+use gate_bucket::merge::TextLens;
 use gate_bucket::shelf::ShelfError;
 use gate_bucket::vault::{Reader, TakeInError};
 use gate_core::tree::content::Body;
@@ -16,7 +17,7 @@ use gate_core::tree::diff::{Change, Held, MODE_DEFAULT, Node, diff};
 use gate_core::tree::id::EntryId;
 use gate_core::tree::op::{Kind as NodeKind, Name, Stamp};
 use gate_core::tree::record::FileRecord;
-use gate_core::tree::shown::{Authors, Directory, Shown, What};
+use gate_core::tree::shown::{Directory, Lens, Shown, What};
 use gate_core::tree::state::State;
 use gate_core::tree::tables::Memory;
 use gate_core::tree::walk::TreePath;
@@ -49,6 +50,7 @@ pub struct Looked {
 pub(super) struct View {
     bucket: Arc<Live>,
     tree: AnyTree,
+    lens: TextLens,
 }
 
 /// A tree of a bucket.
@@ -134,7 +136,7 @@ impl Buckets {
     pub fn open_file(&self, words: &str, path: &[u8], at: Option<&str>) -> Result<Reader, Refusal> {
         let view = self.view(words, at)?;
         let (path, what) = view.find(path)?;
-        let node = Node::of(view.record(&what)?, &what);
+        let node = view.node(&what)?;
         let not = |what: &str, hint: &str| {
             Err(Refusal::new(Kind::Invalid, format!("{} is {what}", path.display()), hint))
         };
@@ -172,7 +174,7 @@ impl Buckets {
         let stored = vault.take_in(from).map_err(not_taken)?;
         let put = self.change_in(&bucket, |draft| {
             let mode = match draft.find(&path) {
-                Ok(what) => draft.tree().node(&what)?.mode,
+                Ok(what) => draft.tree().node(&what, draft.lens())?.mode,
                 Err(_) => FILE_MODE,
             };
             draft.put(&path, &stored, Meta { mode, modified: now() })
@@ -222,8 +224,11 @@ impl Buckets {
     /// Returns the tree of a bucket as it is now, or as it was in a version.
     pub(super) fn view(&self, words: &str, at: Option<&str>) -> Result<View, Refusal> {
         let bucket = self.get(words)?;
-        let tree = AnyTree::of(&mut *lock(&bucket)?, at)?;
-        Ok(View { bucket, tree })
+        let (tree, lens) = {
+            let mut bucket = lock(&bucket)?;
+            (AnyTree::of(&mut bucket, at)?, bucket.lens())
+        };
+        Ok(View { bucket, tree, lens })
     }
 
     fn change(
@@ -267,30 +272,26 @@ impl AnyTree {
     }
 
     /// Returns what is different in another tree.
-    pub fn diff(&self, after: &AnyTree, authors: &impl Authors) -> Result<Vec<Change>, ShelfError> {
+    pub fn diff(&self, after: &AnyTree, lens: &impl Lens) -> Result<Vec<Change>, ShelfError> {
         match (self, after) {
-            (AnyTree::Now(before), AnyTree::Now(after)) => diff(before, after, authors),
-            (AnyTree::Now(before), AnyTree::Then(after)) => diff(before, after, authors),
-            (AnyTree::Then(before), AnyTree::Now(after)) => diff(before, after, authors),
-            (AnyTree::Then(before), AnyTree::Then(after)) => diff(before, after, authors),
+            (AnyTree::Now(before), AnyTree::Now(after)) => diff(before, after, lens),
+            (AnyTree::Now(before), AnyTree::Then(after)) => diff(before, after, lens),
+            (AnyTree::Then(before), AnyTree::Now(after)) => diff(before, after, lens),
+            (AnyTree::Then(before), AnyTree::Then(after)) => diff(before, after, lens),
         }
     }
 
-    pub fn walk(&self, names: &[Name], authors: &impl Authors) -> Result<What, DraftError> {
+    pub fn walk(&self, names: &[Name], lens: &impl Lens) -> Result<What, DraftError> {
         match self {
-            AnyTree::Now(tree) => Ok(tree.walk(names, authors)?),
-            AnyTree::Then(tree) => Ok(tree.walk(names, authors)?),
+            AnyTree::Now(tree) => Ok(tree.walk(names, lens)?),
+            AnyTree::Then(tree) => Ok(tree.walk(names, lens)?),
         }
     }
 
-    fn list(
-        &self,
-        directory: &Directory,
-        authors: &impl Authors,
-    ) -> Result<Vec<Shown>, ShelfError> {
+    fn list(&self, directory: &Directory, lens: &impl Lens) -> Result<Vec<Shown>, ShelfError> {
         match self {
-            AnyTree::Now(tree) => tree.list(directory, authors),
-            AnyTree::Then(tree) => Ok(tree.list(directory, authors)?),
+            AnyTree::Now(tree) => tree.list(directory, lens),
+            AnyTree::Then(tree) => Ok(tree.list(directory, lens)?),
         }
     }
 
@@ -299,6 +300,13 @@ impl AnyTree {
         match self {
             AnyTree::Now(tree) => tree.body_of(held),
             AnyTree::Then(tree) => Ok(tree.body_of(held)?),
+        }
+    }
+
+    fn node(&self, what: &What, lens: &impl Lens) -> Result<Node, ShelfError> {
+        match self {
+            AnyTree::Now(tree) => tree.node(what, lens),
+            AnyTree::Then(tree) => Ok(tree.node(what, lens)?),
         }
     }
 
@@ -314,8 +322,7 @@ impl View {
     /// Returns what is at a path, and the path as it is told.
     pub fn find(&self, path: &[u8]) -> Result<(PathBuf, What), Refusal> {
         let path = read_path(path)?;
-        let bucket = lock(&self.bucket)?;
-        let what = self.tree.walk(path.names(), bucket.authors());
+        let what = self.tree.walk(path.names(), &self.lens);
         let what = what.map_err(|error| cannot("find", &path, not_done(error)))?;
         Ok((told(&path), what))
     }
@@ -326,14 +333,17 @@ impl View {
         at: &Path,
         directory: &Directory,
     ) -> Result<Vec<(PathBuf, What)>, Refusal> {
-        let bucket = lock(&self.bucket)?;
-        let shown = self.tree.list(directory, bucket.authors()).map_err(not_read)?.into_iter();
+        let shown = self.tree.list(directory, &self.lens).map_err(not_read)?.into_iter();
         let path = |name: &[u8]| at.join(OsString::from_vec(name.to_vec()));
         Ok(shown.map(|shown| (path(shown.name.bytes()), shown.what)).collect())
     }
 
     pub fn record(&self, what: &What) -> Result<FileRecord, Refusal> {
         self.tree.record(what).map_err(not_read)
+    }
+
+    pub fn node(&self, what: &What) -> Result<Node, Refusal> {
+        self.tree.node(what, &self.lens).map_err(not_read)
     }
 
     pub fn reader(&self, held: &Held) -> Result<Reader, Refusal> {
@@ -344,7 +354,8 @@ impl View {
     fn tell(&self, path: PathBuf, what: &What) -> Result<body::Node, Refusal> {
         let record = self.record(what)?;
         let stamp = modified(&record);
-        let Node { kind, mode, held, .. } = Node::of(record, what);
+        let Node { kind, mode, held, .. } = self.node(what)?;
+        let merged_of = held.merged.is_some().then_some(record.heads.len() as u64);
         let (kind, target) = match kind {
             NodeKind::File => ("file", None),
             NodeKind::Directory => ("directory", None),
@@ -352,7 +363,8 @@ impl View {
         };
         let nanos = i32::try_from(stamp.nanos).unwrap_or(0);
         let modified = Timestamp::new(stamp.seconds, nanos).unwrap_or(Timestamp::MAX).to_string();
-        Ok(body::Node { path, kind: kind.to_owned(), size: held.size, mode, modified, target })
+        let (kind, size) = (kind.to_owned(), held.size);
+        Ok(body::Node { path, kind, size, mode, modified, target, merged_of })
     }
 }
 

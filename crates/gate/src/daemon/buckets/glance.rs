@@ -28,9 +28,9 @@ impl Buckets {
         let bucket = self.get(&id.to_string())?;
         let changed_at_ms = {
             let mut bucket = lock(&bucket)?;
-            let authors = bucket.authors_now();
+            let lens = bucket.lens();
             let newest = Asked { most: 1, ..Asked::default() };
-            let newest = bucket.told(&newest, &authors).map_err(not_past)?;
+            let newest = bucket.told(&newest, &lens).map_err(not_past)?;
             newest.first().map(|told| told.at_ms)
         };
         let view = self.view(&id.to_string(), None)?;

@@ -32,8 +32,8 @@ impl Buckets {
         // One more tells whether there are more.
         let after = after.and_then(|version| version.entry);
         let asked = Asked { after, most: most + 1, path };
-        let authors = bucket.authors_now();
-        let mut told = bucket.told(&asked, &authors).map_err(not_past)?;
+        let lens = bucket.lens();
+        let mut told = bucket.told(&asked, &lens).map_err(not_past)?;
         let are_more = told.len() > most;
         told.truncate(most);
         let versions = told.into_iter().map(|told| BucketVersion {
@@ -53,8 +53,8 @@ impl Buckets {
         let mut bucket = lock(&bucket)?;
         let path = read_path(path)?;
         let then = version(&mut bucket, at)?;
-        let authors = bucket.authors_now();
-        let ops = bucket.restoring(path.names(), &then, &authors).map_err(not_past)?;
+        let lens = bucket.lens();
+        let ops = bucket.restoring(path.names(), &then, &lens).map_err(not_past)?;
         commit(&mut bucket, ops)
     }
 
