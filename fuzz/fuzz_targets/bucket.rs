@@ -3,6 +3,7 @@
 
 #![no_main]
 
+use gate_bucket::checkpoint::Checkpoint;
 use gate_bucket::entry::Entry;
 use gate_bucket::fuzzing;
 use gate_bucket::genesis::Genesis;
@@ -26,6 +27,12 @@ fuzz_target!(|input: &[u8]| {
         b'l' => fuzzing::log(bytes),
         b'm' => fuzzing::member(bytes),
         b'c' => fuzzing::chunk(bytes),
+        b'p' => {
+            if let Ok(checkpoint) = Checkpoint::decode(bytes) {
+                assert_eq!(checkpoint.bytes(), bytes);
+            }
+        }
+        b'r' => fuzzing::checkpoint(bytes),
         // No passphrase is tried: each would take its time.
         b'i' => {
             if let Ok(identity) = Identity::decode(bytes, None) {

@@ -25,7 +25,7 @@ use crate::genesis::BucketId;
 use crate::identity::{DeviceId, Identity};
 use crate::members::{Members, Role};
 use crate::random;
-use crate::sign::Purpose;
+use crate::sign::{self, Purpose, Signature};
 
 /// So many bytes of a device's id are shown in names.
 const LABEL_BYTES: usize = 4;
@@ -88,6 +88,16 @@ impl OwnFeed {
     /// Returns what it is called.
     pub fn id(&self) -> FeedId {
         FeedId(self.key.verifying_key().to_bytes())
+    }
+
+    /// Returns that it is its device's.
+    pub(crate) fn certificate(&self) -> Certificate {
+        self.certificate
+    }
+
+    /// Signs what has a hash.
+    pub(crate) fn sign(&self, purpose: Purpose, hash: &[u8; 32]) -> Signature {
+        sign::sign(&self.key, purpose, hash)
     }
 
     /// Makes the next entry. It must be kept for sure before it is accepted or sent: two entries

@@ -8,13 +8,16 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
+use gate_core::tree::content::Body;
 use gate_core::tree::id::{Address, EntryId, FeedId, FileId, LinkId, OpId};
 use gate_core::tree::op::{
     Attribute, ChunkRef, Content, Extent, Fence, Kind as FileKind, Name, Op, Span, Stamp,
 };
+use gate_core::tree::tables::Sum;
 use uuid::Uuid;
 
-use crate::entry::Entry;
+use crate::checkpoint::{Checkpoint, Head, NewCheckpoint};
+use crate::entry::{Entry, EntryHash};
 use crate::feed::{Feeds, NewEntry, OwnFeed};
 use crate::frames::{Frames, Kind};
 use crate::genesis::Genesis;
@@ -22,6 +25,8 @@ use crate::hash::Secret;
 use crate::identity::{Costs, Identity, Passphrase};
 use crate::log::{Log, Record};
 use crate::members::{Change, EpochKeys, Members, Role};
+use crate::shelf::rows::Tallied;
+use crate::vault::Stored;
 
 const AT_MS: u64 = 1_700_000_000_000;
 
@@ -215,6 +220,49 @@ fn entries_are_written_as_ever() {
     }
     assert_eq!(held, [ops[..1].to_vec(), ops, Vec::new()]);
     assert_eq!(read.frontier(), feeds.frontier());
+}
+
+#[test]
+fn a_checkpoint_is_written_as_ever() {
+    let (members, _) = members();
+    let keys = EpochKeys::of(Secret::new([9; 32]));
+    let own = OwnFeed::of(&[11; 32], &owner(), genesis().id());
+    let head = |feed, number| Head {
+        entry: EntryId { feed: FeedId([feed; 32]), number },
+        hash: EntryHash([feed + 10; 32]),
+    };
+    let chunk = ChunkRef {
+        address: Address([14; 32]),
+        key: [15; 32],
+        plain_len: 65_536,
+        from: 0,
+        len: 65_536,
+    };
+    let tallied = Tallied { hash: [16; 32], sum: Sum([1, 2, 300, u64::MAX]) };
+    let new = NewCheckpoint {
+        bucket: genesis().id(),
+        members: members.head(),
+        epoch: 0,
+        at_ms: AT_MS,
+        tables: 3,
+        heads: vec![head(1, 0), head(2, 300)],
+        stored: Stored {
+            size: 65_536,
+            content: Content::Extents(vec![Extent { offset: 0, chunk }]),
+            chunks: vec![chunk.address],
+        },
+        tallied,
+    };
+    let made = Checkpoint::make_with([6; 24], &own, &keys.checkpoint, new).unwrap().encode_file();
+    let kept = fixture("checkpoint", &made);
+    assert_eq!(made, kept);
+    let read = Checkpoint::decode_file(&kept).unwrap();
+    read.verify(&genesis().id()).unwrap();
+    assert_eq!(read.header().certificate.device, owner().device());
+    assert_eq!(read.header().heads[1], head(2, 300));
+    let held = read.open(&keys.checkpoint).unwrap();
+    assert_eq!((held.tallied(), held.size), (tallied, 65_536));
+    assert_eq!(held.body(), Body::Extents(vec![Extent { offset: 0, chunk }]));
 }
 
 /// Each record there is.

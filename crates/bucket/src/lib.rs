@@ -3,6 +3,7 @@
 //! What lies on the disk is in `docs/bucket-format.md`, what it means in `gate_core::tree`.
 
 pub mod bucket;
+pub mod checkpoint;
 pub mod contents;
 pub mod cut;
 pub mod draft;
@@ -52,6 +53,16 @@ pub mod fuzzing {
     /// Reads bytes as a record of membership.
     pub fn member(bytes: &[u8]) {
         crate::members::read_any(bytes);
+    }
+
+    /// Reads bytes as what a checkpoint seals, and as the rows of a state.
+    pub fn checkpoint(bytes: &[u8]) {
+        let _refused = crate::checkpoint::Held::decode(bytes);
+        let mut rows = crate::shelf::rows::RowsIn::new(bytes);
+        let mut tables = gate_core::tree::tables::Memory::default();
+        while let Ok(Some(row)) = rows.read_row() {
+            let Ok(()) = row.put(&mut tables);
+        }
     }
 
     /// Reads bytes as what a chunk seals.

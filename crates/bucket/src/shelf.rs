@@ -15,6 +15,8 @@
 //! Numbers are big-endian, so that keys stand in the order of what they mean; values are as
 //! `docs/bucket-format.md` writes records. All of it can be made again from the entries.
 
+pub mod rows;
+
 use std::collections::BTreeSet;
 use std::fmt;
 
@@ -368,4 +370,4 @@ impl std::error::Error for ShelfError {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

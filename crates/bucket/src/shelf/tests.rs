@@ -17,7 +17,7 @@ use crate::law;
 const NAMES: [&[u8]; 5] = [b"a", b"a\x01", b"ab", b"b", b"\xff"];
 
 /// Numbers choose feed, what it had seen, what is done, and to what.
-type Choice = (u8, bool, u8, u8, u8);
+pub(crate) type Choice = (u8, bool, u8, u8, u8);
 
 fn directories() -> Vec<FileId> {
     let mut all = vec![FileId::ROOT];
@@ -34,7 +34,7 @@ fn links() -> Vec<LinkId> {
     of_files.chain(directories().into_iter().skip(1).map(LinkId::of_directory)).collect()
 }
 
-fn op((_, _, what, one, other): Choice) -> Op {
+pub(crate) fn op((_, _, what, one, other): Choice) -> Op {
     let pick = |number: u8, len: usize| usize::from(number) % len;
     let (all, names) = (directories(), NAMES.len());
     let parent = all[pick(one, all.len())];

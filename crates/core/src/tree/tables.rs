@@ -106,7 +106,8 @@ pub trait Tables: Look {
 pub struct Sum(pub [u64; 4]);
 
 impl Sum {
-    pub(super) fn add(&mut self, record: &[u8]) {
+    /// Counts a record: what it is of, its id, and what is known of it.
+    pub fn add(&mut self, record: &[u8]) {
         self.fold(record, u64::wrapping_add);
     }
 
