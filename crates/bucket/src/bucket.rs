@@ -4,6 +4,7 @@
 //! is durable, and it is made once all its chunks are (N14). Whatever the index lacks after a crash is
 //! applied when the bucket is opened, or before anything is read.
 
+mod checkpoints;
 pub mod history;
 mod kept;
 mod marks;
@@ -39,6 +40,7 @@ use crate::shelf::{Shelf, ShelfError, Snapshot, TREE};
 use crate::store::{Store, StoreError};
 use crate::vault::Vault;
 use crate::whole;
+pub use checkpoints::{Dump, Dumping};
 use kept::Kept;
 
 /// The largest genesis, in bytes.
@@ -62,6 +64,7 @@ pub struct Bucket {
     found: Found,
     kept: Kept,
     merges: Arc<Merges>,
+    checkpoint: checkpoints::Current,
     /// Entries that the index had and nobody knows any more.
     gone: u64,
 }
@@ -156,7 +159,8 @@ impl Bucket {
             return Err(fault);
         }
         let own = OwnFeed::new(device, genesis.id());
-        let (device, behind, kept) = (device.device(), Vec::new(), Kept::open(dir)?);
+        let (device, behind) = (device.device(), Vec::new());
+        let (kept, checkpoint) = (Kept::open(dir)?, checkpoints::Current::open(dir)?);
         let mut bucket = Bucket {
             device,
             genesis,
@@ -170,8 +174,10 @@ impl Bucket {
             found,
             kept,
             merges: Arc::default(),
+            checkpoint,
             gone: 0,
         };
+        bucket.checkpoint.behind_bytes = bucket.bytes_behind();
         bucket.compare()?;
         Ok(bucket)
     }
@@ -265,8 +271,10 @@ impl Bucket {
         batch.check().map_err(BucketError::Fault)?;
         let entry = self.own.make(&self.feeds, &self.members, NewEntry { at_ms, chunks, ops })?;
         self.store.sync()?;
+        let before = self.entries.end();
         let offsets = self.entries.append(&[entry.bytes()])?;
         self.entries.sync()?;
+        self.checkpoint.behind_bytes += self.entries.end() - before;
         let seen = self.feeds.accept(&entry, &self.members, |_| None)?;
         let known = offsets.into_iter().map(|offset| Known { id, offset });
         self.known.extend(known.clone());
@@ -354,17 +362,26 @@ impl Bucket {
     fn compare(&mut self) -> Result<(), BucketError> {
         let frontier = self.feeds.frontier();
         let (applied, gone) = self.store.index().write(|write| {
-            let mut shelf = Shelf(write.open_table(TREE)?);
-            let gone = match shelf.applied() {
-                Ok(applied) if frontier.includes(&applied) => return Ok((applied, 0)),
+            let shelf = Shelf(write.open_table(TREE)?);
+            Ok(match shelf.applied() {
+                // Without that, what is there was not put there to its end.
+                Ok(applied) if applied == Seen::new() => (None, 0),
+                Ok(applied) if frontier.includes(&applied) => (Some(applied), 0),
                 Ok(applied) => {
-                    applied.iter().map(|(feed, n)| n.saturating_sub(frontier.count(&feed))).sum()
+                    let counts = applied.iter();
+                    let gone = counts.map(|(feed, n)| n.saturating_sub(frontier.count(&feed)));
+                    (None, gone.sum())
                 }
-                Err(_) => 0,
-            };
-            shelf.0.retain(|_, _| false)?;
-            Ok((Seen::new(), gone))
+                Err(_) => (None, 0),
+            })
         })?;
+        let applied = match applied {
+            Some(applied) => applied,
+            None => {
+                self.clear()?;
+                self.load_checkpoint()?.unwrap_or_default()
+            }
+        };
         self.gone += gone;
         let known = self.known.iter().copied();
         self.behind = known.filter(|known| !applied.covers(known.id)).collect();

@@ -11,7 +11,7 @@ use std::io::{self, ErrorKind};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread;
 
 use gate_core::tree::id::Address;
@@ -26,7 +26,7 @@ use crate::seal::DedupeId;
 use crate::sectors::Sectors;
 
 /// The version of all tables together. Another one is made again.
-const INDEX_VERSION: u32 = 4;
+pub(crate) const INDEX_VERSION: u32 = 4;
 /// What redb may hold in memory.
 const CACHE_BYTES_MAX: usize = 32 * 1024 * 1024;
 
@@ -52,6 +52,8 @@ pub struct Index {
     suspect: Suspect,
     /// What the disk said last that made it close, by number.
     fault: AtomicI32,
+    /// Held by who reads a snapshot for long; without it nobody looks through the whole.
+    reading: RwLock<()>,
 }
 
 /// Who reads what is kept longer than for one question says here that it is damaged: the next who asks the index
@@ -103,6 +105,7 @@ impl Index {
             database: RwLock::new(None),
             suspect: Suspect::default(),
             fault: AtomicI32::new(0),
+            reading: RwLock::default(),
         })
     }
 
@@ -134,6 +137,16 @@ impl Index {
             close(database.take());
         }
         outcome
+    }
+
+    /// Returns what keeps others from looking through the whole: it cannot be done while somebody reads what it was.
+    pub fn reading(&self) -> RwLockReadGuard<'_, ()> {
+        self.reading.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until nobody reads for long what it was. Who holds this holds nothing yet that those wait for.
+    pub fn alone(&self) -> RwLockWriteGuard<'_, ()> {
+        self.reading.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns where to say that a snapshot is damaged.

@@ -1,7 +1,7 @@
 //! The past of a bucket: its entries, the tree at each of them, and ways back.
 //!
 //! A *version* is the tree at an entry: that entry and all that its author had seen. Nothing of it is kept but the
-//! entries: a version is made of them anew whenever it is asked for. What files held in versions that were given up is
+//! entries: a version is made of them anew whenever it is asked for, from a checkpoint on if one lies before it. What files held in versions that were given up is
 //! not there any more, so nobody is given those. Entries stand in the order of all, by lamport
 //! number and feed, so that who made one has seen none that is newer in the order.
 //! Not here: the times that people write, and what becomes of operations that lead back.
@@ -317,8 +317,9 @@ impl Bucket {
     }
 
     pub(super) fn replay(&self, seen: &Seen) -> Result<State<Memory>, BucketError> {
-        let mut state = State::default();
-        for known in self.known.iter().filter(|known| seen.covers(known.id)) {
+        let (mut state, done) = self.tree_within(seen).unwrap_or_default();
+        let is_left = |known: &&Known| seen.covers(known.id) && !done.covers(known.id);
+        for known in self.known.iter().filter(is_left) {
             apply(&mut state, &self.read_entry(*known)?);
         }
         Ok(state)

@@ -5,6 +5,7 @@
 //! So are parts of a version of which the last never came: what they name is needed if something is made of them, or
 //! if their feed ends there and may go on.
 //! What several versions that stand side by side have in common is needed for as long as they do: by it they merge.
+//! What a checkpoint names is needed, too.
 //! Not here: what is in a log and in no entry yet; who has that adds its chunks.
 
 use std::collections::{HashMap, HashSet};
@@ -43,7 +44,7 @@ struct Part {
 }
 
 impl Bucket {
-    /// Returns the chunks of all versions that are kept.
+    /// Returns the chunks of all versions that are kept, and of the checkpoint.
     ///
     /// Where entries are damaged nobody knows what those and all that came after them name.
     pub fn marks(&mut self) -> Result<HashSet<Address>, BucketError> {
@@ -52,7 +53,10 @@ impl Bucket {
             let error = io::Error::new(io::ErrorKind::InvalidData, why);
             return Err(BucketError::Incomplete("entries", error));
         }
-        self.needed()
+        let mut marks = self.needed()?;
+        let checkpoint = self.checkpoint.found();
+        marks.extend(checkpoint.into_iter().flat_map(|found| &found.header().chunks));
+        Ok(marks)
     }
 
     /// Returns the chunks that the kept versions need, as far as their entries are known.

@@ -64,6 +64,7 @@ impl Store {
         read_data: bool,
         mut progress: impl FnMut(Progress),
     ) -> Result<Check, StoreError> {
+        let _alone = self.index.alone();
         let mut writer = self.lock_writer();
         self.sync_as(&mut writer)?;
         let mut check = Check::default();

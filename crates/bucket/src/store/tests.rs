@@ -69,6 +69,13 @@ fn assert_there(store: &Store, chunks: &[(u32, ChunkRef)]) {
     }
 }
 
+impl Store {
+    /// Lets packs have so many bytes more, and then none.
+    pub(crate) fn leave_room(&self, bytes: Option<u64>) {
+        self.lock_writer().room = bytes;
+    }
+}
+
 #[test]
 fn what_was_put_is_there_before_and_after_it_is_synced_and_opened_again() {
     let world = World::new();
@@ -282,14 +289,14 @@ fn a_full_disk_is_an_error_and_when_there_is_room_all_goes_on() {
     let store = world.open();
     let stored = put(&store, 0..3);
     store.sync().unwrap();
-    store.lock_writer().room = Some(500);
+    store.leave_room(Some(500));
     let more = put(&store, 3..4);
     let full = store.put(&keys(), &noise(4, SMALL)).unwrap_err();
     let StoreError::Io(error) = full else { panic!("{full}") };
     assert_eq!(error.kind(), io::ErrorKind::StorageFull);
     store.sync().unwrap();
     assert_there(&store, &[stored.clone(), more.clone()].concat());
-    store.lock_writer().room = None;
+    store.leave_room(None);
     let rest = put(&store, 4..6);
     store.sync().unwrap();
     drop(store);

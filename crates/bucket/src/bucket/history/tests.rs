@@ -33,6 +33,8 @@ enum Act {
     Mark(usize, u8),
     /// Hears of all that the other knows.
     Hear,
+    /// From there on versions are made of it.
+    Checkpoint,
 }
 
 struct World {
@@ -195,7 +197,7 @@ impl World {
                 let attribute = Attribute::Extended { name: b"user.x".to_vec(), value };
                 Op::SetAttr { file, attribute }
             }),
-            Act::Hear => None,
+            Act::Hear | Act::Checkpoint => None,
         };
         op.into_iter().collect()
     }
@@ -223,6 +225,7 @@ fn act() -> impl Strategy<Value = Act> {
         1 => (n.clone(), 0..0o1000_u32).prop_map(|(f, mode)| Act::Chmod(f, mode)),
         1 => (n, any::<u8>()).prop_map(|(f, byte)| Act::Mark(f, byte)),
         2 => Just(Act::Hear),
+        1 => Just(Act::Checkpoint),
     ]
 }
 
@@ -236,6 +239,10 @@ fn each_version_is_as_it_was_when_it_was_made_and_can_be_had_again() {
         for (who, act) in &acts {
             if matches!(act, Act::Hear) {
                 world.hear(*who);
+                continue;
+            }
+            if matches!(act, Act::Checkpoint) {
+                world.bucket(*who).checkpoint(1).unwrap();
                 continue;
             }
             let ops = world.ops(*who, act);
