@@ -12,6 +12,7 @@
 
 mod ahead;
 mod bodies;
+mod checkpoint;
 mod cutter;
 mod file;
 mod log;
@@ -385,6 +386,7 @@ impl Drop for Lent<'_> {
             self.inner.sights.arrive(self.before.clone(), after);
             self.inner.catch_up_files();
             self.inner.tidings.tell();
+            self.inner.bell.ring();
         }
     }
 }
@@ -394,6 +396,11 @@ fn now() -> Stamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let seconds = i64::try_from(since.as_secs()).unwrap_or(i64::MAX);
     Stamp { seconds, nanos: since.subsec_nanos() }
+}
+
+fn now_ms() -> u64 {
+    let Stamp { seconds, nanos } = now();
+    u64::try_from(seconds).unwrap_or(0).saturating_mul(1000) + u64::from(nanos) / 1_000_000
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

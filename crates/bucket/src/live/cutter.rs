@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use gate_core::tree::id::{Address, EntryId, FileId, LinkId, OpId};
@@ -12,7 +13,7 @@ use gate_core::tree::op::{Attribute, Content, Fence, Op, Stamp};
 
 use super::bodies::Beneath;
 use super::file::Working;
-use super::{Inner, Pending, lock, now};
+use super::{Inner, Pending, lock, now_ms};
 use crate::bucket::{Bucket, BucketError};
 use crate::contents::{Frozen, Ground, Version};
 use crate::draft::{CHUNK_BYTES, DRAFT_BYTES_MAX, DRAFT_CHUNKS_MAX, DRAFT_OPS_MAX, DraftError};
@@ -93,6 +94,11 @@ impl Bell {
         self.changed.notify_all();
     }
 
+    /// Whether nothing comes any more.
+    pub(super) fn is_closed(&self) -> bool {
+        lock(&self.state).is_closed
+    }
+
     /// Waits until something was done, or some time has come; returns whether there may be more.
     fn wait(&self, after: Instant, at_last: Option<Instant>) -> bool {
         let mut state = lock(&self.state);
@@ -122,26 +128,30 @@ impl Bell {
 impl Inner {
     /// Makes entries until the bucket is used no more, and of all that is left then.
     pub(super) fn run(&self) {
-        let (mut after, mut at_last, mut has_failed) = (Instant::now(), None, false);
-        while self.bell.wait(after, at_last) {
-            match self.cut(Also::None) {
-                Ok(()) => {
-                    has_failed = false;
-                    (after, at_last) = (Instant::now() + PAUSE, self.next_long_open());
-                }
-                Err(error) => {
-                    if !has_failed {
-                        tracing::warn!(%error, "what was done in a bucket is in no entry yet");
+        thread::scope(|scope| {
+            let mut beside = None;
+            let (mut after, mut at_last, mut has_failed) = (Instant::now(), None, false);
+            while self.bell.wait(after, at_last) {
+                match self.cut(Also::None) {
+                    Ok(()) => {
+                        has_failed = false;
+                        self.begin_checkpoint(scope, &mut beside);
+                        (after, at_last) = (Instant::now() + PAUSE, self.next_long_open());
                     }
-                    has_failed = true;
-                    after = Instant::now() + PATIENCE;
-                    at_last = Some(after);
+                    Err(error) => {
+                        if !has_failed {
+                            tracing::warn!(%error, "what was done in a bucket is in no entry yet");
+                        }
+                        has_failed = true;
+                        after = Instant::now() + PATIENCE;
+                        at_last = Some(after);
+                    }
                 }
             }
-        }
-        if let Err(error) = self.cut(Also::All).and_then(|()| self.forget_passed()) {
-            tracing::error!(%error, "what was done in a bucket at the end is in no entry");
-        }
+            if let Err(error) = self.cut(Also::All).and_then(|()| self.forget_passed()) {
+                tracing::error!(%error, "what was done in a bucket at the end is in no entry");
+            }
+        });
     }
 
     /// Waits until all that was done is in entries, but for what is in files that are open to be written.
@@ -549,9 +559,4 @@ fn lasting(ops: &[Op]) -> (Vec<Op>, HashSet<FileId>) {
         passed.retain(|file| !needed.contains(file));
     }
     (ops.iter().filter(|op| is_lasting(op, &passed)).cloned().collect(), passed)
-}
-
-fn now_ms() -> u64 {
-    let Stamp { seconds, nanos } = now();
-    u64::try_from(seconds).unwrap_or(0).saturating_mul(1000) + u64::from(nanos) / 1_000_000
 }

@@ -2,6 +2,7 @@
 //! whatever became entries in between.
 
 mod aside;
+mod checkpoint;
 mod long;
 mod merged;
 mod saves;
@@ -42,6 +43,8 @@ enum Act {
     Sync(usize),
     Settle,
     Lend,
+    Checkpoint,
+    /// The index is lost meanwhile.
     Reopen,
     /// The machine goes on without the process, which had closed what it wrote.
     Crash,
@@ -69,6 +72,7 @@ fn act() -> impl Strategy<Value = Act> {
         1 => open.prop_map(Act::Sync),
         2 => Just(Act::Settle),
         1 => Just(Act::Lend),
+        1 => Just(Act::Checkpoint),
         1 => Just(Act::Reopen),
         2 => Just(Act::Crash),
     ]
@@ -108,6 +112,7 @@ impl World {
     fn reopen(&mut self) {
         self.open = [const { None }; FILES_OPEN];
         self.live = None;
+        fs::write(self.bucket.join("index"), b"").unwrap();
         self.live = Some(Live::begin(&self.bucket, &self.device).unwrap());
     }
 
@@ -123,7 +128,9 @@ impl World {
             copy(&self.bucket, &left);
         }
         self.bucket = left;
-        self.reopen();
+        self.open = [const { None }; FILES_OPEN];
+        self.live = None;
+        self.live = Some(Live::begin(&self.bucket, &self.device).unwrap());
     }
 
     fn find(&self, at: &str) -> Result<What, DraftError> {
@@ -247,6 +254,10 @@ impl World {
             }
             Act::Settle => (self.live().settle().map_err(DraftError::from), true),
             Act::Lend => (self.live().lock().map(drop).map_err(DraftError::from), true),
+            Act::Checkpoint => {
+                self.live().checkpoint().unwrap();
+                (Ok(()), true)
+            }
             Act::Crash => {
                 self.crash();
                 (Ok(()), true)
