@@ -223,14 +223,24 @@ impl Buckets {
             progress(body::Checking { packs_done: packs_done as u64, packs: packs as u64 });
         };
         let check = bucket.store().check(read_data, told).map_err(|e| refusal(e.into()))?;
+        let checkpoint = mend_checkpoint(&mut bucket);
         // Those that an earlier check has found, too.
         let torn = bucket.lost().map_err(refusal)?;
         let damage = bucket.found().damage.iter().map(|gap| {
             format!("`entries` is damaged: {} bytes from {} on are no entry", gap.bytes, gap.offset)
         });
-        let is_mended = |fault: &&Fault| matches!(fault, Fault::Index | Fault::Unknown(_));
+        let store = bucket.store();
+        let is_mended = |fault: &&Fault| match fault {
+            Fault::Index | Fault::Unknown(_) => true,
+            // It was of a checkpoint that was made again.
+            Fault::Chunk(address) => store.has(address).unwrap_or(false),
+            Fault::Pack(_) | Fault::Bytes(..) => false,
+        };
         let (mended, lost): (Vec<&Fault>, Vec<&Fault>) = check.faults.iter().partition(is_mended);
-        let mended: Vec<String> = mended.into_iter().map(ToString::to_string).collect();
+        let mended_count = mended.len() as u64;
+        let mended = mended.into_iter().map(ToString::to_string);
+        let mended = mended.chain(checkpoint.as_ref().ok().cloned().flatten()).collect();
+        let worn = checkpoint.err();
         let lost = lost.into_iter().map(ToString::to_string);
         let gone = bucket.entries_gone();
         // What comes after damage is not known either: that is told already.
@@ -242,7 +252,8 @@ impl Buckets {
         Ok(body::Checked {
             entries: bucket.frontier().iter().map(|(_, count)| count).sum(),
             chunks: check.chunks,
-            fault_count: check.fault_count - mended.len() as u64
+            fault_count: check.fault_count - mended_count
+                + u64::from(worn.is_some())
                 + bucket.found().damage.len() as u64
                 + torn.len() as u64
                 + u64::from(unknown.is_some())
@@ -252,6 +263,7 @@ impl Buckets {
                 .chain(unknown)
                 .chain(lost)
                 .chain(torn.iter().map(Lost::to_string))
+                .chain(worn)
                 .collect(),
             mended,
         })
@@ -342,6 +354,17 @@ fn check_name(name: &str) -> Result<(), Refusal> {
         }
         _ if name.parse::<Uuid>().is_ok() => invalid("that is an id"),
         _ => Ok(()),
+    }
+}
+
+/// Reads the checkpoint of a bucket, and makes one that is damaged again; returns what was put right, or what
+/// cannot be.
+fn mend_checkpoint(bucket: &mut Bucket) -> Result<Option<String>, String> {
+    let Err(fault) = bucket.check_checkpoint() else { return Ok(None) };
+    let again = bucket.checkpoint(now_ms()).and_then(|_| bucket.check_checkpoint());
+    match again {
+        Ok(()) => Ok(Some(format!("{fault}; it was made again"))),
+        Err(error) => Err(format!("{fault}; it cannot be made again: {error}")),
     }
 }
 

@@ -38,6 +38,13 @@ impl Buckets {
         };
         let freed = collection.run(since, |address| marks.contains(address), told);
         let freed = freed.map_err(|error| refusal(error.into()))?;
+        drop(collection);
+        // Before that it would make the newest pack a young one, which stays.
+        if lock(&bucket)?.is_checkpoint_worth_while()
+            && let Err(error) = bucket.checkpoint()
+        {
+            tracing::warn!(%error, "no checkpoint is made of a bucket");
+        }
         Ok(Freed {
             bytes: freed.bytes,
             chunks: freed.chunks,
