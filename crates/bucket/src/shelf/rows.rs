@@ -8,8 +8,8 @@
 use std::io::{self, Read};
 
 use gate_core::tree::id::{EntryId, FeedId, FileId, LinkId, OpId};
-use gate_core::tree::op::{Content, Name};
-use gate_core::tree::record::{FileRecord, LinkRecord, MoveRecord, Rank, Touched};
+use gate_core::tree::op::Name;
+use gate_core::tree::record::{FileRecord, LinkRecord, MoveRecord, Rank, Touched, Written};
 use gate_core::tree::seen::Seen;
 use gate_core::tree::tables::{Sum, Tables};
 use redb::Range;
@@ -26,7 +26,7 @@ pub enum Row {
     Named(FileId, Name, LinkId),
     Touch(Touched, OpId),
     Move(Rank, MoveRecord),
-    Version(OpId, u64, Content),
+    Version(OpId, Written),
     Seen(EntryId, Seen),
 }
 
@@ -240,10 +240,7 @@ impl Row {
                 Row::Touch(what, by)
             }
             b'm' => Row::Move(rank(id)?, read(value)?),
-            b'v' => {
-                let (size, content) = read(value)?;
-                Row::Version(op_of(id).ok()?, size, content)
-            }
+            b'v' => Row::Version(op_of(id).ok()?, read(value)?),
             b's' => Row::Seen(entry(id)?, read::<Vec<_>>(value)?.into_iter().collect()),
             _ => return None,
         })
@@ -257,7 +254,7 @@ impl Row {
             Row::Named(parent, name, link) => tables.put_named(*parent, name, *link),
             Row::Touch(what, by) => tables.put_touch(*what, *by),
             Row::Move(rank, record) => tables.put_move(*rank, record),
-            Row::Version(id, size, content) => tables.put_version(*id, *size, content),
+            Row::Version(id, version) => tables.put_version(*id, version),
             Row::Seen(entry, seen) => tables.put_seen(*entry, seen),
         }
     }
