@@ -98,7 +98,7 @@ fn versions_that_are_given_up_are_freed_and_said_to_be_gone() {
     // One of five is less than a quarter of a pack.
     assert_eq!((answer.status, last["done"]["bytes"].as_u64()), (200, Some(0)), "{last}");
     let freed = bucket(&["gc", "--keep-from", "@", "--force"]).success();
-    assert!(freed.contains("KiB freed"), "{freed}");
+    assert!(freed.contains("iB freed"), "{freed}");
     for _ in 0..2 {
         bucket(&["fsck", "--read-data"]).success();
         let same = "$GATE bucket cat notes f | cmp - source/f";
