@@ -137,8 +137,9 @@ impl Footprint {
         });
         let processes = names_in("/proc").filter_map(|pid| {
             let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
-            ["gate", "actor"]
-                .contains(&name.trim())
+            // What has ended has none, and only waits for init to look at it.
+            let has_words = fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|w| !w.is_empty());
+            (has_words && ["gate", "actor"].contains(&name.trim()))
                 .then(|| format!("process {pid} ({})", name.trim()))
         });
         let homes = names_in("/tmp").filter(|name| name.starts_with("gt-"));
