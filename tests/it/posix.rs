@@ -41,9 +41,11 @@ const PASSED_AS_OTHERS: usize = 240;
 const TOLD_BY_THE_TYPE: &str = "link::link_count_max";
 
 /// Every operation, the ones that are off by default too; files so small that they meet, and large
-/// enough for the kernel to serve them itself.
+/// enough for the kernel to serve them itself. Nowhere can nothing be allocated.
 const FSX: &str = "
 flen = 262144
+[opsize]
+min = 1
 [weights]
 close_open = 5
 truncate = 5

@@ -176,7 +176,7 @@ fn fsx_in_a_bucket_does_its_operations() {
     for (name, weights) in [("mapped", ""), ("unmapped", "mapread = 0\nmapwrite = 0\n")] {
         let config = world.home().join("fsx.toml");
         let weights = format!(
-            "flen = 262144\n[weights]\nclose_open = 5\ntruncate = 5\ninvalidate = 1\nfsync = 1\n\
+            "flen = 262144\n[opsize]\nmin = 1\n[weights]\nclose_open = 5\ntruncate = 5\ninvalidate = 1\nfsync = 1\n\
              fdatasync = 1\nposix_fallocate = 2\npunch_hole = 2\nsendfile = 2\nposix_fadvise = 1\n{weights}"
         );
         fs::write(&config, weights).unwrap();
