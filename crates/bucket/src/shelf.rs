@@ -232,7 +232,9 @@ impl<T: ReadableTable<Bytes, Bytes>> Look for Shelf<T> {
 
 impl Shelf<Table<'_, Bytes, Bytes>> {
     fn put(&mut self, key: &[u8], value: &impl Serialize) -> Result<(), ShelfError> {
-        let value = postcard::to_stdvec(value).expect("a record can be written");
+        // Most are shorter, and grow byte by byte.
+        let value = postcard::to_extend(value, Vec::with_capacity(256));
+        let value: Vec<u8> = value.expect("a record can be written");
         self.0.insert(key, &value[..])?;
         Ok(())
     }

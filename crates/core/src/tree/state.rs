@@ -458,7 +458,7 @@ impl<T: Tables> State<T> {
     /// Puts down a version as it was written. It never changes and never goes, and is counted once.
     fn put_version(&mut self, id: OpId, version: &Written) -> Result<(), T::Error> {
         let mut sum = self.tables.sum()?;
-        sum.add(&postcard::to_extend(&(id, version), vec![b'v']).expect(IS_WRITTEN));
+        sum.add(&written(b'v', &[], &(id, version)));
         self.tables.put_sum(sum)?;
         self.tables.put_version(id, version)
     }
@@ -498,7 +498,10 @@ fn saw(later: OpId, seen: &Seen, earlier: OpId) -> bool {
 }
 
 /// Returns a record as bytes, for the sum.
-fn written(kind: u8, id: &[u8; 16], record: &impl Serialize) -> Vec<u8> {
-    let bytes = [&[kind][..], id].concat();
+fn written(kind: u8, id: &[u8], record: &impl Serialize) -> Vec<u8> {
+    // Most are shorter, and grow byte by byte.
+    let mut bytes = Vec::with_capacity(256);
+    bytes.push(kind);
+    bytes.extend_from_slice(id);
     postcard::to_extend(record, bytes).expect(IS_WRITTEN)
 }

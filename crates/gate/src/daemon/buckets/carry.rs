@@ -2,12 +2,16 @@
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
+use std::mem;
 use std::os::unix::ffi::OsStrExt as _;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::thread;
 
 use gate_bucket::draft::{Draft, DraftError, Meta};
 use gate_bucket::live::Live;
-use gate_bucket::vault::{EXTENTS_MAX, Stored};
+use gate_bucket::vault::{EXTENTS_MAX, Stored, Vault};
 use gate_core::tree::diff::Node;
 use gate_core::tree::id::FileId;
 use gate_core::tree::op::{Content, Kind as NodeKind, Stamp};
@@ -32,14 +36,12 @@ pub struct Export {
     directory: Directory,
 }
 
-/// What is being put into a bucket.
-struct Import<'a> {
-    bucket: &'a Live,
-    /// What is not committed yet.
+/// What of an archive is not on its way into the bucket yet.
+struct Import {
     steps: Vec<Step>,
     /// The chunks of that.
     extents: usize,
-    done: Imported,
+    to: SyncSender<Vec<Step>>,
 }
 
 struct Step {
@@ -88,36 +90,51 @@ impl Buckets {
         let base = read_path(path)?;
         let meta = Meta { mode: DIRECTORY_MODE, modified: now() };
         self.change_in(&bucket, |draft| draft.make_directories(&base, meta))?;
-        let (steps, done) = (Vec::new(), Imported::default());
-        let mut import = Import { bucket: &bucket, steps, extents: 0, done };
-        let mut refused = None;
-        let outcome = archive::read(from, |path, item, facts, bytes| {
-            let mut take = || -> Result<(), Refusal> {
-                let path = inner(&base, path)?;
-                let what = match item {
-                    Item::Directory => Put::Directory,
-                    Item::File(_) => Put::File(vault.take_in(bytes).map_err(not_taken)?),
-                    Item::Symlink(target) => Put::Symlink(target.clone()),
-                    Item::HardLink(first) => Put::Link(inner(&base, first)?),
-                    Item::Other => return Ok(()),
-                };
-                import.add(Step { path, what, facts: facts.clone() })
-            };
-            take().map_err(|refusal| {
-                refused = Some(refusal);
-                io::ErrorKind::Other.into()
-            })
-        });
-        if let Some(refusal) = refused {
-            return Err(refusal);
-        }
-        outcome.map_err(|error| {
-            let hint = "what came before it is there; import once more to put the rest";
-            Refusal::new(Kind::Invalid, format!("not all of the archive came: {error}"), hint)
-        })?;
-        import.commit()?;
-        Ok(import.done)
+        thread::scope(|scope| {
+            // While some of it is committed, what comes next is sealed.
+            let (to, batches) = mpsc::sync_channel(0);
+            let committing = scope.spawn(|| commit_all(&bucket, batches));
+            let taken = take_in(&vault, &base, from, Import { steps: Vec::new(), extents: 0, to });
+            let committed = committing.join().unwrap_or_else(|panic| resume_unwind(panic));
+            // Whoever takes in stops when nobody commits any more, and does not know why.
+            committed.and_then(|done| taken.map(|()| done))
+        })
     }
+}
+
+/// Takes in all files of an archive, and sends on what is where.
+fn take_in(
+    vault: &Vault,
+    base: &TreePath,
+    from: &mut dyn Read,
+    mut import: Import,
+) -> Result<(), Refusal> {
+    let mut refused = None;
+    let outcome = archive::read(from, |path, item, facts, bytes| {
+        let mut take = || -> Result<(), Refusal> {
+            let path = inner(base, path)?;
+            let what = match item {
+                Item::Directory => Put::Directory,
+                Item::File(_) => Put::File(vault.take_in(bytes).map_err(not_taken)?),
+                Item::Symlink(target) => Put::Symlink(target.clone()),
+                Item::HardLink(first) => Put::Link(inner(base, first)?),
+                Item::Other => return Ok(()),
+            };
+            import.add(Step { path, what, facts: facts.clone() })
+        };
+        take().map_err(|refusal| {
+            refused = Some(refusal);
+            io::ErrorKind::Other.into()
+        })
+    });
+    if let Some(refusal) = refused {
+        return Err(refusal);
+    }
+    outcome.map_err(|error| {
+        let hint = "what came before it is there; import once more to put the rest";
+        Refusal::new(Kind::Invalid, format!("not all of the archive came: {error}"), hint)
+    })?;
+    import.send()
 }
 
 impl Export {
@@ -172,46 +189,59 @@ impl Export {
     }
 }
 
-impl Import<'_> {
+impl Import {
     fn add(&mut self, step: Step) -> Result<(), Refusal> {
         if let Put::File(Stored { content: Content::Extents(extents), .. }) = &step.what {
             self.extents += extents.len();
         }
         self.steps.push(step);
         let is_enough = self.steps.len() >= STEPS_MAX || self.extents >= EXTENTS_WAITING_MAX;
-        if is_enough { self.commit() } else { Ok(()) }
+        if is_enough { self.send() } else { Ok(()) }
     }
 
-    /// Commits what there is, in as many entries as it needs.
-    fn commit(&mut self) -> Result<(), Refusal> {
-        while !self.steps.is_empty() {
-            let mut bucket = lock(self.bucket)?;
-            let steps = &self.steps;
-            let mut at = None;
-            let drafted = bucket.change(now_ms(), |draft| {
-                let mut done = self.done;
-                for (number, step) in steps.iter().enumerate() {
-                    at = Some(&step.path);
-                    match step.draft(draft, &mut done) {
-                        // It is drafted anew in the next entry.
-                        Err(DraftError::Full) => return Ok((number, done)),
-                        outcome => outcome?,
-                    }
-                }
-                Ok((steps.len(), done))
-            });
-            let (_, (count, done)) = drafted.map_err(|error| {
-                let Refusal { kind, message, hint } = not_done(error);
-                let at = at.map(|path| format!("{path}: ")).unwrap_or_default();
-                Refusal { kind, message: format!("cannot import {at}{message}"), hint }
-            })?;
-            drop(bucket);
-            self.done = done;
-            self.steps.drain(..count);
-        }
+    fn send(&mut self) -> Result<(), Refusal> {
         self.extents = 0;
-        Ok(())
+        self.to.send(mem::take(&mut self.steps)).map_err(|_| {
+            let hint = "import once more to put the rest";
+            Refusal::new(Kind::Failed, "what came before it could not be put", hint)
+        })
     }
+}
+
+/// Commits what comes, until no more does.
+fn commit_all(bucket: &Live, batches: Receiver<Vec<Step>>) -> Result<Imported, Refusal> {
+    let mut done = Imported::default();
+    for steps in batches {
+        commit(bucket, steps, &mut done)?;
+    }
+    Ok(done)
+}
+
+/// Commits steps, in as many entries as they need.
+fn commit(bucket: &Live, mut steps: Vec<Step>, done: &mut Imported) -> Result<(), Refusal> {
+    while !steps.is_empty() {
+        let mut at = None;
+        let drafted = lock(bucket)?.change(now_ms(), |draft| {
+            let mut so_far = *done;
+            for (number, step) in steps.iter().enumerate() {
+                at = Some(&step.path);
+                match step.draft(draft, &mut so_far) {
+                    // It is drafted anew in the next entry.
+                    Err(DraftError::Full) => return Ok((number, so_far)),
+                    outcome => outcome?,
+                }
+            }
+            Ok((steps.len(), so_far))
+        });
+        let (_, (count, so_far)) = drafted.map_err(|error| {
+            let Refusal { kind, message, hint } = not_done(error);
+            let at = at.map(|path| format!("{path}: ")).unwrap_or_default();
+            Refusal { kind, message: format!("cannot import {at}{message}"), hint }
+        })?;
+        *done = so_far;
+        steps.drain(..count);
+    }
+    Ok(())
 }
 
 impl Step {
