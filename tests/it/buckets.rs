@@ -6,7 +6,7 @@ mod harm;
 mod long;
 mod lost;
 mod merged;
-mod mounted;
+pub(crate) mod mounted;
 mod saves;
 
 use std::fs;

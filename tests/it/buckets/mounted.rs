@@ -20,7 +20,7 @@ use crate::tools::{self, UNSTABLE};
 pub(super) const DEADLINE: Duration = Duration::from_secs(180);
 
 /// A world whose view shows the bucket `notes`.
-pub(super) fn world(standing: Standing) -> (World, Rest) {
+pub(crate) fn world(standing: Standing) -> (World, Rest) {
     let (world, rest) = with_daemon(standing);
     world.gate(["bucket", "create", "notes"]).run().success();
     let added = world.gate(["mount", "add", "notes", "view", "--start"]).run().success();
@@ -28,7 +28,7 @@ pub(super) fn world(standing: Standing) -> (World, Rest) {
     (world, rest)
 }
 
-pub(super) fn end(world: &World) {
+pub(crate) fn end(world: &World) {
     world.gate(["daemon", "stop"]).run().success();
     assert!(kernel::mounts_below(world.home()).is_empty());
 }
