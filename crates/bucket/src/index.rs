@@ -28,7 +28,7 @@ use crate::sectors::Sectors;
 /// The version of all tables together. Another one is made again.
 pub(crate) const INDEX_VERSION: u32 = 4;
 /// What redb may hold in memory, for each bucket that is in use.
-const CACHE_BYTES_MAX: usize = 16 * 1024 * 1024;
+const CACHE_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 const META: TableDefinition<'_, &str, u32> = TableDefinition::new("meta");
 const VERSION: &str = "version";

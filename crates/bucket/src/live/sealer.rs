@@ -1,7 +1,7 @@
 //! Who writes a long file does not wait for what he wrote to be sealed.
 //!
 //! Bytes that lie side by side are sealed once they are many, by a thread of its own while the next are written.
-//! Whoever writes faster than that waits, so that no more than twice as many are in memory.
+//! Whoever writes faster than that waits, so that no more than four times as many are in memory.
 
 use std::io;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
@@ -16,7 +16,7 @@ use crate::store::StoreError;
 use crate::vault::Vault;
 
 /// From so many on their writer waits.
-const UNSEALED_BYTES_MAX: u64 = 2 * SEAL_BYTES_DUE;
+const UNSEALED_BYTES_MAX: u64 = 4 * SEAL_BYTES_DUE;
 /// So many stretches wait to be sealed; who comes then seals what is his himself.
 const WAITING_MAX: usize = 4;
 
