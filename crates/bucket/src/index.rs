@@ -74,6 +74,8 @@ pub enum IndexError {
     Io(io::Error),
     /// Another process has it.
     Busy,
+    /// Somebody reads what it was: it cannot be looked through until that is done.
+    InUse,
     /// It is damaged, or of another version: make it again from the packs.
     Broken(String),
 }
@@ -133,7 +135,7 @@ impl Index {
         let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
         let Some(open) = database.as_mut() else { return Err(closed()) };
         let outcome = guard(|| Ok(open.check_integrity()?));
-        if outcome.is_err() {
+        if outcome.as_ref().is_err_and(|error| !matches!(error, IndexError::InUse)) {
             close(database.take());
         }
         outcome
@@ -369,6 +371,7 @@ impl From<redb::Error> for IndexError {
                 }
                 _ => IndexError::Io(error),
             },
+            redb::Error::TransactionInProgress => IndexError::InUse,
             redb::Error::PreviousIo | redb::Error::DatabaseClosed => {
                 IndexError::Io(io::Error::other(error.to_string()))
             }
@@ -438,6 +441,7 @@ impl fmt::Display for IndexError {
         match self {
             IndexError::Io(error) => error.fmt(f),
             IndexError::Busy => f.write_str("another process has the index"),
+            IndexError::InUse => f.write_str("somebody reads what the index was"),
             IndexError::Broken(why) => write!(f, "the index is broken: {why}"),
         }
     }

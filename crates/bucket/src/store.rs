@@ -85,6 +85,8 @@ pub enum StoreError {
     Seal(SealError),
     /// A collection runs: wait for its end.
     Collecting,
+    /// Somebody reads the bucket as it was: wait until that is done.
+    InUse,
 }
 
 impl Store {
@@ -518,6 +520,7 @@ impl From<IndexError> for StoreError {
         match error {
             IndexError::Io(error) => StoreError::Io(error),
             IndexError::Busy => StoreError::Busy,
+            IndexError::InUse => StoreError::InUse,
             // It was made again, and broke again at once: that is the disk.
             IndexError::Broken(why) => {
                 StoreError::Io(io::Error::new(io::ErrorKind::InvalidData, why))
@@ -552,6 +555,7 @@ impl fmt::Display for StoreError {
             StoreError::NotThatChunk(address) => write!(f, "these bytes are not {address:?}"),
             StoreError::Seal(error) => error.fmt(f),
             StoreError::Collecting => f.write_str("chunks are being collected"),
+            StoreError::InUse => f.write_str("somebody reads the bucket as it was"),
         }
     }
 }

@@ -1,7 +1,9 @@
 //! What harms a bucket in use: disks that are full or rot, and who looks at what lies on them.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::FileExt as _;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use gate_tests::World;
@@ -9,7 +11,7 @@ use gate_tests::dice::{Dice, seed};
 use gate_tests::scaled;
 use gate_tests::world::Standing;
 
-use super::mounted::{end, world};
+use super::mounted::{DEADLINE, end, world};
 use super::{assert_nothing_says, in_bucket};
 use crate::managed::kept::{kill, pid_of_daemon};
 
@@ -49,6 +51,26 @@ fn n12_nothing_beside_a_view_shows_what_is_written_in_it() {
     world.gate(["daemon", "start"]).run().success();
     let told = world.gate(["log"]).run().success();
     assert!(told.contains("(in ") && !told.contains("heather"), "{told}");
+    end(&world);
+}
+
+#[test]
+fn a_check_leaves_those_alone_who_read_a_bucket_as_it_was() {
+    let (world, _) = world(Standing::Runner);
+    world.script(&world.view(), "truncate -s 256M f").run().success();
+    let mut stream = UnixStream::connect(world.state().join("http.sock")).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    let get =
+        "GET /api/v0/buckets/notes/export HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    stream.write_all(get.as_bytes()).unwrap();
+    let mut archive = vec![0; 4096];
+    stream.read_exact(&mut archive).unwrap();
+    // Nobody takes the rest yet.
+    let refused = in_bucket(&world, &["fsck"]).refusal();
+    assert!(refused.contains("as it was") && refused.contains("wait until"), "{refused}");
+    stream.read_to_end(&mut archive).unwrap();
+    assert!(archive.len() > 256 << 20 && archive.ends_with(b"0\r\n\r\n"), "{}", archive.len());
+    in_bucket(&world, &["fsck"]).success();
     end(&world);
 }
 

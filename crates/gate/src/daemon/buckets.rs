@@ -429,7 +429,9 @@ pub fn refusal(error: BucketError) -> Refusal {
         (BucketError::Store(StoreError::Busy), _) => {
             (Kind::Busy, "another process has it open: end that, then try again")
         }
-        (BucketError::Store(StoreError::Collecting), _) => (Kind::Busy, "wait until that is done"),
+        (BucketError::Store(StoreError::Collecting | StoreError::InUse), _) => {
+            (Kind::Busy, "wait until that is done")
+        }
         (BucketError::Incomplete(..), _) => {
             (Kind::Failed, "get it back from a backup; `gate bucket fsck` says more")
         }

@@ -2,7 +2,10 @@
 
 use std::time::{Duration, SystemTime};
 
+use redb::ReadableTableMetadata;
+
 use super::*;
+use crate::shelf::TREE;
 
 fn addresses(chunks: &[(u32, ChunkRef)]) -> BTreeSet<Address> {
     chunks.iter().map(|(_, chunk)| chunk.address).collect()
@@ -240,4 +243,19 @@ fn a_check_makes_an_index_again_of_which_a_reader_said_that_it_is_damaged() {
     assert_eq!((found.faults, found.chunks), (vec![Fault::Index], 5));
     assert_there(&store, &chunks);
     assert_eq!(store.check(true, |_| {}).unwrap().fault_count, 0);
+}
+
+#[test]
+fn an_index_that_somebody_reads_as_it_was_is_not_taken_for_a_broken_one() {
+    let world = World::new();
+    let store = world.open();
+    let chunks = put(&store, 0..5);
+    store.sync().unwrap();
+    store.index.write(|write| Ok(write.open_table(TREE).map(drop)?)).unwrap();
+    let reader = store.index.read(|read| Ok(read.open_table(TREE)?)).unwrap();
+    assert!(matches!(store.check(false, |_| {}), Err(StoreError::InUse)));
+    assert_there(&store, &chunks);
+    assert_eq!(reader.len().unwrap(), 0, "it goes on");
+    drop(reader);
+    assert_eq!(store.check(false, |_| {}).unwrap().fault_count, 0);
 }
