@@ -19,13 +19,14 @@ use std::sync::Arc;
 
 use gate_core::tree::id::{Address, EntryId};
 use gate_core::tree::op::{Op, OpFault};
-use gate_core::tree::overlay::Overlay;
+use gate_core::tree::overlay::{Changes, Overlay};
 use gate_core::tree::seen::Seen;
 use gate_core::tree::state::{ApplyError, Batch, State};
+use gate_core::tree::tables::Tables;
 use redb::TableError;
 use uuid::Uuid;
 
-use crate::draft::{Ahead, Draft, Entries, Next};
+use crate::draft::{Ahead, Draft, Drafted, Entries, Next};
 use crate::entry::{Entry, EntryError, EntryHash, Header};
 use crate::feed::{FeedError, Feeds, NewEntry, OwnFeed};
 use crate::frames::{Found, Frames, FramesError, Kind};
@@ -82,6 +83,13 @@ struct Opened<'a> {
     lamport: u64,
     seen: Seen,
     ops: Cow<'a, [Op]>,
+}
+
+impl Opened<'_> {
+    /// Whether it is what was to come next when it was drafted.
+    fn is(&self, drafted: &Next) -> bool {
+        (self.id, self.lamport) == (drafted.id, drafted.lamport) && self.seen == drafted.seen
+    }
 }
 
 /// A state of a bucket, to be read.
@@ -255,6 +263,17 @@ impl Bucket {
         chunks: Vec<Address>,
         at_ms: u64,
     ) -> Result<EntryId, BucketError> {
+        self.commit_drafted(ops, chunks, at_ms, None)
+    }
+
+    /// As [`Bucket::commit`], of what was drafted: what follows from that is known already.
+    fn commit_drafted(
+        &mut self,
+        ops: &[Op],
+        chunks: Vec<Address>,
+        at_ms: u64,
+        drafted: Option<Drafted>,
+    ) -> Result<EntryId, BucketError> {
         if self.members.role(&self.device).is_none_or(|role| role < Role::Writer) {
             return Err(BucketError::MayNotWrite);
         }
@@ -279,7 +298,11 @@ impl Bucket {
         let known = offsets.into_iter().map(|offset| Known { id, offset });
         self.known.extend(known.clone());
         let lamport = entry.header().lamport;
-        let applied = self.apply(&[Opened { id, lamport, seen, ops: Cow::Borrowed(ops) }]);
+        let opened = Opened { id, lamport, seen, ops: Cow::Borrowed(ops) };
+        let applied = match drafted.filter(|drafted| opened.is(&drafted.next)) {
+            Some(drafted) => self.settle(opened, &drafted.changes),
+            None => self.apply(&[opened]),
+        };
         // It is durable all the same: whoever reads next tries again.
         applied.inspect_err(|_| self.behind.extend(known))?;
         Ok(id)
@@ -294,14 +317,14 @@ impl Bucket {
     ) -> Result<(Option<EntryId>, T), E> {
         let mut new = self.draft()?;
         let value = draft(&mut new)?;
-        let Entries { before, ops, chunks } = new.into_entries();
+        let Entries { before, ops, chunks, drafted } = new.into_entries();
         if ops.is_empty() {
             return Ok((None, value));
         }
         for Ahead { op, chunks } in before {
             self.commit(&[op], chunks, at_ms)?;
         }
-        Ok((Some(self.commit(&ops, chunks, at_ms)?), value))
+        Ok((Some(self.commit_drafted(&ops, chunks, at_ms, drafted)?), value))
     }
 
     /// Begins a draft over the tree as it is now. Nobody else may commit before it is.
@@ -413,6 +436,23 @@ impl Bucket {
         Ok(Opened { id: known.id, lamport, seen, ops: Cow::Owned(entry.open(&keys.entry)?) })
     }
 
+    /// Puts down what follows from an entry, if nothing else was applied since it was drafted.
+    fn settle(&self, entry: Opened<'_>, changes: &Changes) -> Result<(), BucketError> {
+        let is_done = self.store.index().write(|write| {
+            let mut shelf = Shelf(write.open_table(TREE)?);
+            let mut applied = shelf.applied()?;
+            if applied != entry.seen {
+                return Ok(false);
+            }
+            changes.settle(&mut shelf)?;
+            shelf.put_seen(entry.id, &entry.seen)?;
+            applied.see(entry.id);
+            shelf.put_applied(&applied)?;
+            Ok(true)
+        })?;
+        if is_done { Ok(()) } else { self.apply(&[entry]) }
+    }
+
     /// Applies entries, as far as they were not.
     fn apply(&self, entries: &[Opened<'_>]) -> Result<(), BucketError> {
         self.store.index().write(|write| {
@@ -424,7 +464,7 @@ impl Bucket {
                 if applied.covers(*id) {
                     continue;
                 }
-                match state.apply(Batch { id: *id, lamport: *lamport, seen, ops }) {
+                match state.note(Batch { id: *id, lamport: *lamport, seen, ops }) {
                     Ok(()) => {}
                     // Nobody may do that: it counts for nothing, everywhere.
                     Err(ApplyError::Fault(fault)) => {

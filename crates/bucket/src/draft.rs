@@ -9,7 +9,7 @@ mod rename;
 
 use gate_core::tree::id::{Address, EntryId, FileId, LinkId, OpId};
 use gate_core::tree::op::{Attribute, Content, Kind, Name, Op, Stamp};
-use gate_core::tree::overlay::Overlay;
+use gate_core::tree::overlay::{Changes, Overlay};
 use gate_core::tree::record::{FileRecord, LinkRecord, Rank};
 use gate_core::tree::seen::Seen;
 use gate_core::tree::shown::{Directory, Merged, What};
@@ -48,6 +48,8 @@ pub struct Draft {
     /// The entry that it becomes, and what that has seen.
     next: Next,
     ops: Vec<Op>,
+    /// So many were done in the state, those among them that were taken back.
+    applied: usize,
     chunks: Vec<Address>,
     bytes: usize,
     /// Parts of long versions: each an entry of its own before that of the draft.
@@ -62,6 +64,15 @@ pub(crate) struct Entries {
     pub before: Vec<Ahead>,
     pub ops: Vec<Op>,
     pub chunks: Vec<Address>,
+    /// What follows from the one entry, if it is the only one.
+    pub drafted: Option<Drafted>,
+}
+
+/// What follows from an entry if it becomes what it was drafted as.
+#[derive(Debug)]
+pub(crate) struct Drafted {
+    pub next: Next,
+    pub changes: Changes,
 }
 
 /// An entry with a part of a long version, and the chunks that it brings.
@@ -90,14 +101,14 @@ pub struct Meta {
 impl Draft {
     pub(crate) fn new(beneath: Tree, lens: TextLens, next: Next) -> Draft {
         let state = State::new(Overlay::new(beneath.into_tables()));
-        let (ops, chunks, before) = (Vec::new(), Vec::new(), Vec::new());
-        let lens = lens.with_draft(next.id);
-        Draft { state, lens, next, ops, chunks, bytes: 0, before, beginning: random::bytes() }
+        let (lens, beginning) = (lens.with_draft(next.id), random::bytes());
+        let (ops, applied, chunks, bytes, before) = Default::default();
+        Draft { state, lens, next, ops, applied, chunks, bytes, before, beginning }
     }
 
     /// Returns what it becomes, by the numbers that the entries get.
     pub(crate) fn into_entries(self) -> Entries {
-        let Draft { mut ops, chunks, mut before, next, .. } = self;
+        let Draft { state, mut ops, chunks, mut before, next, applied, .. } = self;
         let (first, count) = (next.id.number, before.len() as u64);
         // While it was drafted nobody knew how many come before it: those had the numbers after its own.
         let number = |id: &mut OpId| {
@@ -109,7 +120,9 @@ impl Draft {
         for op in before.iter_mut().map(|ahead| &mut ahead.op).chain(&mut ops) {
             versions(op).for_each(number);
         }
-        Entries { before, ops, chunks }
+        let (is_all, changes) = (applied == ops.len(), state.into_tables().into_changes());
+        let drafted = (is_all && before.is_empty()).then_some(Drafted { next, changes });
+        Entries { before, ops, chunks, drafted }
     }
 
     /// Returns the tree with all that was drafted so far.
@@ -521,6 +534,7 @@ impl Draft {
         for op in ops {
             let place = self.ops.len() as u32;
             let rank = Rank { lamport: self.next.lamport, op: OpId { entry: self.next.id, place } };
+            self.applied += 1;
             self.state.apply_one(rank, &self.next.seen, &op)?;
             self.ops.push(op);
         }

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::marker::PhantomData;
 
+pub use gate_core::tree::encode::encode;
 use serde::de::{DeserializeOwned, Error, SeqAccess, Visitor};
 use serde::ser::SerializeTuple;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -13,11 +14,6 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// So many bytes, written without their number.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Bytes<const N: usize>(pub [u8; N]);
-
-/// Writes a record.
-pub fn encode<T: Serialize>(record: &T) -> Vec<u8> {
-    postcard::to_allocvec(record).expect("records have no maps and no numbers of unknown length")
-}
 
 /// Reads a record of which these are all bytes.
 pub fn decode<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> Option<T> {

@@ -20,6 +20,7 @@ pub mod rows;
 use std::collections::BTreeSet;
 use std::fmt;
 
+use gate_core::tree::encode::encode;
 use gate_core::tree::id::{EntryId, FeedId, FileId, LinkId, OpId};
 use gate_core::tree::op::Name;
 use gate_core::tree::record::{FileRecord, LinkRecord, MoveRecord, Rank, Touched, Written};
@@ -232,10 +233,7 @@ impl<T: ReadableTable<Bytes, Bytes>> Look for Shelf<T> {
 
 impl Shelf<Table<'_, Bytes, Bytes>> {
     fn put(&mut self, key: &[u8], value: &impl Serialize) -> Result<(), ShelfError> {
-        // Most are shorter, and grow byte by byte.
-        let value = postcard::to_extend(value, Vec::with_capacity(256));
-        let value: Vec<u8> = value.expect("a record can be written");
-        self.0.insert(key, &value[..])?;
+        self.0.insert(key, &encode(value)[..])?;
         Ok(())
     }
 

@@ -21,6 +21,7 @@
 
 pub mod content;
 pub mod diff;
+pub mod encode;
 pub mod id;
 pub mod lineage;
 pub mod op;

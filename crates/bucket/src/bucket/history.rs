@@ -30,8 +30,8 @@ use gate_core::tree::walk::WalkError;
 use super::{Bucket, BucketError, Known, Opened};
 use crate::entry::{EntryHash, OPS_MAX};
 use crate::identity::DeviceId;
-use crate::random;
 use crate::shelf::ShelfError;
+use crate::{random, record};
 use places::Places;
 
 pub use deeds::{DEEDS_MAX, Deed, Did};
@@ -340,7 +340,7 @@ pub fn parts(ops: Vec<Op>) -> Vec<Vec<Op>> {
     let mut parts: Vec<Vec<Op>> = Vec::new();
     let mut bytes = PART_BYTES_MAX;
     for op in ops {
-        let len = postcard::to_stdvec(&op).expect("an operation can be written").len();
+        let len = record::encode(&op).len();
         let is_full = parts.last().is_none_or(|part| part.len() == OPS_MAX);
         if is_full || bytes + len > PART_BYTES_MAX {
             parts.push(Vec::new());

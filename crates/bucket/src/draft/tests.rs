@@ -3,6 +3,9 @@
 mod model;
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::io::Read as _;
+use std::path::PathBuf;
 
 use gate_core::tree::id::FeedId;
 use proptest::prelude::*;
@@ -29,8 +32,12 @@ impl World {
         World { home, device, uuid }
     }
 
+    fn dir(&self) -> PathBuf {
+        self.home.path().join(self.uuid.to_string())
+    }
+
     fn open(&self) -> Bucket {
-        Bucket::open(&self.home.path().join(self.uuid.to_string()), &self.device).unwrap()
+        Bucket::open(&self.dir(), &self.device).unwrap()
     }
 }
 
@@ -95,6 +102,13 @@ fn told<T: Look<Error = ShelfError>>(
     Ok(all)
 }
 
+/// Returns all that the index has of the tree.
+fn rows(bucket: &mut Bucket) -> Vec<u8> {
+    let mut all = Vec::new();
+    bucket.snapshot().unwrap().tables().rows().unwrap().read_to_end(&mut all).unwrap();
+    all
+}
+
 fn draft_one(draft: &mut Draft, vault: &Vault, act: &Act) -> Result<(), DraftError> {
     let time = |seconds| Stamp { seconds, nanos: 0 };
     match act {
@@ -152,6 +166,14 @@ fn drafts_do_to_a_bucket_what_is_done_to_a_tree_of_paths() {
             let told = bucket.read(|tree| told(tree, &vault)).unwrap();
             assert_eq!(told, model.told());
         }
+        let rows = rows(&mut bucket);
+        drop(bucket);
+        fs::remove_file(world.dir().join("index")).unwrap();
+        assert_eq!(
+            rows,
+            self::rows(&mut world.open()),
+            "what was drafted follows from the entries"
+        );
         Ok(())
     });
 }

@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use gate_core::tree::encode::append;
 use gate_core::tree::id::{EntryId, FileId, OpId};
 use gate_core::tree::op::{Extent, Fence, Op, Span};
 use serde::{Deserialize, Serialize};
@@ -55,8 +56,7 @@ pub(super) fn payloads(
     let mut payload = vec![0; room];
     let mut add = |record: &Record<'_>| {
         let before = payload.len();
-        payload = postcard::to_extend(record, std::mem::take(&mut payload))
-            .expect("records have no maps and no numbers of unknown length");
+        payload = append(record, std::mem::take(&mut payload));
         if payload.len() - room > bytes_max && before > room {
             let last = payload.split_off(before);
             all.push(std::mem::replace(&mut payload, vec![0; room]));

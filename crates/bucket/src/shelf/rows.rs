@@ -7,6 +7,7 @@
 
 use std::io::{self, Read};
 
+use gate_core::tree::encode::{append, encode};
 use gate_core::tree::id::{EntryId, FeedId, FileId, LinkId, OpId};
 use gate_core::tree::op::Name;
 use gate_core::tree::record::{FileRecord, LinkRecord, MoveRecord, Rank, Touched, Written};
@@ -181,10 +182,7 @@ impl<R: Read> RowsIn<R> {
 
 impl Nothing {
     fn new() -> Nothing {
-        let file = postcard::to_stdvec(&FileRecord::default());
-        let link = postcard::to_stdvec(&LinkRecord::default());
-        let [file, link] = [file, link].map(|record| record.expect("a record can be written"));
-        Nothing { file, link }
+        Nothing { file: encode(&FileRecord::default()), link: encode(&LinkRecord::default()) }
     }
 
     fn is(&self, key: &[u8], value: &[u8]) -> bool {
@@ -209,9 +207,7 @@ impl Tally {
             // A key has the numbers of an operation in an order of their own; records have not.
             Some((b'v', op)) => {
                 if let Ok(op) = op_of(op) {
-                    let bytes = postcard::to_extend(&op, vec![b'v']);
-                    let bytes = bytes.expect("an operation's name can be written");
-                    self.sum.add(&[&bytes, value].concat());
+                    self.sum.add(&[&append(&op, vec![b'v']), value].concat());
                 }
             }
             _ => {}

@@ -131,7 +131,7 @@ fn the_tables_of_the_index_are_those_in_memory() {
             let batch = Batch { id, lamport, seen: &had_seen, ops: &ops };
             in_memory.apply(batch).unwrap();
             in_index.apply(batch).unwrap();
-            in_overlay.apply(batch).unwrap();
+            in_overlay.note(batch).unwrap();
             if lamport % 5 == 0 {
                 in_overlay = State::new(Overlay::new(in_overlay.into_tables().settle().unwrap()));
             }

@@ -1,8 +1,10 @@
 //! Tables over others: what is put goes on top, and what is beneath stays as it is until told.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
+use super::encode::append;
 use super::id::{EntryId, FileId, LinkId, OpId};
 use super::op::Name;
 use super::record::{FileRecord, LinkRecord, MoveRecord, Rank, Touched, Written};
@@ -16,42 +18,58 @@ type Names = BTreeMap<Name, BTreeMap<LinkId, bool>>;
 #[derive(Clone, Debug)]
 pub struct Overlay<T> {
     beneath: T,
-    files: BTreeMap<FileId, FileRecord>,
-    links: BTreeMap<LinkId, LinkRecord>,
+    changes: Changes,
+}
+
+/// What differs from tables: to be put down there.
+#[derive(Clone, Debug, Default)]
+pub struct Changes {
+    files: BTreeMap<FileId, Changed<FileRecord>>,
+    links: BTreeMap<LinkId, Changed<LinkRecord>>,
     names: BTreeMap<FileId, Names>,
     touches: BTreeMap<Touched, BTreeSet<OpId>>,
     moves: BTreeMap<Rank, MoveRecord>,
     versions: BTreeMap<OpId, Written>,
     seen: BTreeMap<EntryId, Seen>,
-    sum: Option<Sum>,
+}
+
+/// A record as it is beneath, and as it is now.
+#[derive(Clone, Debug)]
+struct Changed<R> {
+    before: R,
+    now: R,
 }
 
 impl<T> Overlay<T> {
     /// Lies over tables, and holds nothing yet.
     pub fn new(beneath: T) -> Overlay<T> {
-        Overlay {
-            beneath,
-            files: BTreeMap::new(),
-            links: BTreeMap::new(),
-            names: BTreeMap::new(),
-            touches: BTreeMap::new(),
-            moves: BTreeMap::new(),
-            versions: BTreeMap::new(),
-            seen: BTreeMap::new(),
-            sum: None,
-        }
+        Overlay { beneath, changes: Changes::default() }
+    }
+
+    /// Leaves what lies beneath as it is.
+    pub fn into_changes(self) -> Changes {
+        self.changes
     }
 }
 
 impl<T: Tables> Overlay<T> {
-    /// Puts down what it holds: each record once, however often it changed.
+    /// Puts down what it holds.
     pub fn settle(self) -> Result<T, T::Error> {
-        let mut tables = self.beneath;
-        for (id, record) in &self.files {
-            tables.put_file(*id, record)?;
+        let Overlay { mut beneath, changes } = self;
+        changes.settle(&mut beneath)?;
+        Ok(beneath)
+    }
+}
+
+impl Changes {
+    /// Puts them down, in the tables over which they were made: each record once, however often it changed.
+    pub fn settle<T: Tables>(&self, tables: &mut T) -> Result<(), T::Error> {
+        tables.put_sum(self.count(tables.sum()?))?;
+        for (id, file) in &self.files {
+            tables.put_file(*id, &file.now)?;
         }
-        for (id, record) in &self.links {
-            tables.put_link(*id, record)?;
+        for (id, link) in &self.links {
+            tables.put_link(*id, &link.now)?;
         }
         for (parent, names) in &self.names {
             for (name, links) in names {
@@ -72,11 +90,20 @@ impl<T: Tables> Overlay<T> {
         for (id, version) in &self.versions {
             tables.put_version(*id, version)?;
         }
-        for (entry, seen) in &self.seen {
-            tables.put_seen(*entry, seen)?;
+        self.seen.iter().try_for_each(|(entry, seen)| tables.put_seen(*entry, seen))
+    }
+
+    /// Counts each record in place of what it was.
+    fn count(&self, mut sum: Sum) -> Sum {
+        for (id, Changed { before, now }) in &self.files {
+            sum.replace(b'f', id.bytes(), before, now);
         }
-        self.sum.into_iter().try_for_each(|sum| tables.put_sum(sum))?;
-        Ok(tables)
+        for (id, Changed { before, now }) in &self.links {
+            sum.replace(b'l', id.bytes(), before, now);
+        }
+        // A version never changes and never goes.
+        self.versions.iter().for_each(|version| sum.add(&append(&version, vec![b'v'])));
+        sum
     }
 }
 
@@ -84,16 +111,18 @@ impl<T: Look> Look for Overlay<T> {
     type Error = T::Error;
 
     fn file(&self, id: FileId) -> Result<Option<FileRecord>, T::Error> {
-        self.files.get(&id).map_or_else(|| self.beneath.file(id), |record| Ok(Some(record.clone())))
+        let file = self.changes.files.get(&id).map(|file| file.now.clone());
+        file.map_or_else(|| self.beneath.file(id), |file| Ok(Some(file)))
     }
 
     fn link(&self, id: LinkId) -> Result<Option<LinkRecord>, T::Error> {
-        self.links.get(&id).map_or_else(|| self.beneath.link(id), |record| Ok(Some(record.clone())))
+        let link = self.changes.links.get(&id).map(|link| link.now.clone());
+        link.map_or_else(|| self.beneath.link(id), |link| Ok(Some(link)))
     }
 
     fn named(&self, parent: FileId, name: &Name) -> Result<BTreeSet<LinkId>, T::Error> {
         let mut links = self.beneath.named(parent, name)?;
-        if let Some(changes) = self.names.get(&parent).and_then(|names| names.get(name)) {
+        if let Some(changes) = self.changes.names.get(&parent).and_then(|names| names.get(name)) {
             change(&mut links, changes);
         }
         Ok(links)
@@ -106,7 +135,7 @@ impl<T: Look> Look for Overlay<T> {
         most: usize,
     ) -> Result<Vec<(Name, BTreeSet<LinkId>)>, T::Error> {
         let most = most.max(1);
-        let Some(changed) = self.names.get(&parent) else {
+        let Some(changed) = self.changes.names.get(&parent) else {
             return self.beneath.names(parent, after, most);
         };
         let mut after = after.cloned();
@@ -131,7 +160,7 @@ impl<T: Look> Look for Overlay<T> {
 
     fn touches(&self, what: Touched) -> Result<Vec<OpId>, T::Error> {
         let mut touches = self.beneath.touches(what)?;
-        if let Some(more) = self.touches.get(&what) {
+        if let Some(more) = self.changes.touches.get(&what) {
             touches.extend(more);
             touches.sort_unstable();
         }
@@ -140,76 +169,64 @@ impl<T: Look> Look for Overlay<T> {
 
     fn moves_from(&self, rank: Rank) -> Result<Vec<(Rank, MoveRecord)>, T::Error> {
         let mut moves: BTreeMap<_, _> = self.beneath.moves_from(rank)?.into_iter().collect();
-        moves.extend(self.moves.range(rank..).map(|(rank, record)| (*rank, record.clone())));
+        moves
+            .extend(self.changes.moves.range(rank..).map(|(rank, record)| (*rank, record.clone())));
         Ok(moves.into_iter().collect())
     }
 
     fn version(&self, id: OpId) -> Result<Option<Written>, T::Error> {
-        let version = self.versions.get(&id).cloned();
+        let version = self.changes.versions.get(&id).cloned();
         version.map_or_else(|| self.beneath.version(id), |version| Ok(Some(version)))
     }
 
     fn seen(&self, entry: EntryId) -> Result<Option<Seen>, T::Error> {
-        let seen = self.seen.get(&entry).cloned();
+        let seen = self.changes.seen.get(&entry).cloned();
         seen.map_or_else(|| self.beneath.seen(entry), |seen| Ok(Some(seen)))
     }
 
     fn sum(&self) -> Result<Sum, T::Error> {
-        self.sum.map_or_else(|| self.beneath.sum(), Ok)
-    }
-}
-
-impl<T: Look> Tables for Overlay<T> {
-    fn put_file(&mut self, id: FileId, record: &FileRecord) -> Result<(), T::Error> {
-        self.files.insert(id, record.clone());
-        Ok(())
-    }
-
-    fn put_link(&mut self, id: LinkId, record: &LinkRecord) -> Result<(), T::Error> {
-        self.links.insert(id, record.clone());
-        Ok(())
-    }
-
-    fn put_named(&mut self, parent: FileId, name: &Name, link: LinkId) -> Result<(), T::Error> {
-        self.note(parent, name, link, true);
-        Ok(())
-    }
-
-    fn take_named(&mut self, parent: FileId, name: &Name, link: LinkId) -> Result<(), T::Error> {
-        self.note(parent, name, link, false);
-        Ok(())
-    }
-
-    fn put_touch(&mut self, what: Touched, by: OpId) -> Result<(), T::Error> {
-        self.touches.entry(what).or_default().insert(by);
-        Ok(())
-    }
-
-    fn put_move(&mut self, rank: Rank, record: &MoveRecord) -> Result<(), T::Error> {
-        self.moves.insert(rank, record.clone());
-        Ok(())
-    }
-
-    fn put_version(&mut self, id: OpId, version: &Written) -> Result<(), T::Error> {
-        self.versions.insert(id, version.clone());
-        Ok(())
-    }
-
-    fn put_seen(&mut self, entry: EntryId, seen: &Seen) -> Result<(), T::Error> {
-        self.seen.insert(entry, seen.clone());
-        Ok(())
-    }
-
-    fn put_sum(&mut self, sum: Sum) -> Result<(), T::Error> {
-        self.sum = Some(sum);
-        Ok(())
+        Ok(self.changes.count(self.beneath.sum()?))
     }
 }
 
 impl<T> Overlay<T> {
-    fn note(&mut self, parent: FileId, name: &Name, link: LinkId, is_shown: bool) {
-        let names = self.names.entry(parent).or_default();
+    pub(super) fn put_file(&mut self, id: FileId, before: FileRecord, now: FileRecord) {
+        put(&mut self.changes.files, id, before, now);
+    }
+
+    pub(super) fn put_link(&mut self, id: LinkId, before: LinkRecord, now: LinkRecord) {
+        put(&mut self.changes.links, id, before, now);
+    }
+
+    /// Takes note whether a link is shown under a name.
+    pub(super) fn put_named(&mut self, parent: FileId, name: &Name, link: LinkId, is_shown: bool) {
+        let names = self.changes.names.entry(parent).or_default();
         names.entry(name.clone()).or_default().insert(link, is_shown);
+    }
+
+    pub(super) fn put_touch(&mut self, what: Touched, by: OpId) {
+        self.changes.touches.entry(what).or_default().insert(by);
+    }
+
+    pub(super) fn put_move(&mut self, rank: Rank, record: MoveRecord) {
+        self.changes.moves.insert(rank, record);
+    }
+
+    pub(super) fn put_version(&mut self, id: OpId, version: Written) {
+        self.changes.versions.insert(id, version);
+    }
+
+    pub(super) fn put_seen(&mut self, entry: EntryId, seen: Seen) {
+        self.changes.seen.insert(entry, seen);
+    }
+}
+
+fn put<K: Ord, R>(records: &mut BTreeMap<K, Changed<R>>, id: K, before: R, now: R) {
+    match records.entry(id) {
+        Entry::Vacant(place) => {
+            place.insert(Changed { before, now });
+        }
+        Entry::Occupied(mut place) => place.get_mut().now = now,
     }
 }
 

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::content::Body;
+use super::encode::encode;
 use super::id::{FeedId, FileId, LinkId, OpId};
 use super::op::{Kind, NAME_BYTES_MAX, Name};
 use super::record::{FileRecord, Rank};
@@ -271,7 +272,7 @@ impl<T: Look> State<T> {
         let winner = record.winner().map(|(id, _)| *id);
         for (version, head) in record.heads.iter().filter(|(id, _)| Some(**id) != winner) {
             let body = self.body(*version)?.unwrap_or_default();
-            let bytes = postcard::to_stdvec(&(head.size, &body)).expect("it can be written");
+            let bytes = encode(&(head.size, &body));
             let label = &blake3::hash(&bytes).to_hex()[..8];
             let what = What::Beside { link, file, version: *version };
             shown.put(joined(name.bytes(), b"@", label.as_bytes()), what);

@@ -6,19 +6,16 @@
 //! of directories alone depend on what was done before them: they are kept in that order, and those
 //! after a new one are taken back and done again.
 
-use serde::Serialize;
-
 use super::content::{Body, Whole};
 use super::id::{EntryId, FileId, LinkId, OpId};
 use super::op::{Attribute, Content, Name, Op, OpFault};
+use super::overlay::Overlay;
 use super::record::{
     FileRecord, LinkRecord, MoveRecord, Place, Rank, Set, Touched, Version, Written, set, set_first,
 };
 use super::seen::Seen;
 use super::shown::Directory;
 use super::tables::{Look, Sum, Tables};
-
-const IS_WRITTEN: &str = "a record can be written";
 
 /// A bucket's state, in tables.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -180,8 +177,17 @@ impl<T: Look> State<T> {
 impl<T: Tables> State<T> {
     /// Does what an entry says. All entries that its author had seen were applied before.
     pub fn apply(&mut self, batch: Batch<'_>) -> Result<(), ApplyError<T::Error>> {
+        let mut state = State::new(Overlay::new(&self.tables));
+        state.note(batch)?;
+        Ok(state.into_tables().into_changes().settle(&mut self.tables)?)
+    }
+}
+
+impl<T: Look> State<Overlay<T>> {
+    /// As [`State::apply`]: what lies beneath does not hear of it yet.
+    pub fn note(&mut self, batch: Batch<'_>) -> Result<(), ApplyError<T::Error>> {
         batch.check().map_err(ApplyError::Fault)?;
-        self.tables.put_seen(batch.id, batch.seen)?;
+        self.tables.put_seen(batch.id, batch.seen.clone());
         for (place, op) in (0..).zip(batch.ops) {
             let rank = Rank { lamport: batch.lamport, op: OpId { entry: batch.id, place } };
             self.apply_one(rank, batch.seen, op)?;
@@ -221,7 +227,7 @@ impl<T: Tables> State<T> {
                 let version = Version { rank, size: *size, fence: *fence };
                 let (lamport, size) = (rank.lamport, *size);
                 let (content, past) = (content.clone(), base.clone());
-                self.put_version(rank.op, &Written { lamport, size, content, base: past })?;
+                self.tables.put_version(rank.op, Written { lamport, size, content, base: past });
                 self.change_file(*file, |record| {
                     record.heads.retain(|head, _| !base.contains(head));
                     record.heads.insert(rank.op, version);
@@ -268,7 +274,7 @@ impl<T: Tables> State<T> {
         let bears = link.born.as_ref().map(|born| born.value);
         // Shown is what it was for the file that it bore.
         let left = if former == bears { None } else { self.hide(id, &mut link)? };
-        self.put_link(id, &link)?;
+        self.put_link(id, link)?;
         left.into_iter().try_for_each(|left| self.refresh(left))?;
         if former != bears {
             for (which, is_now) in [(former, false), (bears, true)] {
@@ -331,7 +337,7 @@ impl<T: Tables> State<T> {
         let target = record.to.parent;
         record.was_done = from.is_some() && !self.is_at_or_beneath(target, record.link)?;
         record.from = from;
-        self.tables.put_move(rank, &record)?;
+        self.tables.put_move(rank, record.clone());
         match record.was_done {
             true => self.set_place(record.link, Some(Set { rank, value: record.to })),
             false => Ok(()),
@@ -350,13 +356,13 @@ impl<T: Tables> State<T> {
             }
         }
         link.deletes.insert(by, is_void);
-        self.put_link(id, &link)?;
+        self.put_link(id, link)?;
         self.refresh(id)
     }
 
     /// Takes note of a change, and of deletions that had not seen it.
     fn touch(&mut self, rank: Rank, seen: &Seen, what: Touched) -> Result<(), T::Error> {
-        self.tables.put_touch(what, rank.op)?;
+        self.tables.put_touch(what, rank.op);
         let links = match what {
             Touched::Link(link) => [link].into(),
             Touched::File(file) => self.file(file)?.links,
@@ -371,7 +377,7 @@ impl<T: Tables> State<T> {
                 has_changed |= *is_void;
             }
             if has_changed {
-                self.put_link(id, &link)?;
+                self.put_link(id, link)?;
                 self.refresh(id)?;
             }
         }
@@ -400,7 +406,7 @@ impl<T: Tables> State<T> {
                 (false, true) => self.hide(id, &mut link)?,
                 (true, true) | (false, false) => return Ok(()),
             };
-            self.put_link(id, &link)?;
+            self.put_link(id, link)?;
         }
         Ok(())
     }
@@ -409,7 +415,7 @@ impl<T: Tables> State<T> {
         let mut link = self.link(id)?;
         let left = self.hide(id, &mut link)?;
         link.place = place;
-        self.put_link(id, &link)?;
+        self.put_link(id, link)?;
         left.into_iter().try_for_each(|left| self.refresh(left))?;
         self.refresh(id)
     }
@@ -417,7 +423,7 @@ impl<T: Tables> State<T> {
     /// Returns the directory that may have to be shown or hidden for it.
     fn show(&mut self, id: LinkId, link: &mut LinkRecord) -> Result<Option<LinkId>, T::Error> {
         let Some(Set { value: Place { parent, name }, .. }) = &link.place else { return Ok(None) };
-        self.tables.put_named(*parent, name, id)?;
+        self.tables.put_named(*parent, name, id, true);
         link.is_shown = true;
         self.count_shown(*parent, |shown| shown + 1)
     }
@@ -428,7 +434,7 @@ impl<T: Tables> State<T> {
             return Ok(None);
         }
         let Some(Set { value: Place { parent, name }, .. }) = &link.place else { return Ok(None) };
-        self.tables.take_named(*parent, name, id)?;
+        self.tables.put_named(*parent, name, id, false);
         link.is_shown = false;
         self.count_shown(*parent, |shown| shown - 1)
     }
@@ -450,42 +456,15 @@ impl<T: Tables> State<T> {
         let before = self.file(id)?;
         let mut record = before.clone();
         change(&mut record);
-        self.count(b'f', id.bytes(), &before, &record)?;
-        self.note_versions(id, before.heads.len() > 1, record.heads.len() > 1)?;
-        self.tables.put_file(id, &record)
+        self.note_versions(id, before.heads.len() > 1, record.heads.len() > 1);
+        self.tables.put_file(id, before, record);
+        Ok(())
     }
 
-    /// Puts down a version as it was written. It never changes and never goes, and is counted once.
-    fn put_version(&mut self, id: OpId, version: &Written) -> Result<(), T::Error> {
-        let mut sum = self.tables.sum()?;
-        sum.add(&written(b'v', &[], &(id, version)));
-        self.tables.put_sum(sum)?;
-        self.tables.put_version(id, version)
-    }
-
-    fn put_link(&mut self, id: LinkId, record: &LinkRecord) -> Result<(), T::Error> {
-        self.count(b'l', id.bytes(), &self.link(id)?, record)?;
-        self.tables.put_link(id, record)
-    }
-
-    /// Counts a record in place of another. Of what nothing is known nothing is counted, whether it
-    /// was spoken of or not.
-    fn count<R: Serialize + Default + PartialEq>(
-        &mut self,
-        kind: u8,
-        id: &[u8; 16],
-        before: &R,
-        after: &R,
-    ) -> Result<(), T::Error> {
-        let mut sum = self.tables.sum()?;
-        let nothing = R::default();
-        if *before != nothing {
-            sum.take(&written(kind, id, before));
-        }
-        if *after != nothing {
-            sum.add(&written(kind, id, after));
-        }
-        self.tables.put_sum(sum)
+    fn put_link(&mut self, id: LinkId, record: LinkRecord) -> Result<(), T::Error> {
+        let before = self.link(id)?;
+        self.tables.put_link(id, before, record);
+        Ok(())
     }
 }
 
@@ -495,13 +474,4 @@ fn saw(later: OpId, seen: &Seen, earlier: OpId) -> bool {
         true => earlier.place < later.place,
         false => seen.covers(earlier.entry),
     }
-}
-
-/// Returns a record as bytes, for the sum.
-fn written(kind: u8, id: &[u8], record: &impl Serialize) -> Vec<u8> {
-    // Most are shorter, and grow byte by byte.
-    let mut bytes = Vec::with_capacity(256);
-    bytes.push(kind);
-    bytes.extend_from_slice(id);
-    postcard::to_extend(record, bytes).expect(IS_WRITTEN)
 }

@@ -4,6 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::ops::Bound;
 
+use serde::Serialize;
+
+use super::encode;
 use super::id::{EntryId, FileId, LinkId, OpId};
 use super::op::Name;
 use super::record::{FileRecord, LinkRecord, MoveRecord, Rank, Touched, Written};
@@ -111,8 +114,23 @@ impl Sum {
         self.fold(record, u64::wrapping_add);
     }
 
-    pub(super) fn take(&mut self, record: &[u8]) {
-        self.fold(record, u64::wrapping_sub);
+    /// Counts a record in place of another of the same id. Of what nothing is known nothing is counted, whether it was
+    /// spoken of or not.
+    pub(super) fn replace<R>(&mut self, kind: u8, id: &[u8; 16], before: &R, now: &R)
+    where
+        R: Serialize + Default + PartialEq,
+    {
+        if before == now {
+            return;
+        }
+        let nothing = R::default();
+        let written = |record| encode::append(record, [&[kind], &id[..]].concat());
+        if *before != nothing {
+            self.fold(&written(before), u64::wrapping_sub);
+        }
+        if *now != nothing {
+            self.add(&written(now));
+        }
     }
 
     fn fold(&mut self, record: &[u8], with: impl Fn(u64, u64) -> u64) {

@@ -10,8 +10,9 @@ use std::collections::BTreeSet;
 use super::{Directory, Shelf, Shown, What};
 use crate::tree::id::{FileId, LinkId};
 use crate::tree::op::Name;
+use crate::tree::overlay::Overlay;
 use crate::tree::state::State;
-use crate::tree::tables::{Look, Tables};
+use crate::tree::tables::Look;
 
 /// What the directory is called.
 pub(super) const NAME: &[u8] = b".conflicts";
@@ -111,24 +112,16 @@ impl<T: Look> State<T> {
     }
 }
 
-impl<T: Tables> State<T> {
+impl<T> State<Overlay<T>> {
     /// Notes whether a file has several versions.
-    pub(in crate::tree) fn note_versions(
-        &mut self,
-        file: FileId,
-        had: bool,
-        has: bool,
-    ) -> Result<(), T::Error> {
+    pub(in crate::tree) fn note_versions(&mut self, file: FileId, had: bool, has: bool) {
         if had == has {
-            return Ok(());
+            return;
         }
         let text: String = file.bytes().iter().map(|byte| format!("{byte:02x}")).collect();
         let name = Name::try_from(text.into_bytes()).expect("digits are a name");
         let link = LinkId::of_file(*file.bytes());
-        match has {
-            true => self.tables.put_named(FileId::SEVERAL, &name, link),
-            false => self.tables.take_named(FileId::SEVERAL, &name, link),
-        }
+        self.tables.put_named(FileId::SEVERAL, &name, link, has);
     }
 }
 
