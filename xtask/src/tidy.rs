@@ -14,7 +14,7 @@ use crate::machine;
 use crate::step::{Failure, output};
 
 /// How many packages, ours among them, the lock file may name; raise it by hand, with a reason.
-const PACKAGES_MAX: usize = 327;
+const PACKAGES_MAX: usize = 342;
 
 /// Licences that may go into the binary without asking anybody.
 const LICENCES: [&str; 12] = [

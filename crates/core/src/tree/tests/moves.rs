@@ -1,9 +1,9 @@
 //! Directories that are moved at the same time, against the algorithm of others.
 //!
 //! Kleppmann, Mulligan, Gomes and Beresford, "A highly-available move operation for replicated trees"
-//! (2021), say what moves come to, and prove it: [`paper`] is their algorithm as they wrote it down.
+//! (2021), say what moves come to, and prove it; `crdt_tree` is their algorithm as others have written it.
 
-mod paper;
+use crdt_tree::{Clock, OpMove};
 
 use super::*;
 use crate::tree::shown::Shown;
@@ -156,29 +156,49 @@ fn do_step(world: &mut World, who: usize, step: &Step) {
     world.commit(who, vec![op]);
 }
 
-/// Compares where the directories are with where the paper has them.
-fn compare(state: &State<Memory>, paper: &paper::Replica) {
-    for (link, (parent, name)) in &paper.tree {
-        let record = state.tables().link(*link).unwrap().unwrap();
-        let place = record.place.unwrap().value;
-        assert_eq!((place.parent, &place.name), (*parent, name), "{link:?}");
-    }
+/// A tree of the others: of directories, by what they are called, in the order of operations.
+type Theirs = crdt_tree::State<LinkId, Name, OpId>;
+
+/// Returns what an entry is to them: to make something is to move it from nowhere.
+fn theirs(entry: &Entry) -> OpMove<LinkId, Name, OpId> {
+    let ([Op::Create { link, parent, name, .. }] | [Op::Move { link, parent, name }]) =
+        &entry.ops[..]
+    else {
+        panic!("{entry:?}")
+    };
+    let at = Clock::new(OpId { entry: entry.id, place: 0 }, Some(entry.lamport));
+    OpMove::new(at, LinkId::of_directory(*parent), name.clone(), *link)
+}
+
+/// Compares where the directories are with where the others have them.
+fn compare(state: &State<Memory>, theirs: &Theirs) {
+    let found: BTreeMap<LinkId, (LinkId, Name)> = look(state)
+        .links
+        .into_iter()
+        .map(|(link, _)| {
+            let place = state.tables().link(link).unwrap().unwrap().place.unwrap().value;
+            (link, (LinkId::of_directory(place.parent), place.name))
+        })
+        .collect();
+    let expected = theirs.clone().into_iter();
+    let expected = expected.map(|(link, at)| (link, (*at.parent_id(), at.metadata().clone())));
+    assert_eq!(found, expected.collect::<BTreeMap<_, _>>());
 }
 
 proptest! {
     #[test]
-    fn directories_are_where_the_algorithm_of_the_paper_has_them(
+    fn directories_are_where_the_algorithm_of_others_has_them(
         steps in proptest::collection::vec(step(), 0..32),
         choices in proptest::collection::vec(0..97_usize, 1..30),
     ) {
         let mut world = World::new();
-        let mut replicas: [paper::Replica; PEERS] = Default::default();
+        let mut replicas: [Theirs; PEERS] = Default::default();
         let mut told: [Seen; PEERS] = Default::default();
         let mut tell = |world: &World, who: usize| {
             let seen = &world.peers[who].seen;
             for entry in world.entries.iter().filter(|entry| seen.covers(entry.id)) {
                 if !told[who].covers(entry.id) {
-                    replicas[who].apply(paper::Move::of(entry));
+                    replicas[who].apply_op(theirs(entry));
                     told[who].see(entry.id);
                 }
             }
@@ -191,9 +211,7 @@ proptest! {
         world.all_hear_all();
         (0..PEERS).for_each(|who| tell(&world, who));
         compare(&world.reordered(&choices), &replicas[0]);
-        let found = look(&world.peers[0].state).links.into_iter().map(|(link, _)| link).collect();
-        prop_assert_eq!(replicas[0].tree.keys().copied().collect::<BTreeSet<_>>(), found);
-        prop_assert_eq!(&replicas[0].tree, &replicas[1].tree);
-        prop_assert_eq!(&replicas[0].tree, &replicas[2].tree);
+        prop_assert_eq!(replicas[0].tree(), replicas[1].tree());
+        prop_assert_eq!(replicas[0].tree(), replicas[2].tree());
     }
 }
