@@ -64,7 +64,13 @@ pub struct Frozen {
 pub struct Stretch {
     start: u64,
     bytes: Vec<u8>,
+    is_first: bool,
 }
+
+/// Bytes of stretches that were sealed one after the other and are in no chunk: where they are cut is certain once more
+/// have come. Nothing of them shows in `Debug`.
+#[derive(Default)]
+pub struct Tail(Vec<u8>);
 
 /// What was sealed ahead of a version; what was zeros is a part without a chunk.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -186,21 +192,29 @@ impl Contents {
         Some(self.with_stack(|stack| stack.seek(at, true)).unwrap_or(self.size()))
     }
 
-    /// Returns how many bytes lie side by side around the newest write and are not sealed.
-    ///
-    /// Once they are [`SEAL_BYTES_DUE`] they are to be, so that who writes a long file needs little memory.
+    /// Returns how many bytes lie side by side around the newest write and are not sealed, …
     pub fn unsealed(&self) -> u64 {
         let stretch = self.top.stretch(self.newest);
         stretch.end - stretch.start
     }
 
-    /// Returns those bytes, to be sealed while others may be written; only those that were returned last can come
-    /// back by [`Contents::sealed`].
+    /// … and how many of them nobody seals just now. Once they are [`SEAL_BYTES_DUE`] they are to be, so that who
+    /// writes a long file needs little memory.
+    pub fn due(&self) -> u64 {
+        let stretch = self.top.stretch(self.newest);
+        stretch.end - self.taken_to(&stretch).unwrap_or(stretch.start)
+    }
+
+    /// Returns those, to be sealed while others may be written. They go on where the last ones ended, or are the first
+    /// of others: only of those can something come back by [`Contents::sealed`], in the order in which they went.
     pub fn begin_to_seal(&mut self) -> Stretch {
-        let range = self.top.stretch(self.newest);
-        let (start, bytes) = (range.start, self.top.bytes_of(&range));
-        self.sealing = Some(range);
-        Stretch { start, bytes }
+        let stretch = self.top.stretch(self.newest);
+        let before = self.taken_to(&stretch);
+        let start = before.unwrap_or(stretch.start);
+        let bytes = self.top.bytes_of(&(start..stretch.end));
+        let first = self.sealing.take().filter(|_| before.is_some());
+        self.sealing = Some(first.map_or(start, |range| range.start)..stretch.end);
+        Stretch { start, bytes, is_first: before.is_none() }
     }
 
     /// Puts what was sealed in place of the bytes that it was made of, unless something was done to those
@@ -208,11 +222,30 @@ impl Contents {
     ///
     /// It is stored once the store was synced.
     pub fn sealed(&mut self, ahead: Ahead) -> Ahead {
-        if self.sealing.take().is_none() {
-            return Ahead::default();
-        }
+        let Some(Range { start, end }) = self.sealing.take() else { return Ahead::default() };
+        let rest = start + ahead.len()..end;
+        // Side by side they begin there: one by one each would move what lies behind it.
+        self.top.clear(start..rest.start);
         self.put(&ahead).expect("it lies where bytes were");
+        self.sealing = Some(rest);
         ahead
+    }
+
+    /// Whether some of the bytes around the newest write are being sealed.
+    pub fn is_sealing(&self) -> bool {
+        self.taken_to(&self.top.stretch(self.newest)).is_some()
+    }
+
+    /// What is being sealed does not come back.
+    pub fn end_sealing(&mut self) {
+        self.sealing = None;
+    }
+
+    /// Returns up to where a stretch is being sealed.
+    fn taken_to(&self, stretch: &Range<u64>) -> Option<u64> {
+        let taken = self.sealing.as_ref();
+        let taken = taken.filter(|taken| stretch.start <= taken.start && taken.end <= stretch.end);
+        taken.map(|taken| taken.end)
     }
 
     /// Notes that something is about to be done to a part.
@@ -322,11 +355,28 @@ impl Contents {
     }
 }
 
+impl Ahead {
+    /// Returns how many bytes were sealed.
+    fn len(&self) -> u64 {
+        let sealed: u64 = self.extents.iter().map(|extent| u64::from(extent.chunk.len)).sum();
+        sealed + self.zeros.iter().map(|zeros| zeros.len).sum::<u64>()
+    }
+}
+
 impl Stretch {
-    /// Seals them as far as it is certain where they are cut; after an error some of it may be stored.
-    pub fn seal(&self, vault: &Vault) -> Result<Ahead, StoreError> {
-        let chunks = cut::cut_certain(&self.bytes);
-        let (mut ahead, mut offset) = (Ahead::default(), self.start);
+    /// Whether nothing goes before it.
+    pub fn is_first(&self) -> bool {
+        self.is_first
+    }
+
+    /// Seals them, behind what is left of those before, as far as it is certain where they are cut. After an error some
+    /// of it may be stored, and nothing can go on from there.
+    pub fn seal(self, tail: &mut Tail, vault: &Vault) -> Result<Ahead, StoreError> {
+        let mut bytes = std::mem::take(&mut tail.0);
+        let mut offset = self.start - bytes.len() as u64;
+        bytes.extend_from_slice(&self.bytes);
+        let chunks = cut::cut_certain(&bytes);
+        let mut ahead = Ahead::default();
         for (sealed, bytes) in vault.put_all(&chunks)?.into_iter().zip(chunks) {
             let len = bytes.len() as u64;
             match sealed {
@@ -335,6 +385,8 @@ impl Stretch {
             }
             offset += len;
         }
+        bytes.drain(..ahead.len() as usize);
+        tail.0 = bytes;
         Ok(ahead)
     }
 }
@@ -372,6 +424,12 @@ impl fmt::Debug for Contents {
 impl fmt::Debug for Stretch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} bytes to be sealed", self.bytes.len())
+    }
+}
+
+impl fmt::Debug for Tail {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes to be cut", self.0.len())
     }
 }
 

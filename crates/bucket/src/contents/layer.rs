@@ -241,19 +241,22 @@ impl Layer {
         start..end
     }
 
-    /// Returns the bytes of a stretch.
-    pub(super) fn bytes_of(&self, stretch: &Range<u64>) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity((stretch.end - stretch.start) as usize);
-        for run in self.runs.range(stretch.clone()) {
-            if let (_, Run::Bytes(some)) = run {
-                bytes.extend_from_slice(some);
+    /// Returns the bytes of a part of a stretch.
+    pub(super) fn bytes_of(&self, part: &Range<u64>) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity((part.end - part.start) as usize);
+        let first = self.runs.range(..=part.start).next_back().map_or(part.start, |(at, _)| *at);
+        for (at, run) in self.runs.range(first..part.end) {
+            if let Run::Bytes(some) = run {
+                let from = part.start.saturating_sub(*at) as usize;
+                let to = some.len().min((part.end - at) as usize);
+                bytes.extend_from_slice(&some[from.min(to)..to]);
             }
         }
         bytes
     }
 
     /// Forgets what is in a part, so that what lies beneath is seen there, as far as it is.
-    fn clear(&mut self, range: Range<u64>) {
+    pub(super) fn clear(&mut self, range: Range<u64>) {
         let mut tail = None;
         if let Some((start, run)) = self.runs.range_mut(..range.start).next_back()
             && range.start - start < run.len()

@@ -1,5 +1,6 @@
 //! What was written last is read, whatever was sealed, frozen and committed meanwhile; and little is cut anew.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::time::Duration;
 
@@ -119,8 +120,9 @@ struct Pair<'a> {
     vault: &'a Vault,
     contents: Contents,
     plain: Vec<u8>,
-    /// What is being sealed.
-    sealing: Option<Stretch>,
+    /// What is being sealed, and what is left of what was sealed before.
+    sealing: VecDeque<Stretch>,
+    tail: Tail,
     /// What was frozen, and the bytes at that time.
     frozen: Option<(Frozen, Vec<u8>)>,
     committed: (Arc<Body>, u64, Option<(OpId, u32)>),
@@ -135,7 +137,8 @@ impl<'a> Pair<'a> {
             vault: &world.vault,
             contents,
             plain,
-            sealing: None,
+            sealing: VecDeque::new(),
+            tail: Tail::default(),
             frozen: None,
             committed,
             number: 0,
@@ -165,11 +168,15 @@ impl<'a> Pair<'a> {
                 self.plain.resize(*size as usize, 0);
             }
             Step::Seal => {
-                self.sealing = Some(self.contents.begin_to_seal());
+                let stretch = self.contents.begin_to_seal();
+                if stretch.is_first() {
+                    (self.sealing, self.tail) = Default::default();
+                }
+                self.sealing.push_back(stretch);
             }
             Step::Sealed => {
-                if let Some(stretch) = self.sealing.take() {
-                    self.contents.sealed(stretch.seal(self.vault).unwrap());
+                if let Some(stretch) = self.sealing.pop_front() {
+                    self.contents.sealed(stretch.seal(&mut self.tail, self.vault).unwrap());
                 }
             }
             Step::Freeze => {
@@ -336,12 +343,15 @@ fn cutting_off_and_appending_seal_the_end_alone() {
 }
 
 /// Has all sealed that lies around the newest write, if it is much.
-fn seal_ahead(contents: &mut Contents, vault: &Vault) -> Ahead {
+fn seal_ahead(contents: &mut Contents, tail: &mut Tail, vault: &Vault) -> Ahead {
     if contents.unsealed() < SEAL_BYTES_DUE {
         return Ahead::default();
     }
     let stretch = contents.begin_to_seal();
-    contents.sealed(stretch.seal(vault).unwrap())
+    if stretch.is_first() {
+        *tail = Tail::default();
+    }
+    contents.sealed(stretch.seal(tail, vault).unwrap())
 }
 
 #[test]
@@ -350,11 +360,11 @@ fn who_writes_a_long_file_needs_little_memory_and_it_is_cut_as_the_whole() {
     let file = noise(1, 3 << 20);
     let (mut contents, mut replayed) =
         (Contents::of(0, Body::default()), Contents::of(0, Body::default()));
-    let mut at = 0;
+    let (mut at, mut tail) = (0, Tail::default());
     for bytes in file.chunks(4096) {
         contents.write(at, bytes).unwrap();
         at += bytes.len() as u64;
-        let ahead = seal_ahead(&mut contents, &world.vault);
+        let ahead = seal_ahead(&mut contents, &mut tail, &world.vault);
         replayed.put(&ahead).unwrap();
         assert!(
             contents.bytes_held() as u64 <= SEAL_BYTES_DUE + 10_000,
@@ -378,7 +388,7 @@ fn zeros_among_many_bytes_are_no_chunks() {
     let world = World::new();
     let mut contents = world.contents(&noise(1, 1 << 20));
     contents.write(100, &vec![0; 1 << 20]).unwrap();
-    let ahead = seal_ahead(&mut contents, &world.vault);
+    let ahead = seal_ahead(&mut contents, &mut Tail::default(), &world.vault);
     assert_eq!(ahead.extents, []);
     assert!(!ahead.zeros.is_empty());
     let mut expected = noise(1, 100);
@@ -487,13 +497,12 @@ fn what_is_not_refused_becomes_a_version() {
     let world = World::new();
     let mut contents = Contents::of(0, Body::default());
     let file = noise(1, EXTENTS_MAX * CUT_BYTES_MEAN * 2);
-    let mut at = 0;
-    let mut chunks = 0;
+    let (mut at, mut chunks, mut tail) = (0, 0, Tail::default());
     // Once it was refused, a version makes room: what is not sealed is counted for more than it is.
     for _ in 0..2 {
         while contents.write(at, &file[at as usize..][..32 * 1024]).is_ok() {
             at += 32 * 1024;
-            seal_ahead(&mut contents, &world.vault);
+            seal_ahead(&mut contents, &mut tail, &world.vault);
         }
         let version = commit(&mut contents, &world.vault, None);
         assert!(extents_of(&version.body).len() > chunks);

@@ -3,15 +3,16 @@
 //! Bytes that lie side by side are sealed once they are many, by a thread of its own while the next are written.
 //! Whoever writes faster than that waits, so that no more than four times as many are in memory.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use super::Inner;
 use super::file::Face;
+use super::{Inner, lock};
 use crate::bucket::BucketError;
-use crate::contents::{Ahead, SEAL_BYTES_DUE, Stretch};
+use crate::contents::{Ahead, SEAL_BYTES_DUE, Stretch, Tail};
 use crate::store::StoreError;
 use crate::vault::Vault;
 
@@ -22,33 +23,48 @@ const WAITING_MAX: usize = 4;
 
 /// Seals what others wrote.
 pub(super) struct Sealer {
-    vault: Vault,
     /// None once it ends.
     waiting: Option<SyncSender<Task>>,
     worker: Option<JoinHandle<()>>,
 }
 
-/// Where it is told what a stretch of a file became, to whoever has the file alone.
-#[derive(Debug)]
-pub(super) struct Sealing(Mutex<Receiver<Outcome>>);
+/// Stretches of a file that are sealed one after the other, and where it is told what each became, to whoever has the
+/// file alone.
+#[derive(Debug, Default)]
+pub(super) struct Sealing {
+    tail: Arc<Mutex<Tail>>,
+    awaited: Mutex<VecDeque<Receiver<Outcome>>>,
+}
 
 type Outcome = Result<Ahead, StoreError>;
 
+/// Asks what became of a stretch.
+type Ask = fn(&Receiver<Outcome>) -> Result<Outcome, TryRecvError>;
+
+const WHAT_IS_TOLD: Ask = Receiver::try_recv;
+const WAIT: Ask = |told| told.recv().map_err(|_| TryRecvError::Disconnected);
+
 struct Task {
     stretch: Stretch,
+    tail: Arc<Mutex<Tail>>,
     told: SyncSender<Outcome>,
 }
 
 impl Sealing {
-    fn told(&mut self) -> &Receiver<Outcome> {
-        self.0.get_mut().unwrap_or_else(PoisonError::into_inner)
+    fn is_done(&mut self) -> bool {
+        self.awaited().is_empty()
+    }
+
+    fn awaited(&mut self) -> &mut VecDeque<Receiver<Outcome>> {
+        self.awaited.get_mut().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Task {
-    fn work(&self, vault: &Vault) {
+    fn work(self, vault: &Vault) {
+        let outcome = self.stretch.seal(&mut lock(&self.tail), vault);
         // Nobody may want it any more.
-        let _ = self.told.send(self.stretch.seal(vault));
+        let _ = self.told.send(outcome);
     }
 }
 
@@ -56,27 +72,16 @@ impl Sealer {
     pub(super) fn begin(vault: Vault) -> io::Result<Sealer> {
         let (waiting, tasks) = sync_channel::<Task>(WAITING_MAX);
         let worker = thread::Builder::new().name("gate-sealer".to_owned());
-        let worker = worker.spawn({
-            let vault = vault.clone();
-            move || tasks.into_iter().for_each(|task| task.work(&vault))
-        })?;
-        Ok(Sealer { vault, waiting: Some(waiting), worker: Some(worker) })
+        let worker = worker.spawn(move || tasks.into_iter().for_each(|task| task.work(&vault)))?;
+        Ok(Sealer { waiting: Some(waiting), worker: Some(worker) })
     }
 
-    fn seal(&self, stretch: Stretch) -> Sealing {
-        let (told, outcome) = sync_channel(1);
-        let sealing = Sealing(Mutex::new(outcome));
-        let task = Task { stretch, told };
-        let Some(waiting) = &self.waiting else {
-            task.work(&self.vault);
-            return sealing;
-        };
-        if let Err(TrySendError::Full(task) | TrySendError::Disconnected(task)) =
-            waiting.try_send(task)
-        {
-            task.work(&self.vault);
-        }
-        sealing
+    /// Has a stretch sealed; gives it back if too many wait.
+    fn seal(&self, task: Task) -> Result<(), Task> {
+        let Some(waiting) = &self.waiting else { return Err(task) };
+        waiting.try_send(task).map_err(|error| match error {
+            TrySendError::Full(task) | TrySendError::Disconnected(task) => task,
+        })
     }
 }
 
@@ -94,40 +99,63 @@ impl Drop for Sealer {
 impl Inner {
     /// Has bytes of a file sealed once they are many.
     pub(super) fn seal_beside(&self, face: &mut Face) -> Result<(), BucketError> {
-        let unsealed = face.contents.unsealed();
-        if unsealed < SEAL_BYTES_DUE {
+        if face.contents.unsealed() < SEAL_BYTES_DUE {
             return Ok(());
         }
-        if unsealed >= UNSEALED_BYTES_MAX {
-            self.finish_sealing(face)?;
-        } else if let Some(sealing) = &mut face.sealing {
-            match sealing.told().try_recv() {
-                Err(TryRecvError::Empty) => return Ok(()),
-                Err(TryRecvError::Disconnected) => face.sealing = None,
-                Ok(outcome) => self.take_in_sealed(face, outcome)?,
-            }
+        while self.take_in_next(face, WHAT_IS_TOLD)? {}
+        while face.contents.unsealed() >= UNSEALED_BYTES_MAX && self.take_in_next(face, WAIT)? {}
+        // What others became who do not go on here comes first.
+        let is_free =
+            face.contents.is_sealing() || face.sealing.as_mut().is_none_or(Sealing::is_done);
+        if face.contents.due() < SEAL_BYTES_DUE || !is_free {
+            return Ok(());
         }
-        if face.contents.unsealed() >= SEAL_BYTES_DUE {
-            face.sealing = Some(self.sealer.seal(face.contents.begin_to_seal()));
+        let stretch = face.contents.begin_to_seal();
+        if stretch.is_first() {
+            face.sealing = None;
         }
-        Ok(())
+        let sealing = face.sealing.get_or_insert_default();
+        let (told, outcome) = sync_channel(1);
+        let task = Task { stretch, tail: Arc::clone(&sealing.tail), told };
+        let Err(task) = self.sealer.seal(task) else {
+            sealing.awaited().push_back(outcome);
+            return Ok(());
+        };
+        // Those before it come first.
+        while self.take_in_next(face, WAIT)? {}
+        task.work(&self.vault);
+        face.sealing.get_or_insert_default().awaited().push_back(outcome);
+        self.take_in_next(face, WAIT).map(drop)
     }
 
     /// Waits for what is being sealed of a file.
     pub(super) fn finish_sealing(&self, face: &mut Face) -> Result<(), BucketError> {
-        match face.sealing.as_mut().map(|sealing| sealing.told().recv()) {
-            Some(Ok(outcome)) => self.take_in_sealed(face, outcome),
-            // The bytes are there as they were written.
-            Some(Err(_)) | None => {
-                face.sealing = None;
-                Ok(())
-            }
-        }
+        while self.take_in_next(face, WAIT)? {}
+        end_sealing(face);
+        Ok(())
     }
 
-    fn take_in_sealed(&self, face: &mut Face, outcome: Outcome) -> Result<(), BucketError> {
-        face.sealing = None;
-        let ahead = face.contents.sealed(outcome?);
-        self.tell_sealed(face, ahead)
+    /// Takes in what the next stretch of a file became, if that is known.
+    fn take_in_next(&self, face: &mut Face, ask: Ask) -> Result<bool, BucketError> {
+        let Some(awaited) = face.sealing.as_mut().map(Sealing::awaited) else { return Ok(false) };
+        let Some(outcome) = awaited.front().map(ask) else { return Ok(false) };
+        let ahead = match outcome {
+            Err(TryRecvError::Empty) => return Ok(false),
+            Ok(Ok(ahead)) => ahead,
+            failed => {
+                // The bytes are there as they were written.
+                end_sealing(face);
+                return failed.map_or(Ok(false), |outcome| Ok(outcome.map(|_| false)?));
+            }
+        };
+        awaited.pop_front();
+        let ahead = face.contents.sealed(ahead);
+        self.tell_sealed(face, ahead)?;
+        Ok(true)
     }
+}
+
+fn end_sealing(face: &mut Face) {
+    face.sealing = None;
+    face.contents.end_sealing();
 }
