@@ -92,6 +92,23 @@ fn a_bucket_is_mounted_used_and_found_again() {
 }
 
 /// N1: whoever writes to a file of a bucket is alone.
+/// What was written is still on its way into the bucket when nothing is mounted any more.
+#[test]
+fn a_daemon_stops_right_after_somebody_unmounted_a_bucket() {
+    let (world, _) = world(Standing::Runner);
+    for round in 0..3 {
+        let script = format!("head -c 8000000 /dev/urandom > {round}");
+        world.script(&world.view(), &script).run().success();
+        world.gate(["umount", "view"]).run().success();
+        world.gate(["daemon", "stop"]).run().success();
+        world.gate(["daemon", "start"]).run().success();
+        world.gate(["mount", "start", "view"]).run().success();
+    }
+    let sizes = world.script(&world.view(), "stat -c %s 0 1 2").run().success();
+    assert_eq!(sizes, "8000000\n".repeat(3));
+    end(&world);
+}
+
 #[test]
 fn n1_writers_of_a_bucket_take_turns() {
     let (world, _) = world(Standing::Runner);

@@ -107,5 +107,9 @@ pub fn await_end(record: &Record, pid: u32) -> Look {
 /// Unmounts it; the notice says what is to be said aloud.
 pub fn end(record: &Record, lazy: bool) -> Result<Option<String>, Refusal> {
     let manner = if lazy { unmount::Manner::Lazy } else { unmount::Manner::InOrder };
-    unmount::end(&record.point, manner).map_err(|failure| Refusal::of(Kind::Busy, &failure))
+    match unmount::end(&record.point, manner) {
+        // Somebody else has just done that, and its server is about to end.
+        Err(_) if mounts::at(&record.point).is_ok_and(|mount| mount.is_none()) => Ok(None),
+        outcome => outcome.map_err(|failure| Refusal::of(Kind::Busy, &failure)),
+    }
 }
