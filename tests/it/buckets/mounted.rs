@@ -91,7 +91,6 @@ fn a_bucket_is_mounted_used_and_found_again() {
     }
 }
 
-/// N1: whoever writes to a file of a bucket is alone.
 /// What was written is still on its way into the bucket when nothing is mounted any more.
 #[test]
 fn a_daemon_stops_right_after_somebody_unmounted_a_bucket() {
@@ -109,6 +108,7 @@ fn a_daemon_stops_right_after_somebody_unmounted_a_bucket() {
     end(&world);
 }
 
+/// N1: whoever writes to a file of a bucket is alone.
 #[test]
 fn n1_writers_of_a_bucket_take_turns() {
     let (world, _) = world(Standing::Runner);
