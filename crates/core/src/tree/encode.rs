@@ -30,11 +30,12 @@ impl Flavor for Growing {
 
 /// Returns a record as bytes.
 pub fn encode<T: Serialize + ?Sized>(record: &T) -> Vec<u8> {
-    append(record, Vec::with_capacity(RECORD_BYTES))
+    append(record, Vec::new())
 }
 
 /// As [`encode`], after other bytes.
-pub fn append<T: Serialize + ?Sized>(record: &T, to: Vec<u8>) -> Vec<u8> {
+pub fn append<T: Serialize + ?Sized>(record: &T, mut to: Vec<u8>) -> Vec<u8> {
+    to.reserve(RECORD_BYTES);
     let written = postcard::serialize_with_flavor(record, Growing(to));
     written.expect("records have no maps and no numbers of unknown length")
 }
