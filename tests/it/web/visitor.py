@@ -12,7 +12,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, Response, expect, sync_playwright
 
 PART, URL, ADMIN, READ, PICTURES, GATE = sys.argv[1:]
-MS = 20_000
+MS = 60_000
 AXE = Axe()
 
 
