@@ -9,7 +9,7 @@ use crate::bench::home::Home;
 use crate::step::{self, Failure};
 
 /// How large the image of a file system may become.
-const IMAGE_BYTES: u64 = 4 << 30;
+const IMAGE_BYTES: u64 = 8 << 30;
 /// How many files it can have: a million, and room.
 const IMAGE_FILES: &str = "1500000";
 
