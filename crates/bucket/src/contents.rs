@@ -24,7 +24,7 @@ use crate::log::Record;
 use crate::store::StoreError;
 use crate::vault::{EXTENTS_MAX, Vault};
 
-use layer::{Layer, Run};
+use layer::{Layer, Run, Slice};
 use stack::Stack;
 
 pub use version::{Ground, PATCHES_MAX, Version};
@@ -63,7 +63,7 @@ pub struct Frozen {
 /// Bytes that lie side by side in a file, to be sealed ahead of a version. Nothing of them shows in `Debug`.
 pub struct Stretch {
     start: u64,
-    bytes: Vec<u8>,
+    slices: Vec<Slice>,
     is_first: bool,
 }
 
@@ -211,10 +211,10 @@ impl Contents {
         let stretch = self.top.stretch(self.newest);
         let before = self.taken_to(&stretch);
         let start = before.unwrap_or(stretch.start);
-        let bytes = self.top.bytes_of(&(start..stretch.end));
+        let slices = self.top.slices_of(&(start..stretch.end));
         let first = self.sealing.take().filter(|_| before.is_some());
         self.sealing = Some(first.map_or(start, |range| range.start)..stretch.end);
-        Stretch { start, bytes, is_first: before.is_none() }
+        Stretch { start, slices, is_first: before.is_none() }
     }
 
     /// Puts what was sealed in place of the bytes that it was made of, unless something was done to those
@@ -277,7 +277,7 @@ impl Contents {
         records.push(Record::Size { file, size: self.size() });
         for (at, run) in self.top.runs() {
             records.push(match run {
-                Run::Bytes(bytes) => Record::Bytes { file, at, bytes: bytes.clone().into() },
+                Run::Bytes(bytes) => Record::Bytes { file, at, bytes: bytes.to_vec().into() },
                 Run::Sealed(chunk) => {
                     Record::Sealed { file, extents: vec![Extent { offset: at, chunk: *chunk }] }
                 }
@@ -364,6 +364,10 @@ impl Ahead {
 }
 
 impl Stretch {
+    fn len(&self) -> usize {
+        self.slices.iter().map(|slice| slice.len()).sum()
+    }
+
     /// Whether nothing goes before it.
     pub fn is_first(&self) -> bool {
         self.is_first
@@ -374,7 +378,8 @@ impl Stretch {
     pub fn seal(self, tail: &mut Tail, vault: &Vault) -> Result<Ahead, StoreError> {
         let mut bytes = std::mem::take(&mut tail.0);
         let mut offset = self.start - bytes.len() as u64;
-        bytes.extend_from_slice(&self.bytes);
+        bytes.reserve(self.len());
+        self.slices.iter().for_each(|slice| bytes.extend_from_slice(slice));
         let chunks = cut::cut_certain(&bytes);
         let mut ahead = Ahead::default();
         for (sealed, bytes) in vault.put_all(&chunks)?.into_iter().zip(chunks) {
@@ -423,7 +428,7 @@ impl fmt::Debug for Contents {
 
 impl fmt::Debug for Stretch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} bytes to be sealed", self.bytes.len())
+        write!(f, "{} bytes to be sealed", self.len())
     }
 }
 

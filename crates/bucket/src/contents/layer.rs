@@ -5,7 +5,8 @@
 //! [`RUN_BYTES_MAX`], so that many small writes make few runs, and none moves more than that many bytes.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
+use std::ops::{Deref, Range};
+use std::sync::Arc;
 
 use gate_core::tree::op::{ChunkRef, Extent};
 
@@ -16,7 +17,7 @@ pub(super) const RUN_COSTS: usize = 96;
 
 #[derive(Clone)]
 pub(super) enum Run {
-    Bytes(Vec<u8>),
+    Bytes(Arc<Vec<u8>>),
     Sealed(ChunkRef),
     Zeros(u64),
 }
@@ -29,6 +30,12 @@ pub(super) struct Layer {
     runs: BTreeMap<u64, Run>,
     /// Of all runs of bytes together.
     bytes: usize,
+}
+
+/// Bytes of a run as they were when it was taken, whatever is written there since.
+pub(super) struct Slice {
+    run: Arc<Vec<u8>>,
+    part: Range<usize>,
 }
 
 /// What a layer has at a place.
@@ -51,7 +58,7 @@ impl Run {
     /// Takes away what comes after the first so many bytes, and returns it.
     fn split_off(&mut self, at: u64) -> Run {
         match self {
-            Run::Bytes(bytes) => Run::Bytes(bytes.split_off(at as usize)),
+            Run::Bytes(bytes) => Run::Bytes(Arc::new(Arc::make_mut(bytes).split_off(at as usize))),
             Run::Sealed(chunk) => {
                 let rest = part(*chunk, at..chunk.len.into());
                 *chunk = part(*chunk, 0..at);
@@ -73,6 +80,14 @@ pub(super) fn part(chunk: ChunkRef, range: Range<u64>) -> ChunkRef {
         from: chunk.from + narrow(range.start),
         len: narrow(range.end - range.start),
         ..chunk
+    }
+}
+
+impl Deref for Slice {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.run[self.part.clone()]
     }
 }
 
@@ -128,7 +143,8 @@ impl Layer {
         if let Some((start, Run::Bytes(there))) = self.runs.range_mut(..=at).next_back()
             && end - start <= there.len() as u64
         {
-            there[(at - start) as usize..][..bytes.len()].copy_from_slice(bytes);
+            let there = &mut Arc::make_mut(there)[(at - start) as usize..];
+            there[..bytes.len()].copy_from_slice(bytes);
             return;
         }
         self.clear(at..end);
@@ -139,12 +155,12 @@ impl Layer {
             && start + before.len() as u64 == at
         {
             let joined = rest.len().min(RUN_BYTES_MAX.saturating_sub(before.len()));
-            before.extend_from_slice(&rest[..joined]);
+            Arc::make_mut(before).extend_from_slice(&rest[..joined]);
             rest = &rest[joined..];
         }
         let mut at = end - rest.len() as u64;
         for piece in rest.chunks(RUN_BYTES_MAX) {
-            self.runs.insert(at, Run::Bytes(piece.to_vec()));
+            self.runs.insert(at, Run::Bytes(Arc::new(piece.to_vec())));
             at += piece.len() as u64;
         }
         self.join_with_next(end);
@@ -159,7 +175,7 @@ impl Layer {
             return;
         };
         if *at == place && before.len() + next.len() <= RUN_BYTES_MAX {
-            before.extend_from_slice(next);
+            Arc::make_mut(before).extend_from_slice(next);
             self.runs.remove(&place);
         }
     }
@@ -241,18 +257,17 @@ impl Layer {
         start..end
     }
 
-    /// Returns the bytes of a part of a stretch.
-    pub(super) fn bytes_of(&self, part: &Range<u64>) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity((part.end - part.start) as usize);
+    /// Returns the bytes of a part of a stretch, one after the other.
+    pub(super) fn slices_of(&self, part: &Range<u64>) -> Vec<Slice> {
         let first = self.runs.range(..=part.start).next_back().map_or(part.start, |(at, _)| *at);
-        for (at, run) in self.runs.range(first..part.end) {
-            if let Run::Bytes(some) = run {
-                let from = part.start.saturating_sub(*at) as usize;
-                let to = some.len().min((part.end - at) as usize);
-                bytes.extend_from_slice(&some[from.min(to)..to]);
-            }
-        }
-        bytes
+        let runs = self.runs.range(first..part.end);
+        let slice = |(at, run): (&u64, &Run)| {
+            let Run::Bytes(bytes) = run else { return None };
+            let to = bytes.len().min((part.end - at) as usize);
+            let from = to.min(part.start.saturating_sub(*at) as usize);
+            Some(Slice { run: Arc::clone(bytes), part: from..to })
+        };
+        runs.filter_map(slice).collect()
     }
 
     /// Forgets what is in a part, so that what lies beneath is seen there, as far as it is.
