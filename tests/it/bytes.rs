@@ -57,10 +57,7 @@ fn the_kernel_reads_large_files_itself_where_it_may() {
 
 /// Returns how much memory is the server's own.
 fn memory(world: &World) -> usize {
-    let server = world.server_of(&world.view()).pid();
-    let status = fs::read_to_string(format!("/proc/{server}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
-    line.trim().strip_suffix(" kB").unwrap().parse::<usize>().unwrap() * 1024
+    kernel::memory(world.server_of(&world.view()).pid())
 }
 
 /// Each that works for a view gets some of what is read and written side by side; of that they keep

@@ -368,14 +368,14 @@ fn a_view_needs_little_memory_for_many_files_and_gives_up_what_is_removed() {
         let world = World::new();
         let pid = world.server_of(&world.view()).pid();
         let open = || open_files_of(pid, &world.source());
-        let (before, open_before) = (memory_of(pid), open());
+        let (before, open_before) = (kernel::memory(pid), open());
         let walk = || {
             let fill = format!("mkdir d && cd d && seq {files} | xargs touch");
             world.script(&world.source(), &fill).within(LONG).run().success();
             let walk = "find d -type f -size 0 | wc -l; ls -f d | wc -l";
             let said = world.script(&world.view(), walk).within(LONG).run().success();
             assert_eq!(said, format!("{files}\n{}\n", files + 2));
-            memory_of(pid).saturating_sub(before)
+            kernel::memory(pid).saturating_sub(before)
         };
         let first = walk();
         world.script(&world.view(), "rm -r d").within(LONG).run().success();
@@ -393,12 +393,6 @@ fn a_view_needs_little_memory_for_many_files_and_gives_up_what_is_removed() {
             "{first}, then {second} bytes: what was removed is kept"
         );
     }
-}
-
-fn memory_of(pid: i32) -> usize {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().strip_suffix(" kB").unwrap().parse::<usize>().unwrap() * 1024
 }
 
 /// Counts what a process has open in a directory, removed or not.

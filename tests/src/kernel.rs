@@ -77,6 +77,19 @@ pub fn leave_common_mounts() {
     }
 }
 
+/// Returns how many bytes of memory are a process's own.
+///
+/// # Panics
+///
+/// If there is no such process.
+#[must_use]
+pub fn memory(pid: i32) -> usize {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<usize>().ok());
+    kib.expect("the kernel tells it in KiB") * 1024
+}
+
 /// Tells whether a process works in a directory, has it as its root or a file of it open, or is a
 /// program of it.
 #[must_use]

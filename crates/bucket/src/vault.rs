@@ -13,6 +13,7 @@ use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread;
+use std::time::Instant;
 
 use gate_core::tree::content::Body;
 use gate_core::tree::id::Address;
@@ -107,6 +108,11 @@ impl Vault {
         if let Some(opened) = &self.opened {
             opened.set_bounds(bounds);
         }
+    }
+
+    /// Lets go of what is kept and too old by now; returns whether there was any.
+    pub fn let_go_of_old(&self) -> bool {
+        self.opened.as_ref().is_some_and(|opened| opened.let_go_of_old(Instant::now()))
     }
 
     /// Takes in what is to be one chunk; `None` if it is zeros, which no extent names.

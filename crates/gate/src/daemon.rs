@@ -2,12 +2,13 @@
 //!
 //! [`store`] is what is configured, [`views`] are what is there of it ([`child`]: one that a process of its own
 //! serves, [`inside`]: those of buckets, which this one does), [`keeper`] holds both together by the rules of core; [`place`] judges where a mount is to be; [`buckets`] are those of
-//! this device; [`body`] and [`refusal`] are what is said of it all, [`api`] is where that is asked for.
+//! this device, [`heap`] what they need of memory; [`body`] and [`refusal`] are what is said of it all, [`api`] is where that is asked for.
 
 pub mod api;
 pub mod body;
 pub mod buckets;
 mod child;
+pub mod heap;
 mod inside;
 mod keeper;
 pub mod office;
@@ -25,6 +26,7 @@ use crate::activation;
 use crate::failure::{Exit, Failure};
 use crate::web;
 use buckets::Buckets;
+use heap::Thrift;
 use inside::Inside;
 use keeper::Keeper;
 use office::Office;
@@ -52,6 +54,8 @@ pub fn start(running: &Running, state_dir: &Path, api: Option<Listen>) -> Result
         _ => cannot(&error, "mend that, then start the daemon again"),
     })?;
     let buckets = Buckets::find(state_dir);
+    let thrift = Thrift::begin(buckets.clone())
+        .map_err(|error| cannot(&error, "end other programs, then try again"))?;
     let inside = Inside::new(state_dir, buckets.clone(), running.door(), running.address());
     let keeper = Keeper::open(store, Views::new(state_dir.to_owned(), inside))
         .map_err(|refusal| cannot(&refusal.message, &refusal.hint))?;
@@ -74,13 +78,14 @@ pub fn start(running: &Running, state_dir: &Path, api: Option<Listen>) -> Result
     }
     // Last: a daemon that cannot start has mounted nothing.
     keeper.begin();
-    Ok(Daemon { keeper, _doors: doors })
+    Ok(Daemon { keeper, _doors: doors, _thrift: thrift })
 }
 
 /// A daemon beside its broker. When it goes, the views that it serves itself do, and what was done there is kept.
 pub struct Daemon {
     keeper: Keeper,
     _doors: Vec<Http>,
+    _thrift: Thrift,
 }
 
 impl Drop for Daemon {

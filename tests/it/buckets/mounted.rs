@@ -108,6 +108,24 @@ fn a_daemon_stops_right_after_somebody_unmounted_a_bucket() {
     end(&world);
 }
 
+#[test]
+fn what_was_read_of_a_bucket_long_ago_needs_no_memory() {
+    const MUCH: usize = 12 << 20;
+    let (world, _) = world(Standing::Runner);
+    world.gate(["mount", "set", "view", "--cache-ttl-secs", "5"]).run().success();
+    world.script(&world.view(), &format!("head -c {} /dev/urandom > f", 2 * MUCH)).run().success();
+    // What it took to write it is not counted.
+    world.gate(["daemon", "restart"]).run().success();
+    world.gate(["mount", "start", "view"]).run().success();
+    let daemon = pid_of_daemon(&world);
+    let before = kernel::memory(daemon);
+    world.script(&world.view(), "cat f > /dev/null").run().success();
+    let after = kernel::memory(daemon);
+    assert!(after > before + MUCH, "{before} bytes before, {after} after");
+    wait_until(SOON * 6, "it is given back", || kernel::memory(daemon) < before + MUCH / 2);
+    end(&world);
+}
+
 /// N1: whoever writes to a file of a bucket is alone.
 #[test]
 fn n1_writers_of_a_bucket_take_turns() {

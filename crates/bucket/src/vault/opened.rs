@@ -23,7 +23,8 @@ pub(super) struct Opened {
 pub struct Cache {
     /// So many bytes at most.
     pub bytes_max: usize,
-    /// So long at most since it was last asked for; it goes when another is kept or looked for.
+    /// So long at most since it was last asked for; it goes when another is kept or looked for, or by
+    /// [`Vault::let_go_of_old`](super::Vault::let_go_of_old).
     pub age_max: Duration,
 }
 
@@ -52,6 +53,14 @@ impl Opened {
         let kept = &mut *self.lock();
         kept.bounds = bounds;
         kept.trim(0, Instant::now());
+    }
+
+    /// Lets go of what is too old; returns whether there was any.
+    pub(super) fn let_go_of_old(&self, now: Instant) -> bool {
+        let mut kept = self.lock();
+        let before = kept.chunks.len();
+        kept.trim(0, now);
+        kept.chunks.len() < before
     }
 
     /// Returns how much is kept at most.
@@ -176,7 +185,8 @@ mod tests {
         (1..=3).for_each(|n| keep(&opened, n, 10));
         opened.set_bounds(Cache { bytes_max: 20, age_max: LONG });
         assert_eq!(kept(&opened), (vec![2, 3], 20));
-        opened.lock().trim(0, Instant::now() + LONG * 2);
+        assert!(!opened.let_go_of_old(Instant::now()));
+        assert!(opened.let_go_of_old(Instant::now() + LONG * 2));
         assert_eq!(kept(&opened), (vec![], 0));
     }
 

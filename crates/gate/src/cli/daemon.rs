@@ -28,6 +28,7 @@ use crate::background;
 use crate::config::Settings;
 use crate::daemon;
 use crate::daemon::body::{Stop, Unmounted};
+use crate::daemon::heap;
 use crate::failure::{Exit, Failure};
 use crate::notify;
 use crate::output;
@@ -43,9 +44,6 @@ const END_PATIENCE: Timespec = Timespec { tv_sec: 30, tv_nsec: 0 };
 
 /// The version of the JSON form.
 const JSON_VERSION: u32 = 1;
-/// How many heaps the C library may have: on many cores two threads that wait for one still wait for less than what they
-/// do with what is on it.
-const HEAPS_MAX: libc::c_int = 2;
 
 /// Run, start or stop what decides and keeps mounts for this user; root's is the system's
 #[derive(Debug, clap::Args)]
@@ -169,7 +167,7 @@ impl Args {
         if background::is_background() {
             background::leave_terminal()?;
         }
-        keep_few_heaps();
+        heap::keep_few();
         let log = background::log_file(&state_dir, "daemon");
         let options = self.limits.options(state_dir.clone(), settings);
         let api = self.api.plan(settings, &state_dir)?;
@@ -411,11 +409,4 @@ fn look(state_dir: &Path) -> Result<Option<Reached>, Unreached> {
 fn not_running(state_dir: &Path) -> Failure {
     let what = format!("no daemon runs in {}", state_dir.display());
     Failure::new(what, "nobody answers at its socket", "start it: `gate daemon start`")
-}
-
-/// Of each heap the C library keeps what was once needed: with one for each of many threads a daemon whose buckets are
-/// read needs twice the memory.
-fn keep_few_heaps() {
-    // SAFETY: it changes a number in the allocator, and may be called at any time.
-    let _as_many_as_before = unsafe { libc::mallopt(libc::M_ARENA_MAX, HEAPS_MAX) };
 }
