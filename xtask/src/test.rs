@@ -16,8 +16,22 @@ const FUZZ_TIME: Duration = Duration::from_secs(20);
 const SIMULATED_LIVES: &str = "10000";
 
 /// What is compiled with threads and locks that can be led.
-const LED: [&str; 6] =
-    ["--package", "gate-api", "--package", "gate-view", "--features", "gate-view/shuttle"];
+const LED: [&str; 8] = [
+    "--package",
+    "gate-api",
+    "--package",
+    "gate-bucket",
+    "--package",
+    "gate-view",
+    "--features",
+    "gate-bucket/shuttle,gate-view/shuttle",
+];
+
+/// That is compiled sooner than it would be optimised: its orders take less than a second.
+const SOON: [&str; 2] = ["--config", "profile.dev.package.gate-bucket.opt-level=0"];
+
+/// They wait for the kernel to end a watch more than they compute: so many for each core.
+const RACES_PER_CORE: usize = 8;
 
 /// Runs everything, or the tests that match a name.
 pub fn run(names: &[&str], yes: bool) -> Result<(), Failure> {
@@ -72,7 +86,12 @@ pub fn races(orders: Option<&str>) -> Result<(), Failure> {
     let lint = ["clippy", "--quiet", "--tests"];
     step::run(machine::cargo(&lint).args(LED).args(["--", "-D", "warnings"]))?;
     let mut command = machine::cargo(&["nextest", "run"]);
-    command.args(LED).arg("races::");
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    command
+        .args(LED)
+        .args(SOON)
+        .arg(format!("--test-threads={}", cores * RACES_PER_CORE))
+        .arg("races::");
     if let Some(orders) = orders {
         command.env("GATE_ORDERS", orders);
     }

@@ -6,12 +6,20 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+#[cfg(not(feature = "shuttle"))]
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+#[cfg(feature = "shuttle")]
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use gate_core::tree::op::ChunkRef;
+#[cfg(feature = "shuttle")]
+use shuttle::sync::{Mutex, MutexGuard};
 
 use crate::seal::Plain;
+
+#[cfg(all(test, feature = "shuttle"))]
+mod races;
 
 /// Opened chunks, within bounds.
 pub(super) struct Opened {
@@ -87,14 +95,19 @@ impl Opened {
         }
         let outcome = open();
         let mut kept = self.lock();
-        // If that fails, who waits for this one has its turn, and whoever comes meanwhile waits with him.
+        if let Ok(chunk) = &outcome {
+            kept.keep(whole, chunk);
+            *opened = Some(Arc::clone(chunk));
+        }
+        drop(opened);
+        // If that failed, who waits for this one has its turn, and whoever comes meanwhile waits with him.
         if outcome.is_ok() || Arc::strong_count(&turn) == ALONE {
             kept.opening.remove(whole);
         }
-        let chunk = outcome?;
-        kept.keep(whole, &chunk);
-        *opened = Some(Arc::clone(&chunk));
-        Ok(chunk)
+        // Before the next counts.
+        drop(turn);
+        drop(kept);
+        outcome
     }
 
     fn lock(&self) -> MutexGuard<'_, Kept> {
