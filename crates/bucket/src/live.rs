@@ -64,6 +64,8 @@ struct Inner {
     ahead: Ahead,
     sealer: Sealer,
     dir: PathBuf,
+    /// When the bucket was made.
+    born: Stamp,
     keys: LocalKeys,
     /// None before something is to be logged.
     log: RwLock<Option<Log>>,
@@ -116,6 +118,7 @@ impl Live {
     pub fn begin(dir: &Path, device: &Identity) -> Result<Live, BucketError> {
         let mut bucket = Bucket::open(dir, device)?;
         let keys = device.local_keys(&bucket.genesis().id());
+        let born = stamp(Duration::from_millis(bucket.genesis().made_at_ms()));
         let vault = bucket.vault()?.with_cache(CACHE);
         let ahead = Ahead::begin(vault.clone())?;
         let sealer = Sealer::begin(vault.clone())?;
@@ -126,6 +129,7 @@ impl Live {
             ahead,
             sealer,
             dir: dir.to_owned(),
+            born,
             keys,
             log: RwLock::new(None),
             tree: RwLock::new(Some(pending)),
@@ -393,7 +397,10 @@ impl Drop for Lent<'_> {
 
 /// The time of now, as it is kept of files.
 fn now() -> Stamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    stamp(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
+}
+
+fn stamp(since: Duration) -> Stamp {
     let seconds = i64::try_from(since.as_secs()).unwrap_or(i64::MAX);
     Stamp { seconds, nanos: since.subsec_nanos() }
 }

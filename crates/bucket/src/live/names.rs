@@ -70,6 +70,10 @@ impl Live {
             _ => self.inner.look(|pending| pending.facts(what))?,
         };
         let (size, modified) = now.map_or((facts.size, facts.modified), |now| (now.0, now.1));
+        // Nobody made it: it is as old as its bucket, until something comes into it.
+        let is_as_old = modified == Stamp::default()
+            && matches!(what, What::Directory(of) if of.is_aside() || of.first() == FileId::ROOT);
+        let modified = if is_as_old { self.inner.born } else { modified };
         Ok(Facts { size, modified, ..facts })
     }
 
