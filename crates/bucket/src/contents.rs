@@ -67,10 +67,17 @@ pub struct Stretch {
     is_first: bool,
 }
 
-/// Bytes of stretches that were sealed one after the other and are in no chunk: where they are cut is certain once more
+/// Bytes of stretches that were cut one after the other and are in no chunk: where they are cut is certain once more
 /// have come. Nothing of them shows in `Debug`.
 #[derive(Default)]
 pub struct Tail(Vec<u8>);
+
+/// Bytes that lie side by side in a file and where they are cut. Nothing of them shows in `Debug`.
+pub struct Cut {
+    offset: u64,
+    bytes: Vec<u8>,
+    lens: Vec<usize>,
+}
 
 /// What was sealed ahead of a version; what was zeros is a part without a chunk.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -373,25 +380,37 @@ impl Stretch {
         self.is_first
     }
 
-    /// Seals them, behind what is left of those before, as far as it is certain where they are cut. After an error some
-    /// of it may be stored, and nothing can go on from there.
-    pub fn seal(self, tail: &mut Tail, vault: &Vault) -> Result<Ahead, StoreError> {
+    /// Cuts them, behind what is left of those before, as far as it is certain where.
+    pub fn cut(self, tail: &mut Tail) -> Cut {
         let mut bytes = std::mem::take(&mut tail.0);
-        let mut offset = self.start - bytes.len() as u64;
+        let offset = self.start - bytes.len() as u64;
         bytes.reserve(self.len());
         self.slices.iter().for_each(|slice| bytes.extend_from_slice(slice));
-        let chunks = cut::cut_certain(&bytes);
+        let lens: Vec<usize> = cut::cut_certain(&bytes).iter().map(|chunk| chunk.len()).collect();
+        let end = lens.iter().sum();
+        // The next may be as long.
+        tail.0.reserve(bytes.len());
+        tail.0.extend_from_slice(&bytes[end..]);
+        bytes.truncate(end);
+        Cut { offset, bytes, lens }
+    }
+}
+
+impl Cut {
+    /// Seals all of it. After an error some may be stored, and nothing can go on from there.
+    pub fn seal(self, vault: &Vault) -> Result<Ahead, StoreError> {
+        let Cut { mut offset, bytes, lens } = self;
+        let mut rest = &bytes[..];
         let mut ahead = Ahead::default();
-        for (sealed, bytes) in vault.put_all(&chunks)?.into_iter().zip(chunks) {
-            let len = bytes.len() as u64;
-            match sealed {
+        for len in lens {
+            let (chunk, behind) = rest.split_at(len);
+            let len = len as u64;
+            match vault.put(chunk)? {
                 Some(chunk) => ahead.extents.push(Extent { offset, chunk }),
                 None => ahead.zeros.push(Span { offset, len }),
             }
-            offset += len;
+            (offset, rest) = (offset + len, behind);
         }
-        bytes.drain(..ahead.len() as usize);
-        tail.0 = bytes;
         Ok(ahead)
     }
 }
@@ -429,6 +448,12 @@ impl fmt::Debug for Contents {
 impl fmt::Debug for Stretch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} bytes to be sealed", self.len())
+    }
+}
+
+impl fmt::Debug for Cut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} chunks to be sealed", self.lens.len())
     }
 }
 

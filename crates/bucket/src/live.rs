@@ -121,7 +121,7 @@ impl Live {
         let born = stamp(Duration::from_millis(bucket.genesis().made_at_ms()));
         let vault = bucket.vault()?.with_cache(CACHE);
         let ahead = Ahead::begin(vault.clone())?;
-        let sealer = Sealer::begin(vault.clone())?;
+        let sealer = Sealer::begin(&vault)?;
         let pending = Pending::over(bucket.draft(), None, 0)?;
         let inner = Arc::new(Inner {
             bucket: Mutex::new(bucket),

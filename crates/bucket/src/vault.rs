@@ -9,10 +9,7 @@ mod opened;
 use std::fmt;
 use std::io::{self, Read};
 use std::ops::Range;
-use std::panic::resume_unwind;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::thread;
+use std::sync::Arc;
 use std::time::Instant;
 
 use gate_core::tree::content::Body;
@@ -29,9 +26,6 @@ use opened::Opened;
 /// The most chunks of a file: a list of them is in memory while the file is open. A file of fewer bytes than that many
 /// of the smallest chunks (4 GiB) always fits; what is zeros counts for nothing.
 pub const EXTENTS_MAX: usize = if cfg!(test) { 128 } else { 262_144 };
-
-/// So many seal chunks of one file at once: more have to wait for the memory.
-const HANDS_MAX: usize = 4;
 
 /// Where less is kept nothing is opened before it is asked for: it would be gone by then.
 const AHEAD_BYTES_MIN: usize = 4 * 1024 * 1024;
@@ -121,32 +115,6 @@ impl Vault {
             return Ok(None);
         }
         self.store.put(self.sealing(), bytes).map(Some)
-    }
-
-    /// As [`Vault::put`], of several side by side; after an error some of them may be there.
-    pub(crate) fn put_all(&self, chunks: &[&[u8]]) -> Result<Vec<Option<ChunkRef>>, StoreError> {
-        let next = AtomicUsize::new(0);
-        let work = || {
-            let mut done = Vec::new();
-            while let Some((number, bytes)) = {
-                let number = next.fetch_add(1, Ordering::Relaxed);
-                chunks.get(number).map(|bytes| (number, bytes))
-            } {
-                done.push((number, self.put(bytes)?));
-            }
-            Ok::<_, StoreError>(done)
-        };
-        let beside = chunks.len().min(hands()).saturating_sub(1);
-        let mut all = thread::scope(|scope| {
-            let others: Vec<_> = (0..beside).map(|_| scope.spawn(work)).collect();
-            let mut all = work()?;
-            for other in others {
-                all.extend(other.join().unwrap_or_else(|panic| resume_unwind(panic))?);
-            }
-            Ok::<_, StoreError>(all)
-        })?;
-        all.sort_unstable_by_key(|(number, _)| *number);
-        Ok(all.into_iter().map(|(_, chunk)| chunk).collect())
     }
 
     /// Opens a chunk.
@@ -267,12 +235,6 @@ impl Read for Reader {
         self.at += len as u64;
         Ok(len)
     }
-}
-
-/// Returns how many seal at once.
-fn hands() -> usize {
-    static HANDS: OnceLock<usize> = OnceLock::new();
-    *HANDS.get_or_init(|| thread::available_parallelism().map_or(1, usize::from).min(HANDS_MAX))
 }
 
 fn end(extent: &Extent) -> u64 {

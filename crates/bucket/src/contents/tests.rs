@@ -176,7 +176,7 @@ impl<'a> Pair<'a> {
             }
             Step::Sealed => {
                 if let Some(stretch) = self.sealing.pop_front() {
-                    self.contents.sealed(stretch.seal(&mut self.tail, self.vault).unwrap());
+                    self.contents.sealed(stretch.cut(&mut self.tail).seal(self.vault).unwrap());
                 }
             }
             Step::Freeze => {
@@ -351,7 +351,7 @@ fn seal_ahead(contents: &mut Contents, tail: &mut Tail, vault: &Vault) -> Ahead 
     if stretch.is_first() {
         *tail = Tail::default();
     }
-    contents.sealed(stretch.seal(tail, vault).unwrap())
+    contents.sealed(stretch.cut(tail).seal(vault).unwrap())
 }
 
 #[test]

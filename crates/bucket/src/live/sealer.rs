@@ -1,7 +1,8 @@
 //! Who writes a long file does not wait for what he wrote to be sealed.
 //!
-//! Bytes that lie side by side are sealed once they are many, by a thread of its own while the next are written.
-//! Whoever writes faster than that waits, so that no more than four times as many are in memory.
+//! Bytes that lie side by side are sealed once they are many, by threads of their own while the next are written;
+//! one of them cuts while another seals what it cut before. Whoever writes faster than that waits, so that no more than
+//! four times as many are in memory.
 
 use std::collections::VecDeque;
 use std::io;
@@ -18,6 +19,8 @@ use crate::vault::Vault;
 
 /// From so many on their writer waits.
 const UNSEALED_BYTES_MAX: u64 = 4 * SEAL_BYTES_DUE;
+/// So many seal at most: more have to wait for the memory.
+const HANDS_MAX: usize = 4;
 /// So many stretches wait to be sealed; who comes then seals what is his himself.
 const WAITING_MAX: usize = 4;
 
@@ -25,10 +28,10 @@ const WAITING_MAX: usize = 4;
 pub(super) struct Sealer {
     /// None once it ends.
     waiting: Option<SyncSender<Task>>,
-    worker: Option<JoinHandle<()>>,
+    workers: Vec<JoinHandle<()>>,
 }
 
-/// Stretches of a file that are sealed one after the other, and where it is told what each became, to whoever has the
+/// Stretches of a file that are cut one after the other, and where it is told what each became, to whoever has the
 /// file alone.
 #[derive(Debug, Default)]
 pub(super) struct Sealing {
@@ -62,18 +65,39 @@ impl Sealing {
 
 impl Task {
     fn work(self, vault: &Vault) {
-        let outcome = self.stretch.seal(&mut lock(&self.tail), vault);
+        let cut = self.stretch.cut(&mut lock(&self.tail));
         // Nobody may want it any more.
-        let _ = self.told.send(outcome);
+        let _ = self.told.send(cut.seal(vault));
+    }
+}
+
+/// Does what is asked, as one of several, until nothing comes any more.
+fn work(tasks: &Mutex<Receiver<Task>>, vault: &Vault) {
+    loop {
+        let waiting = lock(tasks);
+        let Ok(Task { stretch, tail, told }) = waiting.recv() else { return };
+        // Who takes the next one comes to the tail after this one.
+        let mut tail = lock(&tail);
+        drop(waiting);
+        let cut = stretch.cut(&mut tail);
+        drop(tail);
+        // Nobody may want it any more.
+        let _ = told.send(cut.seal(vault));
     }
 }
 
 impl Sealer {
-    pub(super) fn begin(vault: Vault) -> io::Result<Sealer> {
-        let (waiting, tasks) = sync_channel::<Task>(WAITING_MAX);
-        let worker = thread::Builder::new().name("gate-sealer".to_owned());
-        let worker = worker.spawn(move || tasks.into_iter().for_each(|task| task.work(&vault)))?;
-        Ok(Sealer { waiting: Some(waiting), worker: Some(worker) })
+    pub(super) fn begin(vault: &Vault) -> io::Result<Sealer> {
+        let (waiting, tasks) = sync_channel(WAITING_MAX);
+        let mut sealer = Sealer { waiting: Some(waiting), workers: Vec::new() };
+        let tasks = Arc::new(Mutex::new(tasks));
+        let hands = thread::available_parallelism().map_or(1, usize::from).min(HANDS_MAX);
+        for _ in 0..hands {
+            let (tasks, vault) = (Arc::clone(&tasks), vault.clone());
+            let worker = thread::Builder::new().name("gate-sealer".to_owned());
+            sealer.workers.push(worker.spawn(move || work(&tasks, &vault))?);
+        }
+        Ok(sealer)
     }
 
     /// Has a stretch sealed; gives it back if too many wait.
@@ -88,10 +112,10 @@ impl Sealer {
 impl Drop for Sealer {
     fn drop(&mut self) {
         self.waiting = None;
-        if let Some(worker) = self.worker.take()
-            && worker.join().is_err()
-        {
-            tracing::error!("the thread that seals what is written is gone");
+        for worker in self.workers.drain(..) {
+            if worker.join().is_err() {
+                tracing::error!("a thread that seals what is written is gone");
+            }
         }
     }
 }
