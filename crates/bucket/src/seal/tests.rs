@@ -54,6 +54,27 @@ fn every_flipped_bit_is_refused() {
     }
 }
 
+/// What a code for single bytes alone makes a tenth smaller is never taken for noise.
+#[test]
+fn noise_is_sealed_as_it_is_and_all_else_smaller() {
+    let mut bench = Workbench::new();
+    let mut encoding_of = |plain: &[u8]| bench.encode(Cipher::Aes256Gcm, plain)[1];
+    let mut noise = vec![0; 256 * 1024];
+    blake3::Hasher::new().finalize_xof().fill(&mut noise);
+    let of_kinds = |kinds: u8| noise.iter().map(|byte| byte % kinds).collect::<Vec<_>>();
+    let half_zeros = [&noise[..32 * 1024], &[0; 32 * 1024]].concat();
+    let text = b"the quick brown fox jumps over the lazy dog\n".repeat(1000);
+    for plain in [of_kinds(64), of_kinds(128), half_zeros, text] {
+        for len in [NOISE_BYTES_MIN - 1, NOISE_BYTES_MIN, plain.len()] {
+            assert_eq!(encoding_of(&plain[plain.len() - len..]), ENCODING_ZSTD);
+        }
+    }
+    for len in [NOISE_BYTES_MIN, 65_537, noise.len()] {
+        assert!(is_noise(&noise[..len]));
+        assert_eq!(encoding_of(&noise[..len]), ENCODING_PLAIN);
+    }
+}
+
 /// The key in the reference opens it, but somebody chose that key.
 #[test]
 fn a_chunk_under_a_key_that_is_not_its_own_is_refused() {
