@@ -47,6 +47,9 @@ struct Kept {
     bytes: usize,
 }
 
+/// Chunks that are kept no more. They go after the lock: to give memory back takes longer than all that is done under it.
+type Gone = Vec<Arc<Plain>>;
+
 /// How many know of a turn for which nobody waits: who has it, and the list of them.
 const ALONE: usize = 2;
 
@@ -58,17 +61,17 @@ impl Opened {
 
     /// Keeps within other bounds from now on.
     pub(super) fn set_bounds(&self, bounds: Cache) {
-        let kept = &mut *self.lock();
+        let mut gone = Gone::new();
+        let mut kept = self.lock();
         kept.bounds = bounds;
-        kept.trim(0, Instant::now());
+        kept.trim(0, Instant::now(), &mut gone);
     }
 
     /// Lets go of what is too old; returns whether there was any.
     pub(super) fn let_go_of_old(&self, now: Instant) -> bool {
-        let mut kept = self.lock();
-        let before = kept.chunks.len();
-        kept.trim(0, now);
-        kept.chunks.len() < before
+        let mut gone = Gone::new();
+        self.lock().trim(0, now, &mut gone);
+        !gone.is_empty()
     }
 
     /// Returns how much is kept at most.
@@ -82,9 +85,10 @@ impl Opened {
         whole: &ChunkRef,
         open: impl FnOnce() -> Result<Arc<Plain>, E>,
     ) -> Result<Arc<Plain>, E> {
+        let mut gone = Gone::new();
         let turn = {
             let mut kept = self.lock();
-            if let Some(found) = kept.find(whole) {
+            if let Some(found) = kept.find(whole, &mut gone) {
                 return Ok(found);
             }
             Arc::clone(kept.opening.entry(*whole).or_default())
@@ -95,18 +99,24 @@ impl Opened {
         }
         let outcome = open();
         let mut kept = self.lock();
-        if let Ok(chunk) = &outcome {
-            kept.keep(whole, chunk);
-            *opened = Some(Arc::clone(chunk));
+        match &outcome {
+            Ok(chunk) => {
+                kept.keep(whole, chunk, &mut gone);
+                kept.opening.remove(whole);
+                // Nobody else waits until those are awake who wait for this one.
+                drop(kept);
+                *opened = Some(Arc::clone(chunk));
+            }
+            Err(_) => {
+                drop(opened);
+                // Who waits for this one has its turn, and whoever comes meanwhile waits with him.
+                if Arc::strong_count(&turn) == ALONE {
+                    kept.opening.remove(whole);
+                }
+                // Before the next counts.
+                drop(turn);
+            }
         }
-        drop(opened);
-        // If that failed, who waits for this one has its turn, and whoever comes meanwhile waits with him.
-        if outcome.is_ok() || Arc::strong_count(&turn) == ALONE {
-            kept.opening.remove(whole);
-        }
-        // Before the next counts.
-        drop(turn);
-        drop(kept);
         outcome
     }
 
@@ -116,9 +126,9 @@ impl Opened {
 }
 
 impl Kept {
-    fn find(&mut self, whole: &ChunkRef) -> Option<Arc<Plain>> {
+    fn find(&mut self, whole: &ChunkRef, gone: &mut Gone) -> Option<Arc<Plain>> {
         let now = Instant::now();
-        self.trim(0, now);
+        self.trim(0, now, gone);
         let (turn, chunk) = self.chunks.get_mut(whole)?;
         self.turns.remove(turn);
         self.turn += 1;
@@ -128,12 +138,12 @@ impl Kept {
     }
 
     /// Keeps a chunk, and lets go of what that leaves no room for.
-    fn keep(&mut self, whole: &ChunkRef, chunk: &Arc<Plain>) {
+    fn keep(&mut self, whole: &ChunkRef, chunk: &Arc<Plain>, gone: &mut Gone) {
         let (bytes, now) = (chunk.memory(), Instant::now());
         if bytes > self.bounds.bytes_max || self.chunks.contains_key(whole) {
             return;
         }
-        self.trim(bytes, now);
+        self.trim(bytes, now, gone);
         self.turn += 1;
         self.bytes += bytes;
         self.turns.insert(self.turn, (*whole, now));
@@ -141,15 +151,16 @@ impl Kept {
     }
 
     /// Lets go of what is too old, and of what leaves no room for so many bytes more.
-    fn trim(&mut self, bytes: usize, now: Instant) {
+    fn trim(&mut self, bytes: usize, now: Instant, gone: &mut Gone) {
         while let Some(oldest) = self.turns.first_entry() {
             let is_old = now.duration_since(oldest.get().1) > self.bounds.age_max;
             if !is_old && self.bytes + bytes <= self.bounds.bytes_max {
                 return;
             }
             let (oldest, _) = oldest.remove();
-            let (_, gone) = self.chunks.remove(&oldest).expect("what has a turn is kept");
-            self.bytes -= gone.memory();
+            let (_, chunk) = self.chunks.remove(&oldest).expect("what has a turn is kept");
+            self.bytes -= chunk.memory();
+            gone.push(chunk);
         }
     }
 }
