@@ -1,16 +1,19 @@
 //! Who reads a file from end to end finds opened what comes next.
 //!
-//! A thread of its own opens the chunks behind those that were just read; what they hold is in the vault's cache
+//! Threads of their own open the chunks behind those that were just read; what they hold is in the vault's cache
 //! then. Whoever is faster opens its chunk itself, and waits for one that is being opened.
 
 use std::io;
+use std::iter;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
 use gate_core::tree::op::ChunkRef;
 
+use super::lock;
 use crate::vault::Vault;
 
 /// So far ahead chunks are opened.
@@ -23,11 +26,14 @@ const APART_MAX: u64 = 256 * 1024;
 /// So many chunks wait to be opened; more are not noted.
 const WAITING_MAX: usize = 64;
 
+/// So many open them side by side: one alone is slower than its reader.
+const WORKERS: usize = 2;
+
 /// Opens chunks that nobody asked for yet.
 pub(super) struct Ahead {
     /// None once it ends.
     waiting: Option<SyncSender<ChunkRef>>,
-    worker: Option<JoinHandle<()>>,
+    workers: Vec<JoinHandle<()>>,
 }
 
 /// How far somebody has come who reads a file.
@@ -42,12 +48,16 @@ pub(super) struct Course {
 impl Ahead {
     pub(super) fn begin(vault: Vault) -> io::Result<Ahead> {
         let (waiting, asked) = sync_channel::<ChunkRef>(WAITING_MAX);
-        let worker = thread::Builder::new().name("gate-ahead".to_owned()).spawn(move || {
-            for chunk in asked {
-                vault.open_ahead(&chunk);
-            }
-        })?;
-        Ok(Ahead { waiting: Some(waiting), worker: Some(worker) })
+        let asked = Arc::new(Mutex::new(asked));
+        let mut ahead = Ahead { waiting: Some(waiting), workers: Vec::new() };
+        for _ in 0..WORKERS {
+            let (vault, asked) = (vault.clone(), Arc::clone(&asked));
+            let next = move || lock(&asked).recv().ok();
+            let work = move || iter::from_fn(next).for_each(|chunk| vault.open_ahead(&chunk));
+            let worker = thread::Builder::new().name("gate-ahead".to_owned()).spawn(work)?;
+            ahead.workers.push(worker);
+        }
+        Ok(ahead)
     }
 
     pub(super) fn ask(&self, chunk: &ChunkRef) {
@@ -61,10 +71,10 @@ impl Ahead {
 impl Drop for Ahead {
     fn drop(&mut self) {
         self.waiting = None;
-        if let Some(worker) = self.worker.take()
-            && worker.join().is_err()
-        {
-            tracing::error!("the thread that opens chunks ahead is gone");
+        for worker in self.workers.drain(..) {
+            if worker.join().is_err() {
+                tracing::error!("a thread that opens chunks ahead is gone");
+            }
         }
     }
 }
