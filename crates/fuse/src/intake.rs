@@ -54,12 +54,14 @@ impl Intake {
             match self.channel.receive(self.frame.all())? {
                 Received::Frame(len) => break len,
                 Received::End => return Ok(None),
-                Received::Nothing if self.vigil.is_some() => {}
-                // Others have this channel as well, and one of them keeps something.
-                Received::Nothing => {
-                    let device = self.channel.device();
-                    let _ = poll(&mut [PollFd::new(&device, PollFlags::IN)], None);
-                }
+                Received::Nothing => match &self.vigil {
+                    Some(vigil) => vigil.wait(),
+                    // Others have this channel as well, and one of them keeps something.
+                    None => {
+                        let device = self.channel.device();
+                        let _ = poll(&mut [PollFd::new(&device, PollFlags::IN)], None);
+                    }
+                },
             }
         };
         self.frame.filled(len);
@@ -96,17 +98,17 @@ impl Vigil {
         Ok(Vigil { epoll, _haste: channel.make_haste()?, until })
     }
 
-    /// Waits for a request; returns whether none has come in time.
+    /// Whether its time has come, also while requests come without a pause: none of them was long.
     fn is_over(&self) -> bool {
+        Instant::now() >= self.until
+    }
+
+    /// Waits for a request, or until its time has come.
+    fn wait(&self) {
         let left = self.until.saturating_duration_since(Instant::now());
-        let Ok(patience) = Timespec::try_from(left) else { return true };
-        if left.is_zero() {
-            // Also while requests come without a pause: none of them was long.
-            return true;
-        }
-        match epoll::wait(&self.epoll, &mut [MaybeUninit::uninit()], Some(&patience)) {
-            Ok((come, _)) => come.is_empty(),
-            Err(errno) => errno != Errno::INTR,
+        // Whatever comes of it, the channel is asked next.
+        if let Ok(patience) = Timespec::try_from(left) {
+            let _ = epoll::wait(&self.epoll, &mut [MaybeUninit::uninit()], Some(&patience));
         }
     }
 }
