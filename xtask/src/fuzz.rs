@@ -7,10 +7,15 @@ use std::time::Duration;
 use crate::machine;
 use crate::step::{self, Failure, step};
 
+/// No decoder has unsafe code, in which a sanitizer would find more than a panic does; without one they are built sooner, and
+/// try five times as many inputs.
+const WITHOUT_SANITIZER: [&str; 2] = ["--sanitizer", "none"];
+
 /// Builds all targets at once.
 pub fn build() -> Result<(), Failure> {
-    // Coverage and sanitizers are unstable flags of the one stable toolchain.
-    step::run(machine::cargo(&["fuzz", "build"]).env("RUSTC_BOOTSTRAP", "1"))
+    // Coverage is an unstable flag of the one stable toolchain.
+    let mut command = machine::cargo(&["fuzz", "build"]);
+    step::run(command.args(WITHOUT_SANITIZER).env("RUSTC_BOOTSTRAP", "1"))
 }
 
 /// Runs each target that a name matches for so long, as many side by side as there are cores.
@@ -39,8 +44,13 @@ fn run_one(target: &str, time: Duration) -> Result<(), Failure> {
     let seeds = Path::new("fuzz/seeds").join(target);
     fs::create_dir_all(&found).map_err(|error| Failure::new("cannot keep what is found", error))?;
     let limit = format!("-max_total_time={}", time.as_secs());
-    let mut command = machine::cargo(&["fuzz", "run", target]);
-    command.arg(found).arg(seeds).args(["--", &limit, "-print_final_stats=1", "-verbosity=0"]);
+    let mut command = machine::cargo(&["fuzz", "run"]);
+    command.args(WITHOUT_SANITIZER).arg(target).arg(found).arg(seeds).args([
+        "--",
+        &limit,
+        "-print_final_stats=1",
+        "-verbosity=0",
+    ]);
     step::run(command.env("RUSTC_BOOTSTRAP", "1"))
 }
 
