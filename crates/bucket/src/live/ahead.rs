@@ -17,10 +17,10 @@ use super::lock;
 use crate::vault::Vault;
 
 /// So far ahead chunks are opened.
-const AHEAD_BYTES: u64 = 1024 * 1024;
+const AHEAD_BYTES: u64 = 2 * 1024 * 1024;
 /// More are asked for when so little is left: several requests of a kernel, since to wake who opens them takes
 /// as long as to open one.
-const LEFT_BYTES_MIN: u64 = AHEAD_BYTES / 2;
+const LEFT_BYTES_MIN: u64 = AHEAD_BYTES / 4 * 3;
 /// Requests of a kernel for one stretch come on several threads: so far apart they still are one.
 const APART_MAX: u64 = 256 * 1024;
 /// So many chunks wait to be opened; more are not noted.
