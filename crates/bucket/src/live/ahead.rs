@@ -84,12 +84,12 @@ impl Course {
     /// read before.
     pub(super) fn go_on(&self, now: Range<u64>) -> Option<Range<u64>> {
         let before = self.end.swap(now.end, Ordering::Relaxed);
-        let goal = now.end + AHEAD_BYTES;
+        let goal = now.end.saturating_add(AHEAD_BYTES);
         if now.start == 0 || now.start.abs_diff(before) > APART_MAX {
             self.asked.store(now.end, Ordering::Relaxed);
             return None;
         }
-        if self.asked.load(Ordering::Relaxed) >= now.end + LEFT_BYTES_MIN {
+        if self.asked.load(Ordering::Relaxed) >= now.end.saturating_add(LEFT_BYTES_MIN) {
             return None;
         }
         let asked = self.asked.fetch_max(goal, Ordering::Relaxed);

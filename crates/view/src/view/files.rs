@@ -421,7 +421,7 @@ impl View {
 
     pub(super) fn read(&self, handle: HandleId, offset: u64, size: u32, reply: Reply) {
         match self.io(handle) {
-            Ok(handle) => reply.data_with(size, |buffer| handle.file().read(buffer, offset)),
+            Ok(handle) => handle.file().answer(offset, size, reply),
             Err(errno) => reply.error(errno),
         }
     }
