@@ -172,12 +172,6 @@ impl Contents {
         self.with_stack(|stack| stack.read_at(vault, at, out))
     }
 
-    /// Returns the parts of chunks that a part of it is, as far as there is one; `None` if some of it lies in no chunk, or if
-    /// they are more than so many.
-    pub fn chunks_at(&self, range: Range<u64>, chunks_max: usize) -> Option<Vec<ChunkRef>> {
-        self.with_stack(|stack| stack.chunks_at(range, chunks_max))
-    }
-
     /// Returns the chunks that a part of it is read from.
     pub fn chunks_in(&self, range: Range<u64>) -> impl Iterator<Item = ChunkRef> {
         let end = range.end.min(self.size());

@@ -72,7 +72,7 @@ pub struct Reader {
 
 /// The part of a chunk that a reference means.
 #[derive(Clone)]
-pub struct Part {
+pub(crate) struct Part {
     chunk: Arc<Plain>,
     range: Range<usize>,
 }
@@ -215,12 +215,6 @@ impl Vault {
 impl Part {
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.chunk[self.range.clone()]
-    }
-}
-
-impl AsRef<[u8]> for Part {
-    fn as_ref(&self) -> &[u8] {
-        self.bytes()
     }
 }
 

@@ -62,12 +62,6 @@ impl Device {
     }
 }
 
-/// A message has so many parts at most.
-pub const PARTS_MAX: usize = 32;
-
-/// A message that is nothing but its head.
-pub(crate) const NOTHING: [&[u8]; 0] = [];
-
 #[derive(Debug)]
 pub(crate) struct Channel {
     device: OwnedFd,
@@ -139,31 +133,26 @@ impl Channel {
 
     /// Answers a request. There is nobody to tell of a failure: either the kernel has dropped
     /// the request with its mount, or the answer was unfit and EIO goes in its place.
-    pub fn answer(&self, unique: Unique, error: i32, parts: &[impl AsRef<[u8]>]) {
-        let Err(errno) = self.send(unique.0, error, parts) else { return };
+    pub fn answer(&self, unique: Unique, error: i32, first: &[u8], second: &[u8]) {
+        let Err(errno) = self.send(unique.0, error, first, second) else { return };
         if matches!(errno, Errno::NOENT | Errno::NODEV) {
             tracing::debug!(unique = unique.0, "the kernel no longer waits for this answer");
             return;
         }
         tracing::error!(unique = unique.0, %errno, "the kernel refused an answer");
         // The refused answer may have ended the request all the same; then this one finds nothing.
-        let _ = self.send(unique.0, -Errno::IO.raw_os_error(), &NOTHING);
+        let _ = self.send(unique.0, -Errno::IO.raw_os_error(), &[], &[]);
     }
 
     /// Sends one message: an answer when `unique` is not 0, else a notification whose code is
-    /// in `error`. Of parts there are [`PARTS_MAX`] at most.
-    pub fn send(&self, unique: u64, error: i32, parts: &[impl AsRef<[u8]>]) -> Result<(), Errno> {
-        let len: usize = parts.iter().map(|part| part.as_ref().len()).sum();
-        let len = u32::try_from(size_of::<abi::OutHeader>() + len).map_err(|_| Errno::TOOBIG)?;
+    /// in `error`.
+    pub fn send(&self, unique: u64, error: i32, first: &[u8], second: &[u8]) -> Result<(), Errno> {
+        let len = size_of::<abi::OutHeader>() + first.len() + second.len();
+        let len = u32::try_from(len).map_err(|_| Errno::TOOBIG)?;
         let header = abi::OutHeader { len, error, unique };
-        let mut message = [IoSlice::new(&[]); 1 + PARTS_MAX];
-        message[0] = IoSlice::new(header.as_bytes());
-        let message = message.get_mut(..=parts.len()).ok_or(Errno::TOOBIG)?;
-        for (place, part) in message[1..].iter_mut().zip(parts) {
-            *place = IoSlice::new(part.as_ref());
-        }
+        let parts = [IoSlice::new(header.as_bytes()), IoSlice::new(first), IoSlice::new(second)];
         // The kernel takes a message whole or not at all.
-        rustix::io::writev(&self.device, message)?;
+        rustix::io::writev(&self.device, &parts)?;
         #[cfg(feature = "shuttle")]
         crate::staged::told();
         Ok(())

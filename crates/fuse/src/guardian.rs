@@ -18,7 +18,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use zerocopy::FromBytes;
 
 use crate::abi;
-use crate::channel::{Channel, NOTHING};
+use crate::channel::Channel;
 use crate::session::{HEADERS_MAX, MESSAGE_MAX};
 
 /// What it is listed as.
@@ -116,7 +116,7 @@ impl Vigil<'_> {
         };
         if let Ok((header, _)) = abi::InHeader::read_from_prefix(&frame[..len]) {
             // What wants no answer is not found.
-            let _ = self.channel.send(header.unique, -Errno::NOTCONN.raw_os_error(), &NOTHING);
+            let _ = self.channel.send(header.unique, -Errno::NOTCONN.raw_os_error(), &[], &[]);
         }
         true
     }

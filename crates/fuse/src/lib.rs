@@ -30,7 +30,7 @@ mod tests;
 
 pub use abi::{Attr, FileLock, InitFlags, OpenFlags, Statx, StatxTime};
 pub use backing::{Backer, Backing};
-pub use channel::{Device, PARTS_MAX};
+pub use channel::Device;
 pub use mount::{
     Cover, Detached, MADE_NAME_BYTES_MAX, Made, MountError, MountOptions, Place, UnmountError,
     detach, is_of_dead, make, may_mount, mount, mount_directly, unmount,

@@ -91,6 +91,6 @@ fn apart(connection: &Channel, alive: RawFd) -> Result<(Channel, OwnedFd), Errno
 fn serve(channel: &Channel, ordered: &Receiver<Order>) {
     for Order { code, message, done } in ordered {
         // Who asked may have ended.
-        let _ = done.send(channel.send(0, code, &[message]));
+        let _ = done.send(channel.send(0, code, &message, &[]));
     }
 }

@@ -113,7 +113,7 @@ impl Notifier {
 
     fn tell(&self, code: i32, message: &[u8], more: &[u8]) -> Result<bool, Errno> {
         let Some(channel) = self.channel.upgrade() else { return Ok(false) };
-        is_known(channel.send(0, code, &[message, more]))
+        is_known(channel.send(0, code, message, more))
     }
 }
 

@@ -18,7 +18,7 @@ use rustix::io::Errno;
 use zerocopy::IntoBytes;
 
 use crate::abi::{self, Attr, FileLock, OpenFlags, Statx};
-use crate::channel::{Channel, NOTHING};
+use crate::channel::Channel;
 use crate::park::{Parked, Parking};
 use crate::request::{HandleId, NodeId, Unique};
 use crate::scratch::ANSWERS;
@@ -152,17 +152,17 @@ impl Reply {
 
     /// Done, with nothing to tell.
     pub fn ok(self) {
-        self.send(0, &NOTHING);
+        self.send(0, &[], &[]);
     }
 
     /// Refused.
     pub fn error(self, errno: Errno) {
-        self.send(-wire_errno(errno), &NOTHING);
+        self.send(-wire_errno(errno), &[], &[]);
     }
 
     /// A node: LOOKUP, SYMLINK, MKNOD, MKDIR, LINK.
     pub fn entry(self, entry: &Entry) {
-        self.send(0, &[entry.wire().as_bytes()]);
+        self.send(0, entry.wire().as_bytes(), &[]);
     }
 
     /// There is no such name, and that may be cached: LOOKUP.
@@ -172,7 +172,7 @@ impl Reply {
             entry_valid_nsec: valid.subsec_nanos(),
             ..abi::EntryOut::default()
         };
-        self.send(0, &[wire.as_bytes()]);
+        self.send(0, wire.as_bytes(), &[]);
     }
 
     /// Attributes: GETATTR, SETATTR.
@@ -183,7 +183,7 @@ impl Reply {
             dummy: 0,
             attr: *attr,
         };
-        self.send(0, &[wire.as_bytes()]);
+        self.send(0, wire.as_bytes(), &[]);
     }
 
     /// More attributes: STATX.
@@ -194,27 +194,27 @@ impl Reply {
             stat: *stat,
             ..abi::StatxOut::default()
         };
-        self.send(0, &[wire.as_bytes()]);
+        self.send(0, wire.as_bytes(), &[]);
     }
 
     /// What an ioctl(2) that succeeded has put where its argument points to: IOCTL.
     pub fn ioctl(self, output: &[u8]) {
-        self.send(0, &[abi::IoctlOut::default().as_bytes(), output]);
+        self.send(0, abi::IoctlOut::default().as_bytes(), output);
     }
 
     /// An open file: OPEN, OPENDIR.
     pub fn opened(self, opened: &Opened) {
-        self.send(0, &[opened.wire().as_bytes()]);
+        self.send(0, opened.wire().as_bytes(), &[]);
     }
 
     /// A new file, open: CREATE, TMPFILE.
     pub fn created(self, entry: &Entry, opened: &Opened) {
-        self.send(0, &[entry.wire().as_bytes(), opened.wire().as_bytes()]);
+        self.send(0, entry.wire().as_bytes(), opened.wire().as_bytes());
     }
 
     /// Bytes: READ, READLINK, GETXATTR, LISTXATTR.
     pub fn data(self, data: &[u8]) {
-        self.send(0, &[data]);
+        self.send(0, data, &[]);
     }
 
     /// Bytes that `fill` puts at the start of a buffer of `size` bytes, saying how many. The
@@ -232,48 +232,43 @@ impl Reply {
         });
     }
 
-    /// Bytes that lie in several places, [`PARTS_MAX`](crate::PARTS_MAX) at most, one after the other: READ.
-    pub fn data_of(self, parts: &[impl AsRef<[u8]>]) {
-        self.send(0, parts);
-    }
-
     /// How much was written or copied: WRITE, COPY_FILE_RANGE.
     pub fn written(self, size: u32) {
-        self.send(0, &[abi::WriteOut { size, padding: 0 }.as_bytes()]);
+        self.send(0, abi::WriteOut { size, padding: 0 }.as_bytes(), &[]);
     }
 
     /// Figures: STATFS.
     pub fn statfs(self, figures: &StatFs) {
-        self.send(0, &[figures.wire().as_bytes()]);
+        self.send(0, figures.wire().as_bytes(), &[]);
     }
 
     /// The size of a value or list: GETXATTR and LISTXATTR of size 0.
     pub fn xattr_size(self, size: u32) {
-        self.send(0, &[abi::GetxattrOut { size, padding: 0 }.as_bytes()]);
+        self.send(0, abi::GetxattrOut { size, padding: 0 }.as_bytes(), &[]);
     }
 
     /// A part of a listing: READDIR with a [`DirBuffer`], READDIRPLUS with a [`DirPlusBuffer`].
     pub fn directory(self, listing: impl AsRef<[u8]>) {
-        self.send(0, &[listing.as_ref()]);
+        self.send(0, listing.as_ref(), &[]);
     }
 
     /// An offset: LSEEK.
     pub fn lseek(self, offset: u64) {
-        self.send(0, &[abi::LseekOut { offset }.as_bytes()]);
+        self.send(0, abi::LseekOut { offset }.as_bytes(), &[]);
     }
 
     /// The lock in the way: GETLK.
     pub fn lock(self, lock: &FileLock) {
-        self.send(0, &[lock.as_bytes()]);
+        self.send(0, lock.as_bytes(), &[]);
     }
 
     pub(crate) fn init(self, agreed: &abi::InitOut) {
-        self.send(0, &[agreed.as_bytes()]);
+        self.send(0, agreed.as_bytes(), &[]);
     }
 
-    fn send(mut self, error: i32, parts: &[impl AsRef<[u8]>]) {
+    fn send(mut self, error: i32, first: &[u8], second: &[u8]) {
         self.answered = true;
-        self.channel.answer(self.unique, error, parts);
+        self.channel.answer(self.unique, error, first, second);
     }
 }
 
@@ -281,7 +276,7 @@ impl Drop for Reply {
     fn drop(&mut self) {
         if !self.answered {
             tracing::error!(unique = self.unique.0, "a request was dropped unanswered");
-            self.channel.answer(self.unique, -wire_errno(Errno::IO), &NOTHING);
+            self.channel.answer(self.unique, -wire_errno(Errno::IO), &[], &[]);
         }
     }
 }

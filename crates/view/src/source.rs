@@ -23,7 +23,7 @@ use gate_core::id::Token;
 use gate_core::lock::claim::Process;
 use gate_core::lock::key::FileKey;
 use gate_fuse::{
-    Attr, Caller, CopyFileRange, DirEntry, Errno, NodeId, Reply, SetAttr, StatFs, Statx, Write,
+    Attr, Caller, CopyFileRange, DirEntry, Errno, NodeId, SetAttr, StatFs, Statx, Write,
 };
 
 pub use crate::directory::{Control, Doing};
@@ -207,11 +207,6 @@ impl dyn Source {
 pub trait File: Send + Sync + fmt::Debug {
     /// Reads; less than the buffer's length only at the end of the file.
     fn read(&self, buffer: &mut [u8], offset: u64) -> Result<usize, Errno>;
-
-    /// Answers a read of so many bytes. Whoever has them in memory need not copy them.
-    fn answer(&self, offset: u64, size: u32, reply: Reply) {
-        reply.data_with(size, |buffer| self.read(buffer, offset));
-    }
 
     /// Reads one byte as nobody who reads: that does not count as an access. `None` beyond the end.
     fn peek(&self, offset: u64) -> Result<Option<u8>, Errno>;

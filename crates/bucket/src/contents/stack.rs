@@ -1,7 +1,5 @@
 //! Layers over the body of a version, seen from above: what a file holds at a place, and up to where.
 
-use std::ops::Range;
-
 use gate_core::tree::content::Body;
 use gate_core::tree::op::{ChunkRef, Extent};
 
@@ -109,24 +107,6 @@ impl<'a> Stack<'a> {
         Ok(len as usize)
     }
 
-    /// Returns the parts of chunks that a part of it is; `None` if some of it lies in no chunk, or if they are more than so
-    /// many.
-    pub(super) fn chunks_at(&self, range: Range<u64>, chunks_max: usize) -> Option<Vec<ChunkRef>> {
-        let (mut at, end) = (range.start, range.end.min(self.size()));
-        let mut chunks = Vec::new();
-        while at < end {
-            let piece = self.piece(at);
-            let What::Chunk(extent) = piece.what else { return None };
-            if chunks.len() == chunks_max {
-                return None;
-            }
-            let to = piece.end.min(end);
-            chunks.push(between(&extent, at, to).chunk);
-            at = to;
-        }
-        Some(chunks)
-    }
-
     /// Returns where what is at a place ends, and the chunk that this is of, if it is of one.
     pub(super) fn chunk_at(&self, at: u64) -> (u64, Option<ChunkRef>) {
         let piece = self.piece(at);
@@ -178,7 +158,7 @@ pub(super) fn chunks_of(bytes: u64) -> usize {
     usize::try_from(bytes / (CUT_BYTES_MEAN as u64 * 3 / 4)).unwrap_or(usize::MAX)
 }
 
-fn of_run(start: u64, run: &Run, range: Range<u64>) -> What<'_> {
+fn of_run(start: u64, run: &Run, range: std::ops::Range<u64>) -> What<'_> {
     match run {
         Run::Bytes(bytes) => {
             What::Bytes(&bytes[(range.start - start) as usize..(range.end - start) as usize])

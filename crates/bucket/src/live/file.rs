@@ -2,7 +2,6 @@
 
 use std::collections::hash_map::Entry;
 use std::fmt;
-use std::ops::Range;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
@@ -23,7 +22,6 @@ use crate::draft::DraftError;
 use crate::log::Record;
 use crate::random;
 use crate::store::StoreError;
-use crate::vault::Part;
 
 /// A file in use.
 #[derive(Debug)]
@@ -120,31 +118,10 @@ impl Opened {
     /// Reads from a place on; returns how many bytes there were, fewer than wanted at the end alone.
     pub fn read_at(&self, at: u64, out: &mut [u8]) -> Result<usize, StoreError> {
         let face = self.working.face();
-        self.look_ahead(&face, at..at.saturating_add(out.len() as u64));
-        face.contents.read_at(&self.inner.vault, at, out)
-    }
-
-    /// As [`Opened::read_at`], but returns the bytes where they lie, in parts; `None` if some lie in no chunk, or if there
-    /// are more than so many parts.
-    pub fn parts_at(
-        &self,
-        at: u64,
-        len: u64,
-        parts_max: usize,
-    ) -> Result<Option<Vec<Part>>, StoreError> {
-        let (face, range) = (self.working.face(), at..at.saturating_add(len));
-        let Some(chunks) = face.contents.chunks_at(range.clone(), parts_max) else {
-            return Ok(None);
-        };
-        self.look_ahead(&face, range);
-        chunks.iter().map(|chunk| self.inner.vault.open(chunk)).collect::<Result<_, _>>().map(Some)
-    }
-
-    /// Has opened what comes behind a range that is read.
-    fn look_ahead(&self, face: &Face, range: Range<u64>) {
-        if let Some(next) = self.course.go_on(range) {
+        if let Some(next) = self.course.go_on(at..at.saturating_add(out.len() as u64)) {
             face.contents.chunks_in(next).for_each(|chunk| self.inner.ahead.ask(&chunk));
         }
+        face.contents.read_at(&self.inner.vault, at, out)
     }
 
     /// Writes bytes; before those that begin beyond the end are zeros.

@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use super::*;
-use crate::channel::{Device, PARTS_MAX};
+use crate::channel::Device;
 
 /// A kernel of one request, number 8.
 struct Kernel {
@@ -107,19 +107,6 @@ fn data_is_what_was_filled_in() {
     assert_eq!(kernel.answer(), Some((0, b"ab".to_vec())));
     assert_eq!(kernel.answer(), Some((0, b"a".to_vec())));
     assert_eq!(kernel.answer(), Some((-9, vec![])));
-}
-
-#[test]
-fn data_of_several_places_is_one_answer() {
-    let kernel = Kernel::new();
-    kernel.reply().data_of(&["ab", "", "c"]);
-    kernel.reply().data_of(&[[0_u8; 0]; 0]);
-    kernel.reply().data_of(&[b"x"; PARTS_MAX]);
-    assert_eq!(kernel.answer(), Some((0, b"abc".to_vec())));
-    assert_eq!(kernel.answer(), Some((0, vec![])));
-    assert_eq!(kernel.answer(), Some((0, vec![b'x'; PARTS_MAX])));
-    kernel.reply().data_of(&[b"x"; PARTS_MAX + 1]);
-    assert_eq!(kernel.answer(), Some((-5, vec![])));
 }
 
 #[test]

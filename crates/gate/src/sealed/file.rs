@@ -7,7 +7,7 @@ use gate_bucket::live::{Live, Opened};
 use gate_core::id::Token;
 use gate_core::tree::op::Fence;
 use gate_core::tree::shown::What;
-use gate_fuse::{Caller, Errno, PARTS_MAX, Reply, Write};
+use gate_fuse::{Caller, Errno, Write};
 use gate_view::nodes::Node;
 use gate_view::source::{File, Opening};
 use rustix::fs::FallocateFlags;
@@ -81,14 +81,6 @@ impl File for Sheet {
     fn read(&self, buffer: &mut [u8], offset: u64) -> Result<usize, Errno> {
         let read = self.opened.read_at(offset, buffer);
         read.map_err(|error| errno_of(BucketError::from(error).into()))
-    }
-
-    fn answer(&self, offset: u64, size: u32, reply: Reply) {
-        match self.opened.parts_at(offset, size.into(), PARTS_MAX) {
-            Ok(Some(parts)) => reply.data_of(&parts),
-            Ok(None) => reply.data_with(size, |buffer| self.read(buffer, offset)),
-            Err(error) => reply.error(errno_of(BucketError::from(error).into())),
-        }
     }
 
     fn peek(&self, offset: u64) -> Result<Option<u8>, Errno> {

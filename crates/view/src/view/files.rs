@@ -421,7 +421,7 @@ impl View {
 
     pub(super) fn read(&self, handle: HandleId, offset: u64, size: u32, reply: Reply) {
         match self.io(handle) {
-            Ok(handle) => handle.file().answer(offset, size, reply),
+            Ok(handle) => reply.data_with(size, |buffer| handle.file().read(buffer, offset)),
             Err(errno) => reply.error(errno),
         }
     }

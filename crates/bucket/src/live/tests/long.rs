@@ -95,37 +95,6 @@ fn n13_a_long_version_is_whole_or_not_there_wherever_a_crash_comes() {
     }
 }
 
-/// Who answers a kernel copies nothing of what is in chunks.
-#[test]
-fn what_is_in_chunks_is_read_where_it_lies() {
-    let world = quiet();
-    let live = world.live();
-    let bytes: Vec<u8> = (0..100_000_u32).flat_map(u32::to_le_bytes).collect();
-    make(live, "f", &bytes);
-    live.settle().unwrap();
-    let what = live.find(&Directory::root(), &name("f")).unwrap().unwrap();
-    let open = live.open(&what, true).unwrap();
-    let parts_at = |at: u64, len: u64, most| {
-        let parts = open.parts_at(at, len, most).unwrap()?;
-        assert!(parts.len() <= most);
-        Some(parts.iter().flat_map(AsRef::as_ref).copied().collect::<Vec<u8>>())
-    };
-    let end = bytes.len() as u64;
-    let places = [0, 1, 65_536, 200_000, end - 1, end, end + 1, u64::MAX];
-    for (at, len) in places.iter().flat_map(|at| [0, 1, 4096, end, u64::MAX].map(|len| (*at, len)))
-    {
-        let (from, to) = (at.min(end) as usize, at.saturating_add(len).min(end) as usize);
-        assert!(parts_at(at, len, 100).unwrap() == bytes[from..to], "{len} at {at}");
-    }
-    assert_eq!(parts_at(0, end, 1), None, "there is more than one chunk");
-    open.write_at(300_000, b"new", None).unwrap();
-    assert_eq!(parts_at(299_999, 2, 100), None, "it is in no chunk yet");
-    assert!(parts_at(299_000, 1000, 100).unwrap() == bytes[299_000..300_000]);
-    assert!(parts_at(300_003, end, 100).unwrap() == bytes[300_003..]);
-    open.set_size(end + 10, None).unwrap();
-    assert_eq!(parts_at(end - 1, 2, 100), None, "there is a hole");
-}
-
 #[test]
 fn what_was_left_of_a_long_version_is_needed_by_nobody() {
     let (mut world, before) = written_twice();
